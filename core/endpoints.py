@@ -1,0 +1,156 @@
+"""Endpoints, rollouts, verdicts, and the routes that a gateway follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from core.access import Caller
+from core.ids import ConversationId, EndpointName, Epoch, RolloutId, SubmissionId, VersionId
+from core.versions import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointPolicy:
+    """What an endpoint promises. Text of conversations is kept only where `keep_text_days` is above zero."""
+
+    keep_text_days: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The public model name. `stable` is None until a first version was promoted; `candidate` only during a rollout."""
+
+    name: EndpointName
+    created_at: Epoch
+    stable: VersionId | None = None
+    previous: VersionId | None = None
+    candidate: VersionId | None = None
+    rollout: RolloutId | None = None
+    policy: EndpointPolicy = field(default_factory=EndpointPolicy)
+
+
+class RolloutState(StrEnum):
+    """`dark` to `soaking` are on their way, `rolling_back` must end in `rolled_back`, the rest are ends."""
+
+    DARK = "dark"
+    SHIFTING = "shifting"
+    SOAKING = "soaking"
+    ROLLING_BACK = "rolling_back"
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled_back"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether this is an end state."""
+        return self in {RolloutState.PROMOTED, RolloutState.ROLLED_BACK, RolloutState.CANCELLED}
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """What one version did in the conversations of one rollout. Times in seconds, None without data.
+
+    A conversation counts once: it is bad when any of its answers was a bad event. Moved conversations are in no cohort.
+    """
+
+    conversations: int = 0
+    bad: int = 0
+    completions: int = 0
+    errors: int = 0
+    slow: int = 0
+    loops: int = 0
+    thumbs_up: int = 0
+    thumbs_down: int = 0
+    ttft_p95_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationOutcome:
+    """One conversation as the sequential test reads it, in order of its start.
+
+    `share` is the probability with which it could have become the candidate's when it was assigned (0 < share < 1).
+    """
+
+    conversation: ConversationId
+    candidate: bool
+    share: float
+    bad: bool
+    thumbs_down: bool = False
+    synthetic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Pass, fail or inconclusive, with the numbers that it rests on."""
+
+    decision: Decision
+    reason: str
+    stable: Cohort = field(default_factory=Cohort)
+    candidate: Cohort = field(default_factory=Cohort)
+    e_value: float = 1.0
+    """Evidence that the candidate is worse (bad events); above 1/alpha it fails, at any time it is looked at."""
+    thumbs_e_value: float = 1.0
+    at: Epoch = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One row is the truth. Every change compares `revision` and sets the next one (compare-and-set)."""
+
+    id: RolloutId
+    submission: SubmissionId
+    endpoint: EndpointName
+    candidate: VersionId
+    stable: VersionId | None
+    state: RolloutState
+    step: int
+    """Index into the policy's steps; 0 is dark."""
+    share: float
+    started_at: Epoch
+    step_started_at: Epoch
+    deadline: Epoch
+    """Past it the gateway itself gives the candidate share 0, whoever died; the next pass rolls back."""
+    revision: int = 0
+    reason: str = ""
+    verdict: Verdict | None = None
+    ended_at: Epoch | None = None
+    lease_owner: str = ""
+    lease_until: Epoch = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one version answers. `address` is `http://host:port`, or None while no engine of it is ready."""
+
+    version: VersionId
+    address: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How one endpoint's conversations are split. `salt` (the rollout id) makes a new rollout draw anew."""
+
+    endpoint: EndpointName
+    stable: Target | None
+    candidate: Target | None = None
+    share: float = 0.0
+    deadline: Epoch | None = None
+    rollout: RolloutId | None = None
+    keep_text_days: int = 0
+
+    def share_at(self, now: Epoch) -> float:
+        """Return the candidate's share of new conversations at `now`: 0 past the deadline or without a candidate."""
+        if self.candidate is None or (self.deadline is not None and now > self.deadline):
+            return 0.0
+        return self.share
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that a gateway knows: routes by endpoint, callers by sha256 of their key. `generation` grows with every change."""
+
+    generation: int
+    routes: Mapping[EndpointName, Route]
+    callers: Mapping[str, Caller]

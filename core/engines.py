@@ -1,0 +1,50 @@
+"""Engines: one running vLLM that serves one model version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from core.ids import Digest, Epoch, VersionId
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """All that it takes to start an engine for a version. Immutable: the same version is never applied with another spec.
+
+    `model_uri` is where config, tokenizer and template lie, `tensors_uri` the tensorized weights (`file:///...` or `s3://...`).
+    `memory_bytes` bounds the weights and the KV cache together; `max_model_len` is in tokens.
+    """
+
+    version: VersionId
+    model_uri: str
+    tensors_uri: str
+    tensors_manifest: Digest
+    max_model_len: int
+    dtype: str
+    memory_bytes: int
+
+
+class EnginePhase(StrEnum):
+    """`ready` only after a real generation. `failed`: it will not come up by itself; `detail` says why."""
+
+    ABSENT = "absent"
+    STARTING = "starting"
+    READY = "ready"
+    RESTARTING = "restarting"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState:
+    """What is known of an engine now. `address` is set while it is ready."""
+
+    version: VersionId
+    phase: EnginePhase
+    address: str | None = None
+    detail: str = ""
+    """For people: what it is doing, or the cause of its failure in one sentence."""
+    restarts: int = 0
+    since: Epoch = 0.0
+    load_seconds: float | None = None

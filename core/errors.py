@@ -1,0 +1,83 @@
+"""The error tree. An error carries the decision of what happens next; nobody decides by its message.
+
+    SeatrialError
+    ├── Refused      the request or submission is at fault: never retried, shown to whoever asked
+    │   ├── NotFound     what was named does not exist
+    │   ├── Conflict     it exists or moved on already; read again, then decide
+    │   └── Forbidden    the caller may not
+    ├── Transient    the world is at fault for a moment: retried with capped, jittered exponential back-off
+    └── Fault        we or our set-up are at fault: not retried, an operator is told
+
+Errors of SDKs become one of these where they are first seen (`raise Transient(...) from error`).
+"""
+
+from __future__ import annotations
+
+
+class SeatrialError(Exception):
+    """Base of all our errors. `what` says what happened and to which thing; `hint` says what to do next."""
+
+    code = "error"
+
+    def __init__(self, what: str, *, hint: str = "") -> None:
+        super().__init__(what, hint)
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """Return one sentence for people: what, which, what next."""
+        return f"{self.what}; {self.hint}" if self.hint else self.what
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive pickling (Prefect stores errors): keyword arguments are restored from the state."""
+        return (_rebuild, (type(self), self.what, self.hint, self.__dict__))
+
+
+class Refused(SeatrialError):
+    """The request is at fault. Never retried. `reason` is a stable word for programs (`nan_in_weights`)."""
+
+    code = "refused"
+
+    def __init__(self, what: str, *, reason: str = "refused", hint: str = "") -> None:
+        super().__init__(what, hint=hint)
+        self.reason = reason
+
+
+class NotFound(Refused):
+    """What was named does not exist."""
+
+    code = "not_found"
+
+
+class Conflict(Refused):
+    """Somebody was faster, or the thing is not in a state that allows this. Read again, then decide."""
+
+    code = "conflict"
+
+
+class Forbidden(Refused):
+    """The caller is known but may not do this."""
+
+    code = "forbidden"
+
+
+class Transient(SeatrialError):
+    """It may work in a moment. `retry_after_s` is the other side's own wish, where it told one."""
+
+    code = "transient"
+
+    def __init__(self, what: str, *, retry_after_s: float | None = None, hint: str = "") -> None:
+        super().__init__(what, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class Fault(SeatrialError):
+    """Ours: a bug, a missing part, a broken set-up. Not retried."""
+
+    code = "fault"
+
+
+def _rebuild(kind: type[SeatrialError], what: str, hint: str, state: dict[str, object]) -> SeatrialError:
+    error = kind(what, hint=hint)
+    error.__dict__.update(state)
+    return error

@@ -1,0 +1,43 @@
+"""Where engines run."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from core.engines import EngineSpec, EngineState
+from core.ids import VersionId
+
+
+class Engines(Protocol):
+    """Engines by model version, each started from an immutable spec. Adapters: local vLLM processes, Kubernetes.
+
+    The port takes wishes and reports states; whoever keeps engines alive (a keeper process, the kubelet) works by itself:
+    it restarts one that died, with growing pauses, and adopts those that outlived it. Errors: Transient, Fault.
+    """
+
+    def apply(self, spec: EngineSpec) -> None:
+        """Wish for an engine. Returns before it is ready.
+
+        The same spec again changes nothing; another spec for the same version raises Conflict.
+        After `failed`, the same spec again is a new attempt. After `stop`, it starts anew.
+        """
+        ...
+
+    def state(self, version: VersionId) -> EngineState:
+        """Return what is known now; phase `absent` for what was never applied or is stopped and gone. Never blocks on the engine."""
+        ...
+
+    def list(self) -> tuple[EngineState, ...]:
+        """Return the state of every engine that is wished for or still there, by version."""
+        ...
+
+    def stop(self, version: VersionId, *, drain_s: float) -> None:
+        """Wish it gone: no new requests are expected, those in flight may take `drain_s`, then it is killed. Returns at once.
+
+        Its phase is `stopping` until its processes are gone, then `absent`. Stopping what is gone does nothing.
+        """
+        ...
+
+    def logs(self, version: VersionId, lines: int) -> tuple[str, ...]:
+        """Return the last `lines` lines of its output, oldest first; empty when there are none. Kept after it stopped."""
+        ...

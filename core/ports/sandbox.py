@@ -1,0 +1,52 @@
+"""Where generated code runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Generated code with the check that judges it. Limits: CPU seconds, wall seconds, bytes of address space."""
+
+    id: str
+    code: str
+    check: str
+    entry_point: str
+    cpu_s: float = 3.0
+    wall_s: float = 8.0
+    memory_bytes: int = 512 * 1024 * 1024
+
+
+class RunOutcome(StrEnum):
+    """What became of a program. `sandbox_fault` is ours and never counts against a model."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    SANDBOX_FAULT = "sandbox_fault"
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """Outcome of one program; `detail` is the first failing line, at most 500 characters."""
+
+    id: str
+    outcome: RunOutcome
+    detail: str
+    seconds: float
+
+
+class Sandbox(Protocol):
+    """Runs untrusted programs under limits. Adapter: child processes.
+
+    Nothing that a program does outlives it: its processes and files are gone when `run` returns. One program's fate does not
+    touch another's. An exit status alone is never evidence of a pass.
+    """
+
+    def run(self, programs: Sequence[Program]) -> tuple[RunResult, ...]:
+        """Run all and return their results in the same order."""
+        ...

@@ -1,0 +1,204 @@
+"""Settings: typed, read once at the edge, passed on as values. `seatrial settings` lists them with their docstrings.
+
+Precedence: environment (`SEATRIAL_<FIELD>` or `SEATRIAL_<GROUP>_<FIELD>`), then `<home>/seatrial.toml` (`field = ...`, or
+`field = ...` below `[group]`), then the default. This module is the one place that looks at the process environment.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from core.errors import Refused
+
+PREFIX = "SEATRIAL_"
+GIB = 1024**3
+
+
+def setting(default: Any, doc: str) -> Any:
+    """Declare a setting with its docstring."""
+    return field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPolicy:
+    """Which models are taken in, and what an engine gets."""
+
+    max_bytes: int = setting(64 * GIB, "largest model that is downloaded, in bytes")
+    engine_memory_bytes: int = setting(8 * GIB, "memory that one engine may use for weights and KV cache, in bytes")
+    max_model_len: int = setting(1024, "longest prompt plus answer, in tokens; the model's own limit where that is smaller")
+    licences: str = setting(
+        "apache-2.0,mit,bsd-2-clause,bsd-3-clause,cc0-1.0,cc-by-4.0,llama3,llama3.1,llama3.2,llama3.3,gemma,openrail,bigscience-openrail-m",
+        "licences that may serve, by their hub names, separated by commas; * takes any that is stated",
+    )
+    download_stall_s: float = setting(30.0, "a download on which nothing arrives for so long is cut and tried again, in seconds")
+    download_limit_s: float = setting(3600.0, "longest time for one download, in seconds")
+    engine_start_limit_s: float = setting(600.0, "longest time until an engine is ready, in seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class TrialPolicy:
+    """The gates before traffic."""
+
+    suite: str = setting("harbour", "the suite of the benchmark gate (a file in evals/suites)")
+    margin: float = setting(0.05, "how much lower than the stable version's pass@1 a candidate may score, 0 to 1")
+    min_score: float = setting(0.0, "lowest pass@1 for an endpoint's first version, 0 to 1")
+    max_loop_rate: float = setting(0.05, "largest part of benchmark completions that end in a loop, above the stable version's own")
+    max_ttft_s: float = setting(5.0, "largest median time to first token of an idle engine, in seconds")
+    concurrency: int = setting(8, "requests in flight during the benchmark")
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutPolicy:
+    """How a candidate becomes stable."""
+
+    shares: str = setting("0.05,0.25,0.5,1.0", "the candidate's share of new conversations step by step, separated by commas")
+    min_conversations: int = setting(12, "conversations of the candidate that a step needs before it passes")
+    step_s: float = setting(60.0, "shortest time per step, in seconds")
+    soak_s: float = setting(120.0, "time at full share with the old version kept whole, in seconds")
+    deadline_s: float = setting(3600.0, "longest time of a rollout; past it the candidate gets nothing and is rolled back, in seconds")
+    alpha: float = setting(0.05, "chance, over a whole rollout, to roll back a candidate that is as good as the stable version")
+    max_error_rate: float = setting(0.1, "hard limit: part of the candidate's completions that may fail (after 10 of them)")
+    slow_ttft_s: float = setting(10.0, "an answer whose first token takes longer is a bad event, in seconds")
+    margin: float = setting(0.05, "how much larger than stable's a candidate's part of bad conversations may be for a step to pass")
+    synthetic_after_s: float = setting(10.0, "seconds without enough conversations after which a step asks by itself; negative: never")
+    pass_interval_s: float = setting(2.0, "time between two passes of the driver, in seconds")
+    drain_s: float = setting(30.0, "longest time that in-flight answers get before an engine is stopped, in seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings. Groups are dataclasses of their own; URLs choose adapters (wiring.py)."""
+
+    home: Path = setting(Path(), "the one state directory")
+    database_url: str = setting("", "SQLAlchemy URL; default: SQLite in the home")
+    weights_url: str = setting("", "file:///folder or s3://bucket/prefix; default: a folder in the home")
+    mlflow_url: str = setting("http://127.0.0.1:5000", "MLflow's tracking URI")
+    prefect_api_url: str = setting("http://127.0.0.1:4200/api", "Prefect's API")
+    control_url: str = setting("http://127.0.0.1:8700", "the control API")
+    gateway_url: str = setting("http://127.0.0.1:8800", "the gateway")
+    s3_endpoint_url: str = setting("", "S3 server other than AWS's; credentials come from the usual AWS places")
+    hub_endpoint: str = setting("", "the Hugging Face hub or a mirror (also HF_ENDPOINT); default: huggingface_hub's own")
+    hub_token: str = setting("", "token for gated and private models (also HF_TOKEN)")
+    engine_python: str = setting("", "interpreter of vLLM's environment; default: serving/engines/vllm/.venv")
+    engine_module: str = setting("seatrial_engine.serve", "module that serves a model; tests put a fake engine here")
+    engine_ready_s: float = setting(1.0, "pause between two looks at an engine that starts, in seconds")
+    synthetic_key: str = setting("", "bearer key of the rollout's own conversations; made by `seatrial up`")
+    log_level: str = setting("INFO", "DEBUG, INFO, WARNING or ERROR")
+    models: ModelPolicy = field(default_factory=ModelPolicy)
+    trials: TrialPolicy = field(default_factory=TrialPolicy)
+    rollout: RolloutPolicy = field(default_factory=RolloutPolicy)
+
+    def environ(self) -> dict[str, str]:
+        """Return the environment from which a child process reads these same settings."""
+        return {name: str(value) for name, value, _doc, _default in listing(self)}
+
+    @property
+    def downloads(self) -> Path:
+        """Folder of downloads under way."""
+        return self.home / "downloads"
+
+    @property
+    def engines(self) -> Path:
+        """Folder of the local engines: specs, states, logs."""
+        return self.home / "engines"
+
+    @property
+    def spool(self) -> Path:
+        """Folder of the gateway's spool."""
+        return self.home / "spool"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the services' logs."""
+        return self.home / "logs"
+
+    @property
+    def scratch(self) -> Path:
+        """Folder of work under way; may be emptied while nothing runs."""
+        return self.home / "scratch"
+
+
+def read_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Read settings from `environ` (default: the process's) and `<home>/seatrial.toml`. Raises Refused and names the field."""
+    given = os.environ if environ is None else environ
+    home = Path(overrides.pop("home", None) or given.get(PREFIX + "HOME") or default_home(given)).expanduser().absolute()
+    loaded: Settings = _read(Settings, given, _toml(home / "seatrial.toml"), PREFIX)
+    loaded = replace(
+        loaded,
+        home=home,
+        database_url=loaded.database_url or f"sqlite:///{home / 'seatrial.db'}",
+        weights_url=loaded.weights_url or f"file://{home / 'weights'}",
+        hub_endpoint=loaded.hub_endpoint or given.get("HF_ENDPOINT", ""),
+        hub_token=loaded.hub_token or given.get("HF_TOKEN", ""),
+        engine_python=loaded.engine_python or str(_checkout() / "serving/engines/vllm/.venv/bin/python"),
+    )
+    return replace(loaded, **overrides)
+
+
+def default_home(environ: Mapping[str, str]) -> Path:
+    """Return the state directory below the user's data directory (XDG)."""
+    data = environ.get("XDG_DATA_HOME") or Path(environ.get("HOME", "/root")) / ".local/share"
+    return Path(data) / "seatrial"
+
+
+def listing(settings: Settings) -> Iterator[tuple[str, object, str, object]]:
+    """Yield (environment name, value, docstring, default) of every setting."""
+    yield from _listing(settings, PREFIX)
+
+
+def base_environ() -> dict[str, str]:
+    """Return a copy of the process environment, for children that we start."""
+    return dict(os.environ)
+
+
+def _listing(group: Any, prefix: str) -> Iterator[tuple[str, object, str, object]]:
+    for item in fields(group):
+        value = getattr(group, item.name)
+        if is_dataclass(value):
+            yield from _listing(value, f"{prefix}{item.name.upper()}_")
+        else:
+            yield prefix + item.name.upper(), value, item.metadata["doc"], item.default
+
+
+def _read(kind: Any, environ: Mapping[str, str], table: Mapping[str, Any], prefix: str) -> Any:
+    hints = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for item in fields(kind):
+        hint = hints[item.name]
+        if is_dataclass(hint):
+            values[item.name] = _read(hint, environ, table.get(item.name, {}), f"{prefix}{item.name.upper()}_")
+        else:
+            values[item.name] = _value(item, hint, environ.get(prefix + item.name.upper()), table, prefix)
+    return kind(**values)
+
+
+def _value(item: Field[Any], hint: type[Any], text: str | None, table: Mapping[str, Any], prefix: str) -> Any:
+    given = text if text is not None else table.get(item.name, MISSING)
+    if given is MISSING:
+        return item.default
+    try:
+        return hint(given)
+    except (TypeError, ValueError) as error:
+        raise Refused(
+            f"{prefix}{item.name.upper()} is {given!r}, which is no {hint.__name__}",
+            reason="bad_setting",
+            hint=f"it is: {item.metadata['doc']}",
+        ) from error
+
+
+def _toml(path: Path) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Refused(f"{path} is not TOML: {error}", reason="bad_setting", hint="mend or remove it") from error
+
+
+def _checkout() -> Path:
+    return Path(__file__).resolve().parent.parent

@@ -1,0 +1,162 @@
+"""Model versions: what a hub offers, what a version is, and what trials said of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from core.errors import Refused
+from core.ids import Digest, Epoch, VersionId
+
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
+_REVISION = re.compile(r"[\w][\w./-]{0,199}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """What a submitter writes: `ORG/MODEL[@REVISION]` on the hub, or an absolute folder."""
+
+    source: str
+    revision: str | None = None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether this names a folder on this machine."""
+        return self.source.startswith("/")
+
+    def __str__(self) -> str:
+        """Return the form that `parse` reads."""
+        return f"{self.source}@{self.revision}" if self.revision else self.source
+
+    @classmethod
+    def parse(cls, text: str) -> ModelRef:
+        """Read `ORG/MODEL[@REV]` or an absolute folder. Raises Refused for anything else."""
+        if text.startswith("/"):
+            return cls(text)
+        source, _, revision = text.partition("@")
+        if not _REPO.fullmatch(source) or ".." in source or (revision and not _REVISION.fullmatch(revision)):
+            raise Refused(
+                f"{text[:200]!r} is not a model id",
+                reason="bad_model_id",
+                hint="write ORG/MODEL, ORG/MODEL@REVISION or an absolute folder",
+            )
+        return cls(source, revision or None)
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """One file as the hub lists it, before any download. `sha256` where the hub knows it, else `git_oid` (sha1 of the blob)."""
+
+    path: str
+    size: int
+    sha256: Digest | None = None
+    git_oid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel:
+    """A reference pinned to a commit. For a folder the commit is a digest of its listing."""
+
+    ref: ModelRef
+    commit: str
+    files: tuple[HubFile, ...]
+    licence: str | None = None
+    base_models: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return `org/model@1a2b3c4d` for messages."""
+        return f"{self.ref.source}@{self.commit[:8]}"
+
+
+@dataclass(frozen=True, slots=True)
+class FileDigest:
+    """One file that was read: path relative to its folder, size in bytes, hex sha256."""
+
+    path: str
+    size: int
+    sha256: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class EngineNeeds:
+    """What an engine needs to know and have to serve a version. Sizes in bytes, lengths in tokens."""
+
+    architecture: str
+    dtype: str
+    weights_bytes: int
+    max_model_len: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """An immutable set of weights with its tokenizer, template and licence. Equal ids mean equal content."""
+
+    id: VersionId
+    source: str
+    commit: str
+    files: tuple[FileDigest, ...]
+    tensors: Digest
+    """Address of the tensorized form: digest over the safetensors files, so equal weights are stored once."""
+    tensors_manifest: Digest
+    """sha256 of the tensorized form's `tensors.json`; the engine refuses anything else."""
+    licence: str
+    chat_template: Digest | None
+    needs: EngineNeeds
+    created_at: Epoch
+    registered_uri: str | None = None
+    """Where the model registry shows it (`models:/name/3`), once it is registered."""
+
+    @property
+    def short(self) -> str:
+        """The first twelve characters, for people."""
+        return self.id[:12]
+
+
+class TrialKind(StrEnum):
+    """The gates before traffic."""
+
+    CHECKS = "checks"
+    SMOKE = "smoke"
+    LATENCY = "latency"
+    BENCHMARK = "benchmark"
+    DEGENERATION = "degeneration"
+
+
+class Decision(StrEnum):
+    """What a trial or an analysis says."""
+
+    PASS = "pass"  # noqa: S105 - a verdict, not a password
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of a trial's report. `name` is stable for programs; `reason` and `hint` are for people."""
+
+    name: str
+    passed: bool
+    reason: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialReport:
+    """What one trial said of one version. `key` is the content it rests on (suite digest, engine, settings): same key, same report."""
+
+    version: VersionId
+    kind: TrialKind
+    key: str
+    decision: Decision
+    findings: tuple[Finding, ...]
+    numbers: dict[str, float] = field(default_factory=dict)
+    detail: dict[str, Any] = field(default_factory=dict)
+    """JSON for display: rows of a table, completions per problem. Nothing decides by it."""
+    seconds: float = 0.0
+    at: Epoch = 0.0
+
+    def first_failure(self) -> Finding | None:
+        """Return the finding that a submitter should be told first, or None when all passed."""
+        return next((finding for finding in self.findings if not finding.passed), None)

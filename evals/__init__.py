@@ -1,0 +1,1 @@
+"""How good it is: suites, scoring, the sandbox, statistics."""

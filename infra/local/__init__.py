@@ -1,0 +1,1 @@
+"""`seatrial up`: the embedded stack on one machine."""

@@ -1,0 +1,1 @@
+"""Entry points of our long-running processes: read settings, wire, run."""

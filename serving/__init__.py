@@ -1,0 +1,1 @@
+"""What answers: gateway, engines, rollout, control."""

@@ -1,0 +1,1 @@
+"""The data path: OpenAI's API in front of the engines."""

@@ -1,0 +1,1 @@
+"""From candidate to stable: steps, verdict, driver."""
