@@ -1,0 +1,89 @@
+"""Starts vLLM's OpenAI server: the one place for what makes its start short.
+
+`python -m seatrial_engine.serve VLLM_ARGUMENTS...` becomes the server.
+`python -m seatrial_engine.serve --standby SOCKET` imports everything once and then forks a server per request: see `standby`.
+
+Every argument goes to vLLM as it is. Two things are added where the caller left them open: the executor (one engine process
+instead of an engine and a worker, on a CPU with no parallelism asked for), and forking the engine process from the server, so
+that vLLM and torch are imported once and not two or three times.
+"""
+
+import gc
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from seatrial_engine.forking import FORK_VARIABLE, UNIPROC_EXECUTOR
+from seatrial_engine.standby import stand_by
+
+_DEFAULT_ENVIRONMENT: Final = {
+    FORK_VARIABLE: "1",
+    "VLLM_PLUGINS": "seatrial",  # other plugins of the environment are neither needed nor trusted
+    "VLLM_NO_USAGE_STATS": "1",
+    "TOKENIZERS_PARALLELISM": "false",  # its threads would not survive the fork of the engine process
+}
+
+# What a running server and its engine process have imported; an import that is missing here only costs time.
+_HEAVY_MODULES: Final = (
+    "vllm.entrypoints.launchers.api_server.entry",
+    "vllm.entrypoints.launchers.cli_args",
+    "vllm.v1.engine.async_llm",
+    "vllm.v1.engine.core",
+    "vllm.v1.executor.uniproc_executor",
+    "vllm.v1.worker.cpu_worker",
+    "vllm.model_executor.models.llama",
+    "seatrial_engine.loader",
+)
+
+_PARALLEL_FLAGS: Final = (
+    "--distributed-executor-backend",
+    "--tensor-parallel-size",
+    "--pipeline-parallel-size",
+    "--data-parallel-size",
+    "--nnodes",
+    "-tp",
+    "-pp",
+    "-dp",
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Become vLLM's server, or stand by to fork servers when the first argument is `--standby`."""
+    for name, value in _DEFAULT_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    preload()
+    if argv[:1] == ["--standby"]:
+        argv = stand_by(argv[1])
+    become_server(argv)
+
+
+def preload() -> None:
+    """Import what server and engine need, before anything is forked: both then share the pages."""
+    for name in _HEAVY_MODULES:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # a collection after the fork would touch, and so copy, every page
+
+
+def become_server(argv: Sequence[str]) -> None:
+    """Run vLLM's API server in this process with `argv`, until it is stopped."""
+    from vllm.entrypoints.launchers.api_server.entry import main as serve  # noqa: PLC0415 - after `preload`
+
+    sys.argv = ["seatrial_engine.serve", *with_executor(argv)]
+    serve()
+
+
+def with_executor(argv: Sequence[str]) -> list[str]:
+    """Return `argv` with the one-process executor added, unless the caller decides about processes itself or a GPU serves."""
+    from vllm.platforms import current_platform  # noqa: PLC0415 - after the environment is set
+
+    flags = {argument.partition("=")[0].replace("_", "-") for argument in argv}
+    if not current_platform.is_cpu() or flags.intersection(_PARALLEL_FLAGS):
+        return list(argv)
+    return [*argv, "--distributed-executor-backend", UNIPROC_EXECUTOR]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
