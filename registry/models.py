@@ -1,0 +1,149 @@
+"""MLflow as the catalogue that people browse. It mirrors `Records` and may lag; nothing decides by it.
+
+Aliases are last-write-wins and creations are not idempotent (measured, MLflow 3.17), so a version is looked up by its tag first.
+Weights never go through MLflow's server: a registered version's source only names where they lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from core.errors import Fault, NotFound, Transient
+from core.ids import EndpointName, VersionId
+from core.ports.models import RegisteredModel
+from core.versions import ModelVersion, TrialReport
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_VERSION_TAG = "seatrial.version"
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+
+
+class MlflowModels:
+    """`ModelRegistry` on an MLflow tracking server. One registered model and one experiment per endpoint."""
+
+    def __init__(self, tracking_uri: str) -> None:
+        from mlflow import MlflowClient  # noqa: PLC0415 - seconds of import that only this adapter needs
+
+        self._uri = tracking_uri
+        self._client: MlflowClient = MlflowClient(tracking_uri, registry_uri=tracking_uri)
+
+    def register(
+        self, endpoint: EndpointName, version: ModelVersion, reports: Sequence[TrialReport], links: Mapping[str, str], artifact_uri: str
+    ) -> RegisteredModel:
+        """Enter a version with metrics, commit, digests, licence and links; the same version again returns its entry."""
+        with _translated(self._uri):
+            self._ensure_model(endpoint)
+            number = self._number(endpoint, version.id)
+            if number is None:
+                run_id = self._log_run(endpoint, version, reports, links)
+                created = self._client.create_model_version(
+                    endpoint, artifact_uri, run_id, _tags(version, links), description=_description(version, links), await_creation_for=0
+                )
+                number = int(created.version)
+            return RegisteredModel(f"models:/{endpoint}/{number}", number, f"{self._uri}/#/models/{endpoint}/versions/{number}")
+
+    def mark(self, endpoint: EndpointName, *, champion: VersionId | None, challenger: VersionId | None) -> None:
+        """Set or remove both aliases."""
+        with _translated(self._uri):
+            aliases = self._client.get_registered_model(endpoint).aliases
+            for alias, version in ((CHAMPION, champion), (CHALLENGER, challenger)):
+                self._set_alias(endpoint, alias, version, aliases.get(alias))
+
+    def _set_alias(self, endpoint: str, alias: str, version: VersionId | None, present: str | None) -> None:
+        if version is None:
+            if present is not None:
+                self._client.delete_registered_model_alias(endpoint, alias)
+            return
+        number = self._number(endpoint, version)
+        if number is None:
+            raise NotFound(f"MLflow has no version {version[:12]} of {endpoint}", hint="register it first")
+        if str(number) != str(present):
+            self._client.set_registered_model_alias(endpoint, alias, str(number))
+
+    def _ensure_model(self, endpoint: str) -> None:
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+        try:
+            self._client.create_registered_model(endpoint, description=f"What the endpoint `{endpoint}` of seatrial serves and has served.")
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _number(self, endpoint: str, version: VersionId) -> int | None:
+        found = self._client.search_model_versions(f"name = '{endpoint}' and tags.`{_VERSION_TAG}` = '{version}'")
+        return min((int(item.version) for item in found), default=None)
+
+    def _log_run(self, endpoint: str, version: ModelVersion, reports: Sequence[TrialReport], links: Mapping[str, str]) -> str:
+        experiment = self._client.get_experiment_by_name(endpoint)
+        experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(endpoint)
+        earlier = self._client.search_runs([experiment_id], f"tags.`{_VERSION_TAG}` = '{version.id}'", max_results=1)
+        # an attempt that was cut off before its entry was made is written over, not doubled
+        run = earlier[0] if earlier else self._new_run(experiment_id, version, links)
+        self._client.log_batch(run.info.run_id, metrics=_metrics(reports), params=_params(version))
+        self._client.log_dict(run.info.run_id, {"files": [[f.path, f.size, f.sha256] for f in version.files]}, "digests.json")
+        self._client.set_terminated(run.info.run_id)
+        return str(run.info.run_id)
+
+    def _new_run(self, experiment_id: str, version: ModelVersion, links: Mapping[str, str]) -> Run:
+        return self._client.create_run(experiment_id, run_name=f"{version.source}@{version.commit[:8]}", tags=_tags(version, links))
+
+
+@contextmanager
+def _translated(uri: str) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.get_http_status_code() >= 500 or "Max retries exceeded" in str(error):  # noqa: PLR2004 - HTTP's own line
+            raise Transient(f"MLflow at {uri} did not answer: {str(error)[:200]}", hint="see that it runs") from error
+        raise Fault(f"MLflow at {uri} refused: {str(error)[:300]}") from error
+
+
+def _tags(version: ModelVersion, links: Mapping[str, str]) -> dict[str, str]:
+    return {
+        _VERSION_TAG: version.id,
+        "seatrial.source": version.source,
+        "seatrial.commit": version.commit,
+        "seatrial.tensors": version.tensors,
+        "seatrial.licence": version.licence,
+        **{f"seatrial.link.{name}": link for name, link in links.items()},
+    }
+
+
+def _params(version: ModelVersion) -> list[Any]:
+    from mlflow.entities import Param  # noqa: PLC0415
+
+    needs = version.needs
+    values = {
+        "source": version.source,
+        "commit": version.commit,
+        "version": version.id,
+        "licence": version.licence,
+        "architecture": needs.architecture,
+        "dtype": needs.dtype,
+        "weights_bytes": needs.weights_bytes,
+        "max_model_len": needs.max_model_len,
+    }
+    return [Param(key, str(value)) for key, value in values.items()]
+
+
+def _metrics(reports: Sequence[TrialReport]) -> list[Any]:
+    from mlflow.entities import Metric  # noqa: PLC0415
+
+    return [
+        Metric(f"{report.kind}.{name}", value, int(report.at * 1000), 0)
+        for report in reports
+        for name, value in sorted(report.numbers.items())
+    ]
+
+
+def _description(version: ModelVersion, links: Mapping[str, str]) -> str:
+    rows = "".join(f"- {name}: [{link}]({link})\n" for name, link in links.items())
+    return f"`{version.source}` at commit `{version.commit}`, licence {version.licence}.\n\n{rows}"

@@ -1,0 +1,114 @@
+"""The driver of rollouts: each pass is read, decide, apply, verify. Two drivers at once do no harm."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from core.endpoints import Rollout, RolloutState
+from core.errors import Conflict
+from core.ids import EndpointName, Epoch, RolloutId, SubmissionId, VersionId, new_id
+from core.ports import Clock, Engines, Records
+from core.settings import RolloutPolicy
+from serving.rollout.retire import GATEWAY_ALIVE_S, retire_unwanted
+from serving.rollout.steps import begin, decide, needed_conversations, withdraw
+from serving.rollout.verdict import judge
+
+LEASE_S = 10.0
+
+
+class Driver:
+    """Brings rollouts forward. Holds nothing between passes: all state is the row, so any driver can take over."""
+
+    def __init__(self, records: Records, engines: Engines, clock: Clock, policy: RolloutPolicy, owner: str) -> None:
+        self._records = records
+        self._engines = engines
+        self._clock = clock
+        self._policy = policy
+        self._owner = owner
+
+    def open(self, submission: SubmissionId, endpoint: EndpointName, candidate: VersionId) -> Rollout:
+        """Open a dark rollout.
+
+        Another submission's open rollout on the endpoint is withdrawn first (superseded): Conflict until it has ended.
+        """
+        now = self._clock.now()
+        stable = self._records.endpoints.ensure(endpoint, now).stable
+        row = Rollout(
+            RolloutId(new_id("ro")),
+            submission,
+            endpoint,
+            candidate,
+            stable,
+            RolloutState.DARK,
+            0,
+            0.0,
+            now,
+            now,
+            now + self._policy.deadline_s,
+        )
+        try:
+            return self._records.rollouts.open(row)
+        except Conflict:
+            self._supersede(endpoint, submission)
+            raise
+
+    def begin(self, rollout: RolloutId) -> Rollout:
+        """Give the candidate its first share: the trials passed. Beginning what has begun changes nothing."""
+        row = self._records.rollouts.get(rollout)
+        return self._change(row, begin(row, self._clock.now(), self._policy))
+
+    def withdraw(self, rollout: RolloutId, reason: str) -> Rollout:
+        """Take the candidate's share away; later passes bring it to its end. Withdrawing what ended changes nothing."""
+        row = self._records.rollouts.get(rollout)
+        return self._change(row, withdraw(row, reason))
+
+    def advance(self, rollout: RolloutId) -> Rollout:
+        """Make one pass and return the row after it."""
+        row = self._records.rollouts.get(rollout)
+        if row.state.ended:
+            retire_unwanted(self._records, self._engines, self._clock, drain_s=self._policy.drain_s)
+            return row
+        if row.state is RolloutState.ROLLING_BACK:
+            return self._finish_rollback(row)
+        now = self._clock.now()
+        verdict = judge(self._records.rollouts.cohorts(row.id), self._policy, needed=needed_conversations(row, self._policy), now=now)
+        return self._change(row, decide(row, verdict, now, self._policy))
+
+    def _finish_rollback(self, row: Rollout) -> Rollout:
+        """End a rollback once every living gateway follows share 0; only then is the engine drained and stopped."""
+        now = self._clock.now()
+        if self._records.gateways.lagging(self._records.gateways.generation(), now - GATEWAY_ALIVE_S):
+            return row
+        end = RolloutState.CANCELLED if row.step == 0 else RolloutState.ROLLED_BACK
+        ended = self._change(row, replace(row, state=end, ended_at=now))
+        retire_unwanted(self._records, self._engines, self._clock, drain_s=self._policy.drain_s)
+        return ended
+
+    def _supersede(self, endpoint: EndpointName, by: SubmissionId) -> None:
+        states = [state for state in RolloutState if not state.ended]
+        for row in self._records.rollouts.find(endpoint=endpoint, states=states):
+            if row.submission != by:
+                self._change(row, withdraw(row, f"superseded by {by}"))
+                self.advance(row.id)
+
+    def _change(self, before: Rollout, after: Rollout) -> Rollout:
+        now = self._clock.now()
+        if after == before or (not _differs(before, after) and now < before.lease_until - LEASE_S / 2):
+            return before
+        try:
+            return self._records.rollouts.change(replace(after, lease_owner=self._owner, lease_until=now + LEASE_S))
+        except Conflict:  # another driver was faster; its row is as good as ours
+            return self._records.rollouts.get(before.id)
+
+
+def _differs(before: Rollout, after: Rollout) -> bool:
+    """Whether more than the moment of the verdict changed: a row is not written (and no gateway reloads) for the time alone."""
+    if before.verdict is None or after.verdict is None:
+        return before != after
+    same_time = replace(after.verdict, at=before.verdict.at)
+    return replace(after, verdict=same_time) != before
+
+
+def driven_by_another(row: Rollout, owner: str, now: Epoch) -> bool:
+    """Whether a living driver other than `owner` holds the row."""
+    return row.lease_owner != owner and row.lease_until > now

@@ -1,0 +1,78 @@
+"""The steps of a rollout as one pure function: from a row, a verdict and the time to the row that should be next."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from core.endpoints import Rollout, RolloutState, Verdict
+from core.errors import Refused
+from core.ids import Epoch
+from core.settings import RolloutPolicy
+from core.versions import Decision
+
+
+def shares(policy: RolloutPolicy) -> tuple[float, ...]:
+    """Return the shares of the steps after dark. Raises Refused when the setting is not an ascending list that ends in 1."""
+    try:
+        values = tuple(float(part) for part in policy.shares.split(","))
+    except ValueError:
+        values = ()
+    if not values or values[-1] != 1.0 or list(values) != sorted(set(values)) or values[0] <= 0.0:
+        raise Refused(
+            f"SEATRIAL_ROLLOUT_SHARES is {policy.shares!r}",
+            reason="bad_setting",
+            hint="write ascending shares that end in 1.0, such as 0.05,0.25,0.5,1.0",
+        )
+    return values
+
+
+def needed_conversations(rollout: Rollout, policy: RolloutPolicy) -> int:
+    """Return how many conversations the candidate must have had, over all steps so far, for the present step to pass."""
+    return rollout.step * policy.min_conversations
+
+
+def begin(rollout: Rollout, now: Epoch, policy: RolloutPolicy) -> Rollout:
+    """Return the row after the trials passed: the first share, or promoted at once where nothing is served yet."""
+    if rollout.state is not RolloutState.DARK:
+        return rollout
+    if rollout.stable is None:
+        return replace(rollout, state=RolloutState.PROMOTED, share=1.0, ended_at=now, reason="first version of the endpoint")
+    return _enter(rollout, 1, now, policy)
+
+
+def withdraw(rollout: Rollout, reason: str) -> Rollout:
+    """Return the row on its way back: share 0. Ended rollouts stay as they are."""
+    if rollout.state.ended or rollout.state is RolloutState.ROLLING_BACK:
+        return rollout
+    return replace(rollout, state=RolloutState.ROLLING_BACK, share=0.0, reason=reason)
+
+
+def decide(rollout: Rollout, verdict: Verdict, now: Epoch, policy: RolloutPolicy) -> Rollout:
+    """Return the row that should be next; the same row when nothing is to be done. Never leaves an end state."""
+    if rollout.state.ended or rollout.state is RolloutState.ROLLING_BACK:
+        return rollout
+    if now > rollout.deadline:
+        return withdraw(replace(rollout, verdict=verdict), f"the deadline passed without a verdict: {verdict.reason}")
+    if rollout.state is RolloutState.DARK:
+        return rollout
+    if verdict.decision is Decision.FAIL:
+        return withdraw(replace(rollout, verdict=verdict), verdict.reason)
+    return _advance(replace(rollout, verdict=verdict), verdict, now, policy)
+
+
+def _advance(rollout: Rollout, verdict: Verdict, now: Epoch, policy: RolloutPolicy) -> Rollout:
+    waited = now - rollout.step_started_at
+    if rollout.state is RolloutState.SOAKING:
+        if waited < policy.soak_s:
+            return rollout
+        return replace(rollout, state=RolloutState.PROMOTED, ended_at=now, reason=verdict.reason)
+    if verdict.decision is not Decision.PASS or waited < policy.step_s:
+        return rollout
+    return _enter(rollout, rollout.step + 1, now, policy)
+
+
+def _enter(rollout: Rollout, step: int, now: Epoch, policy: RolloutPolicy) -> Rollout:
+    steps = shares(policy)
+    if step > len(steps):
+        return replace(rollout, state=RolloutState.SOAKING, step=step, share=1.0, step_started_at=now)
+    return replace(rollout, state=RolloutState.SHIFTING, step=step, share=steps[step - 1], step_started_at=now)
