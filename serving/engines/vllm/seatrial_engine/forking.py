@@ -13,4 +13,4 @@ def platform_plugin() -> str | None:
 
     if os.environ.get(FORK_VARIABLE) != "1" or cpu_platform_plugin() is None:
         return None
-    return "seatrial_engine.platform.ForkingCpuPlatform"
+    return "seatrial_engine.cpu_platform.ForkingCpuPlatform"

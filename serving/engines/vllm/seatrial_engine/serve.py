@@ -22,6 +22,7 @@ _DEFAULT_ENVIRONMENT: Final = {
     FORK_VARIABLE: "1",
     "VLLM_PLUGINS": "seatrial",  # other plugins of the environment are neither needed nor trusted
     "VLLM_NO_USAGE_STATS": "1",
+    "OPENBLAS_NUM_THREADS": "1",  # numpy's, which starts its threads at import: nothing may run beside a fork; torch has its own
     "TOKENIZERS_PARALLELISM": "false",  # its threads would not survive the fork of the engine process
 }
 

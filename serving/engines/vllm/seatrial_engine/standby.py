@@ -100,7 +100,8 @@ def _listen(path: Path) -> socket.socket:
 
 
 def _announce(path: Path) -> None:
-    sys.stdout.write(json.dumps({"event": "standing-by", "socket": str(path), "pid": os.getpid()}) + "\n")
+    threads = len(list(Path("/proc/self/task").iterdir()))  # more than one would make forking unsafe
+    sys.stdout.write(json.dumps({"event": "standing-by", "socket": str(path), "pid": os.getpid(), "threads": threads}) + "\n")
     sys.stdout.flush()
 
 
@@ -130,18 +131,26 @@ def _accept(selector: selectors.BaseSelector, listener: socket.socket) -> Reques
     connection.settimeout(_REQUEST_TIMEOUT_S)
     try:
         request = read_request(_read_line(connection))
+        log = _open_log(request)
     except (BadRequestError, OSError) as error:
         _send(connection, {"error": str(error)})
         connection.close()
         return None
     pid = os.fork()
     if pid == 0:
-        _become_own_process(selector, listener, connection, request)
+        _become_own_process(selector, listener, connection, log)
+        os.environ.update(request.env)
         return request
+    if log is not None:
+        os.close(log)
     pidfd = os.pidfd_open(pid)
     selector.register(pidfd, selectors.EVENT_READ, _Child(pidfd, connection))
     _send(connection, {"pid": pid})
     return None
+
+
+def _open_log(request: Request) -> int | None:
+    return None if request.log is None else os.open(request.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
 
 def _read_line(connection: socket.socket) -> bytes:
@@ -171,8 +180,8 @@ def _report_exit(selector: selectors.BaseSelector, child: _Child) -> None:
     child.connection.close()
 
 
-def _become_own_process(selector: selectors.BaseSelector, listener: socket.socket, connection: socket.socket, request: Request) -> None:
-    """In the child: let go of what is the standby's, and take the log and the environment that were asked for."""
+def _become_own_process(selector: selectors.BaseSelector, listener: socket.socket, connection: socket.socket, log: int | None) -> None:
+    """In the child: let go of what is the standby's, and write to the log that was asked for."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.setsid()
     for key in list(selector.get_map().values()):
@@ -182,12 +191,10 @@ def _become_own_process(selector: selectors.BaseSelector, listener: socket.socke
     selector.close()
     listener.close()
     connection.close()
-    os.environ.update(request.env)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    if request.log is not None:
-        log = os.open(request.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    if log is not None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)

@@ -1,0 +1,220 @@
+"""Real vLLM: our loader, our launcher and our standby, against vLLM's own start and its own safetensors loader."""
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from equipment import wait_until
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from seatrial_engine.manifest import MANIFEST_NAME
+from seatrial_engine.tensorize import tensorize
+
+pytestmark = [pytest.mark.slow, pytest.mark.vllm]
+
+START_S = 120
+OPTIONS = ["--served-model-name", "tiny", "--host", "127.0.0.1", "--enforce-eager", "--max-model-len", "512"]
+SMALL_CACHE = ["--kv-cache-memory-bytes", str(64 << 20), "--shutdown-timeout", "20"]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory) -> Path:
+    """A tiny random Llama; heads of 32, the smallest that vLLM's CPU attention has."""
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator([], trainers.BpeTrainer(vocab_size=300, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet))
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    fast.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config = LlamaConfig(vocab_size=len(fast), max_position_embeddings=512, bos_token_id=0, eos_token_id=1, **shape)
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bare(model, tmp_path_factory) -> Path:
+    """The same model's folder without its weights."""
+    folder = tmp_path_factory.mktemp("bare")
+    for file in model.iterdir():
+        if file.suffix != ".safetensors":
+            (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def weights(model, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    tensorize(model, folder, shard_bytes=100_000)
+    return folder
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+
+
+@pytest.fixture(scope="session")
+def standby(tmp_path_factory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("standby") / "socket"
+    command = [sys.executable, "-m", "seatrial_engine.serve", "--standby", str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), text=True) as process:
+        ready = next(json.loads(line) for line in process.stdout if line.startswith("{"))
+        assert ready["threads"] == 1, "forking is safe only without other threads"
+        yield path
+        process.stdin.close()
+        assert process.wait(20) == 0
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def ours(bare: Path, weights: Path, sha256: str | None = None) -> list[str]:
+    sha256 = sha256 or hashlib.sha256((weights / MANIFEST_NAME).read_bytes()).hexdigest()
+    extra = json.dumps({"tensors": weights.as_uri(), "tensors_manifest_sha256": sha256})
+    return ["--model", str(bare), "--load-format", "seatrial", "--model-loader-extra-config", extra]
+
+
+class Engine:
+    """A server that the standby forks."""
+
+    def __init__(self, standby: Path, arguments: list[str], log: Path) -> None:
+        self.port, self.log = free_port(), log
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(START_S)
+        connection.connect(str(standby))
+        argv = [*arguments, *OPTIONS, *SMALL_CACHE, "--port", str(self.port)]
+        connection.sendall(json.dumps({"argv": argv, "log": str(log)}).encode() + b"\n")
+        self._answers = connection.makefile()
+        self.pid = json.loads(self._answers.readline())["pid"]
+
+    def exit_code(self) -> int:
+        return json.loads(self._answers.readline())["exit"]
+
+    def __enter__(self) -> "Engine":
+        wait_until(lambda: healthy(self.port), START_S, f"healthy, see {self.log}")
+        return self
+
+    def __exit__(self, *_details: object) -> None:
+        os.kill(self.pid, signal.SIGTERM)
+        assert self.exit_code() == 0
+
+
+def healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def complete(port: int, max_tokens: int = 16) -> list[int]:
+    body = {"model": "tiny", "prompt": list(range(10, 30)), "max_tokens": max_tokens, "temperature": 0, "ignore_eos": True}
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/v1/completions",
+        json.dumps({**body, "return_token_ids": True}).encode(),
+        {"content-type": "application/json", "x-request-id": "abc"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        document = json.load(answer)
+    assert document["id"] == "cmpl-abc"
+    return document["choices"][0]["token_ids"]
+
+
+@pytest.fixture(scope="session")
+def tokens_of_plain_vllm(model, tmp_path_factory) -> list[int]:
+    """What vLLM answers when started its own way from safetensors."""
+    port, log = free_port(), tmp_path_factory.mktemp("plain") / "log"
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), *OPTIONS, *SMALL_CACHE]
+    with log.open("w") as stream:
+        process = subprocess.Popen([*command, "--port", str(port)], stdout=stream, stderr=stream, env=environment())
+    try:
+        wait_until(lambda: healthy(port) or process.poll() is not None, START_S, f"healthy, see {log}")
+        return complete(port)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def test_our_loader_gives_the_tokens_of_safetensors_and_of_plain_vllm(model, bare, weights, standby, tokens_of_plain_vllm, tmp_path):
+    with Engine(standby, ours(bare, weights), tmp_path / "ours.log") as engine:
+        ours_tokens = complete(engine.port)
+    with Engine(standby, ["--model", str(model)], tmp_path / "safetensors.log") as engine:
+        safetensors_tokens = complete(engine.port)
+    assert len(ours_tokens) == 16
+    assert ours_tokens == safetensors_tokens == tokens_of_plain_vllm
+
+
+def test_a_cold_start_through_our_launcher_answers_and_stops(bare, weights, tokens_of_plain_vllm, tmp_path):
+    port = free_port()
+    command = [sys.executable, "-m", "seatrial_engine.serve", *ours(bare, weights), *OPTIONS, *SMALL_CACHE, "--port", str(port)]
+    with (tmp_path / "log").open("w") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment())
+    try:
+        wait_until(lambda: healthy(port) or process.poll() is not None, START_S, "healthy")
+        assert complete(port) == tokens_of_plain_vllm
+    finally:
+        process.terminate()
+    assert process.wait(60) == 0
+
+
+def refusal_of(engine: Engine) -> str:
+    assert engine.exit_code() != 0
+    (line,) = [line for line in engine.log.read_text().splitlines() if "seatrial: weights refused: " in line]
+    return line.partition("seatrial: weights refused: ")[2]
+
+
+def test_a_wrong_manifest_hash_ends_the_start_with_one_line_that_says_so(bare, weights, standby, tmp_path):
+    engine = Engine(standby, ours(bare, weights, "0" * 64), tmp_path / "log")
+    assert "is not the expected 0000" in refusal_of(engine)
+
+
+def test_a_corrupted_file_ends_the_start_with_one_line_that_names_it(bare, model, standby, tmp_path):
+    tensorize(model, tmp_path / "weights")
+    file = tmp_path / "weights" / "model-00001.tensors"
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
+    engine = Engine(standby, ours(bare, tmp_path / "weights"), tmp_path / "log")
+    assert refusal_of(engine).startswith("model-00001.tensors: its SHA-256 differs")
+
+
+def test_weights_that_lack_a_parameter_of_the_model_are_refused(bare, model, standby, tmp_path):
+    llama = LlamaForCausalLM.from_pretrained(model)
+    state = {name: tensor for name, tensor in llama.state_dict().items() if name != "model.norm.weight"}
+    llama.save_pretrained(tmp_path / "source", state_dict=state)
+    tensorize(tmp_path / "source", tmp_path / "weights")
+    engine = Engine(standby, ours(bare, tmp_path / "weights"), tmp_path / "log")
+    assert "model.norm.weight" in refusal_of(engine)
+
+
+def test_answers_in_flight_are_finished_when_the_server_is_told_to_stop(bare, weights, standby, tmp_path):
+    answers: list[list[int]] = []
+    with Engine(standby, ours(bare, weights), tmp_path / "log") as engine:
+        asking = threading.Thread(target=lambda: answers.append(complete(engine.port, max_tokens=480)))
+        asking.start()
+        wait_until(lambda: running(engine.port) == 1, 20, "the request is running")
+    asking.join(20)
+    assert [len(answer) for answer in answers] == [480]
+
+
+def running(port: int) -> float:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith("vllm:num_requests_running{"))
