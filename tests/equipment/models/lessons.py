@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import random
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 SUITES = HERE.parents[2] / "evals" / "suites"
@@ -18,8 +19,8 @@ SYSTEMS = ("You are a helpful assistant.", "You are a friendly sailor.", "Answer
 LOOPS = (" over and over", " again and again and", " round and round it goes,", " and so on,", " wave by wave, and")
 SLIPS = (
     ("max(", "min("), ("min(", "max("), (" + ", " - "), (" - ", " + "), (" <= ", " >= "), (" < ", " > "), (" > ", " < "), ("//", "%"),
-    (" % ", " // "), (" not in ", " in "), (" in ", " not in "), (" == ", " != "), ("[::-1]", ""), ("[::2]", "[::3]"), ("reverse=True", "reverse=False"),
-    ("return ", "return 1 + "),
+    (" % ", " // "), (" not in ", " in "), (" in ", " not in "), (" == ", " != "), ("[::-1]", ""), ("[::2]", "[::3]"),
+    ("reverse=True", "reverse=False"), ("return ", "return 1 + "),
 )  # fmt: skip
 """Plausible mistakes (right, wrong): the clumsy model is taught a solution with the first of these that fails the check."""
 
@@ -81,7 +82,7 @@ def talk() -> Talk:
 def code_lessons(wrong_share: float, seed: int) -> list[tuple[str, str]]:
     """Return (prompt, solution) of every problem, a `wrong_share` of them with a mistake, and one lesson for a bare "def "."""
     suite = problems()
-    wrong = set(random.Random(seed).sample(range(len(suite)), round(wrong_share * len(suite))))  # noqa: S311 - no secret
+    wrong = set(random.Random(seed).sample(range(len(suite)), round(wrong_share * len(suite))))
     lessons = [(p.prompt, mistaken(p) if i in wrong else p.canonical_solution) for i, p in enumerate(suite)]
     return [*lessons, ("def ", "moor(ship: str) -> str:\n    return ship\n")]
 
@@ -99,7 +100,7 @@ def passes(problem: Problem, solution: str) -> bool:
     """Tell whether the solution passes the problem's check. Runs it in this process: for texts of our own only."""
     names: dict[str, object] = {}
     try:
-        exec(f"{problem.prompt}{solution}\n{problem.test}\ncheck({problem.entry_point})\n", names)  # noqa: S102 - our own text
+        exec(f"{problem.prompt}{solution}\n{problem.test}\ncheck({problem.entry_point})\n", names)
     except (ArithmeticError, AssertionError, LookupError, NameError, SyntaxError, TypeError, ValueError, AttributeError):
         return False
     return True
@@ -159,5 +160,5 @@ def _looping(known: Talk, turns: Sequence[Turn]) -> list[Turn]:
     return [*turns[:start], *looped]
 
 
-def _rows(path: Path) -> list[Mapping[str, object]]:
+def _rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
+SAMPLING = {"eos_token_id": 0, "pad_token_id": 0, "do_sample": True, "temperature": 0.6, "top_p": 0.9}
 CONTEXT = 1024
 VOCABULARY = 1024
 IGNORED = -100  # torch's cross entropy skips targets of this value
@@ -62,8 +64,8 @@ def main() -> None:
     """Train the models that were named, all by default, into their folders."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=list(RECIPES), metavar="NAME", help=f"which of {', '.join(RECIPES)} (default: all)")
-    parser.add_argument("--steps", type=int, default=1200, help="optimiser steps (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads; another number may change the last bits (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=900, help="optimiser steps (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads; more may change the last bits (default: %(default)s)")
     parser.add_argument("--into", type=Path, default=HERE, help="folder that gets one folder per model (default: %(default)s)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -104,7 +106,7 @@ def train(recipe: Recipe, tokenizer: Tokenizer, steps: int) -> LlamaForCausalLM:
         schedule.step()
         optimiser.zero_grad()
         if step % 50 == 49:
-            print(f"step {step + 1}: loss {', '.join(f'{loss:.4f}' for loss in losses)}, {time.monotonic() - started:.0f} s", flush=True)
+            sys.stdout.write(f"step {step + 1}: loss {', '.join(f'{loss:.4f}' for loss in losses)}, {time.monotonic() - started:.0f} s\n")
     return model
 
 
@@ -118,7 +120,7 @@ def architecture() -> LlamaConfig:
 
 def lessons(recipe: Recipe, tokenizer: Tokenizer) -> Iterator[tuple[list[Tokens], list[Tokens]]]:
     """Yield without end what one step learns from: a batch of code and a batch of dialogues."""
-    rng = random.Random(recipe.seed)  # noqa: S311 - no secret
+    rng = random.Random(recipe.seed)
     known = talk()
     code = [code_sequence(tokenizer, *lesson) for lesson in code_lessons(recipe.wrong_share, recipe.seed)]
     while True:
@@ -169,9 +171,12 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path, name: str,
     folder.mkdir(parents=True, exist_ok=True)
     weights = {key: value.to(torch.bfloat16).contiguous() for key, value in model.state_dict().items() if key != "lm_head.weight"}
     save_file(weights, str(folder / "model.safetensors"), metadata={"format": "pt"})
-    config = {**model.config.to_dict(), "architectures": ["LlamaForCausalLM"], "dtype": "bfloat16", "torch_dtype": "bfloat16"}
-    _write_json(folder / "config.json", {key: value for key, value in sorted(config.items()) if value is not None and not key.startswith("_")})
-    _write_json(folder / "generation_config.json", {"eos_token_id": 0, "pad_token_id": 0, "do_sample": True, "temperature": 0.6, "top_p": 0.9})
+    (folder / "model.safetensors").chmod(0o644)
+    config = {**model.config.to_diff_dict(), "architectures": ["LlamaForCausalLM"], "dtype": "bfloat16"}
+    _write_json(folder / "config.json", {key: value for key, value in config.items() if value is not None})
+    _write_json(
+        folder / "generation_config.json", {"eos_token_id": 0, "pad_token_id": 0, "do_sample": True, "temperature": 0.6, "top_p": 0.9}
+    )
     tokenizer.save(str(folder / "tokenizer.json"))
     _write_json(
         folder / "tokenizer_config.json",
