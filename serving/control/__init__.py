@@ -1,1 +1,1 @@
-"""The API that the client talks to."""
+"""The control API: what the client, the pages and operators talk to."""

@@ -1,0 +1,83 @@
+"""What every handler of the control API works with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
+
+from fastapi import Depends, Request
+
+from core.access import Caller
+from core.ids import PrincipalId, SubmissionId, VersionId
+from core.ports import Clock, Engines, Records
+from core.ports.records import AuditEntry
+from core.submissions import SubmissionRequest
+from core.versions import ModelVersion
+from serving.control.runs import LogLine
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Where the other pages are, as a person's browser reaches them."""
+
+    prefect_ui: str
+    mlflow_ui: str
+    gateway_url: str
+
+    def run(self, flow_run: str | None) -> str | None:
+        """Return Prefect's page of a flow run."""
+        return f"{self.prefect_ui.rstrip('/')}/runs/flow-run/{flow_run}" if flow_run else None
+
+    def model(self, version: ModelVersion) -> str | None:
+        """Return MLflow's page of a registered version (`models:/name/3`)."""
+        if not version.registered_uri:
+            return None
+        name, _, number = version.registered_uri.removeprefix("models:/").rpartition("/")
+        return f"{self.mlflow_ui.rstrip('/')}/#/models/{name}/versions/{number}"
+
+
+class Runs(Protocol):
+    """What the control API asks of Prefect (`FlowRuns`). Errors: Transient, NotFound."""
+
+    def start(self, submission: SubmissionId, attempt: int, request: Mapping[str, str]) -> str: ...  # noqa: D102
+    def trigger_reconcile(self) -> str: ...  # noqa: D102
+    def cancel(self, run_id: str) -> None: ...  # noqa: D102
+    def logs(self, run_id: str, after: float | None = None) -> tuple[LogLine, ...]: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """The ports and links that handlers use."""
+
+    records: Records
+    runs: Runs
+    engines: Engines
+    clock: Clock
+    links: Links
+
+    def audit(self, caller: Caller, action: str, subject: str, **detail: Any) -> None:
+        """Write down who changed what."""
+        self.records.audit.add(AuditEntry(self.clock.now(), f"{caller.name} ({caller.key})", action, subject, detail))
+
+    def names(self) -> dict[PrincipalId, str]:
+        """Return the principals' names by id, as far as they ever had a key."""
+        return {key.principal: key.principal_name for key in self.records.access.keys()}  # noqa: SIM118 - a query, no dict
+
+    def versions_of(self, submitter: PrincipalId) -> frozenset[VersionId]:
+        """Return the versions that came of a submitter's submissions."""
+        mine = self.records.submissions.find(submitter=submitter, limit=10_000)
+        return frozenset(submission.version for submission in mine if submission.version)
+
+
+def run_parameters(submission: SubmissionId, request: SubmissionRequest) -> dict[str, str]:
+    """Return the parameters with which `deploy_model` is started for a submission."""
+    return {"submission": submission, "model": str(request.model), "endpoint": request.endpoint}
+
+
+def _desk(request: Request) -> Desk:
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+TheDesk = Annotated[Desk, Depends(_desk)]

@@ -1,0 +1,130 @@
+"""The few calls of Prefect's REST API (3.8) that the platform needs. No import of Prefect: it takes seconds and 100 MB."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import httpx
+
+from core.errors import Fault, NotFound, Refused, Transient
+from core.ids import Epoch, SubmissionId
+
+DEPLOY: Final = "deploy-model/seatrial"
+RECONCILE: Final = "reconcile/seatrial"
+_PAGE = 200  # the server's own limit
+_LEVELS = ((50, "CRITICAL"), (40, "ERROR"), (30, "WARNING"), (20, "INFO"), (0, "DEBUG"))
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """A flow run's state as Prefect names it: `type` is one of its fixed words (RUNNING, CRASHED, ...), `name` is for people."""
+
+    type: str
+    name: str
+    message: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run will do nothing more."""
+        return self.type in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line that a flow run logged."""
+
+    id: str
+    at: Epoch
+    level: str
+    message: str
+
+
+class FlowRuns:
+    """Flow runs of one Prefect server. Errors: Transient (away, overloaded), NotFound (run or deployment), Fault (it refuses our call)."""
+
+    def __init__(self, prefect_api_url: str, *, timeout_s: float = 10.0) -> None:
+        self._http = httpx.Client(base_url=prefect_api_url.rstrip("/") + "/", timeout=timeout_s, trust_env=False)
+        self._url = prefect_api_url
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def start(self, submission: SubmissionId, attempt: int, request: Mapping[str, str]) -> str:
+        """Start `deploy_model` and return the run's id. The same (submission, attempt) again returns the same run.
+
+        NotFound while the flow runner has not registered the deployment.
+        """
+        body = {
+            "name": f"{submission}-{attempt}",
+            "parameters": {"request": dict(request)},
+            "idempotency_key": f"{submission}-{attempt}",
+            "tags": ["seatrial", submission],
+        }
+        return self._run(DEPLOY, body)
+
+    def trigger_reconcile(self) -> str:
+        """Let reconcile pass now instead of at the next minute; return the run's id."""
+        return self._run(RECONCILE, {"tags": ["seatrial"]})
+
+    def state(self, run_id: str) -> RunState | None:
+        """Return a run's state; None when it has none yet. NotFound."""
+        found = self._call("GET", f"flow_runs/{run_id}", f"flow run {run_id}").get("state")
+        return RunState(found["type"], found["name"], found.get("message") or "") if found else None
+
+    def cancel(self, run_id: str) -> None:
+        """Ask the runner to end a run: it is `Cancelling` until its process is gone. Cancelling an ended run does nothing."""
+        current = self.state(run_id)
+        if current is None or not current.ended:
+            self._set_state(run_id, "CANCELLING", "Cancelling", "the submission was cancelled")
+
+    def crash(self, run_id: str) -> None:
+        """Mark a run whose process is known to be gone, so that nobody waits for it. Marking an ended run does nothing."""
+        current = self.state(run_id)
+        if current is None or not current.ended:
+            self._set_state(run_id, "CRASHED", "Crashed", "its process is gone")
+
+    def logs(self, run_id: str, after: Epoch | None = None) -> tuple[LogLine, ...]:
+        """Return the first lines at or after `after`, oldest first, 200 at most. A run that is not known has none."""
+        chosen: dict[str, Any] = {"flow_run_id": {"any_": [run_id]}}
+        if after is not None:
+            chosen["timestamp"] = {"after_": datetime.fromtimestamp(after, UTC).isoformat()}
+        body = {"logs": chosen, "sort": "TIMESTAMP_ASC", "limit": _PAGE}
+        return tuple(_line(found) for found in self._call("POST", "logs/filter", f"the logs of flow run {run_id}", body))
+
+    def _run(self, deployment: str, body: Mapping[str, Any]) -> str:
+        found = self._call("GET", f"deployments/name/{deployment}", f"deployment {deployment}")
+        run = self._call("POST", f"deployments/{found['id']}/create_flow_run", f"deployment {deployment}", body)
+        return str(run["id"])
+
+    def _set_state(self, run_id: str, kind: str, name: str, message: str) -> None:
+        body = {"state": {"type": kind, "name": name, "message": message}, "force": True}
+        self._call("POST", f"flow_runs/{run_id}/set_state", f"flow run {run_id}", body)
+
+    def _call(self, method: str, path: str, what: str, body: Mapping[str, Any] | None = None) -> Any:
+        try:
+            answer = self._http.request(method, path, json=body)
+        except httpx.TransportError as error:
+            raise Transient(f"Prefect at {self._url} does not answer: {error}", hint="is it up? `seatrial doctor` tells") from error
+        return _read(answer, what)
+
+
+def _read(answer: httpx.Response, what: str) -> Any:
+    if answer.is_success:
+        return answer.json() if answer.content else None
+    if answer.status_code == httpx.codes.NOT_FOUND:
+        raise NotFound(f"Prefect has no {what}", reason="unknown_run", hint="is the flow runner up? `seatrial doctor` tells")
+    if answer.is_server_error or answer.status_code in {408, 409, 425, 429}:
+        wish = answer.headers.get("Retry-After", "")
+        raise Transient(f"Prefect answered {answer.status_code} for {what}", retry_after_s=float(wish) if wish.isdecimal() else None)
+    if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY and "uuid" in answer.text.lower():
+        raise Refused(f"{what} is no id of Prefect's", reason="bad_run_id", hint="give the id of a flow run")
+    raise Fault(f"Prefect refused our call for {what}: {answer.status_code} {answer.text[:200]}", hint="is it Prefect 3.8?")
+
+
+def _line(found: Mapping[str, Any]) -> LogLine:
+    level = next(name for least, name in _LEVELS if int(found["level"]) >= least)
+    return LogLine(str(found["id"]), datetime.fromisoformat(found["timestamp"]).timestamp(), level, str(found["message"]))
