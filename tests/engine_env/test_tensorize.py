@@ -3,13 +3,13 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from equipment import error_of, random_tensors, run_tensorize, wait_until, write_source
 from safetensors.torch import save_file
-
 from seatrial_engine.errors import environment_line
 from seatrial_engine.manifest import MANIFEST_NAME, TensorsManifest
 from seatrial_engine.source import read_source
@@ -38,20 +38,20 @@ def all_types() -> dict[str, torch.Tensor]:
     return {**tensors, "bool": torch.tensor([True, False]), "special": special, "scalar": torch.tensor(3.5), "empty": torch.zeros(0, 4)}
 
 
-def test_every_type_comes_back_bit_for_bit(tmp_path):
+def test_every_type_comes_back_bit_for_bit(tmp_path: Path):
     source = write_source(tmp_path / "source", {"model.safetensors": all_types()})
     tensorize(source, tmp_path / "out")
     assert_same_bits(read_back(tmp_path / "out"), all_types())
 
 
-def test_several_shards_come_back_as_one_set_of_tensors(tmp_path):
+def test_several_shards_come_back_as_one_set_of_tensors(tmp_path: Path):
     first, second = random_tensors(3, prefix="a", dtype=torch.bfloat16), random_tensors(4, prefix="b", dtype=torch.float16)
     source = write_source(tmp_path / "source", {"model-1.safetensors": first, "model-2.safetensors": second})
     tensorize(source, tmp_path / "out")
     assert_same_bits(read_back(tmp_path / "out"), {**first, **second})
 
 
-def test_more_tensors_than_one_file_has_metadata_for_become_several_files(tmp_path):
+def test_more_tensors_than_one_file_has_metadata_for_become_several_files(tmp_path: Path):
     tensors = random_tensors(6000, prefix="model.layers.11.block_sparse_moe.experts", dtype=torch.bfloat16)
     manifest = tensorize(write_source(tmp_path / "source", {"model.safetensors": tensors}), tmp_path / "out")
     assert len(manifest.files) > 1
@@ -59,7 +59,7 @@ def test_more_tensors_than_one_file_has_metadata_for_become_several_files(tmp_pa
     assert_same_bits(read_back(tmp_path / "out"), tensors)
 
 
-def test_shard_bytes_bound_every_file_but_one_of_a_single_larger_tensor(tmp_path):
+def test_shard_bytes_bound_every_file_but_one_of_a_single_larger_tensor(tmp_path: Path):
     tensors = {**random_tensors(10, width=128), "large": torch.zeros(64, 1024)}
     source = read_source(write_source(tmp_path / "source", {"model.safetensors": tensors}))
     plan = plan_files(source, shard_bytes=4096)
@@ -67,7 +67,7 @@ def test_shard_bytes_bound_every_file_but_one_of_a_single_larger_tensor(tmp_path
     assert all(len(part) == 1 or sum(tensor.nbytes for tensor in part) <= 4096 for part in plan)
 
 
-def test_the_same_source_gives_the_same_bytes(tmp_path):
+def test_the_same_source_gives_the_same_bytes(tmp_path: Path):
     source = write_source(tmp_path / "source", {"model.safetensors": random_tensors(50)})
     for out in ("one", "two"):
         tensorize(source, tmp_path / out, shard_bytes=1000)
@@ -75,7 +75,7 @@ def test_the_same_source_gives_the_same_bytes(tmp_path):
     assert one == two
 
 
-def test_the_command_reports_progress_and_the_manifest_hash_as_json_lines(tmp_path):
+def test_the_command_reports_progress_and_the_manifest_hash_as_json_lines(tmp_path: Path):
     source = write_source(tmp_path / "source", {"model.safetensors": random_tensors(3)})
     completed = run_tensorize(source, tmp_path / "out", "--json-progress")
     *progress, done = map(json.loads, completed.stdout.splitlines())
@@ -84,7 +84,7 @@ def test_the_command_reports_progress_and_the_manifest_hash_as_json_lines(tmp_pa
     assert (done["event"], done["tensors"], done["bytes"], len(done["manifest_sha256"])) == ("done", 3, 192, 64)
 
 
-def test_killed_in_the_middle_leaves_no_manifest_and_the_next_run_is_as_if_nothing_happened(tmp_path):
+def test_killed_in_the_middle_leaves_no_manifest_and_the_next_run_is_as_if_nothing_happened(tmp_path: Path):
     tensors = random_tensors(4000)
     source, out = write_source(tmp_path / "source", {"model.safetensors": tensors}), tmp_path / "out"
     command = [sys.executable, "-m", "seatrial_engine.tensorize", source, out, "--shard-bytes", "1000"]
@@ -99,7 +99,7 @@ def test_killed_in_the_middle_leaves_no_manifest_and_the_next_run_is_as_if_nothi
     assert {path.name for path in out.iterdir()} == {path.name for path in (tmp_path / "fresh").iterdir()}
 
 
-def test_a_write_that_fails_exits_4_and_leaves_no_manifest(tmp_path):
+def test_a_write_that_fails_exits_4_and_leaves_no_manifest(tmp_path: Path):
     source = write_source(tmp_path / "source", {"model.safetensors": {"weight": torch.zeros(1 << 20)}})
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))"
     completed = run_tensorize(source, tmp_path / "out", preamble=limit)
@@ -107,7 +107,7 @@ def test_a_write_that_fails_exits_4_and_leaves_no_manifest(tmp_path):
     assert not (tmp_path / "out" / MANIFEST_NAME).exists()
 
 
-def test_weights_that_do_not_fit_the_disk_exit_4_before_anything_is_written(tmp_path):
+def test_weights_that_do_not_fit_the_disk_exit_4_before_anything_is_written(tmp_path: Path):
     nbytes = 1 << 43
     header = json.dumps({"weight": {"dtype": "U8", "shape": [nbytes], "data_offsets": [0, nbytes]}}).encode()
     source = tmp_path / "source"
@@ -121,7 +121,7 @@ def test_weights_that_do_not_fit_the_disk_exit_4_before_anything_is_written(tmp_
 
 
 @pytest.mark.parametrize(("number", "word"), [(errno.ENOSPC, "transient"), (errno.EACCES, "fault")])
-def test_an_error_of_the_machine_says_whether_trying_again_may_help(number, word):
+def test_an_error_of_the_machine_says_whether_trying_again_may_help(number: int, word: str):
     assert json.loads(environment_line(OSError(number, "message", "/path")))["error"] == word
 
 
@@ -179,7 +179,7 @@ def unknown_type(folder: Path):
         (unknown_type, "of type F4"),
     ],
 )
-def test_a_source_at_fault_exits_3_and_says_what_and_what_next(tmp_path, make, what):
+def test_a_source_at_fault_exits_3_and_says_what_and_what_next(tmp_path: Path, make: Callable[[Path], object], what: str):
     make(tmp_path / "source")
     completed = run_tensorize(tmp_path / "source", tmp_path / "out")
     assert completed.returncode == 3

@@ -16,11 +16,10 @@ from pathlib import Path
 import pytest
 import torch
 from equipment import wait_until
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
 from seatrial_engine.manifest import MANIFEST_NAME
 from seatrial_engine.tensorize import tensorize
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
 
@@ -30,7 +29,7 @@ SMALL_CACHE = ["--kv-cache-memory-bytes", str(64 << 20), "--shutdown-timeout", "
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory) -> Path:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random Llama; heads of 32, the smallest that vLLM's CPU attention has."""
     folder = tmp_path_factory.mktemp("model")
     tokenizer = Tokenizer(models.BPE())
@@ -48,7 +47,7 @@ def model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bare(model, tmp_path_factory) -> Path:
+def bare(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model's folder without its weights."""
     folder = tmp_path_factory.mktemp("bare")
     for file in model.iterdir():
@@ -58,7 +57,7 @@ def bare(model, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def weights(model, tmp_path_factory) -> Path:
+def weights(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     tensorize(model, folder, shard_bytes=100_000)
     return folder
@@ -69,7 +68,7 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def standby(tmp_path_factory) -> Iterator[Path]:
+def standby(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("standby") / "socket"
     command = [sys.executable, "-m", "seatrial_engine.serve", "--standby", str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), text=True) as process:
@@ -138,7 +137,7 @@ def complete(port: int, max_tokens: int = 16) -> list[int]:
 
 
 @pytest.fixture(scope="session")
-def tokens_of_plain_vllm(model, tmp_path_factory) -> list[int]:
+def tokens_of_plain_vllm(model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[int]:
     """What vLLM answers when started its own way from safetensors."""
     port, log = free_port(), tmp_path_factory.mktemp("plain") / "log"
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), *OPTIONS, *SMALL_CACHE]
@@ -152,7 +151,9 @@ def tokens_of_plain_vllm(model, tmp_path_factory) -> list[int]:
         process.wait(60)
 
 
-def test_our_loader_gives_the_tokens_of_safetensors_and_of_plain_vllm(model, bare, weights, standby, tokens_of_plain_vllm, tmp_path):
+def test_our_loader_gives_the_tokens_of_safetensors_and_of_plain_vllm(  # noqa: PLR0917 - fixtures
+    model: Path, bare: Path, weights: Path, standby: Path, tokens_of_plain_vllm: list[int], tmp_path: Path
+):
     with Engine(standby, ours(bare, weights), tmp_path / "ours.log") as engine:
         ours_tokens = complete(engine.port)
     with Engine(standby, ["--model", str(model)], tmp_path / "safetensors.log") as engine:
@@ -161,7 +162,7 @@ def test_our_loader_gives_the_tokens_of_safetensors_and_of_plain_vllm(model, bar
     assert ours_tokens == safetensors_tokens == tokens_of_plain_vllm
 
 
-def test_a_cold_start_through_our_launcher_answers_and_stops(bare, weights, tokens_of_plain_vllm, tmp_path):
+def test_a_cold_start_through_our_launcher_answers_and_stops(bare: Path, weights: Path, tokens_of_plain_vllm: list[int], tmp_path: Path):
     port = free_port()
     command = [sys.executable, "-m", "seatrial_engine.serve", *ours(bare, weights), *OPTIONS, *SMALL_CACHE, "--port", str(port)]
     with (tmp_path / "log").open("w") as stream:
@@ -180,12 +181,12 @@ def refusal_of(engine: Engine) -> str:
     return line.partition("seatrial: weights refused: ")[2]
 
 
-def test_a_wrong_manifest_hash_ends_the_start_with_one_line_that_says_so(bare, weights, standby, tmp_path):
+def test_a_wrong_manifest_hash_ends_the_start_with_one_line_that_says_so(bare: Path, weights: Path, standby: Path, tmp_path: Path):
     engine = Engine(standby, ours(bare, weights, "0" * 64), tmp_path / "log")
     assert "is not the expected 0000" in refusal_of(engine)
 
 
-def test_a_corrupted_file_ends_the_start_with_one_line_that_names_it(bare, model, standby, tmp_path):
+def test_a_corrupted_file_ends_the_start_with_one_line_that_names_it(bare: Path, model: Path, standby: Path, tmp_path: Path):
     tensorize(model, tmp_path / "weights")
     file = tmp_path / "weights" / "model-00001.tensors"
     content = bytearray(file.read_bytes())
@@ -195,7 +196,7 @@ def test_a_corrupted_file_ends_the_start_with_one_line_that_names_it(bare, model
     assert refusal_of(engine).startswith("model-00001.tensors: its SHA-256 differs")
 
 
-def test_weights_that_lack_a_parameter_of_the_model_are_refused(bare, model, standby, tmp_path):
+def test_weights_that_lack_a_parameter_of_the_model_are_refused(bare: Path, model: Path, standby: Path, tmp_path: Path):
     llama = LlamaForCausalLM.from_pretrained(model)
     state = {name: tensor for name, tensor in llama.state_dict().items() if name != "model.norm.weight"}
     llama.save_pretrained(tmp_path / "source", state_dict=state)
@@ -204,7 +205,7 @@ def test_weights_that_lack_a_parameter_of_the_model_are_refused(bare, model, sta
     assert "model.norm.weight" in refusal_of(engine)
 
 
-def test_answers_in_flight_are_finished_when_the_server_is_told_to_stop(bare, weights, standby, tmp_path):
+def test_answers_in_flight_are_finished_when_the_server_is_told_to_stop(bare: Path, weights: Path, standby: Path, tmp_path: Path):
     answers: list[list[int]] = []
     with Engine(standby, ours(bare, weights), tmp_path / "log") as engine:
         asking = threading.Thread(target=lambda: answers.append(complete(engine.port, max_tokens=480)))
@@ -212,6 +213,29 @@ def test_answers_in_flight_are_finished_when_the_server_is_told_to_stop(bare, we
         wait_until(lambda: running(engine.port) == 1, 20, "the request is running")
     asking.join(20)
     assert [len(answer) for answer in answers] == [480]
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.parametrize("more", [[], ["--distributed-executor-backend", "mp"]], ids=["forked", "spawned"])
+def test_a_killed_server_leaves_no_engine_process_behind(bare: Path, weights: Path, standby: Path, tmp_path: Path, more: list[str]):
+    engine = Engine(standby, [*ours(bare, weights), *more], tmp_path / "log")
+    wait_until(lambda: healthy(engine.port), START_S, "healthy")
+    family = children_of(engine.pid)
+    family += [grandchild for child in family for grandchild in children_of(child)]
+    os.kill(engine.pid, signal.SIGKILL)
+    assert engine.exit_code() == -signal.SIGKILL
+    assert family
+    wait_until(lambda: all(map(gone, family)), 20, "the engine's processes have ended")
 
 
 def running(port: int) -> float:

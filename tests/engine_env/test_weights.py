@@ -1,10 +1,11 @@
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from equipment import random_tensors, write_source
-
 from seatrial_engine.errors import WeightsRefused
 from seatrial_engine.manifest import MANIFEST_NAME
 from seatrial_engine.tensorize import tensorize
@@ -24,11 +25,11 @@ def load(folder: Path, uri: str | None = None) -> list[str]:
     return [name for name, _tensor in read_weights(source, open_manifest(source, expected))]
 
 
-def test_weights_are_read_from_a_folder_and_from_a_file_uri(weights):
+def test_weights_are_read_from_a_folder_and_from_a_file_uri(weights: Path):
     assert load(weights) == load(weights, weights.as_uri()) == [f"layer.{index}.weight" for index in range(4)]
 
 
-def test_one_flipped_bit_is_refused_before_any_tensor_of_its_file_is_handed_out(weights):
+def test_one_flipped_bit_is_refused_before_any_tensor_of_its_file_is_handed_out(weights: Path):
     file = weights / "model-00002.tensors"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
@@ -37,31 +38,31 @@ def test_one_flipped_bit_is_refused_before_any_tensor_of_its_file_is_handed_out(
         load(weights)
 
 
-def test_a_cut_file_is_refused_by_its_size(weights):
+def test_a_cut_file_is_refused_by_its_size(weights: Path):
     file = weights / "model-00001.tensors"
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(WeightsRefused, match=r"model-00001\.tensors: \d+ bytes, tensors\.json says \d+"):
         load(weights)
 
 
-def test_a_missing_file_is_refused_by_name(weights):
+def test_a_missing_file_is_refused_by_name(weights: Path):
     (weights / "model-00002.tensors").unlink()
     with pytest.raises(WeightsRefused, match=r"model-00002\.tensors: missing"):
         load(weights)
 
 
-def test_a_manifest_of_another_hash_is_refused(weights):
+def test_a_manifest_of_another_hash_is_refused(weights: Path):
     with pytest.raises(WeightsRefused, match=r"tensors\.json: SHA-256 \w+ is not the expected 0000"):
         open_manifest(open_tensors(str(weights)), "0" * 64)
 
 
-def test_weights_without_a_manifest_are_refused_as_unfinished(weights):
+def test_weights_without_a_manifest_are_refused_as_unfinished(weights: Path):
     (weights / MANIFEST_NAME).unlink()
     with pytest.raises(WeightsRefused, match="not finished"):
         open_manifest(open_tensors(str(weights)), "0" * 64)
 
 
-def rewrite(weights: Path, change) -> None:
+def rewrite(weights: Path, change: Callable[[dict[str, Any]], object]) -> None:
     document = json.loads((weights / MANIFEST_NAME).read_bytes())
     change(document)
     (weights / MANIFEST_NAME).write_text(json.dumps(document))
@@ -76,7 +77,7 @@ def rewrite(weights: Path, change) -> None:
         (lambda document: document["files"][0].pop("sha256"), "malformed"),
     ],
 )
-def test_a_manifest_that_disagrees_with_its_files_is_refused(weights, change, message):
+def test_a_manifest_that_disagrees_with_its_files_is_refused(weights: Path, change: Callable[[dict[str, Any]], object], message: str):
     rewrite(weights, change)
     with pytest.raises(WeightsRefused, match=message):
         load(weights)

@@ -21,6 +21,7 @@ from vllm.model_executor.model_loader import register_model_loader
 from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 
 from seatrial_engine.errors import WeightsRefused
+from seatrial_engine.lifeline import end_if_spawned_with_parent
 from seatrial_engine.weights import open_manifest, open_tensors, read_weights
 
 LOAD_FORMAT = "seatrial"
@@ -99,5 +100,6 @@ def _refuse_missing(model: nn.Module, loaded: set[str]) -> None:
 
 
 def register() -> None:
-    """Make the load format known; vLLM calls this in each of its processes."""
+    """Make the load format known, and tie spawned processes to their server; vLLM calls this in each of its processes."""
+    end_if_spawned_with_parent()
     register_model_loader(LOAD_FORMAT)(SeatrialModelLoader)

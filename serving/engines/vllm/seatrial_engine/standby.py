@@ -3,11 +3,12 @@
 It has imported everything and holds no thread and no model. The platform keeps one running and sends one line of JSON per engine
 to its unix socket (readable by its owner only), and reads lines back on the same connection:
 
-    > {"argv": ["--model", "/models/x", "--port", "8001"], "log": "/logs/x.log", "env": {"OMP_NUM_THREADS": "4"}}
+    > {"argv": ["--model", "/models/x", "--port", "8001"], "log": "/logs/x.log", "env": {"VLLM_LOGGING_LEVEL": "INFO"}}
     < {"pid": 4711}
     < {"exit": 0}          when the server has ended, for who stays connected; negative: the signal that ended it
 
-`log` takes standard output and error (appended); `log` and `env` may be left out. A bad request gets `{"error": "..."}`. Closing
+`log` takes standard output and error (appended); `log` and `env` may be left out; what is read
+when a library is loaded (OMP_NUM_THREADS) belongs into the standby's own environment. A bad request gets `{"error": "..."}`. Closing
 the connection changes nothing for the server. A server is a session of its own: it outlives the standby, and a signal to the
 standby's process group does not reach it. The standby ends on SIGTERM, and where its standard input is a pipe, when that
 pipe closes: it never outlives who started it.
