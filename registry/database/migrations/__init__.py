@@ -1,0 +1,1 @@
+"""Migrations: released ones are never edited."""

@@ -1,0 +1,138 @@
+"""Submissions and their steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, select, update
+
+from core.errors import Fault, NotFound
+from core.ids import EndpointName, Epoch, PrincipalId, SubmissionId, new_id
+from core.submissions import Step, StepName, StepState, Submission, SubmissionRequest, SubmissionState
+from core.versions import ModelRef
+from registry.codec import plain
+from registry.database.connection import Connections
+from registry.database.tables import steps, submissions
+from registry.database.upsert import insert_new, replacing, upsert
+
+_MAY_CHANGE = frozenset({"state", "version", "rollout", "reason", "message", "hint", "flow_run", "runs", "lease_until"})
+_ENDS = [state for state in SubmissionState if state.ended]
+_ORDER = {name: place for place, name in enumerate(StepName)}
+
+
+class SubmissionsTable:
+    """Implements `Submissions`."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def create(self, request: SubmissionRequest, submitter: PrincipalId, now: Epoch) -> Submission:
+        """Enter a new one, queued, or return the one of the same idempotency key."""
+        row = _new_row(request, submitter, now)
+        with self._connections.write() as connection:
+            insert_new(connection, submissions, [row])
+            query = select(submissions).where(submissions.c.id == row["id"])
+            if request.idempotency_key is not None:
+                query = select(submissions).where(
+                    submissions.c.submitter == submitter, submissions.c.idempotency_key == request.idempotency_key
+                )
+            found = connection.execute(query).mappings().one()
+            return _submission(found, _steps(connection, found["id"]))
+
+    def get(self, submission: SubmissionId) -> Submission:
+        """Return it with its steps."""
+        with self._connections.read() as connection:
+            return _get(connection, submission)
+
+    def find(
+        self,
+        *,
+        states: Iterable[SubmissionState] = (),
+        endpoint: EndpointName | None = None,
+        submitter: PrincipalId | None = None,
+        limit: int = 100,
+    ) -> tuple[Submission, ...]:
+        """Return those that match, newest first."""
+        query = select(submissions).order_by(submissions.c.created_at.desc(), submissions.c.id.desc()).limit(limit)
+        if wanted := list(states):
+            query = query.where(submissions.c.state.in_(wanted))
+        if endpoint is not None:
+            query = query.where(submissions.c.endpoint == endpoint)
+        if submitter is not None:
+            query = query.where(submissions.c.submitter == submitter)
+        with self._connections.read() as connection:
+            return tuple(_submission(row, ()) for row in connection.execute(query).mappings())
+
+    def step(self, submission: SubmissionId, step: Step) -> None:
+        """Enter a step or replace the one of its name."""
+        row = plain(step) | {"submission": submission}
+        with self._connections.write() as connection:
+            if connection.execute(select(submissions.c.id).where(submissions.c.id == submission)).one_or_none() is None:
+                raise _unknown(submission)
+            upsert(connection, steps, [row], replacing(steps))
+
+    def change(self, submission: SubmissionId, now: Epoch, *, unless_ended: bool = True, **fields: Any) -> Submission:
+        """Set fields and return the new row; an ended one stays as it is with `unless_ended`."""
+        if strange := fields.keys() - _MAY_CHANGE:
+            raise Fault(f"a submission has no field {', '.join(sorted(strange))} that changes", hint="this is a bug; report it")
+        query = update(submissions).where(submissions.c.id == submission).values(**fields, updated_at=now)
+        if unless_ended:
+            query = query.where(submissions.c.state.not_in(_ENDS))
+        with self._connections.write() as connection:
+            connection.execute(query)
+            return _get(connection, submission)
+
+
+def _get(connection: Connection, submission: SubmissionId) -> Submission:
+    row = connection.execute(select(submissions).where(submissions.c.id == submission)).mappings().one_or_none()
+    if row is None:
+        raise _unknown(submission)
+    return _submission(row, _steps(connection, submission))
+
+
+def _steps(connection: Connection, submission: SubmissionId) -> tuple[Step, ...]:
+    rows = connection.execute(select(steps).where(steps.c.submission == submission)).mappings()
+    return tuple(sorted((_step(row) for row in rows), key=lambda step: _ORDER[step.name]))
+
+
+def _step(row: RowMapping) -> Step:
+    values = {name: row[name] for name in ("attempt", "started_at", "ended_at", "progress", "message", "detail")}
+    return Step(name=StepName(row["name"]), state=StepState(row["state"]), **values)
+
+
+def _new_row(request: SubmissionRequest, submitter: PrincipalId, now: Epoch) -> dict[str, Any]:
+    return {
+        "id": new_id("sub"),
+        "source": request.model.source,
+        "revision": request.model.revision,
+        "endpoint": request.endpoint,
+        "idempotency_key": request.idempotency_key,
+        "note": request.note,
+        "submitter": submitter,
+        "state": SubmissionState.QUEUED,
+        "created_at": now,
+        "updated_at": now,
+        "reason": "",
+        "message": "",
+        "hint": "",
+        "runs": 0,
+        "lease_until": 0.0,
+    }
+
+
+_OWN = (
+    *("id", "submitter", "created_at", "updated_at", "version", "rollout"),
+    *("reason", "message", "hint", "flow_run", "runs", "lease_until"),
+)
+
+
+def _submission(row: RowMapping, done: tuple[Step, ...]) -> Submission:
+    request = SubmissionRequest(
+        model=ModelRef(row["source"], row["revision"]), endpoint=row["endpoint"], idempotency_key=row["idempotency_key"], note=row["note"]
+    )
+    return Submission(request=request, state=SubmissionState(row["state"]), steps=done, **{name: row[name] for name in _OWN})
+
+
+def _unknown(submission: SubmissionId) -> NotFound:
+    return NotFound(f"there is no submission {submission}", reason="no_submission", hint="`seatrial status` lists yours")
