@@ -1,7 +1,7 @@
 """No process of an engine outlives its server, however that ends.
 
 vLLM's engine process only notices a server that says goodbye: killed with SIGKILL, the server leaves it running with the model in
-memory (measured, vLLM 0.32). The kernel can be asked to end a child with its parent (Linux, prctl(2)).
+memory (measured with a forked engine, vLLM 0.32). The kernel can be asked to end a child with its parent (Linux, prctl(2)).
 """
 
 import ctypes
