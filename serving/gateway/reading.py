@@ -1,0 +1,123 @@
+"""What engines answer: read once, for usage and loops; only id and model change on the way to the client."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from core.conversations import Usage
+from core.degeneration import MIN_TOKENS, repeating_tail
+
+_KEPT_CHARS = 8192
+_NEEDLE = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one answer, or one chunk of a streamed one, holds. `text` is choice 0's."""
+
+    document: dict[str, Any]
+    text: str
+    begun: bool
+    """Whether the model has said something in it, be it text, reasoning or a tool call."""
+    finish_reason: str | None
+    usage: Usage | None
+    error: bool
+    only_usage: bool
+
+
+def read_piece(raw: bytes) -> Piece | None:
+    """Return what `raw` (JSON) holds, or None when it is no completion and no error."""
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(document, dict):
+        return None
+    choices = document.get("choices")
+    if not isinstance(choices, list):
+        return Piece(document, "", False, None, None, error=True, only_usage=False) if document.get("error") else None
+    text, begun, reason = "", False, None
+    for choice in choices:
+        if isinstance(choice, dict):
+            said, something = _said(choice)
+            begun = begun or something
+            if choice.get("index", 0) == 0:
+                text, reason = said, _word(choice.get("finish_reason"))
+    usage = read_usage(document.get("usage"))
+    return Piece(document, text, begun, reason, usage, error=False, only_usage=usage is not None and not choices)
+
+
+def _said(choice: dict[str, Any]) -> tuple[str, bool]:
+    message = choice.get("delta") or choice.get("message")
+    if not isinstance(message, dict):
+        text = choice.get("text")
+        return (text, bool(text)) if isinstance(text, str) else ("", False)
+    text = message.get("content") or message.get("reasoning_content") or message.get("reasoning")
+    return (text if isinstance(text, str) else ""), bool(text or message.get("tool_calls"))
+
+
+def _word(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def read_usage(value: object) -> Usage | None:
+    """Return the engine's count of tokens, or None when there is none."""
+    if not isinstance(value, dict):
+        return None
+    tokens_in, tokens_out = value.get("prompt_tokens"), value.get("completion_tokens") or 0
+    if not isinstance(tokens_in, int) or not isinstance(tokens_out, int) or min(tokens_in, tokens_out) < 0:
+        return None
+    return Usage(tokens_in, tokens_out)
+
+
+def rename(raw: bytes, document: dict[str, Any], names: dict[str, str]) -> bytes:
+    """Return `raw` with top-level string fields set to `names`.
+
+    vLLM writes `id` and `model` before anything nested, so the value is cut out and replaced in place; where an engine writes
+    otherwise the whole document is written anew.
+    """
+    for name, wanted in names.items():
+        given = document.get(name)
+        if given == wanted:
+            continue
+        old = b'"' + name.encode() + b'":' + json.dumps(given, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        start = raw.find(old)
+        if start < 0 or raw.count(b"{", 0, start) != 1 or b"[" in raw[:start]:
+            return json.dumps({**document, **names}).encode()
+        raw = raw[:start] + f'"{name}":{json.dumps(wanted)}'.encode() + raw[start + len(old) :]
+    return raw
+
+
+class AnswerText:
+    """The end of an answer's text, bounded, for as long as the request lives: never stored, never logged."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._kept = 0
+        self._total = 0
+
+    def add(self, text: str) -> None:
+        """Append what the model said next."""
+        if text:
+            self._pieces.append(text)
+            self._kept += len(text)
+            self._total += len(text)
+            if self._kept > 2 * _KEPT_CHARS:
+                self._pieces = ["".join(self._pieces)[-_KEPT_CHARS:]]
+                self._kept = len(self._pieces[0])
+
+    def looped(self, completion_tokens: int) -> bool:
+        """Whether the answer ends in a loop, as `core.degeneration.repeating_tail` defines it.
+
+        That takes a millisecond, so most answers are told apart before. A loop of period p is 4 p long at least and as long as 24
+        tokens at least; so the last characters, three quarters of that, stand p characters earlier once more.
+        """
+        if completion_tokens < MIN_TOKENS or not self._total:
+            return False
+        text = "".join(self._pieces)[-_KEPT_CHARS:]
+        needle = max(1, min(_NEEDLE, int(0.75 * MIN_TOKENS * self._total / completion_tokens)))
+        if text.rfind(text[-needle:], 0, len(text) - 1) < 0:
+            return False
+        return repeating_tail(text, max(MIN_TOKENS, round(completion_tokens * len(text) / self._total))) is not None
