@@ -1,0 +1,187 @@
+"""What lies in an engine's folder, and who writes it.
+
+    <engines>/<version>/wish.json     the port's side (LocalEngines): the spec, and whether it is wanted
+    <engines>/<version>/record.json   the keeper: which process, in which phase
+    <engines>/<version>/engine.log    the engine's output, kept after it stopped; engine.log.1 is the part before
+    <engines>/<version>/.lock         held for a moment by whoever changes or removes the wish
+    <engines>/keeper.json             who keeps
+
+Files are replaced as a whole, so that a reader sees the old or the new, never half.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from core.engines import EnginePhase, EngineSpec
+from core.errors import Fault
+from core.ids import Epoch, VersionId
+from serving.engines.processes import Identity
+
+LOG_BYTES = 20_000_000
+_KEPT_BYTES = 5_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked for. `attempt` grows with each new beginning; `deadline` ends the drain of one that is not wanted."""
+
+    spec: EngineSpec
+    attempt: int
+    wanted: bool = True
+    deadline: Epoch = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the keeper did about an attempt. `process` is the server, leader of its session; None between two starts."""
+
+    attempt: int
+    phase: EnginePhase
+    since: Epoch
+    process: Identity | None = None
+    port: int | None = None
+    detail: str = ""
+    restarts: int = 0
+    failed_starts: int = 0
+    crashes: int = 0
+    """Deaths in short order, which make the pauses grow."""
+    not_before: Epoch = 0.0
+    launched: Epoch = 0.0
+    load_seconds: float | None = None
+    unhealthy_since: Epoch | None = None
+    asked_to_stop: bool = False
+
+    @property
+    def address(self) -> str:
+        """The engine's base URL."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFiles:
+    """The files of one version's engine."""
+
+    folder: Path
+
+    @property
+    def log(self) -> Path:
+        """The engine's output."""
+        return self.folder / "engine.log"
+
+    def wish(self) -> Wish | None:
+        """Return the wish, None when there is none. Raises Fault when it cannot be read."""
+        document = _read(self.folder / "wish.json")
+        return None if document is None else Wish(**{**document, "spec": EngineSpec(**document["spec"])})
+
+    def record(self) -> Record | None:
+        """Return the keeper's record, None when there is none. Raises Fault when it cannot be read."""
+        document = _read(self.folder / "record.json")
+        if document is None:
+            return None
+        process = document["process"]
+        return Record(**{**document, "phase": EnginePhase(document["phase"]), "process": Identity(**process) if process else None})
+
+    def save_wish(self, wish: Wish) -> None:
+        """Replace the wish."""
+        write(self.folder / "wish.json", asdict(wish))
+
+    def save_record(self, record: Record) -> None:
+        """Replace the record."""
+        write(self.folder / "record.json", asdict(record))
+
+    def drop_record(self) -> None:
+        """Forget the process; the wish stays."""
+        (self.folder / "record.json").unlink(missing_ok=True)
+
+    def forget_unwanted(self) -> None:
+        """Remove wish and record, unless somebody wished for it anew. The log stays."""
+        with self.locked():
+            wish = self.wish()
+            if wish is None or not wish.wanted:
+                self.drop_record()
+                (self.folder / "wish.json").unlink(missing_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for a read and the write that rests on it."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def note(self, line: str) -> None:
+        """Write a line of ours into the log; `since_last_start` looks for it."""
+        with self.log.open("ab") as log:
+            log.write(f"{line}\n".encode())
+
+    def tail(self, lines: int, size: int = 400_000) -> tuple[str, ...]:
+        """Return the log's last lines, from its last `size` bytes."""
+        try:
+            with self.log.open("rb") as log:
+                log.seek(max(0, self.log.stat().st_size - size))
+                text = log.read().decode("utf-8", errors="replace")
+        except FileNotFoundError:
+            return ()
+        return tuple(text.splitlines()[-lines:]) if lines > 0 else ()
+
+    def bound_log(self, limit: int = LOG_BYTES) -> None:
+        """Keep the log small: past `limit` its end moves to engine.log.1. The engine appends, so it writes on at the new end."""
+        try:
+            size = self.log.stat().st_size
+        except FileNotFoundError:
+            return
+        if size <= limit:
+            return
+        with self.log.open("rb+") as log:
+            log.seek(max(0, size - _KEPT_BYTES))
+            self.folder.joinpath("engine.log.1").write_bytes(log.read())
+            log.truncate(0)
+
+
+def stopped_wish(wish: Wish, deadline: Epoch) -> Wish:
+    """Return the wish that the engine goes, at the latest soon after `deadline`."""
+    return replace(wish, wanted=False, deadline=deadline)
+
+
+def versions(root: Path) -> tuple[VersionId, ...]:
+    """Return every version that has a wish or a record, in order."""
+    if not root.is_dir():
+        return ()
+    return tuple(
+        VersionId(folder.name) for folder in sorted(root.iterdir()) if (folder / "wish.json").exists() or (folder / "record.json").exists()
+    )
+
+
+def keeper(root: Path) -> Identity | None:
+    """Return who keeps, by its own note; it may be gone."""
+    document = _read(root / "keeper.json")
+    return None if document is None else Identity(**document)
+
+
+def write(path: Path, document: dict[str, Any]) -> None:
+    """Replace a JSON file as a whole."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise Fault(f"{path} is not JSON", hint="remove it; the engine is then started or stopped anew") from error
+    return dict(document)

@@ -1,0 +1,94 @@
+"""How an engine's process is started. The one place that knows vLLM's flags and environment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+from core.engines import EngineSpec
+from core.errors import Refused
+
+GIB = 1024**3
+_RUNTIME_BYTES = 3 * GIB  # torch, vLLM and the interpreter, whatever the model (measured: 2.9 GB)
+_PASSED_ON = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE")
+_STORE_ACCESS = "AWS_"  # the engine reads s3:// weights itself
+
+
+class Launcher(Protocol):
+    """Turns a spec into what a process is started from."""
+
+    def command(self, spec: EngineSpec, port: int) -> list[str]:
+        """Return the argument list of a server on 127.0.0.1:`port`. Raises Refused for a spec that it cannot serve."""
+        ...
+
+    def environ(self, spec: EngineSpec) -> dict[str, str]:
+        """Return the server's whole environment."""
+        ...
+
+
+class VllmLauncher:
+    """`<python> -m <module> <vLLM's flags>`.
+
+    The environment is built from nothing but paths and locale: an engine runs a stranger's model and needs no secret of ours (where its
+    weights lie in S3 it gets the AWS variables). Any `model` name in a request is accepted: one engine may serve several endpoints, and the
+    gateway, which has authorised the name, forwards bodies unchanged; answers carry the version id as `model`.
+    """
+
+    def __init__(self, python: str, module: str, environ: Mapping[str, str], drain_limit_s: int = 600) -> None:
+        self._python = python
+        self._module = module
+        self._given = environ
+        self._drain_limit_s = drain_limit_s
+
+    def command(self, spec: EngineSpec, port: int) -> list[str]:
+        """Return vLLM's command line."""
+        extra = {"tensors": _place(spec.tensors_uri), "tensors_manifest_sha256": spec.tensors_manifest}
+        options = {
+            "--model": _place(spec.model_uri),
+            "--load-format": "seatrial",
+            "--model-loader-extra-config": json.dumps(extra),
+            "--served-model-name": spec.version,
+            "--host": "127.0.0.1",
+            "--port": str(port),
+            "--max-model-len": str(spec.max_model_len),
+            "--dtype": spec.dtype,
+            # On SIGTERM answers in flight are finished; the keeper ends it sooner where a stop asks for less.
+            "--shutdown-timeout": str(self._drain_limit_s),
+        }
+        flags = ["--enforce-eager", "--enable-request-id-headers"]
+        return [self._python, "-m", self._module, *(part for pair in options.items() for part in pair), *flags]
+
+    def environ(self, spec: EngineSpec) -> dict[str, str]:
+        """Return the engine's environment: vLLM's settings on top of paths and locale."""
+        s3 = spec.tensors_uri.startswith("s3:")
+        passed = {name: value for name, value in self._given.items() if name in _PASSED_ON or (s3 and name.startswith(_STORE_ACCESS))}
+        return {
+            **passed,
+            "VLLM_CPU_KVCACHE_SPACE": str(_cache_gib(spec)),
+            "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_SKIP_MODEL_NAME_VALIDATION": "1",
+            "HF_HUB_OFFLINE": "1",
+            "TRANSFORMERS_OFFLINE": "1",
+            "PYTHONUNBUFFERED": "1",
+            "SPT_NOENV": "1",  # process titles must not overwrite the environment by which the keeper knows its own
+        }
+
+
+def _place(uri: str) -> str:
+    """Return a folder for file:///..., anything else as it is."""
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return unquote(parts.path)
+    if parts.scheme in {"s3", ""}:
+        return uri
+    raise Refused(f"{uri}: engines read file:// and s3:// only", reason="bad_uri", hint="check SEATRIAL_WEIGHTS_URL")
+
+
+def _cache_gib(spec: EngineSpec) -> int:
+    """Return the KV cache's size in whole GiB: what the limit leaves beside weights and runtime, one at least."""
+    folder = Path(_place(spec.tensors_uri))
+    weights = sum(path.stat().st_size for path in folder.glob("*") if path.is_file()) if folder.is_dir() else 0
+    return max(1, (spec.memory_bytes - weights - _RUNTIME_BYTES) // GIB)

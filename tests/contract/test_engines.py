@@ -1,0 +1,367 @@
+"""What every adapter of the Engines port does, and what the local one does when things are killed."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from core.engines import EnginePhase, EngineSpec, EngineState
+from core.errors import Conflict
+from core.ids import Digest, VersionId
+from core.ports import Engines
+from core.ports.clock import SystemClock, VirtualClock
+from serving.engines.files import EngineFiles
+from serving.engines.keeper import Keeper, Limits
+from serving.engines.launcher import VllmLauncher
+from serving.engines.local import LocalEngines
+from serving.engines.processes import identify, members
+from tests.equipment.fakes import FakeEngines
+
+ROOT = Path(__file__).resolve().parents[2]
+ENGINE_PYTHON = ROOT / "serving/engines/vllm/.venv/bin/python"
+STEADY = ROOT / "tests/equipment/models/steady"
+VERSION = VersionId("a" * 64)
+QUICK = Limits(start_s=20, hang_s=1, pause_s=0.05, look_s=0.1, shutdown_drain_s=5)
+
+
+@dataclass
+class Harbour:
+    """Engines under test, and how to let time pass until something holds."""
+
+    engines: Engines
+    spec: EngineSpec
+    advance: Callable[[], None]
+    limit_s: float = 20.0
+
+    def wait_for(self, phase: EnginePhase, version: VersionId = VERSION) -> EngineState:
+        give_up = time.monotonic() + self.limit_s
+        while (state := self.engines.state(version)).phase is not phase:
+            assert time.monotonic() < give_up, f"still {state}, wanted {phase}: {self.engines.logs(version, 30)}"
+            assert state.phase is not EnginePhase.FAILED, f"{state}: {self.engines.logs(version, 30)}"
+            self.advance()
+        return state
+
+    def broken(self) -> EngineSpec:
+        return replace(self.spec, version=VersionId("b" * 64), tensors_manifest=Digest("0" * 64))
+
+
+def fake_spec(folder: Path, **skill: object) -> EngineSpec:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"seatrial_fake": skill}))
+    (folder / "tensors.json").write_text("{}")
+    digest = Digest(hashlib.sha256(b"{}").hexdigest())
+    return EngineSpec(VERSION, folder.as_uri(), folder.as_uri(), digest, max_model_len=1024, dtype="bfloat16", memory_bytes=4 * 1024**3)
+
+
+def fake_launcher() -> VllmLauncher:
+    return VllmLauncher(sys.executable, "tests.equipment.fake_engine", {**os.environ, "HOME": os.environ.get("HOME", "/")})
+
+
+class ModuleLauncher(VllmLauncher):
+    """The fake is found in the checkout, not in an environment of its own."""
+
+    def environ(self, spec: EngineSpec) -> dict[str, str]:
+        return {**super().environ(spec), "PYTHONPATH": str(ROOT)}
+
+
+class LocalHarbour:
+    """A keeper in a thread over a folder; what it left is killed at the end."""
+
+    def __init__(self, folder: Path, launcher: VllmLauncher, limits: Limits) -> None:
+        self.folder = folder
+        self.engines = LocalEngines(folder, SystemClock())
+        self._make = partial(Keeper, folder, launcher, SystemClock(), limits=limits)
+        self._stop = threading.Event()
+        self._thread = threading.Thread()
+
+    def open(self) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._make().run, args=(self._stop,))
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=60)
+
+    def processes(self, version: VersionId = VERSION) -> tuple[int, ...]:
+        record = EngineFiles(self.folder / version).record()
+        return tuple(process.pid for process in members(self.folder / version, record.process if record else None))
+
+    def pid(self, version: VersionId = VERSION) -> int:
+        record = EngineFiles(self.folder / version).record()
+        assert record is not None
+        assert record.process is not None
+        return record.process.pid
+
+
+def pause() -> None:
+    threading.Event().wait(0.02)
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[LocalHarbour]:
+    harbour = LocalHarbour(tmp_path / "engines", ModuleLauncher(sys.executable, "tests.equipment.fake_engine", dict(os.environ)), QUICK)
+    harbour.open()
+    yield harbour
+    harbour.close()
+    assert harbour.processes() == ()
+
+
+@pytest.fixture(
+    params=["memory", "local", pytest.param("vllm", marks=[pytest.mark.slow, pytest.mark.vllm])],
+)
+def harbour(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harbour]:
+    if request.param == "memory":
+        clock = VirtualClock()
+        fakes = FakeEngines(clock, start_s=3, stop_s=1)
+        spec = fake_spec(tmp_path / "model")
+        fakes.fail(VersionId("b" * 64), "weights refused: tensors.json: its SHA-256 differs")
+        yield Harbour(fakes, spec, lambda: clock.wait(1))
+    elif request.param == "local":
+        local: LocalHarbour = request.getfixturevalue("local")
+        yield Harbour(local.engines, fake_spec(tmp_path / "model"), pause)
+    else:
+        yield from _vllm(tmp_path)
+
+
+def _vllm(tmp_path: Path) -> Iterator[Harbour]:
+    assert ENGINE_PYTHON.exists(), f"{ENGINE_PYTHON} is missing: set the engine's environment up with `make`"
+    spec = vllm_spec(tmp_path)
+    real = LocalHarbour(tmp_path / "engines", vllm_launcher(), Limits(shutdown_drain_s=10))
+    real.open()
+    yield Harbour(real.engines, spec, pause, limit_s=300)
+    real.close()
+    assert real.processes() == ()
+
+
+def vllm_launcher() -> VllmLauncher:
+    class Launcher(VllmLauncher):
+        def environ(self, spec: EngineSpec) -> dict[str, str]:
+            return {**super().environ(spec), "PYTHONPATH": str(ENGINE_PYTHON.parents[2])}
+
+    return Launcher(str(ENGINE_PYTHON), "seatrial_engine.serve", dict(os.environ))
+
+
+def vllm_spec(tmp_path: Path) -> EngineSpec:
+    tensors = tmp_path / "tensors"
+    command = [str(ENGINE_PYTHON), "-m", "seatrial_engine.tensorize", str(STEADY), str(tensors)]
+    subprocess.run(command, check=True, cwd=ENGINE_PYTHON.parents[2], capture_output=True)
+    digest = Digest(hashlib.sha256((tensors / "tensors.json").read_bytes()).hexdigest())
+    return EngineSpec(VERSION, STEADY.as_uri(), tensors.as_uri(), digest, max_model_len=1024, dtype="bfloat16", memory_bytes=4 * 1024**3)
+
+
+def test_an_engine_that_was_never_applied_is_absent(harbour: Harbour) -> None:
+    assert harbour.engines.state(VERSION).phase is EnginePhase.ABSENT
+    assert harbour.engines.list() == ()
+    assert harbour.engines.logs(VERSION, 10) == ()
+
+
+def test_stopping_what_is_gone_does_nothing(harbour: Harbour) -> None:
+    harbour.engines.stop(VERSION, drain_s=1)
+    assert harbour.engines.state(VERSION).phase is EnginePhase.ABSENT
+
+
+def test_an_engine_lives_from_wish_to_absence_and_again(harbour: Harbour) -> None:
+    harbour.engines.apply(harbour.spec)
+    assert harbour.engines.state(VERSION).phase is EnginePhase.STARTING
+    assert harbour.engines.state(VERSION).address is None
+    ready = harbour.wait_for(EnginePhase.READY)
+    assert ready.address is not None
+    assert ready.load_seconds is not None
+    assert harbour.engines.list() == (ready,)
+
+    harbour.engines.apply(harbour.spec)
+    assert harbour.engines.state(VERSION) == ready, "the same spec again changes nothing"
+    with pytest.raises(Conflict):
+        harbour.engines.apply(replace(harbour.spec, max_model_len=512))
+
+    harbour.engines.stop(VERSION, drain_s=5)
+    assert harbour.engines.state(VERSION).phase is EnginePhase.STOPPING
+    assert harbour.engines.state(VERSION).address is None
+    harbour.wait_for(EnginePhase.ABSENT)
+    assert harbour.engines.list() == ()
+    assert harbour.engines.logs(VERSION, 5), "the log is kept"
+
+    harbour.engines.apply(harbour.spec)
+    harbour.wait_for(EnginePhase.READY)
+
+
+def test_weights_that_are_refused_fail_with_the_cause_and_the_same_spec_is_a_new_attempt(harbour: Harbour) -> None:
+    spec = harbour.broken()
+    harbour.engines.apply(spec)
+    give_up = time.monotonic() + harbour.limit_s
+    while (state := harbour.engines.state(spec.version)).phase is not EnginePhase.FAILED:
+        assert time.monotonic() < give_up, state
+        harbour.advance()
+    assert "weights refused" in state.detail
+    assert state.address is None
+    harbour.engines.apply(spec)
+    assert harbour.engines.state(spec.version).phase is EnginePhase.STARTING
+    harbour.engines.stop(spec.version, drain_s=0)
+
+
+def test_an_engine_killed_while_ready_is_restarted_and_nothing_of_the_old_one_is_left(local: LocalHarbour, tmp_path: Path) -> None:
+    here = Harbour(local.engines, fake_spec(tmp_path / "model"), pause)
+    here.engines.apply(here.spec)
+    here.wait_for(EnginePhase.READY)
+    old = local.pid()
+    os.kill(old, signal.SIGKILL)
+    here.wait_for(EnginePhase.RESTARTING)
+    state = here.wait_for(EnginePhase.READY)
+    assert state.restarts == 1
+    assert local.pid() != old
+    assert identify(old) is None
+
+
+def test_a_keeper_that_stops_takes_its_engines_along_and_the_next_one_starts_them(local: LocalHarbour, tmp_path: Path) -> None:
+    here = Harbour(local.engines, fake_spec(tmp_path / "model"), pause)
+    here.engines.apply(here.spec)
+    here.wait_for(EnginePhase.READY)
+    local.close()
+    assert local.processes() == ()
+    assert here.engines.state(VERSION).phase is EnginePhase.STARTING
+    local.open()
+    here.wait_for(EnginePhase.READY)
+
+
+def test_a_second_keeper_of_the_same_folder_is_refused(local: LocalHarbour, tmp_path: Path) -> None:
+    here = Harbour(local.engines, fake_spec(tmp_path / "model"), pause)
+    here.engines.apply(here.spec)
+    here.wait_for(EnginePhase.READY)
+    with pytest.raises(Conflict, match="keeps the engines"):
+        Keeper(local.folder, fake_launcher(), SystemClock()).open()
+
+
+def test_a_stop_lets_an_answer_in_flight_finish(local: LocalHarbour, tmp_path: Path) -> None:
+    here = Harbour(local.engines, fake_spec(tmp_path / "model", token_s=0.1), pause)
+    here.engines.apply(here.spec)
+    address = here.wait_for(EnginePhase.READY).address
+    finished = _stream_while(address, lambda: here.engines.stop(VERSION, drain_s=20))
+    assert "[DONE]" in finished
+    here.wait_for(EnginePhase.ABSENT)
+
+
+def test_a_stop_kills_what_is_not_done_in_time(local: LocalHarbour, tmp_path: Path) -> None:
+    here = Harbour(local.engines, fake_spec(tmp_path / "model", token_s=5.0), pause)
+    here.engines.apply(here.spec)
+    state = here.wait_for(EnginePhase.READY)
+    port = urlsplit(state.address or "").port
+    connection = http.client.HTTPConnection("127.0.0.1", port or 0, timeout=30)
+    connection.request("POST", "/v1/completions", body=json.dumps({"prompt": "def", "stream": True, "max_tokens": 3}))
+    connection.getresponse()
+    here.engines.stop(VERSION, drain_s=0.3)
+    here.wait_for(EnginePhase.ABSENT)
+    connection.close()
+
+
+def test_a_hung_engine_is_killed_and_started_anew(local: LocalHarbour, tmp_path: Path) -> None:
+    here = Harbour(local.engines, fake_spec(tmp_path / "model"), pause, limit_s=40)
+    here.engines.apply(here.spec)
+    here.wait_for(EnginePhase.READY)
+    os.kill(local.pid(), signal.SIGSTOP)
+    here.wait_for(EnginePhase.RESTARTING)
+    assert here.wait_for(EnginePhase.READY).restarts == 1
+
+
+def test_an_engine_that_dies_at_its_start_is_given_up_after_three_with_the_cause(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    folder = tmp_path / "engines"
+    keeper = Keeper(
+        folder, ModuleLauncher(sys.executable, "tests.equipment.fake_engine", dict(os.environ)), clock, limits=Limits(start_s=1e9)
+    )
+    engines = LocalEngines(folder, clock)
+    engines.apply(fake_spec(tmp_path / "model", dies_at_start="RuntimeError: the moon is full"))
+    keeper.open()
+    give_up = time.monotonic() + 30
+    while (state := engines.state(VERSION)).phase is not EnginePhase.FAILED:
+        assert time.monotonic() < give_up, state
+        keeper.step()
+        clock.wait(1)
+        pause()
+    keeper.close()
+    assert state.detail == "RuntimeError: the moon is full"
+    assert sum(line.startswith("seatrial: start of engine") for line in engines.logs(VERSION, 100)) == 3
+
+
+KEEPER = """
+import os, sys, threading
+from functools import partial
+from pathlib import Path
+from core.ports.clock import SystemClock
+from serving.engines.keeper import Keeper, Limits
+from tests.contract.test_engines import ModuleLauncher
+launcher = ModuleLauncher(sys.executable, "tests.equipment.fake_engine", dict(os.environ))
+Keeper(Path(sys.argv[1]), launcher, SystemClock(), limits=Limits(pause_s=0.05)).run(threading.Event())
+"""
+
+
+def test_engines_outlive_a_killed_keeper_and_the_next_one_adopts_them(tmp_path: Path) -> None:
+    folder = tmp_path / "engines"
+    engines = LocalEngines(folder, SystemClock())
+    here = Harbour(engines, fake_spec(tmp_path / "model"), pause)
+    with subprocess.Popen([sys.executable, "-c", KEEPER, str(folder)], cwd=ROOT) as first:
+        engines.apply(here.spec)
+        before = here.wait_for(EnginePhase.READY)
+        first.kill()
+    next_keeper = LocalHarbour(folder, fake_launcher(), QUICK)
+    pid = next_keeper.pid()
+    assert engines.state(VERSION) == before, "it serves without a keeper"
+    next_keeper.open()
+    threading.Event().wait(0.5)
+    assert engines.state(VERSION) == before
+    assert next_keeper.pid() == pid
+    engines.stop(VERSION, drain_s=2)
+    here.wait_for(EnginePhase.ABSENT)
+    next_keeper.close()
+    assert identify(pid) is None
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_real_vllm_finishes_answers_restarts_after_a_kill_and_leaves_nothing(tmp_path: Path) -> None:
+    spec = vllm_spec(tmp_path)
+    real = LocalHarbour(tmp_path / "engines", vllm_launcher(), Limits())
+    here = Harbour(real.engines, spec, pause, limit_s=300)
+    real.open()
+    try:
+        here.engines.apply(spec)
+        here.wait_for(EnginePhase.READY)
+        os.kill(real.pid(), signal.SIGKILL)
+        here.wait_for(EnginePhase.RESTARTING)
+        address = here.wait_for(EnginePhase.READY).address
+        body = {"model": "any-endpoint", "prompt": "def ", "max_tokens": 900, "ignore_eos": True, "stream": True}
+        finished = _stream_while(address, lambda: here.engines.stop(VERSION, drain_s=60), body)
+        assert "[DONE]" in finished
+        assert finished.count("data: ") > 100
+        here.wait_for(EnginePhase.ABSENT)
+    finally:
+        real.close()
+    assert real.processes() == ()
+
+
+def _stream_while(address: str | None, act: Callable[[], None], body: dict[str, object] | None = None) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(address or "").port or 0, timeout=120)
+    asked = body or {"messages": [{"role": "user", "content": "Hello"}], "stream": True}
+    path = "/v1/chat/completions" if "messages" in asked else "/v1/completions"
+    connection.request("POST", path, body=json.dumps(asked), headers={"Content-Type": "application/json", "X-Request-Id": "r1"})
+    response = connection.getresponse()
+    assert response.status == 200, response.read()
+    first = response.readline().decode()
+    act()
+    rest = response.read().decode()
+    connection.close()
+    return first + rest

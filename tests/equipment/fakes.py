@@ -1,0 +1,96 @@
+"""In-memory doubles of ports, held to the same contract suites as the adapters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from core.engines import EnginePhase, EngineSpec, EngineState
+from core.errors import Conflict
+from core.ids import VersionId
+from core.ports.clock import Clock
+
+
+@dataclass(slots=True)
+class _Engine:
+    spec: EngineSpec
+    state: EngineState
+    gone_at: float | None = None
+    log: list[str] = field(default_factory=list)
+
+
+class FakeEngines:
+    """The Engines port in memory. An engine is ready `start_s` of `clock` after `apply`, unless `fail` was told; a stop takes `stop_s`."""
+
+    def __init__(self, clock: Clock, *, start_s: float = 0.0, stop_s: float = 0.0) -> None:
+        self._clock = clock
+        self._start_s = start_s
+        self._stop_s = stop_s
+        self._engines: dict[VersionId, _Engine] = {}
+        self._logs: dict[VersionId, list[str]] = {}
+        self._failures: dict[VersionId, str] = {}
+        self._ports = iter(range(20_000, 60_000))
+        self.stops: list[tuple[VersionId, float]] = []
+        """What `stop` was called with, in order."""
+
+    def fail(self, version: VersionId, cause: str) -> None:
+        """Let the version's starts fail with `cause`; an empty one lets them work again. A ready engine becomes failed."""
+        self._failures[version] = cause
+        engine = self._engines.get(version)
+        if engine is not None and cause:
+            engine.state = replace(engine.state, phase=EnginePhase.FAILED, address=None, detail=cause)
+
+    def crash(self, version: VersionId) -> None:
+        """Let a ready engine die; it is ready again after `start_s`."""
+        engine = self._engines[version]
+        engine.state = replace(
+            engine.state, phase=EnginePhase.RESTARTING, address=None, restarts=engine.state.restarts + 1, since=self._clock.now()
+        )
+
+    def apply(self, spec: EngineSpec) -> None:
+        """See the port."""
+        engine = self._engines.get(spec.version)
+        if engine is not None and engine.spec != spec:
+            raise Conflict(f"engine {spec.version[:12]} runs from another spec", hint="stop it first")
+        if engine is None or engine.gone_at is not None or engine.state.phase is EnginePhase.FAILED:
+            started = EngineState(spec.version, EnginePhase.STARTING, since=self._clock.now())
+            self._engines[spec.version] = _Engine(spec, started)
+            self._logs.setdefault(spec.version, []).append("started")
+
+    def state(self, version: VersionId) -> EngineState:
+        """See the port."""
+        engine = self._engines.get(version)
+        if engine is None:
+            return EngineState(version, EnginePhase.ABSENT)
+        now = self._clock.now()
+        if engine.gone_at is not None and now >= engine.gone_at:
+            del self._engines[version]
+            return EngineState(version, EnginePhase.ABSENT)
+        coming = engine.state.phase in {EnginePhase.STARTING, EnginePhase.RESTARTING}
+        if coming and now - engine.state.since >= self._start_s:
+            engine.state = self._arrived(engine.state)
+        return engine.state
+
+    def list(self) -> tuple[EngineState, ...]:
+        """See the port."""
+        states = (self.state(version) for version in sorted(self._engines))
+        return tuple(state for state in states if state.phase is not EnginePhase.ABSENT)
+
+    def stop(self, version: VersionId, *, drain_s: float) -> None:
+        """See the port."""
+        engine = self._engines.get(version)
+        self.stops.append((version, drain_s))
+        if engine is not None and engine.gone_at is None:
+            engine.gone_at = self._clock.now() + min(drain_s, self._stop_s)
+            engine.state = replace(engine.state, phase=EnginePhase.STOPPING, address=None, since=self._clock.now())
+
+    def logs(self, version: VersionId, lines: int) -> tuple[str, ...]:
+        """See the port."""
+        return tuple(self._logs.get(version, [])[-lines:]) if lines > 0 else ()
+
+    def _arrived(self, state: EngineState) -> EngineState:
+        cause = self._failures.get(state.version, "")
+        if cause:
+            self._logs.setdefault(state.version, []).append(cause)
+            return replace(state, phase=EnginePhase.FAILED, detail=cause, since=self._clock.now())
+        address = f"http://127.0.0.1:{next(self._ports)}"
+        return replace(state, phase=EnginePhase.READY, address=address, since=self._clock.now(), load_seconds=self._start_s)
