@@ -1,0 +1,5 @@
+"""Fixtures that several contract suites share."""
+
+from tests.equipment.databases import database_url, migrated_postgres, migrated_sqlite, postgres, records
+
+__all__ = ["database_url", "migrated_postgres", "migrated_sqlite", "postgres", "records"]

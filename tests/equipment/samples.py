@@ -1,0 +1,112 @@
+"""Small valid records for tests; every field can be given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from core.access import Key, Role
+from core.conversations import Assignment, Completion, Feedback, Outcome, Thumb, Usage
+from core.endpoints import Rollout, RolloutState
+from core.ids import (
+    CompletionId,
+    ConversationId,
+    Digest,
+    EndpointName,
+    KeyId,
+    PrincipalId,
+    RolloutId,
+    SubmissionId,
+    VersionId,
+)
+from core.submissions import SubmissionRequest
+from core.versions import EngineNeeds, FileDigest, ModelRef, ModelVersion
+
+CHAT = EndpointName("chat")
+STABLE = VersionId("a" * 64)
+CANDIDATE = VersionId("b" * 64)
+ANN = PrincipalId("prn-ann")
+NOW = 1_700_000_000.0
+
+
+def a_request(**fields: Any) -> SubmissionRequest:
+    return replace(SubmissionRequest(ModelRef("org/model", "main"), CHAT, note="first try"), **fields)
+
+
+def a_version(**fields: Any) -> ModelVersion:
+    version = ModelVersion(
+        id=CANDIDATE,
+        source="org/model",
+        commit="c" * 40,
+        files=(FileDigest("config.json", 10, Digest("d" * 64)), FileDigest("model.safetensors", 2**40, Digest("e" * 64))),
+        tensors=Digest("f" * 64),
+        tensors_manifest=Digest("0" * 64),
+        licence="apache-2.0",
+        chat_template=None,
+        needs=EngineNeeds("LlamaForCausalLM", "bfloat16", 2**40, 1024),
+        created_at=NOW,
+    )
+    return replace(version, **fields)
+
+
+def a_rollout(**fields: Any) -> Rollout:
+    rollout = Rollout(
+        id=RolloutId("ro-1"),
+        submission=SubmissionId("sub-1"),
+        endpoint=CHAT,
+        candidate=CANDIDATE,
+        stable=None,
+        state=RolloutState.DARK,
+        step=0,
+        share=0.0,
+        started_at=NOW,
+        step_started_at=NOW,
+        deadline=NOW + 3600,
+    )
+    return replace(rollout, **fields)
+
+
+def an_assignment(conversation: str = "conv-1", **fields: Any) -> Assignment:
+    assignment = Assignment(ConversationId(conversation), CHAT, STABLE, RolloutId("ro-1"), candidate=False, share=0.5, assigned_at=NOW)
+    return replace(assignment, **fields)
+
+
+def a_completion(number: int = 1, conversation: str = "conv-1", **fields: Any) -> Completion:
+    completion = Completion(
+        id=CompletionId(f"chatcmpl-{number}"),
+        conversation=ConversationId(conversation),
+        endpoint=CHAT,
+        version=STABLE,
+        rollout=RolloutId("ro-1"),
+        key=KeyId("key-1"),
+        principal=ANN,
+        outcome=Outcome.OK,
+        status=200,
+        usage=Usage(7, 11),
+        finish_reason="stop",
+        looped=False,
+        started_at=NOW + number,
+        ttft_s=0.25,
+        seconds=1.5,
+        streamed=True,
+    )
+    return replace(completion, **fields)
+
+
+def a_vote(number: int = 1, conversation: str = "conv-1", **fields: Any) -> Feedback:
+    vote = Feedback(
+        completion=CompletionId(f"chatcmpl-{number}"),
+        principal=ANN,
+        thumb=Thumb.UP,
+        comment="",
+        at=NOW + 100 + number,
+        endpoint=CHAT,
+        version=STABLE,
+        conversation=ConversationId(conversation),
+    )
+    return replace(vote, **fields)
+
+
+def a_key(number: int = 1, **fields: Any) -> Key:
+    key = Key(KeyId(f"key-{number}"), ANN, "ann", Role.APPLICATION, (CHAT,), f"{number:064d}", NOW + number)
+    return replace(key, **fields)
