@@ -61,9 +61,17 @@ class CallerView(View):
     role: Role
     endpoints: list[str]
     expires_at: datetime | None
+    gateway: str = Field(description="where it sends prompts; OpenAI's API lies below /v1")
 
     @classmethod
-    def of(cls, caller: Caller) -> CallerView:
+    def of(cls, caller: Caller, gateway: str) -> CallerView:
         """Show a caller."""
         endpoints: list[str] = sorted(caller.endpoints)
-        return cls(key=caller.key, name=caller.name, role=caller.role, endpoints=endpoints, expires_at=maybe(caller.expires_at))
+        return cls(
+            key=caller.key,
+            name=caller.name,
+            role=caller.role,
+            endpoints=endpoints,
+            expires_at=maybe(caller.expires_at),
+            gateway=gateway,
+        )

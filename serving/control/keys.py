@@ -57,6 +57,6 @@ def revoke(key_id: IdPart, desk: TheDesk, caller: Operator) -> KeyView:
 
 
 @routes.get("/whoami")
-def whoami(caller: AnyCaller) -> CallerView:
-    """Say who the key is."""
-    return CallerView.of(caller)
+def whoami(desk: TheDesk, caller: AnyCaller) -> CallerView:
+    """Say who the key is, and where the gateway is."""
+    return CallerView.of(caller, desk.links.gateway_url)

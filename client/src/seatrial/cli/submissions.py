@@ -1,0 +1,167 @@
+"""submit, status, logs, cancel."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import click
+
+from seatrial.cli.output import ago, as_json, client_of, flowing, fresh_console, say_json, show_pairs, show_table
+from seatrial.client import Client
+from seatrial.words import Logs, Submission
+
+_POLL_S = 1.0
+
+
+def _model(text: str) -> str:
+    """Make a folder's path absolute: the platform does not know this shell's folder."""
+    is_path = text.startswith((".", "/", "~"))
+    return str(Path(text).expanduser().absolute().resolve()) if is_path else text
+
+
+@click.command()
+@click.argument("model")
+@click.option("--endpoint", "-e", required=True, help="The public name that applications will call.")
+@click.option("--watch", "-w", "watched", is_flag=True, help="Show each step until it ends.")
+@click.option("--note", default="", help="A line for yourself and the operators.")
+@click.option("--idempotency-key", help="The same key again is the same submission.")
+@as_json
+@click.pass_context
+def submit(ctx: click.Context, *, model: str, endpoint: str, watched: bool, note: str, idempotency_key: str | None, as_json: bool) -> None:
+    """Bring MODEL to an endpoint: ORG/MODEL[@REVISION] on the hub, or a folder (./dir, /abs).
+
+    Prints the submission's id at once. With --watch it exits 0 when the model serves and 1 when it ended otherwise.
+    """
+    client = client_of(ctx)
+    submission = client.submissions.submit(_model(model), endpoint, note=note, idempotency_key=idempotency_key)
+    if watched:
+        if not as_json:
+            click.echo(submission.id)
+        _watch(ctx, client, submission.id, as_json=as_json)
+    elif as_json:
+        say_json(submission)
+    else:
+        click.echo(submission.id)
+        click.echo(f"watch it: seatrial status {submission.id} --watch", err=True)
+
+
+@click.command()
+@click.argument("submission", required=False)
+@click.option("--watch", "-w", "watched", is_flag=True, help="Show each step until it ends.")
+@click.option("--state", help="Only those in this state.")
+@click.option("--endpoint", "-e", help="Only those for this endpoint.")
+@click.option("--mine", is_flag=True, help="Only your own (submitters see no others).")
+@click.option("--limit", default=20, show_default=True, help="How many at most.")
+@as_json
+@click.pass_context
+def status(
+    ctx: click.Context,
+    *,
+    submission: str | None,
+    watched: bool,
+    state: str | None,
+    endpoint: str | None,
+    mine: bool,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """Show submissions, newest first, or SUBMISSION with its steps."""
+    client = client_of(ctx)
+    if submission is None:
+        if watched:
+            raise click.UsageError("--watch needs a SUBMISSION")
+        found = client.submissions.list(state=state, endpoint=endpoint, mine=mine, limit=limit)
+        say_json(found) if as_json else _table(found)
+    elif watched:
+        _watch(ctx, client, submission, as_json=as_json)
+    else:
+        one = client.submissions.get(submission)
+        say_json(one) if as_json else _show(client, one)
+
+
+@click.command()
+@click.argument("submission")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the submission ends.")
+@as_json
+@click.pass_context
+def logs(ctx: click.Context, submission: str, follow: bool, as_json: bool) -> None:
+    """Show what a submission's flow run logged, and the end of its engine's output."""
+    client = client_of(ctx)
+    seen: set[str] = set()
+    engine: tuple[str, ...] = ()
+    after = None
+    while True:
+        ended = not follow or client.submissions.get(submission).ended
+        found = client.submissions.logs(submission, after)
+        fresh = Logs(tuple(line for line in found.flow if line.id not in seen), _new_lines(engine, found.engine))
+        _show_logs(fresh, as_json=as_json, follow=follow)
+        seen.update(line.id for line in fresh.flow)
+        engine = found.engine
+        after = found.flow[-1].at if found.flow else after
+        if fresh.flow:
+            continue  # there may be more than one page
+        if ended:
+            return
+        threading.Event().wait(_POLL_S)
+
+
+@click.command()
+@click.argument("submission")
+@as_json
+@click.pass_context
+def cancel(ctx: click.Context, submission: str, as_json: bool) -> None:
+    """Cancel a submission that has not ended; what it has on its way is taken back."""
+    cancelled = client_of(ctx).submissions.cancel(submission)
+    say_json(cancelled) if as_json else click.echo(f"{cancelled.id}: {cancelled.state}")
+
+
+def _watch(ctx: click.Context, client: Client, submission: str, *, as_json: bool) -> None:
+    from seatrial.cli.watching import watch  # noqa: PLC0415 - only watching needs rich's live display
+
+    ctx.exit(watch(client, submission, as_json=as_json))
+
+
+def _table(found: tuple[Submission, ...]) -> None:
+    rows = ((one.id, one.model, one.endpoint, one.state, one.submitter, ago(one.created_at)) for one in found)
+    show_table(("SUBMISSION", "MODEL", "ENDPOINT", "STATE", "SUBMITTER", "WHEN"), rows, empty="no submissions")
+
+
+def _show(client: Client, one: Submission) -> None:
+    from seatrial.cli.watching import show_end, steps_table  # noqa: PLC0415 - only here is rich's live display needed
+
+    show_pairs((
+        ("submission", one.id),
+        ("model", one.model),
+        ("endpoint", one.endpoint),
+        ("state", one.state),
+        ("submitter", one.submitter),
+        ("note", one.note),
+        ("version", one.version),
+        ("rollout", one.rollout),
+        ("run", one.links.run),
+        ("registry", one.links.model),
+    ))  # fmt: skip
+    console = fresh_console()
+    console.print(steps_table(one))
+    if one.ended:
+        show_end(client, console, one)
+
+
+def _new_lines(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what came after `old` in a tail of the same output."""
+    for size in range(min(len(old), len(new)), 0, -1):
+        if old[-size:] == new[:size]:
+            return new[size:]
+    return new
+
+
+def _show_logs(found: Logs, *, as_json: bool, follow: bool) -> None:
+    if as_json:
+        if found.flow or found.engine or not follow:
+            say_json(found)
+        return
+    for line in found.flow:
+        click.echo(f"{line.at:%H:%M:%S} {line.level:<7} {flowing(line.message)}")
+    for text in found.engine:
+        click.echo(f"engine   {flowing(text)}")

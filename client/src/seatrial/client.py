@@ -1,0 +1,268 @@
+"""The SDK: the same verbs as the command line, typed."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, overload
+
+from seatrial import words
+from seatrial.config import find_connection
+from seatrial.errors import Unavailable
+from seatrial.transport import Transport
+from seatrial.words import read
+
+_LATE = timedelta(seconds=60)
+"""Votes reach the database in batches, so an older one may show after a younger: following looks back so far."""
+_PAGE = 1000
+_PATIENCE_S = 60.0
+
+
+def _pause(seconds: float) -> None:
+    threading.Event().wait(seconds)
+
+
+class Client:
+    """A connection to one platform. Errors are `SeatrialError`s.
+
+    `url` and `key` default to SEATRIAL_URL and SEATRIAL_KEY, then to what `seatrial up` left on this machine. `pause` waits between
+    two looks while watching or following.
+    """
+
+    def __init__(self, url: str | None = None, key: str | None = None, *, pause: Callable[[float], None] = _pause) -> None:
+        self._transport = Transport(find_connection(url, key))
+        self.submissions = Submissions(self._transport, pause)
+        self.models = Models(self._transport)
+        self.endpoints = Endpoints(self._transport)
+        self.rollouts = Rollouts(self._transport)
+        self.feedback = FeedbackGroup(self._transport, pause)
+        self.keys = Keys(self._transport)
+
+    def __enter__(self) -> Client:
+        """Return the client itself."""
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        """Close its connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._transport.close()
+
+    @property
+    def gateway_url(self) -> str:
+        """Where applications send prompts (OpenAI's API lies below `/v1`)."""
+        return self._transport.gateway()
+
+    def whoami(self) -> words.Caller:
+        """Return who the key is."""
+        return read(words.Caller, self._transport.call("GET", "/v1/whoami"))
+
+    def leaderboard(self, endpoint: str | None = None) -> tuple[words.Standing, ...]:
+        """Return the standings, best first."""
+        return tuple(read(words.Standing, row) for row in self._transport.call("GET", "/v1/leaderboard", endpoint=endpoint))
+
+    @overload
+    def chat(
+        self, endpoint: str, messages: Sequence[Mapping[str, str]], *, stream: Literal[True], **options: Any
+    ) -> Iterator[words.Piece]: ...
+    @overload
+    def chat(
+        self, endpoint: str, messages: Sequence[Mapping[str, str]], *, stream: Literal[False] = False, **options: Any
+    ) -> words.Piece: ...
+    def chat(
+        self, endpoint: str, messages: Sequence[Mapping[str, str]], *, stream: bool = False, **options: Any
+    ) -> words.Piece | Iterator[words.Piece]:
+        """Ask an endpoint through the gateway, with OpenAI's options (`max_tokens`, `temperature`, ...)."""
+        body = {"model": endpoint, "messages": list(messages), "stream": stream, **options}
+        if stream:
+            return self._pieces(body)
+        answer = self._transport.ask("/v1/chat/completions", body)
+        choice = answer["choices"][0]
+        return words.Piece(choice["message"].get("content") or "", answer["id"], choice.get("finish_reason"))
+
+    def _pieces(self, body: Mapping[str, Any]) -> Iterator[words.Piece]:
+        for event in self._transport.stream("/v1/chat/completions", body):
+            for choice in event.get("choices", ()):
+                yield words.Piece(choice["delta"].get("content") or "", event["id"], choice.get("finish_reason"))
+
+
+class Submissions:
+    """Submissions: submit, look, watch, cancel, logs."""
+
+    def __init__(self, transport: Transport, pause: Callable[[float], None]) -> None:
+        self._transport = transport
+        self._pause = pause
+
+    def submit(self, model: str | Path, endpoint: str, *, note: str = "", idempotency_key: str | None = None) -> words.Submission:
+        """Bring `ORG/MODEL[@REV]` or a folder to an endpoint; returns at once.
+
+        Without an `idempotency_key` each call is a submission of its own (one is made up, so that a retry on the wire counts once).
+        """
+        body = {"model": str(model), "endpoint": endpoint, "note": note, "idempotency_key": idempotency_key or uuid.uuid4().hex}
+        return read(words.Submission, self._transport.call("POST", "/v1/submissions", body=body))
+
+    def get(self, submission: str) -> words.Submission:
+        """Return one with its steps."""
+        return read(words.Submission, self._transport.call("GET", f"/v1/submissions/{submission}"))
+
+    def list(
+        self, *, state: str | None = None, endpoint: str | None = None, mine: bool = False, limit: int = 100
+    ) -> tuple[words.Submission, ...]:
+        """Return submissions, newest first, without their steps."""
+        found = self._transport.call("GET", "/v1/submissions", state=state, endpoint=endpoint, mine=mine, limit=limit)
+        return tuple(read(words.Submission, row) for row in found)
+
+    def watch(self, submission: str, *, interval_s: float = 0.5, patience_s: float = _PATIENCE_S) -> Iterator[words.Submission]:
+        """Yield the submission each `interval_s` until it has ended; the last one is its end.
+
+        A platform that is away for a while (a restart) is waited for, `patience_s` at most; then Unavailable is raised.
+        """
+        seen = time.monotonic()
+        while True:
+            try:
+                current = self.get(submission)
+            except Unavailable:
+                if time.monotonic() - seen > patience_s:
+                    raise
+            else:
+                seen = time.monotonic()
+                yield current
+                if current.ended:
+                    return
+            self._pause(interval_s)
+
+    def cancel(self, submission: str) -> words.Submission:
+        """Cancel one that has not ended. Conflict."""
+        return read(words.Submission, self._transport.call("POST", f"/v1/submissions/{submission}/cancel"))
+
+    def logs(self, submission: str, after: datetime | None = None) -> words.Logs:
+        """Return what its flow run logged at or after `after`, and the end of its engine's output."""
+        since = after.isoformat() if after else None
+        return read(words.Logs, self._transport.call("GET", f"/v1/submissions/{submission}/logs", after=since))
+
+
+class Models:
+    """Model versions."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self, limit: int = 100) -> tuple[words.Model, ...]:
+        """Return versions, newest first."""
+        return tuple(read(words.Model, row) for row in self._transport.call("GET", "/v1/models", limit=limit))
+
+    def get(self, version: str) -> words.Model:
+        """Return one with its trials' reports; 8 characters of its id are enough."""
+        return read(words.Model, self._transport.call("GET", f"/v1/models/{version}"))
+
+
+class Endpoints:
+    """Endpoints."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> tuple[words.Endpoint, ...]:
+        """Return the endpoints that the key may call, by name."""
+        return tuple(read(words.Endpoint, row) for row in self._transport.call("GET", "/v1/endpoints"))
+
+    def get(self, name: str) -> words.Endpoint:
+        """Return one."""
+        return read(words.Endpoint, self._transport.call("GET", f"/v1/endpoints/{name}"))
+
+    def rollback(self, name: str) -> words.Rollback:
+        """Take the candidate back, or bring the version before. Conflict when there is nothing to go back to."""
+        return read(words.Rollback, self._transport.call("POST", f"/v1/endpoints/{name}/rollback"))
+
+
+class Rollouts:
+    """Rollouts."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self, endpoint: str | None = None, limit: int = 100) -> tuple[words.Rollout, ...]:
+        """Return rollouts, newest first."""
+        return tuple(read(words.Rollout, row) for row in self._transport.call("GET", "/v1/rollouts", endpoint=endpoint, limit=limit))
+
+    def get(self, rollout: str) -> words.Rollout:
+        """Return one with its verdict."""
+        return read(words.Rollout, self._transport.call("GET", f"/v1/rollouts/{rollout}"))
+
+
+class FeedbackGroup:
+    """Feedback: give, list, follow."""
+
+    def __init__(self, transport: Transport, pause: Callable[[float], None]) -> None:
+        self._transport = transport
+        self._pause = pause
+
+    def give(self, completion: str, *, thumb: Literal["up", "down"] | None = None, comment: str = "") -> None:
+        """Say what you think of an answer. A second time replaces the first. It is kept for good when this returns."""
+        self._transport.ask("/v1/feedback", {"completion_id": completion, "thumb": thumb, "comment": comment})
+
+    def list(
+        self, *, endpoint: str | None = None, submission: str | None = None, after: datetime | None = None, limit: int = 100
+    ) -> tuple[words.Feedback, ...]:
+        """Return feedback that came after `after`, oldest first."""
+        since = after.isoformat() if after else None
+        found = self._transport.call("GET", "/v1/feedback", endpoint=endpoint, submission=submission, after=since, limit=limit)
+        return tuple(read(words.Feedback, row) for row in found)
+
+    def follow(
+        self,
+        *,
+        endpoint: str | None = None,
+        submission: str | None = None,
+        after: datetime | None = None,
+        interval_s: float = 1.0,
+    ) -> Iterator[words.Feedback]:
+        """Yield feedback as it comes, each once, for ever. A changed vote comes again."""
+        seen: dict[tuple[str, datetime], datetime] = {}
+        newest = after
+        while True:
+            since = max(newest - _LATE, after) if newest and after else newest and newest - _LATE
+            for feedback in self._pages(endpoint, submission, since):
+                if (feedback.completion, feedback.at) not in seen:
+                    seen[feedback.completion, feedback.at] = feedback.at
+                    newest = max(newest or feedback.at, feedback.at)
+                    yield feedback
+            seen = {identity: at for identity, at in seen.items() if newest and at >= newest - 2 * _LATE}
+            self._pause(interval_s)
+
+    def _pages(self, endpoint: str | None, submission: str | None, after: datetime | None) -> Iterator[words.Feedback]:
+        while True:
+            page = self.list(endpoint=endpoint, submission=submission, after=after, limit=_PAGE)
+            yield from page
+            if len(page) < _PAGE or page[-1].at == after:
+                return
+            after = page[-1].at
+
+
+class Keys:
+    """Keys (operators only)."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(
+        self, name: str, role: str, *, endpoints: Sequence[str] = (), expires_in_s: float | None = None, note: str = ""
+    ) -> words.Key:
+        """Make a key; its `secret` is in this answer and nowhere else."""
+        body = {"name": name, "role": role, "endpoints": list(endpoints), "expires_in_s": expires_in_s, "note": note}
+        return read(words.Key, self._transport.call("POST", "/v1/keys", body=body))
+
+    def list(self) -> tuple[words.Key, ...]:
+        """Return keys, newest first."""
+        return tuple(read(words.Key, row) for row in self._transport.call("GET", "/v1/keys"))
+
+    def revoke(self, key: str) -> words.Key:
+        """Revoke one. NotFound."""
+        return read(words.Key, self._transport.call("DELETE", f"/v1/keys/{key}"))

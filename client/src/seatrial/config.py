@@ -1,0 +1,72 @@
+"""Where the platform is and which key opens it: options, then the environment, then what `seatrial up` left on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from seatrial.errors import NotAuthorised, Unavailable
+
+_NEXT = "start the platform with `seatrial up`, or set SEATRIAL_URL and SEATRIAL_KEY"
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """The control API, the gateway where it is known, and the bearer key. `repr` leaves the key out."""
+
+    url: str
+    key: str
+    gateway_url: str | None = None
+
+    def __repr__(self) -> str:
+        """Return it without the key."""
+        return f"Connection(url={self.url!r}, gateway_url={self.gateway_url!r})"
+
+
+def find_connection(url: str | None = None, key: str | None = None, environ: Mapping[str, str] | None = None) -> Connection:
+    """Return the connection to use. Raises Unavailable when no platform can be found, NotAuthorised when no key can."""
+    env = os.environ if environ is None else environ
+    url, key = url or env.get("SEATRIAL_URL"), key or env.get("SEATRIAL_KEY")
+    left = {} if url and key else _left_by_up(home(env))
+    found = url or str(left.get("control_url") or "")
+    if not found:
+        raise Unavailable(f"no platform is known here ({home(env)} has no run/client.json)", hint=_NEXT, reason="no_platform")
+    # A key is only ever sent to the platform that it belongs to: the one left by `up` never goes to another URL.
+    ours = found.rstrip("/") == str(left.get("control_url") or "").rstrip("/")
+    if not key and ours:
+        key = _read_key(Path(str(left.get("key_file") or "")))
+    if not key:
+        raise NotAuthorised(f"no key for the platform at {found}", hint="give --key or set SEATRIAL_KEY", reason="no_key")
+    gateway = env.get("SEATRIAL_GATEWAY_URL") or (str(left["gateway_url"]) if ours and left.get("gateway_url") else None)
+    return Connection(found.rstrip("/"), key, gateway)
+
+
+def home(environ: Mapping[str, str]) -> Path:
+    """Return the platform's default state directory on this machine."""
+    given = environ.get("SEATRIAL_HOME")
+    if given:
+        return Path(given).expanduser()
+    data = environ.get("XDG_DATA_HOME") or str(Path(environ.get("HOME", "/root")) / ".local/share")
+    return Path(data) / "seatrial"
+
+
+def _left_by_up(folder: Path) -> Mapping[str, object]:
+    path = folder / "run" / "client.json"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise Unavailable(f"{path} cannot be read: {error}", hint=_NEXT, reason="bad_client_json") from error
+    return document if isinstance(document, dict) else {}
+
+
+def _read_key(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        hint = "only who ran `seatrial up` may read it; ask them for a key (seatrial keys create)"
+        raise NotAuthorised(f"the key file {path} cannot be read: {error.strerror}", hint=hint, reason="key_file") from error
