@@ -38,6 +38,7 @@ class Segments:
         self._folder = folder
         self._limit = segment_bytes
         self.rejected = 0
+        self._file = -1
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = _hold(folder)
@@ -173,9 +174,8 @@ def _hold(folder: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(descriptor)
-        raise Conflict(
-            f"another process appends to the spool {folder}", reason="spool_taken", hint="stop it, or give another folder"
-        ) from error
+        what = f"another process appends to the spool {folder}"
+        raise Conflict(what, reason="spool_taken", hint="stop it, or give another folder") from error
     return descriptor
 
 

@@ -1,0 +1,162 @@
+"""The contract of core/ports/records.py, on SQLite and on PostgreSQL: conversations, completions, votes, cohorts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from core.conversations import Assignment, Outcome, Thumb, Usage
+from core.endpoints import Rollout
+from core.errors import NotFound, Refused
+from core.ids import CompletionId, EndpointName, PrincipalId, RolloutId
+from registry.database import Database
+from tests.equipment.samples import CANDIDATE, CHAT, NOW, STABLE, a_completion, a_rollout, a_vote, an_assignment
+
+
+def on_candidate(conversation: str, **fields: Any) -> Assignment:
+    return an_assignment(conversation, version=CANDIDATE, candidate=True, **fields)
+
+
+@pytest.fixture
+def rollout(records: Database) -> Rollout:
+    records.endpoints.ensure(CHAT, NOW)
+    return records.rollouts.open(a_rollout())
+
+
+def test_a_completion_comes_back_as_it_was_recorded(records: Database) -> None:
+    plain, bare = a_completion(1), a_completion(2, usage=None, ttft_s=None, finish_reason=None, rollout=None, outcome=Outcome.CLIENT_GONE)
+    records.conversations.record([an_assignment()], [plain, bare], [])
+    assert records.conversations.completion(plain.id) == plain
+    assert records.conversations.completion(bare.id) == bare
+    with pytest.raises(NotFound):
+        records.conversations.completion(CompletionId("chatcmpl-0"))
+
+
+def test_recording_twice_counts_once(records: Database) -> None:
+    for _ in range(2):
+        records.conversations.record([an_assignment()], [a_completion(), a_completion()], [a_vote(), a_vote()])
+    (standing,) = records.conversations.leaderboard()
+    assert (standing.conversations, standing.completions, standing.usage, standing.thumbs_up) == (1, 1, Usage(7, 11), 1)
+
+
+def test_a_settled_completion_replaces_a_lost_one_and_never_the_other_way(records: Database) -> None:
+    lost, settled = a_completion(outcome=Outcome.LOST, usage=None), a_completion()
+    for completion in (lost, settled, lost, replace(settled, usage=Usage(1000, 1000))):
+        records.conversations.record([], [completion], [])
+    assert records.conversations.completion(settled.id) == settled
+    assert records.conversations.leaderboard()[0].usage == Usage(7, 11)
+
+
+def test_a_later_vote_of_the_same_principal_replaces_the_earlier_one_only(records: Database) -> None:
+    first, later = a_vote(comment="good"), a_vote(thumb=Thumb.DOWN, comment="bad after all", at=NOW + 500)
+    other = a_vote(principal=PrincipalId("prn-bob"))
+    for vote in (later, first, other):
+        records.conversations.record([], [], [vote])
+    assert records.conversations.feedback() == (other, later)
+
+
+def test_feedback_is_found_by_endpoint_version_and_time_oldest_first(records: Database) -> None:
+    votes = [a_vote(1), a_vote(2, version=CANDIDATE), a_vote(3, endpoint=EndpointName("code"))]
+    records.conversations.record([], [], votes)
+    find = records.conversations.feedback
+    assert find() == tuple(votes)
+    assert find(endpoint=CHAT, versions=[CANDIDATE]) == (votes[1],)
+    assert find(versions=()) == ()
+    assert find(after=votes[0].at, limit=1) == (votes[1],)
+
+
+def test_moved_is_never_unset_and_the_conversation_keeps_the_version_that_it_moved_to(records: Database) -> None:
+    first = on_candidate("conv-1")
+    moved = an_assignment("conv-1", assigned_at=NOW + 10, moved=True)
+    for assignment in (first, moved, first):
+        records.conversations.record([assignment], [], [])
+    assert records.conversations.assignments(0.0, 10) == (moved,)
+
+
+def test_within_one_batch_the_same_rules_hold(records: Database) -> None:
+    first, moved = on_candidate("conv-1"), an_assignment("conv-1", moved=True)
+    records.conversations.record([first, moved, first], [a_completion(outcome=Outcome.LOST), a_completion()], [a_vote(at=NOW + 9), a_vote(at=NOW)])
+    assert records.conversations.assignments(0.0, 10) == (moved,)
+    assert records.conversations.completion(a_completion().id).outcome is Outcome.OK
+
+
+def test_a_conversation_that_was_forgotten_and_came_again_is_the_new_one(records: Database) -> None:
+    again = on_candidate("conv-1", rollout=RolloutId("ro-2"), assigned_at=NOW + 9999)
+    for assignment in (an_assignment(), again, an_assignment()):
+        records.conversations.record([assignment], [], [])
+    assert records.conversations.assignments(0.0, 10) == (again,)
+
+
+def test_assignments_are_those_with_a_request_since_newest_first(records: Database) -> None:
+    records.conversations.record([an_assignment("old"), an_assignment("busy")], [], [])
+    records.conversations.record([an_assignment("new", assigned_at=NOW + 50)], [a_completion(100, "busy")], [])
+    recent = records.conversations.assignments(NOW + 50, 10)
+    assert [assignment.conversation for assignment in recent] == ["busy", "new"]
+    assert len(records.conversations.assignments(0.0, 2)) == 2
+
+
+def test_the_same_conversation_id_on_two_endpoints_is_two_conversations(records: Database) -> None:
+    records.conversations.record([an_assignment(), an_assignment(endpoint=EndpointName("code"))], [], [])
+    assert len(records.conversations.assignments(0.0, 10)) == 2
+
+
+def test_a_value_that_no_database_holds_is_refused_and_leaves_nothing_of_its_batch(records: Database) -> None:
+    with pytest.raises(Refused):
+        records.conversations.record([an_assignment()], [a_completion(), a_completion(2, usage=Usage(2**70, 1))], [])
+    assert records.conversations.assignments(0.0, 10) == ()
+
+
+def test_cohorts_count_conversations_once_and_leave_neutral_ends_out(records: Database, rollout: Rollout) -> None:
+    here, chats = {"version": CANDIDATE}, ("good", "loops", "slow", "breaks", "gone", "lost")
+    records.conversations.record(
+        [on_candidate(chat, assigned_at=NOW + place) for place, chat in enumerate(chats)] + [an_assignment("stable", assigned_at=NOW + 9)],
+        [
+            a_completion(1, "good", **here),
+            a_completion(2, "good", outcome=Outcome.CLIENT_ERROR, ttft_s=None, **here),
+            a_completion(3, "loops", looped=True, **here),
+            a_completion(4, "loops", looped=True, **here),
+            a_completion(5, "slow", ttft_s=6.0, **here),
+            a_completion(6, "breaks", outcome=Outcome.ENGINE_ERROR, ttft_s=None, **here),
+            a_completion(7, "gone", outcome=Outcome.CLIENT_GONE, **here),
+            a_completion(8, "lost", outcome=Outcome.LOST, **here),
+            a_completion(9, "stable"),
+        ],
+        [a_vote(1, "good", **here), a_vote(3, "loops", thumb=Thumb.DOWN, **here), a_vote(5, "slow", counted=False, **here)],
+    )
+    cohorts = records.rollouts.cohorts(rollout.id)
+    candidate = cohorts.candidate
+    assert [outcome.conversation for outcome in cohorts.outcomes] == ["good", "loops", "slow", "breaks", "stable"]
+    assert [outcome.bad for outcome in cohorts.outcomes] == [False, True, True, True, False]
+    assert [outcome.thumbs_down for outcome in cohorts.outcomes] == [False, True, False, False, False]
+    assert (candidate.conversations, candidate.bad, candidate.completions) == (4, 3, 5)
+    assert (candidate.errors, candidate.slow, candidate.loops) == (1, 1, 2)
+    assert (candidate.thumbs_up, candidate.thumbs_down, candidate.ttft_p95_s) == (1, 1, 6.0)
+    assert (cohorts.stable.conversations, cohorts.stable.bad, cohorts.stable.ttft_p95_s) == (1, 0, 0.25)
+
+
+def test_cohorts_leave_moved_and_earlier_conversations_out(records: Database, rollout: Rollout) -> None:
+    earlier = an_assignment("earlier", rollout=None)
+    records.conversations.record([on_candidate("conv-1"), earlier], [a_completion(version=CANDIDATE), a_completion(2, "earlier")], [])
+    records.conversations.record([an_assignment(assigned_at=NOW + 50, moved=True)], [a_completion(3)], [])
+    cohorts = records.rollouts.cohorts(rollout.id)
+    assert cohorts.outcomes == ()
+    assert (cohorts.candidate.conversations, cohorts.stable.conversations, cohorts.candidate.ttft_p95_s) == (0, 0, None)
+
+
+def test_a_vote_counts_no_more_once_its_conversation_was_moved(records: Database) -> None:
+    records.conversations.record([on_candidate("conv-1")], [a_completion(version=CANDIDATE)], [a_vote(version=CANDIDATE)])
+    assert records.conversations.feedback()[0].counted
+    records.conversations.record([an_assignment(assigned_at=NOW + 50, moved=True)], [], [])
+    assert not records.conversations.feedback()[0].counted
+    assert records.conversations.leaderboard()[0].thumbs_up == 0
+
+
+def test_the_leaderboard_has_a_row_per_endpoint_and_version_that_answered(records: Database) -> None:
+    answers = [a_completion(1), a_completion(2, looped=True), a_completion(3, "conv-2", version=CANDIDATE, outcome=Outcome.ENGINE_ERROR)]
+    records.conversations.record([], [*answers, a_completion(4, version=CANDIDATE, outcome=Outcome.LOST)], [a_vote(1), a_vote(2, thumb=Thumb.DOWN)])
+    stable, candidate = records.conversations.leaderboard()
+    assert (stable.version, stable.completions, stable.conversations, stable.loops, stable.usage) == (STABLE, 2, 1, 1, Usage(14, 22))
+    assert (stable.thumbs_up, stable.thumbs_down) == (1, 1)
+    assert (candidate.version, candidate.completions, candidate.errors) == (CANDIDATE, 1, 1)
