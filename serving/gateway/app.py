@@ -55,7 +55,7 @@ def gateway(
     upstream = Upstream(connect_s=connect_s, stall_s=stall_s)
     pace = Pace(refresh_s=refresh_s, heartbeat_s=heartbeat_s, ship_s=ship_s)
     follower = Follower(routes, ledger, assignments, clock, metrics=metrics, upstream=upstream, name=name, pace=pace, remembered=remembered)
-    return Gateway(follower, ledger, assignments, clock, metrics=metrics, upstream=upstream, body_s=body_s).handle
+    return Gateway(follower, ledger, assignments, clock, metrics=metrics, upstream=upstream, body_s=body_s)
 
 
 class Gateway:
@@ -81,7 +81,7 @@ class Gateway:
             "/metrics": ("GET", self._page),
         }
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI's entry point."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
@@ -126,7 +126,7 @@ class Gateway:
 
     async def _refuse(self, rejected: Rejected, send: Send, request_id: str) -> None:
         self._metrics.rejected.labels(str(rejected.status)).inc()
-        close: Headers = [(b"connection", b"close")] if rejected.status in (408, 413, 431) else []
+        close: Headers = [(b"connection", b"close")] if rejected.status in (408, 431) else []
         await send_answer(send, rejected.answer(), [*_request_header(request_id), *close])
 
     def _known_caller(self, scope: Scope) -> tuple[Snapshot, Caller]:

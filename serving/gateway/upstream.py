@@ -45,6 +45,7 @@ class Connection(asyncio.Protocol):
         self._header_bytes = 0
         self._paused = False
         self._problem = ""
+        self._keep_alive = False
         self.heard = False
         self.head_done = False
         self.complete = False
@@ -55,7 +56,7 @@ class Connection(asyncio.Protocol):
     @property
     def reusable(self) -> bool:
         """Whether another request may follow on this connection."""
-        return self.complete and not self.lost and not self._problem and bool(self._parser.should_keep_alive())
+        return self.complete and not self.lost and not self._problem and self._keep_alive
 
     def send(self, data: bytes) -> None:
         """Write one request and expect its answer."""
@@ -188,6 +189,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """httptools: the answer is whole."""
         self.complete = self.head_done
+        self._keep_alive = bool(self._parser.should_keep_alive())  # the parser forgets it after this
 
 
 class Exchange:
