@@ -79,12 +79,12 @@ def start(command: Sequence[str], environ: Mapping[str, str], *, log: Path, fold
         )
 
 
-def members(folder: Path, leader: Identity | None) -> tuple[Identity, ...]:
-    """Return every live process of the leader's session, its descendants, and whoever carries the folder's mark in its environment."""
+def members(folder: Path, leader: Identity | None, *, descendants: bool = True) -> tuple[Identity, ...]:
+    """Return every live process of the leader's session, whoever carries the folder's mark in its environment, and their descendants."""
     stats = dict(_all())
     known = leader if leader is not None and leader.boot == _boot() else None
     found = {pid for pid, stat in stats.items() if (known and _follows(stat, known)) or _marked(pid, folder)}
-    grown = True
+    grown = descendants
     while grown:
         more = {pid for pid, stat in stats.items() if stat.parent in found} - found
         found |= more

@@ -1,0 +1,193 @@
+"""Operator commands of the `seatrial` command line: up, down, doctor, settings."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from core.errors import SeatrialError
+from core.ports.clock import SystemClock
+from core.settings import Settings, listing, read_settings
+from infra.local import stack
+from infra.local.doctor import examine
+from infra.local.supervisor import Event, Service, Supervisor
+from serving.engines.processes import Identity
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_SECRET = ("TOKEN", "KEY", "PASSWORD")
+
+
+def reported(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn our errors into one line on standard error and exit code 1."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except SeatrialError as error:
+            raise click.ClickException(str(error)) from error
+
+    return run
+
+
+home_option = click.option("--home", type=click.Path(path_type=Path, file_okay=False), help="The state directory.")
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document per line instead of text.")
+
+
+def port_option(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make the option that fixes a service's port."""
+    return click.option(
+        f"--{name}-port", type=click.IntRange(1, 65535), help=f"Port of {name}; default: last time's, the usual one, or a free one."
+    )
+
+
+@click.command()
+@home_option
+@port_option("gateway")
+@port_option("control")
+@port_option("prefect")
+@port_option("mlflow")
+@json_option
+@reported
+def up(home: Path | None, as_json: bool, **ports: int | None) -> None:
+    """Start the whole stack in the foreground; Ctrl-C stops it."""
+    settings = read_settings(home=home)
+    stop, hurry = _signals()
+    with stack.only_one(settings.home):
+        _run(settings, {name.removesuffix("_port"): port for name, port in ports.items()}, stop, hurry, Console(), as_json=as_json)
+
+
+@click.command()
+@home_option
+@json_option
+@reported
+def down(home: Path | None, as_json: bool) -> None:
+    """Stop the stack of a home, or what is left of one that was killed."""
+    settings = read_settings(home=home)
+    stopped = stack.bring_down(settings.home, SystemClock())
+    if as_json:
+        click.echo(json.dumps({"stopped": stopped}))
+    else:
+        click.echo(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+@click.command()
+@home_option
+@json_option
+@reported
+def doctor(home: Path | None, as_json: bool) -> None:
+    """Say what this machine lacks. Exit code 1 when something is missing."""
+    findings = tuple(examine(read_settings(home=home)))
+    fine = all(finding.ok for finding in findings)
+    if as_json:
+        click.echo(json.dumps({"ok": fine, "findings": [asdict(finding) for finding in findings]}))
+    else:
+        table = Table("", "what", "is", "next", box=None)
+        for finding in findings:
+            table.add_row("[green]ok[/]" if finding.ok else "[red]no[/]", finding.name, finding.what, finding.next)
+        Console().print(table)
+    if not fine:
+        sys.exit(1)
+
+
+@click.command("settings")
+@home_option
+@json_option
+@reported
+def settings(home: Path | None, as_json: bool) -> None:
+    """List every setting: its environment name, value and meaning."""
+    rows = [(name, _shown(name, value), doc, default) for name, value, doc, default in listing(read_settings(home=home))]
+    if as_json:
+        click.echo(json.dumps({name: {"value": value, "default": str(default), "doc": doc} for name, value, doc, default in rows}))
+        return
+    table = Table("setting", "value", "meaning", box=None)
+    for name, value, doc, _default in rows:
+        table.add_row(name, value, doc)
+    Console().print(table)
+
+
+def _run(
+    settings: Settings, given: Mapping[str, int | None], stop: threading.Event, hurry: threading.Event, console: Console, *, as_json: bool
+) -> None:
+    """Clear up, prepare, start, keep, stop."""
+    from wiring import prepare  # noqa: PLC0415 - brings in SQLAlchemy, which the other commands do not need
+
+    clock = SystemClock()
+    say = _json_line if as_json else _text_line(console)
+    started = clock.monotonic()
+    for name in stack.clear_left(settings.home, clock):
+        say("note", {"note": f"{name} was left by an earlier run: ended"})
+    settings, chosen = stack.with_ports(settings, given)
+    for note in chosen.notes:
+        say("note", {"note": note})
+    prepare(settings)
+
+    def report(service: Service, event: Event, detail: str) -> None:
+        say(event.value, {"service": service.name, "url": service.url, "detail": detail})
+
+    def changed(running: Mapping[str, Identity]) -> None:
+        stack.write_left(settings, running, chosen.ports)
+
+    supervisor = Supervisor(stack.services(settings), clock, report, changed=changed)
+    try:
+        if supervisor.start(stop):
+            took = f"{clock.monotonic() - started:.1f} s"
+            say("up", {"home": str(settings.home), "gateway": settings.gateway_url, "control": settings.control_url, "detail": took})
+            supervisor.run(stop)
+    finally:
+        supervisor.stop(hurry)
+
+
+def _signals() -> tuple[threading.Event, threading.Event]:
+    """Return (stop, hurry): the first Ctrl-C or SIGTERM sets one, the second the other."""
+    stop, hurry = threading.Event(), threading.Event()
+
+    def on_signal(_number: int, _frame: object) -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    return stop, hurry
+
+
+def _json_line(event: str, document: dict[str, Any]) -> None:
+    click.echo(json.dumps({"event": event, **document}))
+    sys.stdout.flush()
+
+
+def _text_line(console: Console) -> Callable[[str, dict[str, Any]], None]:
+    marks = {"ready": "[green]ready  [/]", "crashed": "[red]crashed[/]", "stopped": "[dim]stopped[/]", "note": "[yellow]note   [/]"}
+
+    def line(event: str, document: dict[str, Any]) -> None:
+        if event == "up":
+            console.print(
+                f"[bold green]up[/] after {document['detail']}; chat at {document['gateway']}, state in {document['home']}; Ctrl-C stops"
+            )
+        elif event == "note":
+            console.print(f"{marks[event]} {document['note']}")
+        else:
+            console.print(f"{marks[event]} {document['service']:<8} {document['url']} [dim]{document['detail']}[/]")
+
+    return line
+
+
+def _shown(name: str, value: object) -> str:
+    """Hide what opens doors, passwords in URLs too."""
+    text = str(value)
+    if text and name.endswith(_SECRET):
+        return "(set)"
+    scheme, separator, rest = text.partition("://")
+    user, at, place = rest.rpartition("@")
+    return f"{scheme}://{user.partition(':')[0]}:...@{place}" if separator and at and ":" in user else text

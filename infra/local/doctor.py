@@ -1,0 +1,120 @@
+"""What this machine lacks: quick looks, none of which needs the stack."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from core.settings import GIB, Settings
+from infra.local.ports import DEFAULTS, free, holder
+from infra.local.stack import answers, read_left
+from serving.engines.processes import alive
+
+_DISK_BYTES = 10 * GIB
+_MEMORY_BYTES = 6 * GIB  # the platform's own 1.5 GiB, one engine of 3, and room
+_NEWEST = (3, 14)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One look: whether it is fine, what was seen, and what to do next where it is not."""
+
+    name: str
+    ok: bool
+    what: str
+    next: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Yield every finding, in the order in which one would mend them."""
+    yield _python()
+    yield _engine_environment(settings)
+    yield _home(settings.home)
+    yield _disk(settings.home)
+    yield _memory()
+    yield _database(settings.database_url)
+    yield from _stack(settings)
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    ok = (3, 11) <= sys.version_info[:2] < _NEWEST
+    return Finding("python", ok, version, "" if ok else "run with Python 3.11, 3.12 or 3.13")
+
+
+def _engine_environment(settings: Settings) -> Finding:
+    """Find vLLM without importing it, which takes ten seconds: its folder must be where that interpreter looks."""
+    python = Path(settings.engine_python)
+    mend = "set up the engine's environment with `make`, or point SEATRIAL_ENGINE_PYTHON at one"
+    if not os.access(python, os.X_OK):
+        return Finding("engine", ok=False, what=f"{python} is not there", next=mend)
+    top = settings.engine_module.partition(".")[0]
+    wanted = ("vllm", "torch", "tensorizer", top) if top == "seatrial_engine" else (top,)
+    look = f"import importlib.util as u; print(*[n for n in {wanted!r} if u.find_spec(n) is None])"
+    try:
+        found = subprocess.run([str(python), "-c", look], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return Finding("engine", ok=False, what=f"{python} does not run: {error}", next=mend)
+    missing = found.stdout.split()
+    return Finding("engine", not missing, f"{python} lacks {', '.join(missing)}" if missing else str(python), mend if missing else "")
+
+
+def _home(home: Path) -> Finding:
+    there = _nearest(home)
+    ok = os.access(there, os.W_OK | os.X_OK)
+    return Finding("home", ok, str(home), "" if ok else f"{there} is not writable: change its owner, or give --home another folder")
+
+
+def _disk(home: Path) -> Finding:
+    free_bytes = shutil.disk_usage(_nearest(home)).free
+    ok = free_bytes >= _DISK_BYTES
+    return Finding("disk", ok, f"{free_bytes / GIB:.1f} GiB free", "" if ok else f"free some: {_DISK_BYTES // GIB} GiB are the least")
+
+
+def _memory() -> Finding:
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    ok = available >= _MEMORY_BYTES
+    return Finding(
+        "memory", ok, f"{available / GIB:.1f} GiB available", "" if ok else f"an engine and the platform need {_MEMORY_BYTES // GIB} GiB"
+    )
+
+
+def _database(url: str) -> Finding:
+    parts = urlsplit(url)
+    if not parts.scheme.startswith("postgres"):
+        return Finding("database", ok=True, what="SQLite in the home" if parts.scheme.startswith("sqlite") else parts.scheme)
+    where = f"{parts.hostname or 'localhost'}:{parts.port or 5432}"  # never the URL: it holds the password
+    try:
+        socket.create_connection((parts.hostname or "localhost", parts.port or 5432), timeout=1).close()
+    except OSError as error:
+        return Finding("database", ok=False, what=f"PostgreSQL at {where}: {error}", next="start it, or mend SEATRIAL_DATABASE_URL")
+    return Finding("database", ok=True, what=f"PostgreSQL at {where}")
+
+
+def _stack(settings: Settings) -> Iterator[Finding]:
+    """Ports that are taken are no fault, `up` takes others; a stack that runs and does not answer is one."""
+    left = read_left(settings.home)
+    if left.supervisor is None or not alive(left.supervisor):
+        taken = [f"{port} ({holder(port)})" for port in DEFAULTS.values() if not free(port)]
+        yield Finding("ports", ok=True, what=f"taken: {', '.join(taken)}; `up` takes others" if taken else "the usual ones are free")
+        yield Finding("stack", ok=True, what="not running; `seatrial up` starts it")
+        return
+    for name, path in (("prefect", "/api/health"), ("mlflow", "/health"), ("control", "/healthz"), ("gateway", "/healthz")):
+        url = f"http://127.0.0.1:{left.ports[name]}"
+        ok = answers(url + path, 0.5)
+        yield Finding(name, ok, url, "" if ok else f"it does not answer; its log: {settings.logs / f'{name}.log'}")
+
+
+def _nearest(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder

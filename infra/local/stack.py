@@ -1,0 +1,269 @@
+"""The embedded stack: which services there are, on which ports, and what is written down about them."""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from signal import SIGKILL, SIGTERM
+from typing import Any
+from urllib.parse import urlsplit
+
+from core.errors import Conflict
+from core.ports.clock import Clock
+from core.settings import Settings, base_environ
+from infra.local.ports import Chosen, choose
+from infra.local.supervisor import Service, end
+from serving.engines import files, processes
+from serving.engines.processes import Identity, alive, identify
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
+_STOP_ORDER = ("runner", "gateway", "control", "keeper", "mlflow", "prefect")
+_PREFECT_QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+    # Not used by the embedded stack (no work pools with workers, no automations): each wakes the database every few seconds.
+    "PREFECT_SERVER_SERVICES_FOREMAN_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_LOOP_SECONDS": "60",
+    "DO_NOT_TRACK": "1",
+}
+_MLFLOW_QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What an `up` wrote down: its own identity, the services', and the ports."""
+
+    supervisor: Identity | None
+    services: Mapping[str, Identity]
+    ports: Mapping[str, int]
+
+
+def with_ports(settings: Settings, given: Mapping[str, int | None]) -> tuple[Settings, Chosen]:
+    """Return the settings with the URLs that this stack will have. Raises Conflict for a given port that is taken."""
+    chosen = choose(given, read_left(settings.home).ports)
+    here = {name: f"http://127.0.0.1:{port}" for name, port in chosen.ports.items()}
+    return (
+        replace(
+            settings,
+            prefect_api_url=_ours(settings.prefect_api_url, f"{here['prefect']}/api"),
+            mlflow_url=_ours(settings.mlflow_url, here["mlflow"]),
+            control_url=here["control"],
+            gateway_url=here["gateway"],
+        ),
+        chosen,
+    )
+
+
+def services(settings: Settings) -> tuple[Service, ...]:
+    """Return the stack's services. Prefect or MLflow on another machine (by their settings) are used, not started."""
+    theirs = tuple(_external(settings))
+    ours = tuple(service for service in (_prefect(settings), _mlflow(settings)) if service.name not in theirs)
+    names = tuple(service.name for service in ours)
+    flow_needs = (*names, "control")
+    control = _platform("control", settings, _http(f"{settings.control_url}/healthz"), url=settings.control_url)
+    gateway = _platform("gateway", settings, _http(f"{settings.gateway_url}/healthz"), url=settings.gateway_url)
+    keeper = replace(
+        _platform("keeper", settings, _keeps(settings.engines)),
+        death_signal=SIGKILL,  # SIGTERM would stop the engines, and they are to survive us
+        owns_children=False,
+    )
+    registered = _http(f"{settings.prefect_api_url}/deployments/name/deploy-model/seatrial")
+    runner = replace(_platform("runner", settings, registered), needs=flow_needs)
+    return (*ours, keeper, control, gateway, runner)
+
+
+@contextmanager
+def only_one(home: Path) -> Iterator[None]:
+    """Hold the home for one `up`. Raises Conflict, which names the other one's pid."""
+    folder = home / "run"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle = os.open(folder / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        other = read_left(home).supervisor
+        who = f"process {other.pid}" if other else "another process"
+        raise Conflict(f"{who} runs the stack of {home} already", hint="`seatrial down` stops it; --home takes another folder") from error
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def write_left(settings: Settings, running: Mapping[str, Identity], ports: Mapping[str, int]) -> None:
+    """Write down who runs and where, for `down`, the next `up`, and clients on this machine (run/client.json)."""
+    me = identify(os.getpid())
+    document = {
+        "supervisor": asdict(me) if me and running else None,
+        "services": {name: asdict(identity) for name, identity in running.items()},
+        "ports": dict(ports),
+    }
+    files.write(settings.home / "run" / "stack.json", document)
+    client = {"control_url": settings.control_url, "gateway_url": settings.gateway_url, "key_file": str(settings.home / "operator.key")}
+    files.write(settings.home / "run" / "client.json", client)
+
+
+def read_left(home: Path) -> Left:
+    """Return what the last `up` wrote down; nothing of it need be true any more."""
+    try:
+        document: dict[str, Any] = json.loads((home / "run" / "stack.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return Left(None, {}, {})
+    supervisor = document["supervisor"]
+    return Left(
+        Identity(**supervisor) if supervisor else None,
+        {name: Identity(**identity) for name, identity in document["services"].items()},
+        {name: int(port) for name, port in document["ports"].items()},
+    )
+
+
+def clear_left(home: Path, clock: Clock) -> tuple[str, ...]:
+    """Kill what a killed `up` left (never the engines: the next keeper adopts them); return the names of what still ran."""
+    left = read_left(home).services
+    found = []
+    for name in _STOP_ORDER:
+        folder = home / "run" / name
+        still = processes.members(folder, left.get(name), descendants=name != "keeper")
+        if still:
+            found.append(name)
+            end(folder, left.get(name), descendants=name != "keeper", clock=clock)
+    return tuple(found)
+
+
+def bring_down(home: Path, clock: Clock, *, limit_s: float = 30.0) -> tuple[str, ...]:
+    """Stop a running `up`, or what a killed one left, engines included; return what was stopped."""
+    left = read_left(home)
+    if left.supervisor is not None and alive(left.supervisor):
+        processes.send(left.supervisor, SIGTERM)
+        if not _gone(left.supervisor, clock, limit_s):
+            processes.send(left.supervisor, SIGKILL)
+            _gone(left.supervisor, clock, 5)
+    stopped = [name for name, identity in left.services.items() if not alive(identity)]
+    stopped += clear_left(home, clock)
+    stopped += _end_engines(home, clock)
+    return tuple(dict.fromkeys(stopped))
+
+
+def _end_engines(home: Path, clock: Clock) -> list[str]:
+    """End engines that no keeper keeps; their wishes stay, so that the next `up` starts them again."""
+    root = home / "engines"
+    ended = []
+    for version in files.versions(root):
+        engine = files.EngineFiles(root / version)
+        record = engine.record()
+        if record is not None and processes.members(engine.folder, record.process):
+            if record.process is not None:
+                processes.send(record.process, SIGTERM)
+                _gone(record.process, clock, 10)
+            end(engine.folder, record.process, descendants=True, clock=clock)
+            engine.drop_record()
+            ended.append(f"engine {version[:12]}")
+    return ended
+
+
+def _gone(identity: Identity, clock: Clock, limit_s: float) -> bool:
+    give_up = clock.monotonic() + limit_s
+    while alive(identity):
+        if clock.monotonic() > give_up:
+            return False
+        clock.wait(0.05)
+    return True
+
+
+def _prefect(settings: Settings) -> Service:
+    port = str(urlsplit(settings.prefect_api_url).port)
+    command = (sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port)
+    ready = _http(f"{settings.prefect_api_url}/health")
+    return _service("prefect", command, settings, ready, url=settings.prefect_api_url.removesuffix("/api"))
+
+
+def _mlflow(settings: Settings) -> Service:
+    port = str(urlsplit(settings.mlflow_url).port)
+    command = (
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{settings.home / 'mlflow.db'}"),
+        *("--artifacts-destination", str(settings.home / "mlflow-artifacts")),
+    )
+    return _service("mlflow", command, settings, _http(f"{settings.mlflow_url}/health"), url=settings.mlflow_url, **_MLFLOW_QUIET)
+
+
+def _platform(name: str, settings: Settings, ready: Callable[[int], bool], url: str = "") -> Service:
+    return _service(name, (sys.executable, "-m", f"infra.services.{name}"), settings, ready, url=url)
+
+
+def _service(name: str, command: tuple[str, ...], settings: Settings, ready: Callable[[int], bool], url: str, **more: str) -> Service:
+    return Service(
+        name=name,
+        command=command,
+        environ={**environ(settings), **more},
+        ready=ready,
+        log=settings.logs / f"{name}.log",
+        folder=settings.home / "run" / name,
+        url=url,
+    )
+
+
+def environ(settings: Settings) -> dict[str, str]:
+    """Return what the stack's processes get: ours, the settings, and where Prefect is. Bytecode is kept, for quicker starts."""
+    inherited = {name: value for name, value in base_environ().items() if name != "PYTHONDONTWRITEBYTECODE"}
+    paths = [str(_CHECKOUT), *filter(None, [inherited.get("PYTHONPATH")])]
+    return {
+        **inherited,
+        **settings.environ(),
+        **_PREFECT_QUIET,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PREFECT_HOME": str(settings.home / "prefect"),
+        "PREFECT_API_URL": settings.prefect_api_url,
+        "MLFLOW_TRACKING_URI": settings.mlflow_url,
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def answers(url: str, timeout_s: float = 1.0) -> bool:
+    """Say whether a URL answers with success, soon."""
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=timeout_s)
+    try:
+        connection.request("GET", parts.path or "/")
+        return connection.getresponse().status < http.HTTPStatus.BAD_REQUEST
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _http(url: str) -> Callable[[int], bool]:
+    return lambda _pid: answers(url)
+
+
+def _keeps(engines: Path) -> Callable[[int], bool]:
+    def ready(pid: int) -> bool:
+        keeper = files.keeper(engines)
+        return keeper is not None and keeper == identify(pid)
+
+    return ready
+
+
+def _external(settings: Settings) -> Iterator[str]:
+    for name, url in (("prefect", settings.prefect_api_url), ("mlflow", settings.mlflow_url)):
+        if not _loopback(url):
+            yield name
+
+
+def _ours(configured: str, here: str) -> str:
+    return here if _loopback(configured) else configured
+
+
+def _loopback(url: str) -> bool:
+    return urlsplit(url).hostname in {"127.0.0.1", "localhost", "::1"}
