@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -115,7 +118,9 @@ def test_find_asks_memory_then_what_a_dead_process_left_then_the_database(record
     assert again.find(CompletionId("chatcmpl-0")) is None
 
 
-def test_lines_that_are_no_records_are_put_aside_and_a_torn_last_line_is_left_out(ledger: SpoolLedger, records: Database, spool: Path) -> None:
+def test_lines_that_are_no_records_are_put_aside_and_a_torn_last_line_is_left_out(
+    ledger: SpoolLedger, records: Database, spool: Path
+) -> None:
     ledger.settle(a_completion(1))
     killed(ledger)
     (segment,) = spool.glob("*.log")
@@ -140,12 +145,28 @@ def test_one_process_at_a_time_holds_a_spool(ledger: SpoolLedger, records: Datab
     SpoolLedger(spool, records.conversations).close()
 
 
-def test_a_full_disk_is_a_fault_and_leaves_no_half_line(ledger: SpoolLedger, records: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """Let no file grow beyond `size` bytes: a write that crosses it comes back short, the next one fails, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("room", [0, 30])
+def test_a_full_disk_is_a_fault_and_leaves_no_half_line(ledger: SpoolLedger, records: Database, spool: Path, room: int) -> None:
     reserve(ledger)
-    with monkeypatch.context() as full:
-        full.setattr(ledger._segments, "_file", -1)  # a descriptor that cannot be written to
-        for append in (lambda: reserve(ledger, 2), lambda: ledger.settle(a_completion()), lambda: ledger.vote(a_vote())):
-            with pytest.raises(Fault, match="cannot be written"):
+    with room_for(ledger.backlog_bytes + room):
+        appends: list[Callable[[], None]] = [
+            partial(reserve, ledger, 2),
+            partial(ledger.settle, a_completion()),
+            partial(ledger.vote, a_vote()),
+        ]
+        for append in appends:
+            with pytest.raises(Fault, match=f"{spool.name}.*cannot be written"):
                 append()
     ledger.settle(a_completion())
     ledger.ship()
@@ -192,7 +213,9 @@ def test_a_sigkill_in_the_middle_of_appends_loses_nothing_that_was_acknowledged(
     find = records.conversations.completion
     assert all(find(a_completion(number).id).outcome is Outcome.OK for number in numbers["settled"])
     assert all(find(a_completion(number).id).outcome is Outcome.LOST for number in numbers["reserved"] if number % 3 == 0)
-    assert {a_vote(number).completion for number in numbers["voted"]} <= {vote.completion for vote in records.conversations.feedback(limit=9999)}
+    assert {a_vote(number).completion for number in numbers["voted"]} <= {
+        vote.completion for vote in records.conversations.feedback(limit=9999)
+    }
     assert len(numbers["settled"]) > lines / 4
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from registry.database import Database, open_database
 from tests.equipment.samples import ANN, CANDIDATE, CHAT, NOW, STABLE, a_key, a_request, a_rollout, a_version
 
 
-def with_key(records: Database, **fields: object) -> Key:
+def with_key(records: Database, **fields: Any) -> Key:
     owner = records.access.principal("ann", NOW)
     key = a_key(principal=owner.id, **fields)
     records.access.add_key(key)
@@ -75,7 +76,9 @@ def test_submissions_are_found_by_state_endpoint_and_submitter_newest_first(reco
 
 def test_an_end_state_is_never_left(records: Database) -> None:
     made = records.submissions.create(a_request(), ANN, NOW)
-    ended = records.submissions.change(made.id, NOW + 1, state=SubmissionState.REFUSED, reason="nan_in_weights", message="3 tensors hold NaN")
+    ended = records.submissions.change(
+        made.id, NOW + 1, state=SubmissionState.REFUSED, reason="nan_in_weights", message="3 tensors hold NaN"
+    )
     assert (ended.reason, ended.updated_at) == ("nan_in_weights", NOW + 1)
     assert records.submissions.change(made.id, NOW + 2, state=SubmissionState.RUNNING) == ended
 
@@ -116,7 +119,9 @@ def test_a_version_is_got_by_a_unique_prefix_of_eight(records: Database) -> None
 
 def test_a_report_replaces_the_one_of_its_key_and_newest_come_first(records: Database) -> None:
     finding = Finding("pass_at_1", passed=False, reason="0.2 < 0.5", hint="train more")
-    report = TrialReport(CANDIDATE, TrialKind.BENCHMARK, "suite-1", Decision.FAIL, (finding,), {"score": 0.2}, {"rows": [["a", None]]}, 3.5, NOW)
+    report = TrialReport(
+        CANDIDATE, TrialKind.BENCHMARK, "suite-1", Decision.FAIL, (finding,), {"score": 0.2}, {"rows": [["a", None]]}, 3.5, NOW
+    )
     smoke = TrialReport(CANDIDATE, TrialKind.SMOKE, "", Decision.PASS, (), at=NOW + 5)
     better = replace(report, decision=Decision.PASS, findings=(), at=NOW + 1)
     for entry in (report, better, smoke):

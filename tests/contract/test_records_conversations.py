@@ -77,7 +77,9 @@ def test_moved_is_never_unset_and_the_conversation_keeps_the_version_that_it_mov
 
 def test_within_one_batch_the_same_rules_hold(records: Database) -> None:
     first, moved = on_candidate("conv-1"), an_assignment("conv-1", moved=True)
-    records.conversations.record([first, moved, first], [a_completion(outcome=Outcome.LOST), a_completion()], [a_vote(at=NOW + 9), a_vote(at=NOW)])
+    records.conversations.record(
+        [first, moved, first], [a_completion(outcome=Outcome.LOST), a_completion()], [a_vote(at=NOW + 9), a_vote(at=NOW)]
+    )
     assert records.conversations.assignments(0.0, 10) == (moved,)
     assert records.conversations.completion(a_completion().id).outcome is Outcome.OK
 
@@ -155,7 +157,9 @@ def test_a_vote_counts_no_more_once_its_conversation_was_moved(records: Database
 
 def test_the_leaderboard_has_a_row_per_endpoint_and_version_that_answered(records: Database) -> None:
     answers = [a_completion(1), a_completion(2, looped=True), a_completion(3, "conv-2", version=CANDIDATE, outcome=Outcome.ENGINE_ERROR)]
-    records.conversations.record([], [*answers, a_completion(4, version=CANDIDATE, outcome=Outcome.LOST)], [a_vote(1), a_vote(2, thumb=Thumb.DOWN)])
+    records.conversations.record(
+        [], [*answers, a_completion(4, version=CANDIDATE, outcome=Outcome.LOST)], [a_vote(1), a_vote(2, thumb=Thumb.DOWN)]
+    )
     stable, candidate = records.conversations.leaderboard()
     assert (stable.version, stable.completions, stable.conversations, stable.loops, stable.usage) == (STABLE, 2, 1, 1, Usage(14, 22))
     assert (stable.thumbs_up, stable.thumbs_down) == (1, 1)

@@ -19,13 +19,18 @@ def main(folder: Path) -> None:
         number += 1
         completion = a_completion(number, f"conv-{number % 7}")
         ledger.reserve(Reservation(replace(completion, usage=None), an_assignment(completion.conversation)))
-        print("reserved", number, flush=True)
+        tell("reserved", number)
         if number % 3:
             ledger.settle(completion)
-            print("settled", number, flush=True)
+            tell("settled", number)
         if number % 10 == 1:
             ledger.vote(a_vote(number, completion.conversation))
-            print("voted", number, flush=True)
+            tell("voted", number)
+
+
+def tell(verb: str, number: int) -> None:
+    sys.stdout.write(f"{verb} {number}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A real PostgreSQL of our own: a throw-away cluster on a unix socket, started and stopped by process id.
 
-The binaries are Debian's package `postgresql`. Without them the tests that need them fail; SEATRIAL_TEST_WITHOUT_POSTGRES=1 skips them, loudly.
+The binaries are Debian's package `postgresql`. Without them the tests that need them fail;
+SEATRIAL_TEST_WITHOUT_POSTGRES=1 skips them, loudly.
 """
 
 from __future__ import annotations
@@ -54,7 +55,19 @@ class PostgresServer:
         if self._user is not None:  # initdb refuses root
             account = pwd.getpwnam(self._user)
             os.chown(self._folder, account.pw_uid, account.pw_gid)
-        command = [self._binaries / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"]
+        command: list[str | Path] = [
+            self._binaries / "initdb",
+            "-D",
+            self._data,
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "--no-sync",
+            "-E",
+            "UTF8",
+            "--locale=C",
+        ]
         subprocess.run(command, check=True, capture_output=True, user=self._user, group=self._user, cwd="/", extra_groups=self._groups())
 
     def start(self) -> None:
