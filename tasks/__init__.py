@@ -1,1 +1,1 @@
-"""One Prefect task per step; each gets its port, calls one function and records the step."""
+"""One Prefect task per step: get the ports, call the function, record the step; retries by error type."""

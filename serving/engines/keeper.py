@@ -19,7 +19,7 @@ from subprocess import Popen
 
 import structlog
 
-from core.engines import EnginePhase
+from core.engines import EnginePhase, EngineSpec
 from core.errors import Conflict, Fault, Refused
 from core.ids import VersionId
 from core.ports.clock import Clock
@@ -29,6 +29,7 @@ from serving.engines.files import EngineFiles, Record, Wish
 from serving.engines.launcher import Launcher
 from serving.engines.probe import HttpProbe, Probe
 from serving.engines.processes import alive, identify
+from serving.engines.standby import Standby
 
 log = structlog.get_logger(__name__)
 
@@ -56,12 +57,22 @@ class Limits:
 class Keeper:
     """Keeps the engines of `folder`. One keeper per folder: a second one raises Conflict."""
 
-    def __init__(self, folder: Path, launcher: Launcher, clock: Clock, *, limits: Limits | None = None, probe: Probe | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        launcher: Launcher,
+        clock: Clock,
+        *,
+        limits: Limits | None = None,
+        probe: Probe | None = None,
+        standby: Standby | None = None,
+    ) -> None:
         self._folder = folder
         self._launcher = launcher
         self._clock = clock
         self._limits = limits or Limits()
         self._probe = probe or HttpProbe()
+        self._standby = standby
         self._children: dict[int, Popen[bytes]] = {}
         self._generations: dict[VersionId, tuple[int, Future[bool]]] = {}
         self._looked: dict[VersionId, float] = {}
@@ -97,12 +108,16 @@ class Keeper:
 
     def close(self) -> None:
         """Stop being the keeper; engines run on."""
+        if self._standby is not None:
+            self._standby.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._held.close()
 
     def step(self) -> None:
         """Look at every engine once and do what is next. Never waits for an engine, but up to the health timeout for its answer."""
         self._reap()
+        if self._standby is not None:
+            self._standby.ensure()
         for done in [self._pool.submit(self._advance, version) for version in files.versions(self._folder)]:
             done.result()
 
@@ -163,15 +178,23 @@ class Keeper:
         engine.save_record(record)
         engine.note(f"{START} {wish.spec.version} on port {port}")
         try:
-            child = processes.start(
-                self._launcher.command(wish.spec, port), self._launcher.environ(wish.spec), log=engine.log, folder=engine.folder
-            )
+            pid = self._start(engine, wish.spec, port)
         except (OSError, Refused) as error:
             self._start_failed(engine, record, Cause(f"it cannot be started: {error}", permanent=isinstance(error, Refused)))
             return
+        engine.save_record(replace(record, process=identify(pid) or processes.ended(pid)))
+        log.info("engine.started", version=wish.spec.version, pid=pid, port=port, restarts=record.restarts)
+
+    def _start(self, engine: EngineFiles, spec: EngineSpec, port: int) -> int:
+        """Start the process, forked from the standby where there is one, and return its pid. Raises OSError and Refused."""
+        command, environ = self._launcher.command(spec, port), self._launcher.environ(spec)
+        if self._standby is not None and self._standby.await_ready():
+            warm = self._standby.fork(command[command.index("-m") + 2 :], engine.log, environ)
+            if warm is not None:
+                return warm
+        child = processes.start(command, environ, log=engine.log, folder=engine.folder)
         self._children[child.pid] = child
-        engine.save_record(replace(record, process=identify(child.pid) or processes.ended(child.pid)))
-        log.info("engine.started", version=wish.spec.version, pid=child.pid, port=port, restarts=record.restarts)
+        return child.pid
 
     def _await(self, version: VersionId, engine: EngineFiles, record: Record) -> None:
         """Ready is who is healthy and then generates one token."""

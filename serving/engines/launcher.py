@@ -12,6 +12,7 @@ from core.engines import EngineSpec
 from core.errors import Refused
 
 GIB = 1024**3
+_SMALLEST_CACHE = 128 * 1024**2
 _RUNTIME_BYTES = 3 * GIB  # torch, vLLM and the interpreter, whatever the model (measured: 2.9 GB)
 _PASSED_ON = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE")
 _STORE_ACCESS = "AWS_"  # the engine reads s3:// weights itself
@@ -55,19 +56,24 @@ class VllmLauncher:
             "--port": str(port),
             "--max-model-len": str(spec.max_model_len),
             "--dtype": spec.dtype,
+            "--kv-cache-memory-bytes": str(_cache_bytes(spec)),
             # On SIGTERM answers in flight are finished; the keeper ends it sooner where a stop asks for less.
             "--shutdown-timeout": str(self._drain_limit_s),
         }
-        flags = ["--enforce-eager", "--enable-request-id-headers"]
+        flags = ["--enforce-eager"]
         return [self._python, "-m", self._module, *(part for pair in options.items() for part in pair), *flags]
 
     def environ(self, spec: EngineSpec) -> dict[str, str]:
         """Return the engine's environment: vLLM's settings on top of paths and locale."""
         s3 = spec.tensors_uri.startswith("s3:")
-        passed = {name: value for name, value in self._given.items() if name in _PASSED_ON or (s3 and name.startswith(_STORE_ACCESS))}
+        access = {name: value for name, value in self._given.items() if s3 and name.startswith(_STORE_ACCESS)}
+        return {**self.base_environ(), **access}
+
+    def base_environ(self) -> dict[str, str]:
+        """Return what every engine gets, whatever it serves."""
+        passed = {name: value for name, value in self._given.items() if name in _PASSED_ON}
         return {
             **passed,
-            "VLLM_CPU_KVCACHE_SPACE": str(_cache_gib(spec)),
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_SKIP_MODEL_NAME_VALIDATION": "1",
             "HF_HUB_OFFLINE": "1",
@@ -87,8 +93,13 @@ def _place(uri: str) -> str:
     raise Refused(f"{uri}: engines read file:// and s3:// only", reason="bad_uri", hint="check SEATRIAL_WEIGHTS_URL")
 
 
-def _cache_gib(spec: EngineSpec) -> int:
-    """Return the KV cache's size in whole GiB: what the limit leaves beside weights and runtime, one at least."""
+def _cache_bytes(spec: EngineSpec) -> int:
+    """Return the KV cache's size: what the limit leaves beside weights and runtime, at least 128 MiB.
+
+    At most 16 times the weights: a cache of 1 GiB costs 3 s of start, which a model of a
+    megabyte never earns back.
+    """
     folder = Path(_place(spec.tensors_uri))
     weights = sum(path.stat().st_size for path in folder.glob("*") if path.is_file()) if folder.is_dir() else 0
-    return max(1, (spec.memory_bytes - weights - _RUNTIME_BYTES) // GIB)
+    room = spec.memory_bytes - weights - _RUNTIME_BYTES
+    return max(_SMALLEST_CACHE, min(room, 16 * weights))

@@ -1,0 +1,54 @@
+# The two commands of the README are `make demo` and `make test`. Everything they need is installed by `make setup`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+unexport PYTHONDONTWRITEBYTECODE
+UV := $(shell infra/bin/find-uv)
+PY := .venv/bin/python
+ENGINE := serving/engines/vllm
+export UV_PYTHON_DOWNLOADS := never
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: .venv/.done $(ENGINE)/.venv/.done ## install uv and both locked environments
+
+.tools/bin/uv:
+	infra/bin/install-uv
+
+.venv/.done: pyproject.toml uv.lock client/pyproject.toml | $(if $(UV),,.tools/bin/uv)
+	$$(infra/bin/find-uv) sync --locked --compile-bytecode
+	touch $@
+
+$(ENGINE)/.venv/.done: $(ENGINE)/pyproject.toml $(ENGINE)/uv.lock | $(if $(UV),,.tools/bin/uv)
+	cd $(ENGINE) && $$($(CURDIR)/infra/bin/find-uv) sync --locked --compile-bytecode
+	touch $@
+
+demo: setup ## run the main job on real parts; the last line is a JSON document
+	.venv/bin/seatrial demo --json
+
+up: setup ## start the embedded stack in the foreground
+	.venv/bin/seatrial up
+
+check: .venv/.done ## the quick part: format, lint, types, layers, unit tests
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(PY) -m pytest tests/unit -m "not slow" -q
+
+test: setup equipment check ## everything: contract suites, the engine's environment, the whole stack on real vLLM
+	$(PY) -m pytest tests/unit tests/contract -m "slow or not slow" -q --deselect-quick
+	$(ENGINE)/.venv/bin/python -m pytest -q -c tests/engine_env/pytest.ini tests/engine_env
+	$(PY) -m pytest tests/e2e -q
+
+equipment: ## install what the tests need of the system (PostgreSQL)
+	infra/bin/install-equipment
+
+bench: setup ## measure; prints tables and writes .bench/results.json
+	$(PY) -m tests.bench
+
+docs: ## check that the documentation's links and commands exist
+	$(PY) -m pytest -q tests/unit/test_docs.py
+
+.PHONY: help setup demo up check test equipment bench docs

@@ -1,0 +1,33 @@
+"""`python -m infra.services.gateway`: the gateway of one machine."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import uvicorn
+
+from core.settings import read_settings
+from wiring import Platform, gateway_app
+
+_DRAIN_S = 30
+
+
+def main() -> None:
+    """Serve until SIGTERM; in-flight answers finish."""
+    settings = read_settings()
+    url = urlsplit(settings.gateway_url)
+    uvicorn.run(
+        gateway_app(Platform(settings)),
+        host=url.hostname or "127.0.0.1",
+        port=url.port or 8800,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        server_header=False,
+        log_level=settings.log_level.lower(),
+        timeout_graceful_shutdown=_DRAIN_S,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""`python -m infra.services.runner`: serves the flows' deployments and runs their runs, each in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+
+from prefect.runner import Runner
+
+from core.settings import read_settings
+from flows.deploy_model import deploy_model
+from flows.reconcile import reconcile
+
+_POLL_S = 1.0
+_RUNS_AT_ONCE = 6
+
+
+async def main() -> None:
+    """Register both deployments and run what is due until SIGTERM, which ends the runs too."""
+    settings = read_settings()
+    runner = Runner(name="seatrial", query_seconds=_POLL_S, limit=_RUNS_AT_ONCE)
+    await runner.aadd_flow(deploy_model, name="seatrial", description=deploy_model.__doc__, tags=["seatrial"])
+    await runner.aadd_flow(reconcile, name="seatrial", interval=settings.reconcile_s, concurrency_limit=1, tags=["seatrial"])
+    await runner.start()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,163 @@
+"""Intake: from downloaded files to a stored model version, idempotent by content."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from core.errors import Fault, NotFound, Transient
+from core.ids import Digest, Epoch, VersionId
+from core.ports import WeightsStore
+from core.ports.records import Versions
+from core.ports.weights import Bundle
+from core.versions import EngineNeeds, FileDigest, ModelVersion, ResolvedModel
+from registry.tensorize import MANIFEST, tensorize, tensors_digest, version_digest
+
+
+class Examined(Protocol):
+    """What the checks found out about a model that passed them."""
+
+    @property
+    def needs(self) -> EngineNeeds | None:
+        """What an engine needs to serve it."""
+        ...
+
+    @property
+    def chat_template(self) -> Digest | None:
+        """sha256 of its chat template."""
+        ...
+
+    @property
+    def licence(self) -> str | None:
+        """Its licence."""
+        ...
+
+
+class Intake:
+    """Takes models in. `downloads` and `scratch` are folders of work under way; `python` is the engine environment's interpreter."""
+
+    def __init__(self, versions: Versions, weights: WeightsStore, downloads: Path, scratch: Path, python: str) -> None:
+        self._versions = versions
+        self._weights = weights
+        self._downloads = downloads
+        self._scratch = scratch
+        self._python = python
+
+    def find(self, model: ResolvedModel) -> ModelVersion | None:
+        """Return the version that this very commit became, when both its bundles are stored whole; else None."""
+        found = self._versions.find(source=model.ref.source, commit=model.commit, limit=1)
+        if not found or not (self._stored(Digest(found[0].id)) and self._stored(found[0].tensors)):
+            return None
+        return found[0]
+
+    @contextmanager
+    def download_folder(self, source: str, commit: str) -> Iterator[Path]:
+        """Lend the folder of one commit's download to one process at a time. Transient while another has it."""
+        key = hashlib.sha256(f"{source}\0{commit}".encode()).hexdigest()[:32]
+        folder = self._downloads / key
+        folder.mkdir(parents=True, exist_ok=True)
+        with (self._downloads / f"{key}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise Transient(f"{source}@{commit[:8]} is being downloaded by another submission", hint="tried again by itself") from error
+            yield folder
+
+    def stage(
+        self,
+        model: ResolvedModel,
+        folder: Path,
+        files: Sequence[FileDigest],
+        examined: Examined,
+        *,
+        now: Epoch,
+        progress: Callable[[float, str], None],
+    ) -> tuple[ModelVersion, bool]:
+        """Tensorize and stage what is not stored yet. Return the version, and whether any weights were stored by this call."""
+        tensors, stored = self._stage_tensors(folder, files, progress)
+        small = [file for file in files if not file.path.endswith((".safetensors", ".safetensors.index.json"))]
+        identity = version_digest(files)
+        self._weights.stage(identity, folder, small)
+        if examined.needs is None or examined.licence is None:
+            raise Fault(f"{model} passed its checks without saying what it needs", hint="this is a bug in evals/checks")
+        version = ModelVersion(
+            id=VersionId(identity),
+            source=model.ref.source,
+            commit=model.commit,
+            files=tuple(files),
+            tensors=tensors.digest,
+            tensors_manifest=next(file.sha256 for file in tensors.files if file.path == MANIFEST),
+            licence=examined.licence,
+            chat_template=examined.chat_template,
+            needs=examined.needs,
+            created_at=now,
+        )
+        return self._versions.put(version), stored
+
+    def discard(self, version: ModelVersion, *, shared: Collection[Digest] = ()) -> None:
+        """Remove what a refused version left staged. Published bundles and `shared` ones stay: others of the same content need them."""
+        for digest in (Digest(version.id), version.tensors):
+            bundle = self._open(digest)
+            if bundle is not None and not bundle.published and digest not in shared:
+                self._weights.delete(digest)
+
+    def forget_download(self, source: str, commit: str) -> None:
+        """Remove the downloaded files of a commit; what is stored does not need them. Does nothing while somebody else has them."""
+        try:
+            with self.download_folder(source, commit) as folder:
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.with_suffix(".lock").unlink(missing_ok=True)
+        except Transient:
+            return
+
+    def sweep(self, wanted: Collection[Digest]) -> tuple[Digest, ...]:
+        """Remove what work that was cut off left behind: staged bundles outside `wanted`, downloads, scratch. Return the bundles.
+
+        To be called while no submission is under way but those whose bundles are `wanted`.
+        """
+        left = tuple(bundle.digest for bundle in self._weights.list() if not bundle.published and bundle.digest not in wanted)
+        for digest in left:
+            self._weights.delete(digest)
+        if not wanted:
+            for folder in (self._downloads, self._scratch):
+                _empty(folder)
+        return left
+
+    def _stage_tensors(self, folder: Path, files: Sequence[FileDigest], progress: Callable[[float, str], None]) -> tuple[Bundle, bool]:
+        digest = tensors_digest(files)
+        present = self._open(digest)
+        if present is not None:
+            return present, False
+        out = self._scratch / f"tensorize-{digest[:32]}"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with (self._scratch / f"tensorize-{digest[:32]}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the same weights twice at once: the second finds them stored
+            present = self._open(digest)
+            if present is not None:
+                return present, False
+            result = tensorize(folder, out, self._python, progress=progress)
+            bundle = self._weights.stage(digest, result.folder, result.files)
+            shutil.rmtree(out, ignore_errors=True)
+        return bundle, True
+
+    def _open(self, digest: Digest) -> Bundle | None:
+        try:
+            return self._weights.open(digest)
+        except NotFound:
+            return None
+
+    def _stored(self, digest: Digest) -> bool:
+        return self._open(digest) is not None
+
+
+def _empty(folder: Path) -> None:
+    for child in folder.iterdir() if folder.is_dir() else ():
+        if child.is_dir():
+            shutil.rmtree(child, ignore_errors=True)
+        else:
+            child.unlink(missing_ok=True)

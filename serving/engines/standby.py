@@ -1,0 +1,116 @@
+"""The warm process from which engines are forked: an engine then starts in two seconds and not in ten.
+
+The other side, with its protocol, is `seatrial_engine.standby` in the engine's environment. The standby ends when its standard input
+closes, so it never outlives the keeper; the engines that it forked are sessions of their own and do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from subprocess import PIPE, Popen, TimeoutExpired
+
+import structlog
+
+from core.ports.clock import Clock
+
+log = structlog.get_logger(__name__)
+
+_WARM_UP_S = 60.0
+_ANSWER_S = 10.0
+_MOST_DEATHS = 3
+"""A standby that died so often is given up: engines then start cold, which always works."""
+
+
+class Standby:
+    """One warm process of `python -m module --standby`. Not thread-safe but for `fork`, which opens a connection of its own."""
+
+    def __init__(self, python: str, module: str, environ: Mapping[str, str], log_file: Path, clock: Clock) -> None:
+        self._command = [python, "-m", module, "--standby"]
+        self._environ = dict(environ)
+        self._log_file = log_file
+        self._clock = clock
+        self._process: Popen[bytes] | None = None
+        self._folder: Path | None = None  # a short path of its own: a unix socket's may have 107 bytes
+        self._started = 0.0
+        self._deaths = 0
+
+    def ensure(self) -> None:
+        """Start it when it does not run; give it up after some deaths."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        if self._process is not None:
+            self._deaths += 1
+            log.warning("standby.died", code=self._process.returncode, deaths=self._deaths)
+            self.close()
+        if self._deaths < _MOST_DEATHS:
+            self._start()
+
+    def await_ready(self) -> bool:
+        """Wait until it can fork; False when it runs no more or took too long."""
+        while self._process is not None and self._process.poll() is None:
+            if self._socket.exists():
+                return True
+            if self._clock.monotonic() - self._started > _WARM_UP_S:
+                return False
+            self._clock.wait(0.05)
+        return False
+
+    def fork(self, argv: Sequence[str], log_file: Path, environ: Mapping[str, str]) -> int | None:
+        """Fork a server with vLLM's arguments and return its pid; None when the standby did not do it (start it cold then)."""
+        request = {"argv": list(argv), "log": str(log_file), "env": dict(environ)}
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(_ANSWER_S)
+                connection.connect(str(self._socket))
+                connection.sendall(json.dumps(request).encode() + b"\n")
+                answer = json.loads(connection.makefile("rb").readline() or b"{}")
+        except (OSError, ValueError) as error:
+            log.warning("standby.silent", error=str(error))
+            return None
+        if "pid" not in answer:
+            log.warning("standby.refused", error=str(answer.get("error", "no answer")))
+            return None
+        return int(answer["pid"])
+
+    def close(self) -> None:
+        """End it; engines that it forked run on."""
+        if self._process is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()  # type: ignore[union-attr] - it was given a pipe
+            try:
+                self._process.wait(timeout=2.0)
+            except TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    @property
+    def _socket(self) -> Path:
+        return (self._folder or Path()) / "standby"
+
+    def _start(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="seatrial-standby-"))
+        self._started = self._clock.monotonic()
+        try:
+            with self._log_file.open("wb") as output:
+                self._process = Popen(
+                    [*self._command, str(self._socket)],
+                    env=self._environ,
+                    cwd=self._log_file.parent,
+                    stdin=PIPE,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            log.warning("standby.unstartable", error=str(error))
+            self._deaths = _MOST_DEATHS

@@ -1,0 +1,87 @@
+"""Entering a submission, and holding it while it is driven."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prefect.runtime import flow_run
+from pydantic import BaseModel, Field
+
+from core.errors import Conflict, SeatrialError
+from core.ids import SubmissionId
+from core.submissions import Submission, SubmissionRequest, SubmissionState, endpoint_name
+from core.versions import ModelRef
+from wiring import Platform, platform
+
+
+class DeployRequest(BaseModel):
+    """What brings a model to an endpoint; Prefect's page shows it as a form."""
+
+    model: str = Field(description="ORG/MODEL, ORG/MODEL@REVISION, or an absolute folder on the machine that runs the flow")
+    endpoint: str = Field(description="the public model name that applications call: a-z, 0-9 and -")
+    submission: str | None = Field(default=None, description="leave empty: set by the control API for a submission that exists already")
+
+
+def enter(request: DeployRequest) -> Submission:
+    """Return the submission that this run drives; one that was started from Prefect's page gets its row here (keyed by the run)."""
+    here = platform()
+    if request.submission:
+        return here.records.submissions.get(SubmissionId(request.submission))
+    now = here.clock.now()
+    asked = SubmissionRequest(ModelRef.parse(request.model), endpoint_name(request.endpoint), idempotency_key=f"prefect-{flow_run.id}")
+    by = here.records.access.principal("prefect", now)
+    return here.records.submissions.create(asked, by.id, now)
+
+
+@contextmanager
+def held(submission: Submission) -> Iterator[None]:
+    """Hold the submission's lease while the block runs, renewed from a thread; a run that is killed loses it by itself.
+
+    Raises Conflict when another living run holds it. Should the runner that started this process die, this process ends too
+    (nobody could cancel it any more): reconcile then starts another run.
+    """
+    here = platform()
+    _await_lease(here, submission)
+    _renew(here, submission.id)
+    over = threading.Event()
+    beat = threading.Thread(target=_keep, args=(here, submission.id, over), name="lease", daemon=True)
+    beat.start()
+    try:
+        yield
+    finally:
+        over.set()
+        beat.join()
+        here.records.submissions.change(submission.id, here.clock.now(), unless_ended=False, lease_until=0.0)
+
+
+def _await_lease(here: Platform, submission: Submission) -> None:
+    """Wait until an earlier run's lease has run out; a living one renews it and keeps us out."""
+    patience = here.clock.now() + 2 * here.settings.lease_s
+    row = here.records.submissions.get(submission.id)
+    while row.lease_until > here.clock.now() and row.flow_run != str(flow_run.id):
+        if here.clock.now() > patience:
+            raise Conflict(f"{submission.id} is driven by flow run {row.flow_run} already", hint="watch that run; this one is not needed")
+        here.clock.wait(0.5)
+        row = here.records.submissions.get(submission.id)
+
+
+def _renew(here: Platform, submission: SubmissionId) -> None:
+    now = here.clock.now()
+    row = here.records.submissions.get(submission)
+    state = SubmissionState.RUNNING if row.state is SubmissionState.QUEUED else row.state
+    here.records.submissions.change(submission, now, state=state, flow_run=str(flow_run.id), lease_until=now + here.settings.lease_s)
+
+
+def _keep(here: Platform, submission: SubmissionId, over: threading.Event) -> None:
+    parent = os.getppid()
+    while not over.wait(here.settings.lease_s / 4):
+        if os.getppid() != parent:
+            os._exit(1)
+        try:
+            now = here.clock.now()
+            here.records.submissions.change(submission, now, lease_until=now + here.settings.lease_s)
+        except SeatrialError:
+            continue  # the database is away: the lease may run out, and a second driver does no harm

@@ -1,0 +1,81 @@
+"""How a submission ends otherwise than serving: the candidate withdrawn, nothing left staged, the reason told."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from core.errors import Conflict, NotFound, Refused, SeatrialError
+from core.ids import Digest, SubmissionId
+from core.ports.records import AuditEntry
+from core.submissions import StepName, Submission, SubmissionState
+from serving.rollout.retire import retire_unwanted
+from tasks.prepare import intake
+from tasks.step import BACKOFF_S, is_transient
+from wiring import Platform, platform
+
+_ENDS = {"rolled_back": SubmissionState.ROLLED_BACK, "withdrawn": SubmissionState.CANCELLED, "cancelled": SubmissionState.CANCELLED}
+_OPEN = (SubmissionState.QUEUED, SubmissionState.RUNNING, SubmissionState.CANCELLING)
+
+
+@task(
+    retries=len(BACKOFF_S),
+    retry_delay_seconds=BACKOFF_S,
+    retry_condition_fn=is_transient,
+)
+def finish(submission: SubmissionId, error: SeatrialError) -> SubmissionState:
+    """Withdraw the candidate, clear away what was staged, and write the end state with its reason."""
+    here = platform()
+    row = here.records.submissions.get(submission)
+    withdraw_rollout(here, row, error.what)
+    clear_away(here, row)
+    reason = error.reason if isinstance(error, Refused) else error.code
+    end = end_state(row, error)
+    ended = here.records.submissions.change(
+        submission, here.clock.now(), state=end, reason=reason, message=error.what, hint=error.hint, lease_until=0.0
+    )
+    here.records.audit.add(
+        AuditEntry(here.clock.now(), "seatrial", str(ended.state), submission, {"reason": reason, "message": error.what})
+    )
+    create_markdown_artifact(f"**{end}**: {error.what}\n\nNext: {error.hint or 'see the logs'}\n", key="outcome")
+    return ended.state
+
+
+def end_state(row: Submission, error: SeatrialError) -> SubmissionState:
+    """Return the end that an error means for a submission."""
+    if row.state is SubmissionState.CANCELLING:
+        return SubmissionState.CANCELLED
+    if isinstance(error, Refused):
+        return _ENDS.get(error.reason, SubmissionState.REFUSED)
+    return SubmissionState.FAILED
+
+
+def withdraw_rollout(here: Platform, row: Submission, why: str) -> None:
+    """Take the candidate's share, wait until every gateway follows, drain and stop its engine."""
+    rollouts = [found for found in here.records.rollouts.find(endpoint=row.request.endpoint) if found.submission == row.id]
+    for rollout in rollouts:
+        state = here.driver.withdraw(rollout.id, why)
+        while not state.state.ended:
+            state = here.driver.advance(rollout.id)
+            if not state.state.ended:
+                here.clock.wait(0.2)
+    retire_unwanted(here.records, here.engines, here.clock, drain_s=here.settings.rollout.drain_s)
+
+
+def clear_away(here: Platform, row: Submission) -> None:
+    """Remove staged weights and downloads, except what another open submission of the same content still needs."""
+    commit = next((step.detail.get("commit") for step in row.steps if step.name is StepName.RESOLVE), None)
+    if commit:
+        intake().forget_download(row.request.model.source, str(commit))
+    others = [other for other in here.records.submissions.find(states=_OPEN, limit=1000) if other.id != row.id]
+    if row.version is None or any(other.version == row.version for other in others):
+        return
+    try:
+        intake().discard(here.records.versions.get(row.version), shared=tensors_in_use(here, others))
+    except (NotFound, Conflict):
+        return  # it was refused before it became a version
+
+
+def tensors_in_use(here: Platform, submissions: list[Submission]) -> frozenset[Digest]:
+    """Return the tensorized weights that these submissions rest on."""
+    return frozenset(here.records.versions.get(other.version).tensors for other in submissions if other.version is not None)

@@ -1,0 +1,100 @@
+"""The steps that turn a reference into a stored model version: resolve, download, check, tensorize."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from evals.checks import Examination, examine, screen
+from prefect.artifacts import create_table_artifact
+
+from core.errors import Refused
+from core.ids import SubmissionId
+from core.submissions import StepName, Submission
+from core.versions import FileDigest, ModelVersion, ResolvedModel
+from registry.intake import Intake
+from tasks.step import recorded, step_task
+from wiring import platform
+
+
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """A model on this machine: the pinned listing, the folder, and what was read into it."""
+
+    model: ResolvedModel
+    folder: Path
+    files: tuple[FileDigest, ...]
+
+
+def intake() -> Intake:
+    """Return the registry's intake on this process's adapters."""
+    here = platform()
+    return Intake(here.records.versions, here.weights, here.settings.downloads, here.settings.scratch, here.settings.engine_python)
+
+
+@step_task
+def resolve(submission: Submission) -> ResolvedModel:
+    """Pin the hub commit."""
+    with recorded(submission.id, StepName.RESOLVE) as report:
+        ref = submission.request.model
+        model = platform().hub(ref).resolve(ref)
+        report.say(f"{model}, {len(model.files)} files", commit=model.commit, licence=model.licence)
+        return model
+
+
+@step_task
+def known_version(submission: SubmissionId, model: ResolvedModel) -> ModelVersion | None:
+    """Return the version that this very commit became earlier, stored whole, and mark its steps as done before."""
+    version = intake().find(model)
+    if version is not None:
+        platform().records.submissions.change(submission, platform().clock.now(), version=version.id)
+        for name in (StepName.DOWNLOAD, StepName.CHECK, StepName.TENSORIZE):
+            with recorded(submission, name) as report:
+                report.reuse(f"version {version.short} is stored")
+    return version
+
+
+@step_task
+def download(submission: SubmissionId, model: ResolvedModel) -> Downloaded:
+    """Bring the files that are needed, each checked against the hub's digest."""
+    with recorded(submission, StepName.DOWNLOAD) as report:
+        here = platform()
+        needed = screen(model, here.settings.models)
+        with intake().download_folder(model.ref.source, model.commit) as folder:
+            files = here.hub(model.ref).download(
+                model,
+                needed,
+                folder,
+                lambda done, total: report.progress(done / max(1, total), f"{done / 1e6:.1f} of {total / 1e6:.1f} MB"),
+            )
+        report.say(f"{len(files)} files, {sum(file.size for file in files) / 1e6:.1f} MB")
+        return Downloaded(model, folder, files)
+
+
+@step_task
+def check(submission: SubmissionId, downloaded: Downloaded) -> Examination:
+    """Look at everything that can be known without running the model."""
+    with recorded(submission, StepName.CHECK) as report:
+        examination = examine(downloaded.folder, downloaded.model, platform().settings.models)
+        rows = [{"check": f.name, "passed": f.passed, "reason": f.reason, "next": f.hint} for f in examination.findings]
+        report.say(f"{sum(f.passed for f in examination.findings)} of {len(rows)} checks passed", findings=rows)
+        create_table_artifact(table=rows, key="checks", description=f"Checks of {downloaded.model}")
+        failed = next((finding for finding in examination.findings if not finding.passed), None)
+        if failed is not None:
+            raise Refused(failed.reason, reason=failed.name, hint=failed.hint)
+        return examination
+
+
+@step_task
+def tensorize(submission: SubmissionId, downloaded: Downloaded, examination: Examination) -> ModelVersion:
+    """Stream the weights into tensorizer's format, staged; the same weights are never stored twice."""
+    with recorded(submission, StepName.TENSORIZE) as report:
+        here = platform()
+        version, stored = intake().stage(
+            downloaded.model, downloaded.folder, downloaded.files, examination, now=here.clock.now(), progress=report.progress
+        )
+        here.records.submissions.change(submission, here.clock.now(), version=version.id)
+        report.say(f"version {version.short}, {version.needs.weights_bytes / 1e6:.1f} MB staged", version=version.id)
+        if not stored:
+            report.reuse(f"version {version.short}: these weights are stored")
+        return version

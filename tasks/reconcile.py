@@ -1,0 +1,101 @@
+"""What reconcile does each minute: start what has no run, take over what stopped moving, keep engines as the rows want them."""
+
+from __future__ import annotations
+
+from prefect import task
+
+from core.endpoints import RolloutState
+from core.errors import Fault, NotFound, Refused
+from core.ids import Digest
+from core.submissions import Submission, SubmissionState
+from serving.rollout.driver import driven_by_another
+from serving.rollout.retire import retire_unwanted, wanted_versions
+from tasks.finish import finish, tensors_in_use
+from tasks.prepare import intake
+from tasks.start import engine_spec
+from wiring import Platform, platform
+
+_OPEN = (SubmissionState.QUEUED, SubmissionState.RUNNING, SubmissionState.CANCELLING)
+_MOST_RUNS = 8
+_PICKUP_S = 45.0
+"""A run that no runner has picked up after so long is looked at again; starting it twice is harmless, its key is the same."""
+
+
+@task
+def resume_submissions() -> tuple[str, ...]:
+    """Start a run for every open submission that nobody drives; finish those that were cancelled."""
+    here = platform()
+    abandoned = [row for row in here.records.submissions.find(states=_OPEN, limit=1000) if row.lease_until < here.clock.now()]
+    return tuple(row.id for row in abandoned if resume(here, row))
+
+
+@task
+def drive_rollouts() -> tuple[str, ...]:
+    """Make one pass over every open rollout that no living driver holds. One whose submission has ended is withdrawn."""
+    here = platform()
+    states = [state for state in RolloutState if not state.ended]
+    now = here.clock.now()
+    left = [row for row in here.records.rollouts.find(states=states, limit=1000) if not driven_by_another(row, "reconcile", now)]
+    for row in left:
+        if here.records.submissions.get(row.submission).state.ended:
+            here.driver.withdraw(row.id, "its submission has ended")
+        here.driver.advance(row.id)
+    return tuple(row.id for row in left)
+
+
+@task
+def keep_engines() -> tuple[str, ...]:
+    """Wish for the engine of every version that serves or is tried, and stop those that nobody wants."""
+    here = platform()
+    for version in wanted_versions(here.records):
+        try:
+            here.engines.apply(engine_spec(here, here.records.versions.get(version)))
+        except NotFound:
+            continue  # a dark candidate that is not staged yet: its own run applies it
+    return tuple(retire_unwanted(here.records, here.engines, here.clock, drain_s=here.settings.rollout.drain_s))
+
+
+@task
+def sweep_leftovers() -> tuple[str, ...]:
+    """Remove staged weights, downloads and scratch that no open submission needs."""
+    here = platform()
+    rows = list(here.records.submissions.find(states=_OPEN, limit=1000))
+    if any(row.version is None for row in rows):
+        return ()  # one is downloading or tensorizing: what lies there may be its
+    wanted = {Digest(row.version) for row in rows if row.version} | tensors_in_use(here, rows)
+    return tuple(intake().sweep(wanted))
+
+
+@task
+def mark_catalogue() -> None:
+    """Bring MLflow's aliases to what the rows say."""
+    here = platform()
+    for endpoint in here.records.endpoints.list():
+        try:
+            here.models.mark(endpoint.name, champion=endpoint.stable, challenger=endpoint.candidate)
+        except NotFound:
+            continue  # not registered yet
+
+
+def resume(here: Platform, row: Submission) -> bool:
+    """Bring one abandoned submission on; return whether anything was done."""
+    if row.state is SubmissionState.CANCELLING:
+        finish(row.id, Refused("cancelled on request", reason="cancelled"))
+        return True
+    run = here.runs.state(row.flow_run) if row.flow_run else None
+    if run is not None and run.pending and here.clock.now() - row.updated_at < _PICKUP_S:
+        return False
+    if row.runs >= _MOST_RUNS:
+        finish(row.id, Fault(f"{row.runs} flow runs of {row.id} ended without a result", hint="see `seatrial logs`; then submit again"))
+        return True
+    if run is not None and run.running and row.flow_run:
+        here.runs.crash(row.flow_run)  # its process is gone: a living one renews the lease
+    start_run(here, row)
+    return True
+
+
+def start_run(here: Platform, row: Submission) -> None:
+    """Start the next flow run of a submission. The key makes a second call with the same count return the same run."""
+    request = {"submission": row.id, "model": str(row.request.model), "endpoint": row.request.endpoint}
+    run = here.runs.start(row.id, row.runs + 1, request)
+    here.records.submissions.change(row.id, here.clock.now(), flow_run=run, runs=row.runs + 1)

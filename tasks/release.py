@@ -1,0 +1,110 @@
+"""The steps after the trials: publish, register, roll out, announce."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+
+from core.endpoints import Rollout, RolloutState
+from core.errors import NotFound, Refused
+from core.ids import Digest
+from core.ports.records import AuditEntry
+from core.submissions import StepName, Submission, SubmissionState
+from core.versions import ModelVersion
+from tasks.conversations import bring_conversations
+from tasks.start import await_ready
+from tasks.step import StepReport, recorded, step_task
+from wiring import Platform, platform
+
+
+def already_serving(submission: Submission, version: ModelVersion) -> bool:
+    """Tell whether the endpoint serves this very version: submitted twice, or promoted by a run that was killed right after."""
+    return platform().records.endpoints.ensure(submission.request.endpoint, platform().clock.now()).stable == version.id
+
+
+@step_task
+def publish(submission: Submission, version: ModelVersion) -> None:
+    """Make the staged weights permanent: the trials passed."""
+    with recorded(submission.id, StepName.PUBLISH) as report:
+        weights = platform().weights
+        if weights.open(version.tensors).published and weights.open(Digest(version.id)).published:
+            report.reuse("these weights are published")
+        weights.publish(version.tensors)
+        weights.publish(Digest(version.id))
+        report.say(f"weights {version.tensors[:12]}, version {version.short}")
+
+
+@step_task
+def register(submission: Submission, version: ModelVersion) -> None:
+    """Enter the version in MLflow with its metrics, commit, digests, licence and the link back."""
+    with recorded(submission.id, StepName.REGISTER) as report:
+        here = platform()
+        links = {
+            "submission": f"{here.settings.control_url}/v1/submissions/{submission.id}",
+            "flow run": f"{here.prefect_page}/runs/flow-run/{submission.flow_run}",
+        }
+        entry = here.models.register(
+            submission.request.endpoint, version, here.records.versions.reports(version.id), links, f"seatrial:/versions/{version.id}"
+        )
+        here.records.versions.put(replace_uri(version, entry.uri))
+        mark_aliases(here, submission)
+        create_link_artifact(entry.page, key="mlflow", link_text=f"{entry.uri} in MLflow")
+        report.say(entry.uri, page=entry.page)
+
+
+@step_task
+def roll_out(submission: Submission, rollout: Rollout) -> Rollout:
+    """Shift conversations to the candidate step by step until it is promoted; Refused when it was rolled back."""
+    with recorded(submission.id, StepName.ROLL_OUT) as report:
+        here = platform()
+        await_ready(here, rollout.candidate)
+        row = here.driver.begin(rollout.id)
+        while not row.state.ended:
+            show(report, row)
+            bring_conversations(here, row)
+            here.clock.wait(here.settings.rollout.pass_interval_s)
+            row = here.driver.advance(rollout.id)
+        here.driver.advance(rollout.id)  # an ended rollout's pass retires the engine that nobody wants any more
+        show(report, row)
+        if row.state is not RolloutState.PROMOTED:
+            raise Refused(f"rolled back: {row.reason}", reason="rolled_back", hint="see `seatrial rollouts` for the numbers")
+        return row
+
+
+@step_task
+def announce(submission: Submission, version: ModelVersion) -> None:
+    """Tell everybody: aliases, an audit entry, the link to chat."""
+    with recorded(submission.id, StepName.ANNOUNCE) as report:
+        here = platform()
+        endpoint = submission.request.endpoint
+        mark_aliases(here, submission)
+        now = here.clock.now()
+        here.records.audit.add(AuditEntry(now, "seatrial", "serving", endpoint, {"submission": submission.id, "version": version.id}))
+        here.records.submissions.change(submission.id, now, state=SubmissionState.SERVING, message=f"{endpoint} serves {version.short}")
+        create_link_artifact(f"{here.settings.gateway_url}/v1", key="endpoint", link_text=f"model `{endpoint}` at the gateway")
+        report.say(f"chat at {here.settings.gateway_url}/v1 with model {endpoint!r}")
+
+
+def mark_aliases(here: Platform, submission: Submission) -> None:
+    """Bring MLflow's `champion` and `challenger` to what the endpoint's row says."""
+    endpoint = here.records.endpoints.get(submission.request.endpoint)
+    try:
+        here.models.mark(endpoint.name, champion=endpoint.stable, challenger=endpoint.candidate)
+    except NotFound:
+        return  # a version that is not registered yet; its own register step sets the aliases again
+
+
+def replace_uri(version: ModelVersion, uri: str) -> ModelVersion:
+    """Return the version with its place in the model registry."""
+    return replace(version, registered_uri=uri)
+
+
+def show(report: StepReport, row: Rollout) -> None:
+    """Show where the rollout stands, with the verdict's numbers."""
+    verdict = row.verdict
+    numbers = f"; {verdict.reason}; evidence {verdict.e_value:.3g}" if verdict else ""
+    report.say(f"{row.state}, share {row.share:.0%}{numbers}", rollout=row.id)
+    report.progress(row.share, report.step.message)
+    if row.state.ended:
+        create_markdown_artifact(f"**{row.state}**: {row.reason}{numbers}\n", key="rollout")

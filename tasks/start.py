@@ -1,0 +1,93 @@
+"""Starting the candidate's engine, dark: from the very weights that will serve, at share 0."""
+
+from __future__ import annotations
+
+from core.endpoints import Rollout, RolloutState
+from core.engines import EnginePhase, EngineSpec
+from core.errors import Conflict, Refused, Transient
+from core.ids import Digest, RolloutId, VersionId
+from core.submissions import StepName, Submission
+from core.versions import ModelVersion
+from tasks.step import StepReport, recorded, step_task
+from wiring import Platform, platform
+
+
+@step_task
+def start(submission: Submission, version: ModelVersion) -> Rollout:
+    """Open the rollout at share 0 and wait until the candidate's engine has generated something."""
+    with recorded(submission.id, StepName.START) as report:
+        here = platform()
+        rollout = open_rollout(here, submission, version, report)
+        here.records.submissions.change(submission.id, here.clock.now(), rollout=rollout.id)
+        warm = here.engines.state(version.id).phase is EnginePhase.READY
+        here.engines.apply(engine_spec(here, version))
+        state = await_ready(here, version.id, report)
+        report.say(f"engine of {version.short} is ready", address=state)
+        if warm:
+            report.reuse(f"engine of {version.short} runs already")
+        return rollout
+
+
+def open_rollout(here: Platform, submission: Submission, version: ModelVersion, report: StepReport) -> Rollout:
+    """Open the dark rollout, or return the one that an earlier run opened.
+
+    An older submission's rollout on the endpoint is withdrawn first and waited for.
+    """
+    if submission.rollout is not None:
+        still_wanted(here, submission.rollout)
+        return here.records.rollouts.get(submission.rollout)
+    while True:
+        try:
+            return here.driver.open(submission.id, submission.request.endpoint, version.id)
+        except Conflict as error:
+            report.progress(0.0, f"waiting: {error.what}")
+            here.clock.wait(here.settings.rollout.pass_interval_s)
+
+
+def engine_spec(here: Platform, version: ModelVersion) -> EngineSpec:
+    """Return the immutable spec of a version's engine."""
+    return EngineSpec(
+        version=version.id,
+        model_uri=here.weights.open(Digest(version.id)).uri,
+        tensors_uri=here.weights.open(version.tensors).uri,
+        tensors_manifest=version.tensors_manifest,
+        max_model_len=min(version.needs.max_model_len, here.settings.models.max_model_len),
+        dtype=version.needs.dtype,
+        memory_bytes=here.settings.models.engine_memory_bytes,
+    )
+
+
+def await_ready(here: Platform, version: VersionId, report: StepReport | None = None) -> str:
+    """Wait for an engine that is wished for and return its address. Refused with the cause when it cannot come up.
+
+    Transient when it is not wished for (it was stopped under us): the step is tried again.
+    """
+    limit = here.clock.monotonic() + here.settings.models.engine_start_limit_s
+    while True:
+        state = here.engines.state(version)
+        if state.phase is EnginePhase.READY and state.address:
+            return state.address
+        if state.phase is EnginePhase.FAILED:
+            raise Refused(
+                f"the engine of {version[:12]} does not start: {state.detail}",
+                reason="engine_failed",
+                hint="mend the model and submit again; the engine's log is in `seatrial logs`",
+            )
+        if state.phase in {EnginePhase.ABSENT, EnginePhase.STOPPING}:
+            raise Transient(f"the engine of {version[:12]} was stopped while it was waited for")
+        if here.clock.monotonic() > limit:
+            raise Refused(
+                f"the engine of {version[:12]} was not ready after {here.settings.models.engine_start_limit_s:.0f} s: {state.detail}",
+                reason="engine_start_timeout",
+                hint="raise SEATRIAL_MODELS_ENGINE_START_LIMIT_S or submit a smaller model",
+            )
+        if report is not None:
+            report.progress(0.0, state.detail)
+        here.clock.wait(0.2)
+
+
+def still_wanted(here: Platform, rollout: RolloutId) -> None:
+    """Raise Refused when the rollout was withdrawn under us (superseded, cancelled, past its deadline)."""
+    row = here.records.rollouts.get(rollout)
+    if row.state in {RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK, RolloutState.CANCELLED}:
+        raise Refused(f"the rollout was withdrawn: {row.reason}", reason="withdrawn", hint="submit again when it is still wanted")

@@ -1,0 +1,109 @@
+"""What every step shares: a row that shows it, and retries that go by the error's type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.runtime import task_run
+from prefect.tasks import Task
+
+from core.errors import SeatrialError, Transient
+from core.ids import SubmissionId
+from core.ports import Clock
+from core.ports.records import Submissions
+from core.submissions import Step, StepName, StepState
+from wiring import platform
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+BACKOFF_S = [1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0]
+"""Exponential and capped (Prefect's own back-off has no cap); jitter comes on top. Outlasts two minutes of absence."""
+_LONGEST_WISH_S = 60.0
+_SHOW_EVERY_S = 0.25
+
+
+def step_task(function: Callable[P, R]) -> Task[P, R]:
+    """Make a step of a function: retried on Transient only, never cached by Prefect (steps are idempotent by content)."""
+    return task(
+        name=function.__name__,
+        retries=len(BACKOFF_S),
+        retry_delay_seconds=BACKOFF_S,
+        retry_jitter_factor=0.3,
+        retry_condition_fn=is_transient,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )(function)
+
+
+class StepReport:
+    """The row of a step while it runs."""
+
+    def __init__(self, submissions: Submissions, submission: SubmissionId, step: Step, clock: Clock) -> None:
+        self._submissions = submissions
+        self._submission = submission
+        self._clock = clock
+        self._shown_at = 0.0
+        self.step = step
+        self._write(step)
+
+    def progress(self, part: float, message: str = "") -> None:
+        """Show how far it is (0 to 1); written at most four times a second."""
+        now = self._clock.monotonic()
+        if now - self._shown_at >= _SHOW_EVERY_S:
+            self._shown_at = now
+            self._write(replace(self.step, progress=part, message=message or self.step.message))
+
+    def say(self, message: str, **detail: Any) -> None:
+        """Set what stands beside the step when it is done; details are JSON for display."""
+        self.step = replace(self.step, message=message, detail={**self.step.detail, **detail})
+
+    def reuse(self, message: str) -> None:
+        """Say that the result was there already."""
+        self.step = replace(self.step, state=StepState.REUSED, message=message)
+
+    def end(self, state: StepState, message: str = "") -> None:
+        """Write the last row."""
+        done = state in {StepState.DONE, StepState.REUSED}
+        self._write(
+            replace(
+                self.step,
+                state=state,
+                ended_at=self._clock.now(),
+                progress=1.0 if done else self.step.progress,
+                message=message or self.step.message,
+            )
+        )
+
+    def _write(self, step: Step) -> None:
+        self.step = step
+        self._submissions.step(self._submission, step)
+
+
+@contextmanager
+def recorded(submission: SubmissionId, name: StepName) -> Iterator[StepReport]:
+    """Record a step around a block. Waits out a wish of `Transient.retry_after_s` (up to a minute) before the retry's own delay."""
+    here = platform()
+    attempt = int(task_run.run_count or 1)
+    report = StepReport(here.records.submissions, submission, Step(name, StepState.RUNNING, attempt, here.clock.now()), here.clock)
+    try:
+        yield report
+    except Transient as error:
+        report.end(StepState.RETRYING if attempt <= len(BACKOFF_S) else StepState.FAILED, str(error))
+        here.clock.wait(min(error.retry_after_s or 0.0, _LONGEST_WISH_S))
+        raise
+    except SeatrialError as error:
+        report.end(StepState.FAILED, str(error))
+        raise
+    report.end(StepState.REUSED if report.step.state is StepState.REUSED else StepState.DONE)
+
+
+def is_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Tell Prefect whether a failed task is worth another attempt."""
+    return isinstance(state.result(raise_on_failure=False), Transient)

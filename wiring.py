@@ -1,0 +1,210 @@
+"""The one place that turns settings into adapters. Embedded and scale-out differ here and nowhere else.
+
+SDKs are imported where their adapter is made, so that a process pays only for what it uses (the gateway never imports MLflow).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from core.access import Key, Role, new_secret, secret_digest
+from core.errors import Refused
+from core.ids import VersionId
+from core.ports.clock import Clock, SystemClock
+from core.settings import Settings, base_environ, read_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from fastapi import FastAPI
+
+    from core.ports import Engines, Hub, ModelRegistry, Records, Sandbox, WeightsStore
+    from core.versions import ModelRef
+    from serving.control.runs import FlowRuns
+    from serving.engines.keeper import Keeper
+    from serving.rollout.driver import Driver
+
+_REMEMBERED_S = 24 * 3600.0
+_REMEMBERED = 200_000
+
+
+class Platform:
+    """Every adapter of one process, made when first asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock: Clock = SystemClock()
+
+    @cached_property
+    def records(self) -> Records:
+        """The database."""
+        from registry.database import open_database  # noqa: PLC0415
+
+        return open_database(self.settings.database_url, slow_ttft_s=self.settings.rollout.slow_ttft_s)
+
+    @cached_property
+    def weights(self) -> WeightsStore:
+        """The store of tensorized weights."""
+        url = urlsplit(self.settings.weights_url)
+        if url.scheme == "file":
+            from registry.weights.folder import FolderWeights  # noqa: PLC0415
+
+            return FolderWeights(Path(url.path))
+        if url.scheme == "s3":
+            from registry.weights.s3 import S3Weights, s3_client  # noqa: PLC0415
+
+            return S3Weights(url.netloc, url.path.strip("/"), s3_client(self.settings.s3_endpoint_url or None))
+        raise Refused(
+            f"SEATRIAL_WEIGHTS_URL is {self.settings.weights_url!r}",
+            reason="bad_setting",
+            hint="write file:///folder or s3://bucket/prefix",
+        )
+
+    def hub(self, ref: ModelRef) -> Hub:
+        """Return where `ref` comes from: a folder on this machine, or the hub."""
+        if ref.is_folder:
+            from registry.hub.folder import FolderHub  # noqa: PLC0415
+
+            return FolderHub()
+        from registry.hub.huggingface import HuggingFaceHub  # noqa: PLC0415
+
+        policy = self.settings.models
+        return HuggingFaceHub(
+            self.settings.hub_endpoint or None,
+            self.settings.hub_token or None,
+            stall_s=policy.download_stall_s,
+            limit_s=policy.download_limit_s,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def engines(self) -> Engines:
+        """Where engines run."""
+        from serving.engines.local import LocalEngines  # noqa: PLC0415
+
+        return LocalEngines(self.settings.engines, self.clock)
+
+    @cached_property
+    def models(self) -> ModelRegistry:
+        """The catalogue for people."""
+        from registry.models import MlflowModels  # noqa: PLC0415
+
+        return MlflowModels(self.settings.mlflow_url)
+
+    @cached_property
+    def sandbox(self) -> Sandbox:
+        """Where generated code runs."""
+        from evals.sandbox import ProcessSandbox  # noqa: PLC0415
+
+        return ProcessSandbox(workers=max(1, (os.cpu_count() or 2) - 1), scratch=self.settings.scratch)
+
+    @cached_property
+    def driver(self) -> Driver:
+        """The driver of rollouts."""
+        from serving.rollout.driver import Driver  # noqa: PLC0415
+
+        owner = f"{socket.gethostname()}:{os.getpid()}"
+        return Driver(self.records, self.engines, self.clock, self.settings.rollout, owner)
+
+    @cached_property
+    def runs(self) -> FlowRuns:
+        """Prefect, as the control API and reconcile speak to it."""
+        from serving.control.runs import FlowRuns  # noqa: PLC0415
+
+        return FlowRuns(self.settings.prefect_api_url)
+
+    @property
+    def prefect_page(self) -> str:
+        """Prefect's page."""
+        return self.settings.prefect_api_url.removesuffix("/api")
+
+    @property
+    def synthetic_key(self) -> str:
+        """The bearer key of the rollout's own conversations: the one of the settings, else this home's operator key."""
+        return self.settings.synthetic_key or (self.settings.home / "operator.key").read_text(encoding="ascii").strip()
+
+    def address(self, version: VersionId) -> str | None:
+        """Return where a version answers, or None while no engine of it is ready."""
+        return self.engines.state(version).address
+
+
+@cache
+def platform() -> Platform:
+    """Return the adapters of this process, from its environment."""
+    return Platform(read_settings())
+
+
+def prepare(settings: Settings) -> str:
+    """Bring the home to the present schema, with an operator's key in `<home>/operator.key`, and return that key. Idempotent."""
+    from registry.database import migrate  # noqa: PLC0415
+
+    for folder in (settings.home, settings.downloads, settings.engines, settings.spool, settings.logs, settings.scratch):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    migrate(settings.database_url)
+    return _operator_key(Platform(settings))
+
+
+def gateway_app(of: Platform) -> Callable[..., Awaitable[None]]:
+    """Return the gateway as an ASGI application."""
+    from registry.ledger import SpoolLedger  # noqa: PLC0415
+    from registry.routes import DatabaseRoutes  # noqa: PLC0415
+    from serving.gateway.app import gateway  # noqa: PLC0415
+    from serving.gateway.assignments import InProcessAssignments  # noqa: PLC0415
+
+    conversations = of.records.conversations
+    return gateway(
+        DatabaseRoutes(of.records.gateways, of.address, of.clock),
+        SpoolLedger(of.settings.spool, conversations),
+        InProcessAssignments(),
+        of.clock,
+        name=f"{socket.gethostname()}:{urlsplit(of.settings.gateway_url).port}",
+        remembered=lambda: conversations.assignments(of.clock.now() - _REMEMBERED_S, _REMEMBERED),
+    )
+
+
+def control_app(of: Platform) -> FastAPI:
+    """Return the control API."""
+    from serving.control.app import Links, control  # noqa: PLC0415
+
+    links = Links(prefect_ui=of.prefect_page, mlflow_ui=of.settings.mlflow_url, gateway_url=of.settings.gateway_url)
+    return control(of.records, of.runs, of.engines, of.clock, links)
+
+
+def engine_keeper(settings: Settings) -> Keeper:
+    """Return the keeper of this machine's engines, with its warm standby where the engine's module offers one."""
+    from serving.engines.keeper import Keeper, Limits  # noqa: PLC0415
+    from serving.engines.launcher import VllmLauncher  # noqa: PLC0415
+    from serving.engines.standby import Standby  # noqa: PLC0415
+
+    environ = base_environ()
+    launcher = VllmLauncher(settings.engine_python, settings.engine_module, environ)
+    clock = SystemClock()
+    standby = None
+    if settings.engine_standby and settings.engine_module == "seatrial_engine.serve":
+        log_file = settings.logs / "standby.log"
+        standby = Standby(settings.engine_python, settings.engine_module, launcher.base_environ(), log_file, clock)
+    return Keeper(settings.engines, launcher, clock, limits=Limits(start_s=settings.models.engine_start_limit_s), standby=standby)
+
+
+def _operator_key(of: Platform) -> str:
+    path = of.settings.home / "operator.key"
+    try:
+        secret = path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        _, secret = new_secret()
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secret + "\n")
+    if of.records.access.by_secret(secret_digest(secret)) is None:
+        now = of.clock.now()
+        principal = of.records.access.principal("operator", now)
+        key_id, _ = new_secret()
+        of.records.access.add_key(
+            Key(key_id, principal.id, principal.name, Role.OPERATOR, (), secret_digest(secret), now, note="made by seatrial up")
+        )
+    return secret
