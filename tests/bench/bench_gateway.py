@@ -149,7 +149,8 @@ def _measure(engine_port: int, port: int, pid: int, concurrency: int) -> dict[st
     (d50, d99), (g50, g99) = _quantiles(direct), _quantiles(through)
     return {
         "direct_p50_ms": d50, "direct_p99_ms": d99, "gateway_p50_ms": g50, "gateway_p99_ms": g99,
-        "added_p50_ms": g50 - d50, "added_p99_ms": g99 - d99, "direct_per_s": len(direct) / SECONDS, "gateway_per_s": len(through) / SECONDS, "cpu_us_per_request": cpu_us,
+        "added_p50_ms": g50 - d50, "added_p99_ms": g99 - d99, "direct_per_s": len(direct) / SECONDS,
+        "gateway_per_s": len(through) / SECONDS, "cpu_us_per_request": cpu_us,
     }  # fmt: skip
 
 
