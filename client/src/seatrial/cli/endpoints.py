@@ -38,7 +38,7 @@ def endpoints(ctx: click.Context, as_json: bool) -> None:
 def rollouts(ctx: click.Context, what: str | None, as_json: bool) -> None:
     """Show rollouts, newest first, of all endpoints or of ENDPOINT; or one by its ID with its verdict."""
     client = client_of(ctx)
-    if what is not None and what.startswith("rol") and "-" in what and what not in {one.name for one in client.endpoints.list()}:
+    if what is not None and what not in {one.name for one in client.endpoints.list()}:
         one = client.rollouts.get(what)
         say_json(one) if as_json else _show(one)
         return

@@ -1,0 +1,47 @@
+"""What the control API says of itself in /openapi.json holds: no input makes it fail, every answer fits its schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import SearchStrategy
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
+
+from core.access import Role
+from tests.equipment.control_stage import Stage, staged
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with staged(tmp_path_factory.mktemp("openapi")) as stage:
+        yield stage
+
+
+@pytest.fixture(scope="module")
+def operator(stage: Stage) -> str:
+    return stage.secret(Role.OPERATOR)
+
+
+def test_no_input_makes_the_control_api_fail_and_every_answer_fits_its_schema(stage: Stage, operator: str) -> None:
+    schema = schemathesis.openapi.from_asgi("/openapi.json", stage.app)
+    tried = 0
+    for operation in schema.get_all_operations():
+        _try(operation.ok().as_strategy(), operator)
+        tried += 1
+    assert tried >= 19
+
+
+def _try(cases: SearchStrategy[schemathesis.Case], operator: str) -> None:
+    @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @given(case=cases)
+    def check(case: schemathesis.Case) -> None:
+        case.call_and_validate(
+            headers={"Authorization": f"Bearer {operator}"},
+            checks=[not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance],
+        )
+
+    check()

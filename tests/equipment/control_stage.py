@@ -1,0 +1,106 @@
+"""The real control API over a real database in SQLite, with a double of Prefect that remembers what it was asked."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from core.access import Key, Role, new_secret, secret_digest
+from core.errors import Transient
+from core.ids import EndpointName, SubmissionId
+from core.ports.clock import SystemClock
+from registry.database import Database, migrate, open_database
+from serving.control.app import Links, control
+from serving.control.runs import LogLine
+from tests.equipment.fakes import FakeEngines
+
+LINKS = Links("http://prefect", "http://mlflow", "http://127.0.0.1:9")
+
+
+@dataclass
+class RunsDouble:
+    """Prefect as the control API sees it: `away` makes every call Transient."""
+
+    away: bool = False
+    started: list[tuple[str, int, dict[str, str]]] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    reconciles: int = 0
+    lines: tuple[LogLine, ...] = ()
+
+    def start(self, submission: SubmissionId, attempt: int, request: Mapping[str, str]) -> str:
+        self._answer()
+        self.started.append((submission, attempt, dict(request)))
+        return f"run-of-{submission}-{attempt}"
+
+    def trigger_reconcile(self) -> str:
+        self._answer()
+        self.reconciles += 1
+        return "run-of-reconcile"
+
+    def cancel(self, run_id: str) -> None:
+        self._answer()
+        self.cancelled.append(run_id)
+
+    def logs(self, run_id: str, after: float | None = None) -> tuple[LogLine, ...]:
+        self._answer()
+        return tuple(line for line in self.lines if after is None or line.at >= after)
+
+    def _answer(self) -> None:
+        if self.away:
+            raise Transient("Prefect is away")
+
+
+@dataclass
+class Stage:
+    """The app, what is behind it, and a way to get keys."""
+
+    app: FastAPI
+    records: Database
+    runs: RunsDouble
+    engines: FakeEngines
+
+    def secret(self, role: Role, name: str | None = None, endpoints: tuple[str, ...] = (), **fields: float) -> str:
+        """Enter a key and return its secret."""
+        now = SystemClock().now()
+        who = self.records.access.principal(name or role.value, now)
+        identity, secret = new_secret()
+        allowed = tuple(EndpointName(endpoint) for endpoint in endpoints)
+        self.records.access.add_key(Key(identity, who.id, who.name, role, allowed, secret_digest(secret), now, **fields))
+        return secret
+
+    def client(self, role: Role | None = None, name: str | None = None, endpoints: tuple[str, ...] = ()) -> TestClient:
+        """Return an HTTP client with a key of this role."""
+        headers = {"Authorization": f"Bearer {self.secret(role, name, endpoints)}"} if role else {}
+        return TestClient(self.app, headers=headers, raise_server_exceptions=False)
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Stage]:
+    """Set the stage in a folder."""
+    url = f"sqlite:///{folder / 'control.db'}"
+    migrate(url)
+    with open_database(url) as records:
+        runs, engines = RunsDouble(), FakeEngines(SystemClock())
+        yield Stage(control(records, runs, engines, SystemClock(), LINKS), records, runs, engines)
+
+
+@contextmanager
+def served(app: FastAPI) -> Iterator[str]:
+    """Serve an app on a free loopback port; yields its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(timeout=10)

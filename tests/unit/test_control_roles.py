@@ -1,0 +1,102 @@
+"""Every route with every role: who may come in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from core.access import Role
+from tests.equipment.control_stage import Stage, staged
+
+A, S, O = Role.APPLICATION, Role.SUBMITTER, Role.OPERATOR
+EVERYONE = {A, S, O}
+MAY: dict[tuple[str, str], set[Role]] = {
+    ("post", "/v1/submissions"): {S, O},
+    ("get", "/v1/submissions"): {S, O},
+    ("get", "/v1/submissions/{submission_id}"): {S, O},
+    ("post", "/v1/submissions/{submission_id}/cancel"): {S, O},
+    ("get", "/v1/submissions/{submission_id}/logs"): {S, O},
+    ("get", "/v1/models"): {S, O},
+    ("get", "/v1/models/{version}"): {S, O},
+    ("get", "/v1/leaderboard"): {S, O},
+    ("get", "/v1/endpoints"): EVERYONE,
+    ("get", "/v1/endpoints/{name}"): EVERYONE,
+    ("post", "/v1/endpoints/{name}/rollback"): {O},
+    ("get", "/v1/rollouts"): {S, O},
+    ("get", "/v1/rollouts/{rollout_id}"): {S, O},
+    ("get", "/v1/feedback"): EVERYONE,
+    ("post", "/v1/keys"): {O},
+    ("get", "/v1/keys"): {O},
+    ("delete", "/v1/keys/{key_id}"): {O},
+    ("get", "/v1/whoami"): EVERYONE,
+}
+OPEN = {("get", "/healthz")}
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with staged(tmp_path_factory.mktemp("roles")) as stage:
+        yield stage
+
+
+def _path(path: str) -> str:
+    return path.replace("{submission_id}", "sub-none").replace("{version}", "a" * 64).replace("{name}", "none").replace(
+        "{rollout_id}", "ro-none"
+    ).replace("{key_id}", "key-none")  # fmt: skip
+
+
+def test_the_table_names_every_route_that_there_is(stage: Stage) -> None:
+    there = {(method, path) for path, methods in stage.app.openapi()["paths"].items() for method in methods}
+    assert there == set(MAY) | OPEN
+
+
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("route", sorted(MAY), ids=" ".join)
+def test_a_role_comes_in_where_the_table_says_and_nowhere_else(stage: Stage, route: tuple[str, str], role: Role) -> None:
+    answer = stage.client(role).request(route[0], _path(route[1]))
+    if role in MAY[route]:
+        assert answer.status_code in {200, 404, 422}, answer.text
+    else:
+        assert answer.status_code == 403
+        assert answer.json()["error"]["reason"] == "role"
+
+
+@pytest.mark.parametrize("route", sorted(MAY), ids=" ".join)
+def test_without_a_key_every_route_is_shut(stage: Stage, route: tuple[str, str]) -> None:
+    answer = stage.client().request(route[0], _path(route[1]))
+    assert answer.status_code == 401
+    assert set(answer.json()["error"]) == {"code", "reason", "message", "hint"}
+
+
+def test_an_expired_key_opens_nothing(stage: Stage) -> None:
+    secret = stage.secret(O, expires_at=1.0)
+    answer = stage.client().get("/v1/whoami", headers={"Authorization": f"Bearer {secret}"})
+    assert (answer.status_code, answer.json()["error"]["reason"]) == (401, "dead_key")
+    assert secret not in answer.text
+
+
+def test_a_revoked_key_opens_nothing(stage: Stage) -> None:
+    operator = stage.client(O)
+    made = operator.post("/v1/keys", json={"name": "bob", "role": "submitter"}).json()
+    mine = {"Authorization": f"Bearer {made['secret']}"}
+    assert stage.client().get("/v1/whoami", headers=mine).json()["name"] == "bob"
+    assert operator.delete(f"/v1/keys/{made['id']}").status_code == 200
+    assert stage.client().get("/v1/whoami", headers=mine).status_code == 401
+
+
+def test_the_list_of_keys_shows_no_secret_and_no_digest(stage: Stage) -> None:
+    operator = stage.client(O)
+    made = operator.post("/v1/keys", json={"name": "eve", "role": "application", "endpoints": ["chat"]}).json()
+    listed = operator.get("/v1/keys").text
+    assert made["id"] in listed
+    assert made["secret"] not in listed
+    assert "sha256" not in listed
+
+
+def test_an_application_sees_only_the_endpoints_that_its_key_may_call(stage: Stage) -> None:
+    for name in ("first", "second"):
+        stage.records.endpoints.ensure(name, 1.0)  # type: ignore[arg-type]
+    client = stage.client(A, "app", ("first",))
+    assert [endpoint["name"] for endpoint in client.get("/v1/endpoints").json()] == ["first"]
+    assert client.get("/v1/endpoints/second").status_code == 404

@@ -1,0 +1,151 @@
+"""The calls of Prefect's REST API, against a real Prefect server."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from core.errors import NotFound, Refused, SeatrialError, Transient
+from core.ids import SubmissionId
+from core.settings import base_environ
+from serving.control.runs import FlowRuns
+
+REQUEST = {"submission": "sub-1", "model": "org/model", "endpoint": "chat"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    home = tmp_path_factory.mktemp("prefect")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    environ = base_environ() | {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    with Path(home / "log").open("wb") as log, subprocess.Popen(command, env=environ, stdout=log, stderr=log) as process:
+        url = f"http://127.0.0.1:{port}/api"
+        try:
+            _until_healthy(url, process)
+            _deploy(url)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _until_healthy(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(f"{url}/health").is_success:
+                return
+        except httpx.TransportError:
+            threading.Event().wait(0.5)
+    pytest.fail(f"Prefect's server did not come up at {url}")
+
+
+def _deploy(url: str) -> None:
+    for name in ("deploy-model", "reconcile"):
+        flow = httpx.post(f"{url}/flows/", json={"name": name}).json()
+        httpx.post(f"{url}/deployments/", json={"name": "seatrial", "flow_id": flow["id"]}).raise_for_status()
+
+
+@pytest.fixture
+def runs(server: str) -> Iterator[FlowRuns]:
+    flow_runs = FlowRuns(server)
+    yield flow_runs
+    flow_runs.close()
+
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_same_attempt_is_the_same_run_and_the_next_one_another(runs: FlowRuns) -> None:
+    first, again, second = (runs.start(SubmissionId("sub-a"), attempt, REQUEST) for attempt in (0, 0, 1))
+    assert first == again != second
+
+
+def test_a_run_carries_the_submission_in_its_name_tags_and_parameters(runs: FlowRuns, server: str) -> None:
+    run = httpx.get(f"{server}/flow_runs/{runs.start(SubmissionId('sub-b'), 0, REQUEST)}").json()
+    assert run["name"] == "sub-b-0"
+    assert run["parameters"] == {"request": REQUEST}
+    assert set(run["tags"]) == {"seatrial", "sub-b"}
+
+
+def test_a_new_run_is_scheduled_and_a_cancelled_one_cancelling(runs: FlowRuns) -> None:
+    run = runs.start(SubmissionId("sub-c"), 0, REQUEST)
+    state = runs.state(run)
+    assert state is not None
+    assert (state.type, state.ended) == ("SCHEDULED", False)
+    runs.cancel(run)
+    cancelled = runs.state(run)
+    assert cancelled is not None
+    assert cancelled.type in {"CANCELLING", "CANCELLED"}  # a scheduled run has no process to wait for
+
+
+def test_a_crashed_run_has_ended_and_stays_so(runs: FlowRuns) -> None:
+    run = runs.start(SubmissionId("sub-d"), 0, REQUEST)
+    runs.crash(run)
+    runs.cancel(run)
+    state = runs.state(run)
+    assert state is not None
+    assert (state.type, state.ended) == ("CRASHED", True)
+
+
+def test_reconcile_can_be_triggered(runs: FlowRuns) -> None:
+    assert runs.state(runs.trigger_reconcile()) is not None
+
+
+def test_logs_come_oldest_first_and_from_a_time_on(runs: FlowRuns, server: str) -> None:
+    run = runs.start(SubmissionId("sub-e"), 0, REQUEST)
+    times = [datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC) for second in range(3)]
+    lines = [
+        {"name": "x", "level": 20 + 10 * n, "message": f"line {n}", "timestamp": at.isoformat(), "flow_run_id": run}
+        for n, at in enumerate(times)
+    ]
+    httpx.post(f"{server}/logs/", json=lines).raise_for_status()
+    found = _logs(runs, run, 3)
+    assert [(line.level, line.message) for line in found] == [("INFO", "line 0"), ("WARNING", "line 1"), ("ERROR", "line 2")]
+    assert [line.message for line in runs.logs(run, times[1].timestamp())] == ["line 1", "line 2"]
+
+
+def _logs(runs: FlowRuns, run: str, count: int) -> tuple[object, ...]:
+    deadline = time.monotonic() + 20
+    while len(found := runs.logs(run)) < count and time.monotonic() < deadline:
+        threading.Event().wait(0.1)
+    return found
+
+
+def test_a_run_that_is_not_there_is_not_found(runs: FlowRuns) -> None:
+    with pytest.raises(NotFound):
+        runs.state("00000000-0000-0000-0000-000000000000")
+
+
+def test_what_is_no_id_of_prefects_is_refused(runs: FlowRuns) -> None:
+    with pytest.raises(Refused):
+        runs.state("no-uuid")
+
+
+def test_a_deployment_that_is_not_registered_yet_is_not_found(runs: FlowRuns, server: str) -> None:
+    flows = httpx.post(f"{server}/deployments/filter", json={}).json()
+    gone = next(found["id"] for found in flows if httpx.get(f"{server}/flows/{found['flow_id']}").json()["name"] == "reconcile")
+    httpx.delete(f"{server}/deployments/{gone}").raise_for_status()
+    with pytest.raises(NotFound, match="flow runner"):
+        runs.trigger_reconcile()
+
+
+def test_prefect_away_is_transient() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    error: SeatrialError
+    with pytest.raises(Transient) as caught:
+        FlowRuns(f"http://127.0.0.1:{port}/api", timeout_s=2).trigger_reconcile()
+    error = caught.value
+    assert "doctor" in error.hint
