@@ -119,8 +119,12 @@ def _stat(pid: int) -> _Stat | None:
 
 
 def _marked(pid: int, folder: Path) -> bool:
+    """Say whether a process carries the folder's mark, or writes the folder's log: what a standby forks has the standby's environment."""
+    process = _PROC / str(pid)
     try:
-        environ = (_PROC / str(pid) / "environ").read_bytes()
+        if (process / "fd/1").readlink() == (folder / "engine.log").resolve():
+            return True
+        environ = (process / "environ").read_bytes()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
     return f"{MARK}={folder}".encode() in environ.split(b"\0")

@@ -82,7 +82,7 @@ class Standby:
         """End it; engines that it forked run on."""
         if self._process is not None:
             with contextlib.suppress(OSError):
-                self._process.stdin.close()  # type: ignore[union-attr] - it was given a pipe
+                self._process.stdin.close()  # type: ignore[union-attr]  # it was given a pipe
             try:
                 self._process.wait(timeout=2.0)
             except TimeoutExpired:

@@ -1,0 +1,216 @@
+"""The supervisor of the embedded stack, with small stand-ins for its services."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from core.errors import Conflict, Fault
+from core.ports.clock import SystemClock
+from core.settings import read_settings
+from infra.local import ports, stack
+from infra.local.supervisor import Event, Patience, Service, Supervisor
+from serving.engines.processes import Identity, identify, members
+
+ROOT = Path(__file__).resolve().parents[2]
+SLEEP = "import threading; threading.Event().wait(600)"
+STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); {SLEEP}"
+PARENT = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEP!r}], start_new_session=True); {SLEEP}"
+
+
+class Stack:
+    """A supervisor whose reports are kept."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.seen: list[tuple[str, Event, str]] = []
+        self.running: dict[str, Identity] = {}
+
+    def service(self, name: str, code: str, **more: object) -> Service:
+        folder = self.home / name
+        made = Service(name, (sys.executable, "-c", code), dict(os.environ), lambda _pid: True, self.home / f"{name}.log", folder)
+        return replace(made, **more)  # type: ignore[arg-type]
+
+    def supervise(self, *services: Service, stop_s: float = 5.0, start_s: float = 10.0) -> Supervisor:
+        return Supervisor(
+            services,
+            SystemClock(),
+            lambda service, event, detail: self.seen.append((service.name, event, detail)),
+            Patience(start_s=start_s, stop_s=stop_s),
+            self.running.update,
+        )
+
+    def named(self, event: Event) -> list[str]:
+        return [name for name, seen, _detail in self.seen if seen is event]
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Stack]:
+    made = Stack(tmp_path)
+    yield made
+    for folder in tmp_path.iterdir():
+        assert members(folder, None) == (), "nothing is left"
+
+
+def until(holds: Callable[[], bool], limit_s: float = 10.0) -> None:
+    give_up = time.monotonic() + limit_s
+    while not holds():
+        assert time.monotonic() < give_up
+        threading.Event().wait(0.02)
+
+
+def test_services_start_after_what_they_need_and_stop_before_it(up: Stack) -> None:
+    opened = threading.Event()
+    base = up.service("base", SLEEP, ready=lambda _pid: opened.is_set())
+    beside = up.service("beside", SLEEP)
+    top = up.service("top", SLEEP, needs=("base",))
+    supervisor = up.supervise(top, base, beside)
+    step_until(supervisor, lambda: up.named(Event.READY) == ["beside"])
+    assert "top" not in up.running
+    opened.set()
+    assert supervisor.start(threading.Event())
+    assert up.named(Event.READY) == ["beside", "base", "top"]
+    supervisor.stop(threading.Event())
+    assert sorted(up.named(Event.STOPPED)) == ["base", "beside", "top"]
+
+
+def test_a_crashed_service_is_restarted_and_its_children_go_with_it(up: Stack) -> None:
+    supervisor = up.supervise(up.service("parent", PARENT))
+    supervisor.start(threading.Event())
+    until(lambda: len(members(up.home / "parent", None)) == 2)
+    first = up.running["parent"]
+    os.kill(first.pid, signal.SIGKILL)
+    step_until(supervisor, lambda: up.named(Event.CRASHED) == ["parent"])
+    step_until(supervisor, lambda: up.running["parent"] != first)
+    until(lambda: len(members(up.home / "parent", None)) == 2)
+    assert up.seen[-1][2].startswith("killed by SIGKILL") or up.seen[-1][1] is Event.READY
+    supervisor.stop(threading.Event())
+
+
+def test_a_service_that_never_comes_up_ends_the_start_with_its_last_words(up: Stack) -> None:
+    supervisor = up.supervise(up.service("broken", "raise SystemExit('the anchor is stuck')"))
+    with pytest.raises(Fault, match=r"broken ends at once .* the anchor is stuck"):
+        supervisor.start(threading.Event())
+    supervisor.stop(threading.Event())
+
+
+def test_a_service_that_is_not_ready_in_time_ends_the_start(up: Stack) -> None:
+    supervisor = up.supervise(up.service("slow", SLEEP, ready=lambda _pid: False), start_s=0.3)
+    with pytest.raises(Fault, match="slow was not ready after"):
+        supervisor.start(threading.Event())
+    supervisor.stop(threading.Event())
+
+
+def test_a_service_that_ignores_sigterm_is_killed_at_the_limit(up: Stack) -> None:
+    deaf = up.service("deaf", STUBBORN)
+    supervisor = up.supervise(replace(deaf, ready=lambda _pid: "deaf" in deaf.log.read_text()), stop_s=0.5)
+    supervisor.start(threading.Event())
+    before = time.monotonic()
+    supervisor.stop(threading.Event())
+    assert 0.4 < time.monotonic() - before < 4
+
+
+def test_a_second_interrupt_kills_at_once(up: Stack) -> None:
+    deaf = up.service("deaf", STUBBORN)
+    supervisor = up.supervise(replace(deaf, ready=lambda _pid: "deaf" in deaf.log.read_text()), stop_s=60)
+    supervisor.start(threading.Event())
+    hurry = threading.Event()
+    hurry.set()
+    before = time.monotonic()
+    supervisor.stop(hurry)
+    assert time.monotonic() - before < 4
+
+
+def step_until(supervisor: Supervisor, holds: Callable[[], bool]) -> None:
+    def step() -> bool:
+        supervisor.step()
+        return holds()
+
+    until(step)
+
+
+DYING = """
+import sys, threading
+from pathlib import Path
+from tests.unit.test_supervisor import SLEEP, Stack
+made = Stack(Path(sys.argv[1]))
+supervisor = made.supervise(made.service("child", SLEEP))
+supervisor.start(threading.Event())
+print(made.running["child"].pid, flush=True)
+supervisor.run(threading.Event())
+"""
+
+
+def test_services_end_with_a_supervisor_that_is_killed(up: Stack) -> None:
+    command = [sys.executable, "-c", DYING, str(up.home)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as supervisor:
+        assert supervisor.stdout is not None
+        child = identify(int(supervisor.stdout.readline()))
+        assert child is not None
+        supervisor.kill()
+    until(lambda: identify(child.pid) != child)
+
+
+def test_a_second_up_on_the_same_home_is_refused_with_the_pid(tmp_path: Path) -> None:
+    settings = read_settings({}, home=tmp_path)
+    with stack.only_one(tmp_path):
+        me = identify(os.getpid())
+        assert me is not None
+        stack.write_left(settings, {"gateway": me}, {"gateway": 1})
+        with pytest.raises(Conflict, match=f"process {os.getpid()} runs the stack"), stack.only_one(tmp_path):
+            pass
+    with stack.only_one(tmp_path):
+        assert stack.read_left(tmp_path).ports == {"gateway": 1}
+
+
+def test_what_a_killed_up_left_is_ended_by_the_next(tmp_path: Path) -> None:
+    made = Stack(tmp_path / "run")
+    supervisor = made.supervise(made.service("gateway", SLEEP))
+    supervisor.start(threading.Event())
+    stack.write_left(read_settings({}, home=tmp_path), made.running, {})
+    assert stack.clear_left(tmp_path, SystemClock()) == ("gateway",)
+    assert members(tmp_path / "run" / "gateway", None) == ()
+    assert stack.clear_left(tmp_path, SystemClock()) == ()
+    supervisor.stop(threading.Event())
+
+
+def test_a_given_port_that_is_taken_names_its_holder() -> None:
+    with Listener() as taken:
+        with pytest.raises(Conflict, match=rf"port {taken.port} for gateway is taken by process {os.getpid()}"):
+            ports.choose({"gateway": taken.port}, {})
+        chosen = ports.choose({}, {"gateway": taken.port})
+        assert chosen.ports["gateway"] != taken.port
+        assert f"port {taken.port} is taken" in chosen.notes[0]
+
+
+def test_the_ports_of_last_time_are_used_again() -> None:
+    with Listener() as taken:
+        port = taken.port
+    assert ports.choose({}, {"mlflow": port}).ports["mlflow"] == port
+
+
+def test_prefect_and_mlflow_of_another_machine_are_used_and_not_started(tmp_path: Path) -> None:
+    settings = read_settings({}, home=tmp_path, prefect_api_url="https://prefect.example/api", mlflow_url="https://mlflow.example")
+    ours, _chosen = stack.with_ports(settings, {})
+    assert ours.prefect_api_url == "https://prefect.example/api"
+    assert {service.name for service in stack.services(ours)} == {"keeper", "control", "gateway", "runner"}
+
+
+class Listener:
+    def __enter__(self) -> Listener:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
