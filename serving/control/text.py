@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from typing import Any
 
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
+"""Terminal escape sequences (ECMA-48): colours and cursor moves, window titles, single letters."""
 _KEPT = {"\n", "\t"}
 _BIDI = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 
 
 def plain(text: str) -> str:
-    """Return `text` without control characters (escape sequences, NUL), lone surrogates and bidirectional overrides."""
+    """Return `text` without escape sequences, control characters (NUL), lone surrogates and bidirectional overrides."""
+    text = _ESCAPES.sub("", text)
     return "".join(char for char in text if char in _KEPT or (unicodedata.category(char) not in {"Cc", "Cs"} and char not in _BIDI))
 
 

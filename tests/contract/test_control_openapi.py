@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import schemathesis
@@ -30,15 +31,20 @@ def test_no_input_makes_the_control_api_fail_and_every_answer_fits_its_schema(st
     schema = schemathesis.openapi.from_asgi("/openapi.json", stage.app)
     tried = 0
     for operation in schema.get_all_operations():
-        _try(operation.ok().as_strategy(), operator)
+        _try(_sound(operation).as_strategy(), operator)
         tried += 1
     assert tried >= 19
 
 
-def _try(cases: SearchStrategy[schemathesis.Case], operator: str) -> None:
+def _sound(operation: Any) -> Any:
+    """Return the operation, or raise what is wrong with its schema."""
+    return operation.ok()
+
+
+def _try(cases: SearchStrategy[schemathesis.Case[Any]], operator: str) -> None:
     @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(case=cases)
-    def check(case: schemathesis.Case) -> None:
+    def check(case: schemathesis.Case[Any]) -> None:
         case.call_and_validate(
             headers={"Authorization": f"Bearer {operator}"},
             checks=[not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance],

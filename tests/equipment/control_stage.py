@@ -49,7 +49,7 @@ class RunsDouble:
         self._answer()
         self.cancelled.append(run_id)
 
-    def logs(self, run_id: str, after: float | None = None) -> tuple[LogLine, ...]:
+    def logs(self, run_id: str, after: float | None = None) -> tuple[LogLine, ...]:  # noqa: ARG002 - the double has one run's lines
         self._answer()
         return tuple(line for line in self.lines if after is None or line.at >= after)
 
@@ -67,13 +67,13 @@ class Stage:
     runs: RunsDouble
     engines: FakeEngines
 
-    def secret(self, role: Role, name: str | None = None, endpoints: tuple[str, ...] = (), **fields: float) -> str:
+    def secret(self, role: Role, name: str | None = None, endpoints: tuple[str, ...] = (), expires_at: float | None = None) -> str:
         """Enter a key and return its secret."""
         now = SystemClock().now()
         who = self.records.access.principal(name or role.value, now)
         identity, secret = new_secret()
         allowed = tuple(EndpointName(endpoint) for endpoint in endpoints)
-        self.records.access.add_key(Key(identity, who.id, who.name, role, allowed, secret_digest(secret), now, **fields))
+        self.records.access.add_key(Key(identity, who.id, who.name, role, allowed, secret_digest(secret), now, expires_at))
         return secret
 
     def client(self, role: Role | None = None, name: str | None = None, endpoints: tuple[str, ...] = ()) -> TestClient:

@@ -8,17 +8,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from seatrial import Client, Conflict, NotAuthorised, NotFound, RefusedError, Unavailable
+from seatrial.cli import COMMANDS, main
+from seatrial.config import find_connection
 
 from core.access import Role
 from core.ids import SubmissionId
 from core.settings import base_environ
 from core.submissions import Step, StepName, StepState, SubmissionState
-from seatrial import Client, Conflict, NotAuthorised, NotFound, RefusedError, Unavailable
-from seatrial.cli import COMMANDS, main
-from seatrial.config import find_connection
 from tests.equipment.control_stage import Stage, served, staged
 from tests.equipment.samples import CANDIDATE, NOW, a_completion, a_version, a_vote, an_assignment
 
@@ -53,7 +54,7 @@ def client(platform: tuple[Stage, str]) -> Iterator[Client]:
         yield client
 
 
-def _end(stage: Stage, submission: str, state: SubmissionState, **fields: object) -> None:
+def _end(stage: Stage, submission: str, state: SubmissionState, **fields: Any) -> None:
     stage.records.submissions.step(
         SubmissionId(submission), Step(StepName.DOWNLOAD, StepState.DONE, 2, NOW, NOW + 3, 1.0, "12 MiB \x1b[31mred")
     )

@@ -9,26 +9,26 @@ import pytest
 from core.access import Role
 from tests.equipment.control_stage import Stage, staged
 
-A, S, O = Role.APPLICATION, Role.SUBMITTER, Role.OPERATOR
-EVERYONE = {A, S, O}
+APP, SUB, OPS = Role.APPLICATION, Role.SUBMITTER, Role.OPERATOR
+EVERYONE = {APP, SUB, OPS}
 MAY: dict[tuple[str, str], set[Role]] = {
-    ("post", "/v1/submissions"): {S, O},
-    ("get", "/v1/submissions"): {S, O},
-    ("get", "/v1/submissions/{submission_id}"): {S, O},
-    ("post", "/v1/submissions/{submission_id}/cancel"): {S, O},
-    ("get", "/v1/submissions/{submission_id}/logs"): {S, O},
-    ("get", "/v1/models"): {S, O},
-    ("get", "/v1/models/{version}"): {S, O},
-    ("get", "/v1/leaderboard"): {S, O},
+    ("post", "/v1/submissions"): {SUB, OPS},
+    ("get", "/v1/submissions"): {SUB, OPS},
+    ("get", "/v1/submissions/{submission_id}"): {SUB, OPS},
+    ("post", "/v1/submissions/{submission_id}/cancel"): {SUB, OPS},
+    ("get", "/v1/submissions/{submission_id}/logs"): {SUB, OPS},
+    ("get", "/v1/models"): {SUB, OPS},
+    ("get", "/v1/models/{version}"): {SUB, OPS},
+    ("get", "/v1/leaderboard"): {SUB, OPS},
     ("get", "/v1/endpoints"): EVERYONE,
     ("get", "/v1/endpoints/{name}"): EVERYONE,
-    ("post", "/v1/endpoints/{name}/rollback"): {O},
-    ("get", "/v1/rollouts"): {S, O},
-    ("get", "/v1/rollouts/{rollout_id}"): {S, O},
+    ("post", "/v1/endpoints/{name}/rollback"): {OPS},
+    ("get", "/v1/rollouts"): {SUB, OPS},
+    ("get", "/v1/rollouts/{rollout_id}"): {SUB, OPS},
     ("get", "/v1/feedback"): EVERYONE,
-    ("post", "/v1/keys"): {O},
-    ("get", "/v1/keys"): {O},
-    ("delete", "/v1/keys/{key_id}"): {O},
+    ("post", "/v1/keys"): {OPS},
+    ("get", "/v1/keys"): {OPS},
+    ("delete", "/v1/keys/{key_id}"): {OPS},
     ("get", "/v1/whoami"): EVERYONE,
 }
 OPEN = {("get", "/healthz")}
@@ -70,14 +70,14 @@ def test_without_a_key_every_route_is_shut(stage: Stage, route: tuple[str, str])
 
 
 def test_an_expired_key_opens_nothing(stage: Stage) -> None:
-    secret = stage.secret(O, expires_at=1.0)
+    secret = stage.secret(OPS, expires_at=1.0)
     answer = stage.client().get("/v1/whoami", headers={"Authorization": f"Bearer {secret}"})
     assert (answer.status_code, answer.json()["error"]["reason"]) == (401, "dead_key")
     assert secret not in answer.text
 
 
 def test_a_revoked_key_opens_nothing(stage: Stage) -> None:
-    operator = stage.client(O)
+    operator = stage.client(OPS)
     made = operator.post("/v1/keys", json={"name": "bob", "role": "submitter"}).json()
     mine = {"Authorization": f"Bearer {made['secret']}"}
     assert stage.client().get("/v1/whoami", headers=mine).json()["name"] == "bob"
@@ -86,7 +86,7 @@ def test_a_revoked_key_opens_nothing(stage: Stage) -> None:
 
 
 def test_the_list_of_keys_shows_no_secret_and_no_digest(stage: Stage) -> None:
-    operator = stage.client(O)
+    operator = stage.client(OPS)
     made = operator.post("/v1/keys", json={"name": "eve", "role": "application", "endpoints": ["chat"]}).json()
     listed = operator.get("/v1/keys").text
     assert made["id"] in listed
@@ -97,6 +97,6 @@ def test_the_list_of_keys_shows_no_secret_and_no_digest(stage: Stage) -> None:
 def test_an_application_sees_only_the_endpoints_that_its_key_may_call(stage: Stage) -> None:
     for name in ("first", "second"):
         stage.records.endpoints.ensure(name, 1.0)  # type: ignore[arg-type]
-    client = stage.client(A, "app", ("first",))
+    client = stage.client(APP, "app", ("first",))
     assert [endpoint["name"] for endpoint in client.get("/v1/endpoints").json()] == ["first"]
     assert client.get("/v1/endpoints/second").status_code == 404

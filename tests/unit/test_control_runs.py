@@ -17,7 +17,7 @@ import pytest
 from core.errors import NotFound, Refused, SeatrialError, Transient
 from core.ids import SubmissionId
 from core.settings import base_environ
-from serving.control.runs import FlowRuns
+from serving.control.runs import FlowRuns, LogLine
 
 REQUEST = {"submission": "sub-1", "model": "org/model", "endpoint": "chat"}
 
@@ -116,7 +116,7 @@ def test_logs_come_oldest_first_and_from_a_time_on(runs: FlowRuns, server: str) 
     assert [line.message for line in runs.logs(run, times[1].timestamp())] == ["line 1", "line 2"]
 
 
-def _logs(runs: FlowRuns, run: str, count: int) -> tuple[object, ...]:
+def _logs(runs: FlowRuns, run: str, count: int) -> tuple[LogLine, ...]:
     deadline = time.monotonic() + 20
     while len(found := runs.logs(run)) < count and time.monotonic() < deadline:
         threading.Event().wait(0.1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         yield stage
 
 
-def _change(stage: Stage, submission: str, **fields: object) -> None:
+def _change(stage: Stage, submission: str, **fields: Any) -> None:
     stage.records.submissions.change(SubmissionId(submission), NOW, **fields)
 
 

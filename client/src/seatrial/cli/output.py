@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -17,6 +18,8 @@ from rich.text import Text
 
 from seatrial.client import Client
 
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
+"""Terminal escape sequences (ECMA-48): colours and cursor moves, window titles, single letters."""
 _BIDI = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
@@ -49,12 +52,12 @@ def client_of(ctx: click.Context) -> Client:
 
 def plain(text: str) -> str:
     """Return `text` without escape sequences' control characters and bidirectional overrides; white space becomes a space."""
-    spaced = " ".join(text.split()) if text else ""
-    return "".join(char for char in spaced if unicodedata.category(char) not in {"Cc", "Cs"} and char not in _BIDI)
+    return " ".join(flowing(text).split())
 
 
 def flowing(text: str) -> str:
     """Return `text` as `plain` does, but with its line breaks and tabs kept."""
+    text = _ESCAPES.sub("", text)
     return "".join(char for char in text if char in "\n\t" or (unicodedata.category(char) not in {"Cc", "Cs"} and char not in _BIDI))
 
 
