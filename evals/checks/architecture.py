@@ -1,0 +1,46 @@
+"""The architecture is one that vLLM serves. `architectures.txt` is made from vLLM's own registry (see README.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from core.versions import Finding
+from evals.checks.evidence import Evidence
+from evals.checks.report import NotCheckable, fail, first_of
+
+
+@cache
+def known_architectures() -> frozenset[str]:
+    """Return the names of the text-generation architectures of the engine's vLLM."""
+    return frozenset(Path(__file__).with_name("architectures.txt").read_text(encoding="ascii").split())
+
+
+def served_architecture(evidence: Evidence) -> Iterator[Finding]:
+    """Hold config.json's `architectures` against vLLM's list."""
+    if _known(evidence) is None:
+        named = _named(evidence)
+        said = first_of(named) if named else "none"
+        yield fail(
+            "unknown_architecture",
+            f"{evidence.model}: vLLM serves no text generation for the architecture {said}",
+            f"submit one of the {len(known_architectures())} that it serves, such as LlamaForCausalLM or Qwen3ForCausalLM",
+        )
+
+
+def architecture(evidence: Evidence) -> str:
+    """Return the architecture that the engine will take. Raises NotCheckable."""
+    found = _known(evidence)
+    if found is None:
+        raise NotCheckable
+    return found
+
+
+def _known(evidence: Evidence) -> str | None:
+    return next((name for name in _named(evidence) if name in known_architectures()), None)
+
+
+def _named(evidence: Evidence) -> list[str]:
+    names = evidence.config.get("architectures")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []

@@ -1,0 +1,77 @@
+"""Work on files that nobody vouches for, in a child process with limits: an endless template then costs a second, not the platform."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from core.errors import Fault
+
+_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
+_SIGXCPU_OR_KILLED = {-24, -9}
+
+
+class End(StrEnum):
+    """How the work ended: with an answer, refused by the input, past its limits, or dead by a signal (a library's abort)."""
+
+    DONE = "done"
+    BROKEN = "broken"
+    TOO_LONG = "too_long"
+    TOO_MUCH_MEMORY = "too_much_memory"
+    DIED = "died"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the child may take: seconds of CPU and of wall time, bytes of address space."""
+
+    cpu_s: int = 5
+    wall_s: float = 15.0
+    memory_bytes: int = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: `value` when done, `why` (at most 300 characters) when not."""
+
+    end: End
+    value: Any = None
+    why: str = ""
+
+
+def confined(script: Path, question: dict[str, Any], limits: Limits) -> Answer:
+    """Run one of our scripts on `question` in a child of its own and return its answer. Fault when the child cannot work at all.
+
+    The child gets no environment, no shell and no inherited files; its script sets the limits before it looks at the question.
+    """
+    asked = json.dumps({**question, "cpu_s": limits.cpu_s, "memory_bytes": limits.memory_bytes})
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", str(script)],
+            input=asked.encode(),
+            capture_output=True,
+            timeout=limits.wall_s,
+            env=_ENVIRONMENT,
+            cwd="/",
+            start_new_session=True,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Answer(End.TOO_LONG)
+    except OSError as error:
+        raise Fault(f"no child process for {script.name}: {error.strerror}", hint="look at the machine's limits") from error
+    if done.returncode in _SIGXCPU_OR_KILLED:
+        return Answer(End.TOO_LONG)
+    if done.returncode < 0:
+        return Answer(End.DIED, why=f"signal {-done.returncode}")
+    try:
+        answer = json.loads(done.stdout)
+        return Answer(End(answer["end"]), answer.get("value"), str(answer.get("why", ""))[:300])
+    except (ValueError, KeyError, TypeError) as error:
+        last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"])[-1]
+        raise Fault(f"{script.name} gave no answer (exit status {done.returncode}): {last[:200]}", hint="run seatrial doctor") from error

@@ -1,0 +1,178 @@
+"""What the checks look at: the downloaded folder, read once and within bounds. Never follows a link, never loads a pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+from core.errors import Fault
+from core.settings import ModelPolicy
+from core.versions import ResolvedModel
+from evals.checks.header import BadHeader, Header, header_length, parse_header
+from evals.checks.names import CONFIG, INDEX, README, TEMPLATE, TEMPLATE_JSON, TOKENIZER_CONFIG, is_weights
+from evals.checks.report import NotCheckable
+
+_MAX_CONFIG_BYTES = 16 * 1024**2
+_MAX_INDEX_BYTES = 128 * 1024**2
+_MAX_TEMPLATE_BYTES = 1024**2
+_MAX_README_BYTES = 1024**2
+
+
+class Unreadable(ValueError):
+    """A file is there but is not what its name says; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One safetensors file. `header` is None where it is not sound, `fault` then says why; `cut` when tensors end past the file."""
+
+    path: str
+    size: int
+    header: Header | None
+    data_begin: int = 0
+    fault: str = ""
+    cut: bool = False
+
+
+class Evidence:
+    """One model on this machine. Properties raise Unreadable for a broken file and NotCheckable where its own check has said so."""
+
+    def __init__(self, folder: Path, model: ResolvedModel, policy: ModelPolicy) -> None:
+        self.folder = folder
+        self.model = model
+        self.policy = policy
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """Every file, link and stray folder below the model's folder, by path; what begins with a dot is the download's bookkeeping."""
+        return tuple(sorted(_walk(self.folder)))
+
+    @cached_property
+    def links(self) -> tuple[str, ...]:
+        """Those of the paths that are no plain file."""
+        return tuple(path for path in self.paths if not stat.S_ISREG((self.folder / path).lstat().st_mode))
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """config.json. Raises NotCheckable when it cannot be read: the check of JSON files has said so."""
+        document = self.json(CONFIG)
+        if document is None:
+            raise NotCheckable
+        return document
+
+    @property
+    def text_config(self) -> Mapping[str, Any]:
+        """The part of config.json that describes the language model."""
+        nested = self.config.get("text_config")
+        return nested if isinstance(nested, dict) else self.config
+
+    def json(self, name: str) -> Mapping[str, Any] | None:
+        """Return a small JSON object, None when there is no such file. Raises NotCheckable when it is no JSON object."""
+        try:
+            return self.load(name)
+        except Unreadable as error:
+            raise NotCheckable from error
+
+    def load(self, name: str) -> Mapping[str, Any] | None:
+        """Return a small JSON object, None when there is no such file. Raises Unreadable."""
+        raw = self.read(name, _MAX_INDEX_BYTES if name == INDEX else _MAX_CONFIG_BYTES)
+        if raw is None:
+            return None
+        try:
+            document = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise Unreadable(f"{name} is not JSON: {str(error)[:100]}") from error
+        if not isinstance(document, dict):
+            raise Unreadable(f"{name} is not a JSON object")
+        return document
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        """Return a file's bytes, None when it is not there. Raises Unreadable above `limit`."""
+        if name not in self.paths or name in self.links:
+            return None
+        with self.open(name) as file:
+            raw = file.read(limit + 1)
+        if len(raw) > limit:
+            raise Unreadable(f"{name} is larger than {limit} bytes")
+        return raw
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a plain file of the folder; a link that appears under our hands is a Fault."""
+        try:
+            return os.fdopen(os.open(self.folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+        except OSError as error:
+            raise Fault(f"{self.folder / name} cannot be read: {error.strerror}", hint="look at the machine's disk and rights") from error
+
+    @cached_property
+    def shards(self) -> tuple[Shard, ...]:
+        """Every safetensors file with its header."""
+        return tuple(self._shard(path) for path in self.paths if is_weights(path) and path not in self.links)
+
+    @cached_property
+    def template(self) -> str | None:
+        """The chat template: its own file before the tokenizer's configuration, as transformers reads them. Raises Unreadable."""
+        raw = self.read(TEMPLATE, _MAX_TEMPLATE_BYTES)
+        if raw is not None:
+            return _text(TEMPLATE, raw)
+        for name in (TEMPLATE_JSON, TOKENIZER_CONFIG):
+            found = _default_template((self.json(name) or {}).get("chat_template"))
+            if found is not None:
+                return found
+        return None
+
+    @cached_property
+    def readme(self) -> str:
+        """README.md's beginning, empty without one."""
+        if README not in self.paths or README in self.links:
+            return ""
+        with self.open(README) as file:
+            return file.read(_MAX_README_BYTES).decode("utf-8", "replace")
+
+    def _shard(self, path: str) -> Shard:
+        with self.open(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            try:
+                length = header_length(file.read(8))
+                if 8 + length > size:
+                    return Shard(path, size, None, fault=f"its header of {length} bytes is cut off", cut=True)
+                header = parse_header(file.read(length))
+            except BadHeader as error:
+                return Shard(path, size, None, fault=str(error))
+        data = size - 8 - length
+        if header.data_bytes > data:
+            return Shard(path, size, header, 8 + length, f"it ends {header.data_bytes - data} bytes before its last tensor does", cut=True)
+        if header.data_bytes < data:
+            return Shard(path, size, None, fault=f"{data - header.data_bytes} bytes belong to no tensor")
+        return Shard(path, size, header, 8 + length)
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    for root, folders, files in os.walk(folder, followlinks=False):
+        below = Path(root).relative_to(folder)
+        if below == Path():
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            files = [name for name in files if not name.startswith(".")]  # noqa: PLW2901 - the same listing without bookkeeping
+        yield from (str(below / name) for name in files)
+        yield from (str(below / name) for name in folders if (Path(root) / name).is_symlink())
+
+
+def _default_template(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        named = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)}
+        return named["default"] if isinstance(named.get("default"), str) else None
+    return None
+
+
+def _text(name: str, raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"{name} is not UTF-8") from error

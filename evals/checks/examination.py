@@ -1,0 +1,68 @@
+"""The checks, and what they come to. A new check is a function in a file beside this one and a line in `CHECKS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.settings import ModelPolicy
+from core.versions import EngineNeeds, Finding, ResolvedModel
+from evals.checks.architecture import served_architecture
+from evals.checks.contents import no_remote_code, only_known_files, readable_json
+from evals.checks.evidence import Evidence
+from evals.checks.finite import finite_weights
+from evals.checks.licence import licence, licence_allowed
+from evals.checks.memory import engine_needs, fits_engine
+from evals.checks.report import Examination, NotCheckable
+from evals.checks.template import chat_template_renders, template_digest
+from evals.checks.tokenizer import tokenizer_round_trip
+from evals.checks.weights import index_equals_tensors, sound_headers
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check. `look` yields a failed finding for each fault; nothing found is reported as a pass under `name`."""
+
+    name: str
+    look: Callable[[Evidence], Iterable[Finding]]
+
+
+CHECKS: tuple[Check, ...] = (
+    Check("only_known_files", only_known_files),
+    Check("readable_json", readable_json),
+    Check("no_remote_code", no_remote_code),
+    Check("served_architecture", served_architecture),
+    Check("sound_headers", sound_headers),
+    Check("index_equals_tensors", index_equals_tensors),
+    Check("tokenizer_round_trip", tokenizer_round_trip),
+    Check("chat_template_renders", chat_template_renders),
+    Check("licence_allowed", licence_allowed),
+    Check("fits_engine", fits_engine),
+    Check("finite_weights", finite_weights),  # last: it reads every byte
+)
+"""In the order in which a submitter should hear of them: the first failure is the one that is told first."""
+
+
+def examine(folder: Path, model: ResolvedModel, policy: ModelPolicy) -> Examination:
+    """Run every check on the downloaded `folder` and collect what they find. Reads only; never runs the model's own code.
+
+    A check whose ground another one refuses (no config.json, a broken header) stands back and is left out of the findings.
+    """
+    evidence = Evidence(folder, model, policy)
+    findings = tuple(finding for check in CHECKS for finding in _run(check, evidence))
+    return Examination(findings, _needs(evidence), template_digest(evidence), licence(evidence))
+
+
+def _run(check: Check, evidence: Evidence) -> tuple[Finding, ...]:
+    try:
+        return tuple(check.look(evidence)) or (Finding(check.name, passed=True),)
+    except NotCheckable:
+        return ()
+
+
+def _needs(evidence: Evidence) -> EngineNeeds | None:
+    try:
+        return engine_needs(evidence)
+    except NotCheckable:
+        return None

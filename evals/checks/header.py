@@ -1,0 +1,127 @@
+"""The header of a safetensors file, read with nothing taken on trust.
+
+The format (huggingface/safetensors, README "Format"): 8 bytes little-endian N, N bytes of JSON that map a tensor's name to
+`dtype`, `shape` and `data_offsets` [begin, end) into the rest of the file, which the tensors fill without holes or overlap.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+MAX_HEADER_BYTES = 100_000_000
+"""The format's own limit."""
+_MAX_RANK = 16
+_MAX_DIMENSION = 2**48
+
+BITS = {
+    "BOOL": 8,
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "U8": 8,
+    "I8": 8,
+    "F8_E5M2": 8,
+    "F8_E4M3": 8,
+    "F8_E8M0": 8,
+    "I16": 16,
+    "U16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "I32": 32,
+    "U32": 32,
+    "F32": 32,
+    "C64": 64,
+    "F64": 64,
+    "I64": 64,
+    "U64": 64,
+}
+"""Bits per element of every dtype of the format."""
+
+
+class BadHeader(ValueError):
+    """The header breaks the format; the text says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor: where its bytes lie after the header, [begin, end)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A sound header: tensors in the order of their bytes, which fill [0, data_bytes) exactly."""
+
+    tensors: tuple[Tensor, ...]
+    data_bytes: int
+
+
+def header_length(prefix: bytes) -> int:
+    """Return the header's length from a file's first 8 bytes. Raises BadHeader."""
+    if len(prefix) < 8:  # noqa: PLR2004 - the format's
+        raise BadHeader(f"{len(prefix)} bytes are no safetensors file")
+    length = int.from_bytes(prefix[:8], "little")
+    if not 2 <= length <= MAX_HEADER_BYTES:  # noqa: PLR2004 - "{}"
+        raise BadHeader(f"a header of {length} bytes, above the format's {MAX_HEADER_BYTES}")
+    return length
+
+
+def parse_header(raw: bytes) -> Header:
+    """Read the JSON part of a header. Raises BadHeader for whatever breaks the format, and nothing else."""
+    try:
+        document = json.loads(raw, object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise BadHeader(f"the header is not JSON: {str(error)[:100]}") from error
+    if not isinstance(document, dict):
+        raise BadHeader("the header is not a JSON object")
+    tensors = [_tensor(name, entry) for name, entry in document.items() if name != "__metadata__"]
+    tensors.sort(key=lambda tensor: (tensor.begin, tensor.end))
+    end = 0
+    for tensor in tensors:
+        if tensor.begin != end:
+            raise BadHeader(f"tensor {tensor.name[:80]} begins at byte {tensor.begin} where {end} is due ({_gap(tensor.begin, end)})")
+        end = tensor.end
+    if not tensors:
+        raise BadHeader("the file holds no tensor")
+    return Header(tuple(tensors), end)
+
+
+def _tensor(name: str, entry: Any) -> Tensor:
+    if not isinstance(entry, Mapping) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise BadHeader(f"tensor {name[:80]} has no dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in BITS:
+        raise BadHeader(f"tensor {name[:80]} has the unknown dtype {str(dtype)[:20]}")
+    if not _are_sizes(shape, _MAX_DIMENSION) or len(shape) > _MAX_RANK:
+        raise BadHeader(f"tensor {name[:80]} has a shape that is none")
+    if not _are_sizes(offsets, 2**63) or len(offsets) != 2:  # noqa: PLR2004 - begin and end
+        raise BadHeader(f"tensor {name[:80]} has data_offsets that are none")
+    begin, end = offsets
+    bits = prod(shape) * BITS[dtype]
+    if bits % 8 or end - begin != bits // 8:
+        raise BadHeader(f"tensor {name[:80]}: {end - begin} bytes for {dtype} {str(shape)[:60]}, which takes {bits / 8:g}")
+    return Tensor(name, dtype, tuple(shape), begin, end)
+
+
+def _are_sizes(value: Any, limit: int) -> bool:
+    return isinstance(value, list) and all(type(number) is int and 0 <= number <= limit for number in value)
+
+
+def _gap(begin: int, due: int) -> str:
+    return "a hole" if begin > due else "an overlap"
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("a name stands twice")
+    return document

@@ -1,0 +1,41 @@
+"""What an examination comes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.ids import Digest
+from core.versions import EngineNeeds, Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """The findings of every check in their order, and what the engine and the version's record need to know.
+
+    `needs` is None when the configuration or the weights could not be read, `licence` when none is stated; both only beside a failure.
+    """
+
+    findings: tuple[Finding, ...]
+    needs: EngineNeeds | None
+    chat_template: Digest | None
+    licence: str | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing was found against it."""
+        return all(finding.passed for finding in self.findings)
+
+
+class NotCheckable(Exception):
+    """Raised inside a check whose ground another check refuses: one bad file then gives one finding, not five."""
+
+
+def fail(name: str, reason: str, hint: str) -> Finding:
+    """Return a failed finding: `name` stable for programs, `reason` what and which, `hint` what next."""
+    return Finding(name, passed=False, reason=reason, hint=hint)
+
+
+def first_of(names: tuple[str, ...] | list[str]) -> str:
+    """Name a list in a message: its first few entries and how many more there are."""
+    shown = ", ".join(name[:80] for name in names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown  # noqa: PLR2004
