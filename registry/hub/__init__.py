@@ -1,0 +1,1 @@
+"""Where models come from: a folder of this machine, the Hugging Face hub or a mirror of it."""
