@@ -164,6 +164,53 @@ def test_a_large_file_with_a_wrong_last_byte_never_appears_on_s3(tmp_path: Path)
         assert list((tmp_path / "s3").rglob("part-00")) == []
 
 
+def test_a_bundle_of_more_objects_than_one_page_lists_is_stored_and_deleted_whole(tmp_path: Path) -> None:
+    files = make(tmp_path / "source", 1005, 4)
+    with S3Server(tmp_path / "s3") as server:
+        weights = S3Weights(server.bucket("models"), "", server.client())
+        weights.stage(ONE, tmp_path / "source", files)
+        assert len(weights.open(ONE).files) == 1005
+        weights.delete(ONE)
+        assert [path for path in (tmp_path / "s3").rglob("*") if path.is_file()] == []
+
+
+def test_an_upload_that_was_cut_off_is_removed_with_its_bundle(tmp_path: Path) -> None:
+    with S3Server(tmp_path / "s3") as server:
+        client = server.client()
+        upload = client.create_multipart_upload(Bucket=server.bucket("models"), Key=f"bundles/{ONE}/part-00")
+        client.upload_part(Bucket="models", Key=f"bundles/{ONE}/part-00", PartNumber=1, UploadId=upload["UploadId"], Body=b"x" * 100)
+        S3Weights("models", "", client).delete(ONE)
+        with pytest.raises(client.exceptions.ClientError, match="NoSuchUpload"):
+            client.list_parts(Bucket="models", Key=f"bundles/{ONE}/part-00", UploadId=upload["UploadId"])
+
+
+def test_a_process_killed_while_it_uploads_leaves_no_bundle_and_the_next_one_stores_the_rest(tmp_path: Path) -> None:
+    files = make(tmp_path / "source", 12, 4 * MB)
+    with S3Server(tmp_path / "s3") as server:
+        bucket = server.bucket("models")
+        first = tmp_path / "s3/models/bundles" / ONE / "part-02"
+
+        def stage_and_die() -> None:
+            def die() -> None:
+                until(first.exists, "the third object")
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            threading.Thread(target=die, daemon=True).start()
+            S3Weights(bucket, "", server.client()).stage(ONE, tmp_path / "source", files)
+            until(lambda: False, "the kill")
+
+        assert in_child(stage_and_die) == -signal.SIGKILL
+        weights = S3Weights(bucket, "", server.client())
+        with pytest.raises(NotFound):
+            weights.open(ONE)
+        assert weights.list() == ()
+        client = server.client()
+        before = client.head_object(Bucket=bucket, Key=f"bundles/{ONE}/part-00")["LastModified"]
+        assert weights.stage(ONE, tmp_path / "source", files).files == files
+        assert client.head_object(Bucket=bucket, Key=f"bundles/{ONE}/part-00")["LastModified"] == before
+        assert weights.publish(ONE).published
+
+
 def test_an_s3_server_that_is_away_is_transient_and_all_goes_on_when_it_is_back(tmp_path: Path) -> None:
     files = make(tmp_path / "source", 1, 4096)
     with S3Server(tmp_path / "s3") as server:

@@ -1,0 +1,68 @@
+"""What is read of a model's card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from registry.hub.card import base_models, front_matter, licence
+
+
+def card(tmp_path: Path, text: str) -> Path:
+    (tmp_path / "README.md").write_text(text, encoding="utf-8")
+    return tmp_path / "README.md"
+
+
+def test_front_matter_is_what_stands_between_the_fences(tmp_path: Path) -> None:
+    assert front_matter(card(tmp_path, "---\nlicense: mit\n---\nlicense: gpl\n")) == {"license": "mit"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# no card",
+        "---\nlicense: mit\n",
+        "---\n: : [\n---\n",
+        "---\n- a list\n---\n",
+        "---\ndate: 2026-99-99\n---\n",
+        "---\n" + "[" * 9000 + "\n---\n",
+    ],
+    ids=["empty", "none", "unclosed", "no YAML", "a list", "no date", "too deep"],
+)
+def test_a_card_that_cannot_be_read_states_nothing(tmp_path: Path, text: str) -> None:
+    assert front_matter(card(tmp_path, text)) == {}
+
+
+def test_a_card_cannot_make_objects(tmp_path: Path) -> None:
+    assert front_matter(card(tmp_path, "---\nlicense: !!python/object/apply:os.getcwd []\n---\n")) == {}
+
+
+def test_a_missing_or_binary_card_states_nothing(tmp_path: Path) -> None:
+    assert front_matter(tmp_path / "README.md") == {}
+    (tmp_path / "README.md").write_bytes(b"\xff\xfe---")
+    assert front_matter(tmp_path / "README.md") == {}
+
+
+@pytest.mark.parametrize(
+    ("stated", "read"),
+    [
+        ({}, None),
+        ({"license": "MIT"}, "mit"),
+        ({"license": ["mit"]}, "mit"),
+        ({"license": ["mit", "gpl-3.0"]}, "mit, gpl-3.0"),
+        ({"license": "other"}, "other"),
+        ({"license": "other", "license_name": "Harbour-1.0"}, "harbour-1.0"),
+        ({"license": 7}, None),
+        ({"license": "  "}, None),
+    ],
+)
+def test_the_licence_is_the_one_that_is_stated(stated: dict[str, object], read: str | None) -> None:
+    assert licence(stated) == read
+
+
+def test_base_models_are_one_or_several() -> None:
+    assert base_models({"base_model": "org/a"}) == ("org/a",)
+    assert base_models({"base_model": ["org/a", 7, "org/b"]}) == ("org/a", "org/b")
+    assert base_models({}) == ()
