@@ -43,12 +43,11 @@ class FolderHub:
             target.mkdir(parents=True, exist_ok=True)
             if root.stat().st_dev != target.stat().st_dev:
                 require_room(target, sum(file.size for file in files if not _present(inside(target, file.path), file.size)), str(model))
-            for file in sorted(files, key=lambda file: file.path):
-                there = inside(target, file.path)
-                _bring(inside(root, file.path), there)
-                read.append(FileDigest(file.path, there.stat().st_size, file_sha256(there)))
-                done += file.size
-                progress(done, total)
+        for file in sorted(files, key=lambda file: file.path):
+            with disk_errors(f"bringing {model} into {target}"):
+                read.append(_bring(inside(root, file.path), inside(target, file.path), file.path))
+            done += file.size
+            progress(done, total)
         return tuple(read)
 
 
@@ -78,17 +77,17 @@ def _present(there: Path, size: int) -> bool:
     return there.is_file() and there.stat().st_size == size
 
 
-def _bring(source: Path, there: Path) -> None:
+def _bring(source: Path, there: Path, name: str) -> FileDigest:
     real = source.resolve()
-    if there.is_file() and (there.samefile(real) or _copied(real, there)):
-        return
-    there.parent.mkdir(parents=True, exist_ok=True)
-    with scratch_beside(there) as scratch:
-        try:
-            os.link(real, scratch)
-        except OSError:  # another file system, or one without links
-            shutil.copy2(real, scratch)
-        scratch.replace(there)
+    if not (there.is_file() and (there.samefile(real) or _copied(real, there))):
+        there.parent.mkdir(parents=True, exist_ok=True)
+        with scratch_beside(there) as scratch:
+            try:
+                os.link(real, scratch)
+            except OSError:  # another file system, or one without links
+                shutil.copy2(real, scratch)
+            scratch.replace(there)
+    return FileDigest(name, there.stat().st_size, file_sha256(there))
 
 
 def _copied(source: Path, there: Path) -> bool:

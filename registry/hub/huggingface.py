@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import queue
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import HfApi, get_session, hf_hub_url
@@ -34,7 +34,7 @@ class HuggingFaceHub:
     """
 
     def __init__(self, endpoint: str | None, token: str | None, *, stall_s: float, limit_s: float, clock: Clock) -> None:
-        self._api = HfApi(endpoint=endpoint, token=token or False, library_name="seatrial")
+        self._api = HfApi(endpoint=endpoint.rstrip("/") if endpoint else None, token=token or False, library_name="seatrial")
         self._headers = build_hf_headers(token=token or False, library_name="seatrial")
         self._stall_s = stall_s
         self._limit_s = limit_s
@@ -57,7 +57,8 @@ class HuggingFaceHub:
             target.mkdir(parents=True, exist_ok=True)
             require_room(target, _missing_bytes(files, target), str(model))
         read = self._fetch(model, files, target, progress)
-        shutil.rmtree(target / _PARTS, ignore_errors=True)
+        with suppress(OSError):  # none, or not empty: a model may have a folder of this name
+            (target / _PARTS).rmdir()
         return tuple(sorted(read, key=lambda file: file.path))
 
     def _page(self, ref: ModelRef) -> str:

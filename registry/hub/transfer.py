@@ -1,6 +1,6 @@
 """One file from the hub to the disk: continued where it was cut, checked against the listing before it gets its name.
 
-The library's own `hf_hub_download` (2.4) throws an unfinished file away and waits and tries again by itself for minutes, so the
+The library's own `hf_hub_download` (2.4) throws an unfinished file away, and waits and tries again by itself, unseen; so the
 bytes are read here, through the library's client, headers, addresses and errors. No other transport of its (xet) comes into play.
 """
 

@@ -27,8 +27,10 @@ from registry.weights.manifest import (
     checked_digest,
     checked_files,
     decode,
+    incomplete,
     is_digest,
     mismatch,
+    missing,
 )
 
 
@@ -116,7 +118,7 @@ class FolderWeights:
                     continue
                 raise
             return decode(raw, str(folder / name)), name == PUBLISHED
-        raise _missing(digest)
+        raise missing(digest)
 
     def _drop_manifests(self, digest: Digest) -> None:
         folder = self._folder(digest)
@@ -205,12 +207,8 @@ def _verify(digest: Digest, path: Path, entry: Entry) -> None:
             raise mismatch(digest, entry.file.path, "was changed after it was stored")
     except OSError as error:
         if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-            raise _missing(digest) from error
+            raise incomplete(digest, entry.file.path) from error
         raise
-
-
-def _missing(digest: Digest) -> NotFound:
-    return NotFound(f"weights {digest[:12]} are not stored, or only in part", reason="not_found", hint="stage them again")
 
 
 def _stamp(path: Path) -> str:

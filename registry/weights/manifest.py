@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import Fault, Refused
+from core.errors import Fault, NotFound, Refused
 from core.ids import Digest, Epoch
 from core.ports.weights import Bundle
 from core.versions import FileDigest
@@ -24,6 +24,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 class Mismatch(Fault):
     """A bundle and its manifest, or a file and what was announced of it, disagree. Staging again mends it."""
+
+
+class Incomplete(NotFound):
+    """There is a manifest, but not all of its files. Staging again mends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,4 +96,18 @@ def mismatch(digest: str, path: str, problem: str) -> Mismatch:
     """Return the error for a file that is not what was said of it."""
     return Mismatch(
         f"weights {digest[:12]}: {path}: {problem}", hint="nothing was kept of it; submit again, and look at the disk if it recurs"
+    )
+
+
+def missing(digest: str) -> NotFound:
+    """Return the error for a bundle that has no manifest."""
+    return NotFound(
+        f"weights {digest[:12]} are not stored", reason="not_found", hint="submit the model again, so that they are stored anew"
+    )
+
+
+def incomplete(digest: str, path: str) -> Incomplete:
+    """Return the error for a bundle that lost a file."""
+    return Incomplete(
+        f"weights {digest[:12]}: {path} is gone", reason="not_found", hint="submit the model again, so that it is stored anew"
     )

@@ -35,13 +35,16 @@ from registry.weights.manifest import (
     PUBLISHED,
     STAGED,
     Entry,
+    Incomplete,
     Manifest,
     Mismatch,
     checked_digest,
     checked_files,
     decode,
+    incomplete,
     is_digest,
     mismatch,
+    missing,
 )
 
 if TYPE_CHECKING:
@@ -107,10 +110,12 @@ class S3Weights:
         listed = checked_files(files)
         try:
             return self.open(digest)
-        except (NotFound, Mismatch):
-            pass  # none, or one that its objects contradict: they are brought in again
+        except (Incomplete, Mismatch):
+            with _translated(f"storing weights {digest[:12]}"):
+                self._delete_manifests(digest)
+        except NotFound:
+            pass  # no manifest; one that another process writes from here on must stay
         with _translated(f"storing weights {digest[:12]}"):
-            self._delete_manifests(digest)
             try:
                 self._upload_all(digest, source, listed)
             except Mismatch:
@@ -193,7 +198,7 @@ class S3Weights:
                     continue
                 raise
             return decode(body.read(), f"s3://{self._bucket}/{key}"), name == PUBLISHED
-        raise _missing(digest)
+        raise missing(digest)
 
     def _put(self, key: str, content: bytes) -> None:
         self._client.put_object(Bucket=self._bucket, Key=key, Body=content, ContentType="application/json")
@@ -233,7 +238,7 @@ class S3Weights:
 
     def _verify(self, digest: Digest, entry: Entry, stored: _Stored | None) -> None:
         if stored is None:
-            raise _missing(digest)
+            raise incomplete(digest, entry.file.path)
         if stored.size != entry.file.size:
             raise mismatch(digest, entry.file.path, f"has {stored.size} bytes, its manifest says {entry.file.size}")
         if stored.etag != entry.stamp and self._sha256(digest, entry.file.path) != entry.file.sha256:
@@ -322,7 +327,3 @@ def _of_server(doing: str, error: ClientError) -> SeatrialError:
 
 def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", "unknown"))
-
-
-def _missing(digest: Digest) -> NotFound:
-    return NotFound(f"weights {digest[:12]} are not stored, or only in part", reason="not_found", hint="stage them again")
