@@ -1,0 +1,74 @@
+"""Values as data between judge and cell: one line of JSON each, with what JSON lacks written as [tag, content]. Never pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+MAX_LINE_BYTES = 4 * 1024**2
+
+
+class NotData(ValueError):
+    """A value that cannot travel, or a line that is none."""
+
+
+def encode(value: Any) -> bytes:
+    """Return a line. Raises NotData for anything but numbers, text, bytes, None and the builtin containers of them."""
+    try:
+        line = json.dumps(_pack(value)).encode() + b"\n"
+    except (ValueError, RecursionError) as error:
+        raise NotData(str(error)) from error
+    if len(line) > MAX_LINE_BYTES:
+        raise NotData(f"a value of {len(line)} bytes is too large")
+    return line
+
+
+def decode(line: bytes) -> Any:
+    """Return the value of a line, made of exact builtin types only. Raises NotData for any other bytes."""
+    try:
+        return _unpack(json.loads(line))
+    except (ValueError, TypeError, RecursionError, IndexError) as error:
+        raise NotData(str(error)[:200]) from error
+
+
+def _pack(value: Any) -> Any:
+    kind = type(value)
+    if value is None or kind in (bool, int, float, str):
+        return value
+    if kind in (list, tuple, set, frozenset):
+        return [kind.__name__, [_pack(item) for item in value]]
+    if kind is dict:
+        return ["dict", [[_pack(key), _pack(item)] for key, item in value.items()]]
+    if kind in (bytes, bytearray):
+        return [kind.__name__, value.hex()]
+    if kind is complex:
+        return ["complex", [value.real, value.imag]]
+    if kind is range:
+        return ["range", [value.start, value.stop, value.step]]
+    raise NotData(f"a value of type {kind.__name__}, which is no plain data")
+
+
+_MAKERS: dict[str, Callable[[Any], Any]] = {
+    "list": lambda items: [_unpack(item) for item in items],
+    "tuple": lambda items: tuple(_unpack(item) for item in items),
+    "set": lambda items: {_unpack(item) for item in items},
+    "frozenset": lambda items: frozenset(_unpack(item) for item in items),
+    "dict": lambda items: {_unpack(key): _unpack(item) for key, item in items},
+    "bytes": bytes.fromhex,
+    "bytearray": bytearray.fromhex,
+    "complex": lambda parts: complex(*parts),
+    "range": lambda parts: range(*parts),
+}
+
+
+def _unpack(value: Any) -> Any:
+    if not isinstance(value, list):
+        if isinstance(value, dict):
+            raise NotData("an untagged object")
+        return value
+    tag, content = value
+    make = _MAKERS.get(tag) if isinstance(tag, str) else None
+    if make is None:
+        raise NotData("an unknown tag")
+    return make(content)

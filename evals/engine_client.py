@@ -1,0 +1,158 @@
+"""Asks one engine through its OpenAI API. For trials; the gateway has its own, faster way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from core.errors import Fault, Refused, Transient
+from core.ids import VersionId
+from core.ports.clock import Clock, SystemClock
+
+_TIMEOUT = httpx.Timeout(120.0, connect=5.0)
+_CONNECTIONS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One answer. `ttft_s` is the time to the first piece of text (to the end where there was none); tokens as the engine counted."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+    ttft_s: float
+    seconds: float
+
+
+class EngineClient:
+    """A client to the engine at `address` (`http://host:port`) that serves `version` under its id. Safe for threads; to be closed.
+
+    Errors: Transient when the engine is away, overloaded (429) or failing (5xx), or cuts its answer; Refused when it will not take the
+    request (400, 413, 422: a prompt that is too long); Fault when it serves no such version.
+    """
+
+    def __init__(self, address: str, version: VersionId, clock: Clock | None = None) -> None:
+        self._version = version
+        self._clock = clock or SystemClock()
+        limits = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS)
+        self._http = httpx.Client(base_url=address, timeout=_TIMEOUT, limits=limits, trust_env=False)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections. Closing twice does nothing."""
+        self._http.close()
+
+    def complete(
+        self, prompt: str, *, max_tokens: int, stop: Sequence[str] = (), temperature: float = 0.0, seed: int | None = 0
+    ) -> Generated:
+        """Continue `prompt`, sent raw."""
+        body = {"prompt": prompt, "max_tokens": max_tokens, "stop": list(stop), "temperature": temperature, "seed": seed}
+        return self._generate("/v1/completions", body)
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        seed: int | None = 0,
+    ) -> Generated:
+        """Answer a conversation, through the model's chat template."""
+        body = {"messages": list(messages), "max_tokens": max_tokens, "stop": list(stop), "temperature": temperature, "seed": seed}
+        return self._generate("/v1/chat/completions", body)
+
+    def _generate(self, path: str, body: dict[str, Any]) -> Generated:
+        begin = self._clock.monotonic()
+        asked = {**body, "model": self._version, "stream": True, "stream_options": {"include_usage": True}}
+        answer = _Answer()
+        try:
+            with self._http.stream("POST", path, json=asked) as response:
+                self._raise_for(response)
+                for event in _events(response):
+                    if answer.take(event) and answer.first_at is None:
+                        answer.first_at = self._clock.monotonic()
+        except httpx.TransportError as error:
+            raise Transient(f"the engine of {self._version[:12]} does not answer: {type(error).__name__}: {error}") from error
+        end = self._clock.monotonic()
+        first = end if answer.first_at is None else answer.first_at
+        return answer.generated(ttft_s=first - begin, seconds=end - begin)
+
+    def _raise_for(self, response: httpx.Response) -> None:
+        status = response.status_code
+        if status == httpx.codes.OK:
+            return
+        said = _said(response.read())
+        what = f"the engine of {self._version[:12]} answers {status}: {said}"
+        if status == httpx.codes.TOO_MANY_REQUESTS or status >= httpx.codes.INTERNAL_SERVER_ERROR:
+            raise Transient(what)
+        if status == httpx.codes.NOT_FOUND:
+            raise Fault(what, hint="the engine serves another version than it was started for")
+        raise Refused(what, reason="engine_refused", hint="ask for less")
+
+
+class _Answer:
+    """An answer as its events come in."""
+
+    def __init__(self) -> None:
+        self.first_at: float | None = None
+        self._pieces: list[str] = []
+        self._finish: str | None = None
+        self._usage: Mapping[str, Any] = {}
+
+    def take(self, event: Mapping[str, Any]) -> bool:
+        """Take one event in; return whether it brought text. Raises Transient for an error in mid-stream."""
+        if "error" in event:
+            raise Transient(f"the engine breaks off its answer: {str(event['error'])[:200]}")
+        self._usage = event.get("usage") or self._usage
+        brought = False
+        for choice in event.get("choices", ()):
+            piece = choice.get("text") or (choice.get("delta") or {}).get("content") or ""
+            self._finish = choice.get("finish_reason") or self._finish
+            self._pieces.append(piece)
+            brought = brought or bool(piece)
+        return brought
+
+    def generated(self, *, ttft_s: float, seconds: float) -> Generated:
+        """Return the whole answer. Raises Transient when it has no end."""
+        if self._finish is None:
+            raise Transient("the engine's answer ends before its end")
+        prompt, completion = int(self._usage.get("prompt_tokens", 0)), int(self._usage.get("completion_tokens", 0))
+        return Generated("".join(self._pieces), prompt, completion, self._finish, ttft_s, seconds)
+
+
+def _events(response: httpx.Response) -> Iterator[Mapping[str, Any]]:
+    """Yield the JSON objects of a stream of server-sent events up to `[DONE]`. Raises Transient for anything else."""
+    for line in response.iter_lines():
+        data = line.removeprefix("data:").strip() if line.startswith("data:") else ""
+        if data == "[DONE]":
+            return
+        if not data:
+            continue
+        try:
+            event = json.loads(data)
+        except ValueError as error:
+            raise Transient(f"the engine sends what is no event: {data[:80]!r}") from error
+        if isinstance(event, dict):
+            yield event
+
+
+def _said(body: bytes) -> str:
+    try:
+        document = json.loads(body)
+        return str((document.get("error") or document).get("message") or document)[:300]
+    except (ValueError, AttributeError):
+        return body[:200].decode("utf-8", "replace")
