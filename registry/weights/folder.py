@@ -16,7 +16,7 @@ from core.ids import Digest
 from core.ports.clock import Clock, SystemClock
 from core.ports.weights import Bundle
 from core.versions import FileDigest
-from registry.files import chunks, disk_errors, file_sha256, inside, scratch_beside, sync_folder, write_atomic
+from registry.files import chunks, disk_errors, file_sha256, inside, require_room, scratch_beside, sync_folder, write_atomic
 from registry.weights.manifest import (
     BUNDLES,
     PUBLISHED,
@@ -181,6 +181,7 @@ def _movable(source: Path, folder: Path) -> bool:
 
 def _copy(digest: Digest, source: Path, target: Path, expected: FileDigest) -> None:
     read, size = hashlib.sha256(), 0
+    require_room(target.parent, expected.size, f"storing {expected.path} of weights {digest[:12]}")
     with scratch_beside(target) as scratch:
         with scratch.open("xb") as file:
             for chunk in chunks(source):

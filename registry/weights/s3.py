@@ -119,11 +119,12 @@ class S3Weights:
             try:
                 self._upload_all(digest, source, listed)
             except Mismatch:
-                self._delete_objects(digest)
+                if self._glance(digest) is None:  # else another process stored it well meanwhile, and its objects stay
+                    self._delete_objects(digest)
                 raise
             manifest = Manifest(digest, self._entries(digest, listed), self._clock.now())
             self._put(self._key(digest, STAGED), manifest.encode())
-        return manifest.bundle(self._uri(digest), published=False)
+        return self.open(digest)  # another process may have published it meanwhile
 
     def publish(self, digest: Digest) -> Bundle:
         """Write the published manifest, then drop the staged one."""

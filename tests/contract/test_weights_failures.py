@@ -112,12 +112,20 @@ def test_files_on_the_same_file_system_are_moved(tmp_path: Path) -> None:
 def test_a_full_disk_is_a_fault_that_says_so_and_leaves_nothing(tmp_path: Path, small_disk: Path) -> None:
     files = make(tmp_path / "source", 2, 800_000)
     weights = FolderWeights(small_disk / "weights")
-    with pytest.raises(Fault, match="disk full") as fault:
+    with pytest.raises(Fault, match=r"disk full: .*part-01 .* needs 0\.8 MB, .* has 0\.2 MB free") as fault:
         weights.stage(ONE, tmp_path / "source", files)
     assert "free some space" in fault.value.hint
     assert not (small_disk / "weights/bundles" / ONE).exists()
     with pytest.raises(NotFound):
         weights.open(ONE)
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_file_is_a_fault_and_leaves_nothing(tmp_path: Path, small_disk: Path) -> None:
+    make(tmp_path / "source", 1, 2 * MB)
+    promised = [FileDigest("part-00", 100, ONE)]  # it would have fitted, so the look before does not find out
+    with pytest.raises(Fault, match="disk full while"):
+        FolderWeights(small_disk / "weights").stage(ONE, tmp_path / "source", promised)
+    assert not (small_disk / "weights/bundles" / ONE).exists()
 
 
 def test_a_file_larger_than_the_process_may_write_is_a_fault(tmp_path: Path) -> None:

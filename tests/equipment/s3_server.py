@@ -29,6 +29,7 @@ class S3Server:
         self.secret_key = secrets.token_hex(16)
         self.port = _free_port()
         self._child: subprocess.Popen[bytes] | None = None
+        self._log = root.with_name(f"{root.name}.log")  # beside the root: every folder in it is a bucket
 
     @property
     def url(self) -> str:
@@ -56,7 +57,8 @@ class S3Server:
             auth,
             str(self.root),
         ]
-        self._child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with self._log.open("wb") as log:
+            self._child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
         self._wait_until_it_listens()
 
     def stop(self) -> None:
@@ -82,14 +84,18 @@ class S3Server:
         while time.monotonic() < deadline:
             assert self._child is not None
             if self._child.poll() is not None:
-                message = f"rclone serve s3 ended with {self._child.returncode}"
+                message = f"rclone serve s3 ended with {self._child.returncode}: {self._said()}"
                 raise RuntimeError(message)
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
             threading.Event().wait(0.02)
-        message = f"rclone serve s3 does not listen after {_READY_S} s"
+        message = f"rclone serve s3 does not listen after {_READY_S} s: {self._said()}"
+        self.stop()
         raise RuntimeError(message)
+
+    def _said(self) -> str:
+        return self._log.read_text(errors="replace")[-2000:].strip() or "it said nothing"
 
 
 def _rclone() -> str:
