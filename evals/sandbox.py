@@ -43,13 +43,10 @@ _DETAIL_CHARS = 500
 class ProcessSandbox:
     """The Sandbox port with child processes. At most `workers` programs run at once, however many threads call `run`."""
 
-    def __init__(
-        self, workers: int, scratch: Path, *, namespaces: bool = True, clock: Clock | None = None, python: str = sys.executable
-    ) -> None:
+    def __init__(self, workers: int, scratch: Path, *, namespaces: bool = True, clock: Clock | None = None) -> None:
         self._workers = workers
         self._scratch = scratch
         self._namespaces = namespaces
-        self._python = python
         self._clock = clock or SystemClock()
         self._slots = threading.BoundedSemaphore(workers)
 
@@ -91,7 +88,7 @@ class ProcessSandbox:
         }
         try:
             process = subprocess.Popen(
-                [self._python, "-I", "-S", "-B", str(_JUDGE), json.dumps(settings)],
+                [sys.executable, "-I", "-S", "-B", str(_JUDGE), json.dumps(settings)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

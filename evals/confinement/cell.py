@@ -72,6 +72,10 @@ def _find_library(library: int) -> None:
     if not os.access(f"{here}/os.py", os.R_OK):
         raise PermissionError(1, f"the user of the cell may not read Python's library at {os.__file__}")
     sys.path[:] = [here, f"{here}/lib-dynload"]
+    home = str(Path(os.__file__).parent)
+    for module in sys.modules.values():  # packages that are loaded look for their parts where they were found
+        if hasattr(module, "__path__"):
+            module.__path__ = [path.replace(home, here) for path in module.__path__]
 
 
 def _shown() -> list[Path]:

@@ -36,8 +36,8 @@ _MODULES = {
 """Modules that a check may use because its program imported them: harmless ones of the standard library."""
 
 
-class Ended(Exception):
-    """The cell gives no more answers: `outcome` and why."""
+class Ended(BaseException):
+    """The cell gives no more answers: `outcome` and why. No check may catch it as it catches what its candidate raises."""
 
     def __init__(self, outcome: str, detail: str) -> None:
         super().__init__(outcome, detail)
