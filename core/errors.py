@@ -7,6 +7,7 @@
     │   └── Forbidden    the caller may not
     ├── Transient    the world is at fault for a moment: retried with capped, jittered exponential back-off
     └── Fault        we or our set-up are at fault: not retried, an operator is told
+        └── DiskFull     there is no room; the submission is refused for now and may come again
 
 Errors of SDKs become one of these where they are first seen (`raise Transient(...) from error`).
 """
@@ -75,6 +76,12 @@ class Fault(SeatrialError):
     """Ours: a bug, a missing part, a broken set-up. Not retried."""
 
     code = "fault"
+
+
+class DiskFull(Fault):
+    """There is no room on this machine. Not retried: waiting frees nothing; whoever submitted is told the numbers and may come again."""
+
+    code = "disk_full"
 
 
 def _rebuild(kind: type[SeatrialError], what: str, hint: str, state: dict[str, object]) -> SeatrialError:

@@ -85,10 +85,12 @@ class Settings:
     hub_endpoint: str = setting("", "the Hugging Face hub or a mirror (also HF_ENDPOINT); default: huggingface_hub's own")
     hub_token: str = setting("", "token for gated and private models (also HF_TOKEN)")
     engine_python: str = setting("", "interpreter of vLLM's environment; default: serving/engines/vllm/.venv")
+    tensorize_python: str = setting("", "interpreter of the environment that tensorizes; default: serving/engines/vllm/.venv")
     engine_module: str = setting("seatrial_engine.serve", "module that serves a model; tests put a fake engine here")
     engine_standby: int = setting(1, "1: keep a warm process from which engines start in seconds (about 0.9 GB); 0: start each cold")
     synthetic_key: str = setting("", "bearer key of the rollout's own conversations; made by `seatrial up`")
     lease_s: float = setting(15.0, "a submission whose driver has not been heard of for so long is taken over, in seconds")
+    most_runs: int = setting(8, "flow runs of one submission that may end without a result before it is given up")
     reconcile_s: float = setting(60.0, "time between two passes of the reconcile flow, in seconds")
     log_level: str = setting("INFO", "DEBUG, INFO, WARNING or ERROR")
     models: ModelPolicy = field(default_factory=ModelPolicy)
@@ -137,7 +139,8 @@ def read_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
         weights_url=loaded.weights_url or f"file://{home / 'weights'}",
         hub_endpoint=loaded.hub_endpoint or given.get("HF_ENDPOINT", ""),
         hub_token=loaded.hub_token or given.get("HF_TOKEN", ""),
-        engine_python=loaded.engine_python or str(_checkout() / "serving/engines/vllm/.venv/bin/python"),
+        engine_python=loaded.engine_python or _engine_python(),
+        tensorize_python=loaded.tensorize_python or _engine_python(),
     )
     return replace(loaded, **overrides)
 
@@ -202,5 +205,5 @@ def _toml(path: Path) -> Mapping[str, Any]:
         raise Refused(f"{path} is not TOML: {error}", reason="bad_setting", hint="mend or remove it") from error
 
 
-def _checkout() -> Path:
-    return Path(__file__).resolve().parent.parent
+def _engine_python() -> str:
+    return str(Path(__file__).resolve().parent.parent / "serving/engines/vllm/.venv/bin/python")

@@ -1,7 +1,5 @@
 """The main flow: one model from its hub id to an endpoint, through the trials that it must pass."""
 
-from __future__ import annotations
-
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from core.errors import Fault, Refused
+from core.errors import DiskFull, Fault, Refused
 from core.ids import Digest
 
 CHUNK_BYTES = 1024 * 1024
@@ -75,7 +75,7 @@ def require_room(folder: Path, needed: int, what: str) -> None:
     """Raise Fault, with the numbers, when the disk of `folder` has less than `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise Fault(
+        raise DiskFull(
             f"disk full: {what} needs {needed / 1e6:.1f} MB, {folder} has {free / 1e6:.1f} MB free",
             hint="free some space, or move the home to a larger disk, and submit again",
         )
@@ -88,6 +88,6 @@ def disk_errors(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise Fault(f"disk full while {what}", hint="free some space and submit again") from error
+            raise DiskFull(f"disk full while {what}", hint="free some space and submit again") from error
         hint = "see that the folder exists and belongs to the platform's user" if isinstance(error, PermissionError) else "see the disk"
         raise Fault(f"{what}: {error.strerror or error}: {error.filename or ''}".rstrip(": "), hint=hint) from error

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from evals.suite import openings
-
 from core.endpoints import Rollout, RolloutState
+from evals.suite import openings
 from serving.rollout.steps import needed_conversations
 from serving.rollout.synthetic import hold_conversations
 from wiring import Platform

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from core.errors import Conflict, NotFound, Refused, SeatrialError
+from core.errors import Conflict, DiskFull, NotFound, Refused, SeatrialError
 from core.ids import Digest, SubmissionId
 from core.ports.records import AuditEntry
 from core.submissions import StepName, Submission, SubmissionState
@@ -47,7 +47,7 @@ def end_state(row: Submission, error: SeatrialError) -> SubmissionState:
         return SubmissionState.CANCELLED
     if isinstance(error, Refused):
         return _ENDS.get(error.reason, SubmissionState.REFUSED)
-    return SubmissionState.FAILED
+    return SubmissionState.REFUSED if isinstance(error, DiskFull) else SubmissionState.FAILED
 
 
 def withdraw_rollout(here: Platform, row: Submission, why: str) -> None:

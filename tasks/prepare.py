@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from evals.checks import Examination, examine, screen
 from prefect.artifacts import create_table_artifact
 
 from core.errors import Refused
 from core.ids import SubmissionId
 from core.submissions import StepName, Submission
 from core.versions import FileDigest, ModelVersion, ResolvedModel
+from evals.checks import Examination, examine, screen
 from registry.intake import Intake
 from tasks.step import recorded, step_task
 from wiring import platform
@@ -29,7 +29,7 @@ class Downloaded:
 def intake() -> Intake:
     """Return the registry's intake on this process's adapters."""
     here = platform()
-    return Intake(here.records.versions, here.weights, here.settings.downloads, here.settings.scratch, here.settings.engine_python)
+    return Intake(here.records.versions, here.weights, here.settings.downloads, here.settings.scratch, here.settings.tensorize_python)
 
 
 @step_task

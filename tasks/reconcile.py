@@ -8,20 +8,26 @@ from core.endpoints import RolloutState
 from core.errors import Fault, NotFound, Refused
 from core.ids import Digest
 from core.submissions import Submission, SubmissionState
+from serving.control.runs import RunState
 from serving.rollout.driver import driven_by_another
 from serving.rollout.retire import retire_unwanted, wanted_versions
 from tasks.finish import finish, tensors_in_use
 from tasks.prepare import intake
 from tasks.start import engine_spec
+from tasks.step import is_transient
 from wiring import Platform, platform
 
 _OPEN = (SubmissionState.QUEUED, SubmissionState.RUNNING, SubmissionState.CANCELLING)
-_MOST_RUNS = 8
+_WAITING = frozenset({"SCHEDULED", "PENDING"})
 _PICKUP_S = 45.0
 """A run that no runner has picked up after so long is looked at again; starting it twice is harmless, its key is the same."""
 
 
-@task
+_part = task(retries=3, retry_delay_seconds=[1.0, 2.0, 4.0], retry_condition_fn=is_transient)
+"""Decorates one part of a pass; what is away for a moment is asked again, the next pass does the rest."""
+
+
+@_part
 def resume_submissions() -> tuple[str, ...]:
     """Start a run for every open submission that nobody drives; finish those that were cancelled."""
     here = platform()
@@ -29,7 +35,7 @@ def resume_submissions() -> tuple[str, ...]:
     return tuple(row.id for row in abandoned if resume(here, row))
 
 
-@task
+@_part
 def drive_rollouts() -> tuple[str, ...]:
     """Make one pass over every open rollout that no living driver holds. One whose submission has ended is withdrawn."""
     here = platform()
@@ -43,7 +49,7 @@ def drive_rollouts() -> tuple[str, ...]:
     return tuple(row.id for row in left)
 
 
-@task
+@_part
 def keep_engines() -> tuple[str, ...]:
     """Wish for the engine of every version that serves or is tried, and stop those that nobody wants."""
     here = platform()
@@ -55,7 +61,7 @@ def keep_engines() -> tuple[str, ...]:
     return tuple(retire_unwanted(here.records, here.engines, here.clock, drain_s=here.settings.rollout.drain_s))
 
 
-@task
+@_part
 def sweep_leftovers() -> tuple[str, ...]:
     """Remove staged weights, downloads and scratch that no open submission needs."""
     here = platform()
@@ -66,7 +72,7 @@ def sweep_leftovers() -> tuple[str, ...]:
     return tuple(intake().sweep(wanted))
 
 
-@task
+@_part
 def mark_catalogue() -> None:
     """Bring MLflow's aliases to what the rows say."""
     here = platform()
@@ -82,20 +88,28 @@ def resume(here: Platform, row: Submission) -> bool:
     if row.state is SubmissionState.CANCELLING:
         finish(row.id, Refused("cancelled on request", reason="cancelled"))
         return True
-    run = here.runs.state(row.flow_run) if row.flow_run else None
-    if run is not None and run.pending and here.clock.now() - row.updated_at < _PICKUP_S:
+    run = run_state(here, row)
+    if run is not None and run.type in _WAITING and here.clock.now() - row.updated_at < _PICKUP_S:
         return False
-    if row.runs >= _MOST_RUNS:
+    if row.runs >= here.settings.most_runs:
         finish(row.id, Fault(f"{row.runs} flow runs of {row.id} ended without a result", hint="see `seatrial logs`; then submit again"))
         return True
-    if run is not None and run.running and row.flow_run:
+    if run is not None and row.flow_run:
         here.runs.crash(row.flow_run)  # its process is gone: a living one renews the lease
     start_run(here, row)
     return True
 
 
+def run_state(here: Platform, row: Submission) -> RunState | None:
+    """Return the state of a submission's run, None where it has none (or Prefect has forgotten it)."""
+    try:
+        return here.runs.state(row.flow_run) if row.flow_run else None
+    except NotFound:
+        return None
+
+
 def start_run(here: Platform, row: Submission) -> None:
     """Start the next flow run of a submission. The key makes a second call with the same count return the same run."""
     request = {"submission": row.id, "model": str(row.request.model), "endpoint": row.request.endpoint}
-    run = here.runs.start(row.id, row.runs + 1, request)
+    run = here.runs.start(row.id, row.runs, request)
     here.records.submissions.change(row.id, here.clock.now(), flow_run=run, runs=row.runs + 1)

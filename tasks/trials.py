@@ -4,12 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from evals.benchmark import benchmark_key, gate_benchmark, run_benchmark
-from evals.engine_client import EngineClient
-from evals.suite import load_suite
-from evals.trials import degeneration as judge_degeneration
-from evals.trials import latency as measure_latency
-from evals.trials import smoke as try_smoke
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from core.endpoints import Rollout
@@ -17,6 +11,12 @@ from core.errors import Refused
 from core.ids import SubmissionId, VersionId
 from core.submissions import StepName
 from core.versions import Decision, TrialKind, TrialReport
+from evals.benchmark import benchmark_key, gate_benchmark, run_benchmark
+from evals.engine_client import EngineClient
+from evals.suite import load_suite
+from evals.trials import degeneration as judge_degeneration
+from evals.trials import latency as measure_latency
+from evals.trials import smoke as try_smoke
 from tasks.start import await_ready, still_wanted
 from tasks.step import StepReport, recorded, step_task
 from wiring import platform

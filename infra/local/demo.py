@@ -14,13 +14,13 @@ from typing import Any
 import click
 from openai import OpenAI
 from rich.console import Console
-from seatrial import Client
-from seatrial.words import Submission
 
 from core.errors import Fault
 from infra.local.commands import reported
 from infra.local.demo_parts import MODELS, hub, stack
 from infra.local.traffic import Traffic, TrafficReport
+from seatrial import Client
+from seatrial.words import Submission
 
 ENDPOINT = "chat"
 _QUESTION = "Hello! What can you do?"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,13 +22,15 @@ _STOP_S = 60.0
 @contextmanager
 def hub(models: Path) -> Iterator[str]:
     """Serve the folders of `models` as demo/NAME by the hub's protocol on loopback, and yield its URL."""
-    command = [sys.executable, "-m", "tests.equipment.hub_server", "--root", str(models), "--org", "demo", "--port", "0"]
-    with subprocess.Popen(command, cwd=_CHECKOUT, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None  # noqa: S101 - Popen was given a pipe
-            yield server.stdout.readline().strip()
-        finally:
-            server.terminate()
+    with tempfile.TemporaryDirectory(prefix="seatrial-hub-") as root:
+        (Path(root) / "demo").symlink_to(models)
+        command = [sys.executable, "-m", "tests.equipment.hub_server", "--root", root]
+        with subprocess.Popen(command, cwd=_CHECKOUT, stdout=subprocess.PIPE, text=True) as server:
+            try:
+                assert server.stdout is not None  # noqa: S101 - Popen was given a pipe
+                yield server.stdout.readline().strip()
+            finally:
+                server.terminate()
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from itertools import count
 from types import TracebackType
 from typing import Any
 
-from evals.suite import openings
 from openai import APIError, OpenAI
+
+from evals.suite import openings
 
 _AT_ONCE = 6
 _MAX_TOKENS = 96

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from prefect.flows import EntrypointType
 from prefect.runner import Runner
 
 from core.settings import read_settings
@@ -18,8 +19,16 @@ async def main() -> None:
     """Register both deployments and run what is due until SIGTERM, which ends the runs too."""
     settings = read_settings()
     runner = Runner(name="seatrial", query_seconds=_POLL_S, limit=_RUNS_AT_ONCE)
-    await runner.aadd_flow(deploy_model, name="seatrial", description=deploy_model.__doc__, tags=["seatrial"])
-    await runner.aadd_flow(reconcile, name="seatrial", interval=settings.reconcile_s, concurrency_limit=1, tags=["seatrial"])
+    await runner.aadd_flow(
+        deploy_model,
+        name="seatrial",
+        description=deploy_model.__doc__,
+        tags=["seatrial"],
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    await runner.aadd_flow(
+        reconcile, name="seatrial", interval=settings.reconcile_s, tags=["seatrial"], entrypoint_type=EntrypointType.MODULE_PATH
+    )
     await runner.start()
 
 
