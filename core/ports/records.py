@@ -126,7 +126,7 @@ class Rollouts(Protocol):
         ...
 
     def cohorts(self, rollout: RolloutId) -> Cohorts:
-        """Return what both versions did in the conversations that began during this rollout, moved ones left out."""
+        """Return what both versions did in the conversations that began while the candidate had a share, moved ones left out."""
         ...
 
 

@@ -157,7 +157,7 @@ def _ok(document: dict[str, Any]) -> bool:
     wanted: list[Callable[[], bool]] = [
         lambda: document["first"]["state"] == "serving",
         lambda: document["feedback"]["comment"] == _COMMENT,
-        lambda: document["second"]["state"] == "refused" and document["second"]["reason"] == "below_stable",
+        lambda: document["second"]["state"] == "refused" and document["second"]["reason"] == "benchmark_below_stable",
         lambda: document["third"]["state"] == "rolled_back",
         lambda: live["stable_conversations"] > 0 and live["stable_failed"] == 0 and live["stable_changed_model"] == 0,
         lambda: live["candidate_conversations"] > 0,

@@ -1,6 +1,6 @@
 """The data of a verdict: what both versions did in the conversations of one rollout.
 
-A conversation is in a cohort when it was assigned during the rollout, was not moved, and has at least one answer that counts.
+A conversation is in a cohort when it was assigned while the candidate had a share, was not moved, and has at least one answer that counts.
 An answer counts when it ended on its own (`ok`, `engine_error`) or was bad whatever its end: a loop, or a first token that took
 longer than the limit. What the client broke off or got wrong, and what a dead gateway lost, says nothing of a model.
 """
@@ -108,7 +108,8 @@ def _p95(connection: Connection, those: ColumnElement[bool]) -> float | None:
 
 
 def _in_cohort(rollout: RolloutId) -> ColumnElement[bool]:
-    return and_(conversations.c.rollout == rollout, conversations.c.moved.is_(False))
+    """Both cohorts live at the same time: a conversation that began while the candidate had no share is in neither."""
+    return and_(conversations.c.rollout == rollout, conversations.c.moved.is_(False), conversations.c.share > 0)
 
 
 def _its_answers() -> ColumnElement[bool]:
