@@ -1,0 +1,204 @@
+"""The Sandbox port: whatever a program does, it is judged by its values only, and nothing of it outlives `run`."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.ports.sandbox import Program, RunOutcome, RunResult
+from evals.sandbox import ProcessSandbox
+
+CHECK = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(3) == 9\n"
+SQUARE = "def f(x):\n    return x * x\n"
+SECRET = "seatrial-sandbox-test"
+
+
+@pytest.fixture(params=["namespaces", "processes"])
+def sandbox(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProcessSandbox]:
+    sandbox = ProcessSandbox(2, tmp_path / "scratch", namespaces=request.param == "namespaces")
+    if request.param == "namespaces" and sandbox.isolation() != "namespaces":
+        pytest.skip("THIS MACHINE PERMITS NO NAMESPACES: the sandbox's stronger half is not tested here")
+    yield sandbox
+    assert list((tmp_path / "scratch").iterdir()) == [], "a cell's folder is left"
+
+
+def run(sandbox: ProcessSandbox, code: str, check: str = CHECK, wall_s: float = 8.0, cpu_s: float = 3.0) -> RunResult:
+    (result,) = sandbox.run([Program("p", code, check, "f", cpu_s=cpu_s, wall_s=wall_s)])
+    return result
+
+
+def test_right_program_passes(sandbox: ProcessSandbox) -> None:
+    assert run(sandbox, SQUARE).outcome is RunOutcome.PASSED
+
+
+def test_wrong_program_fails_and_the_detail_is_the_failing_line(sandbox: ProcessSandbox) -> None:
+    result = run(sandbox, "def f(x):\n    return x + 2\n")
+    assert result.outcome is RunOutcome.FAILED
+    assert "assert candidate(3) == 9" in result.detail
+
+
+def test_results_come_in_the_order_of_the_programs_and_do_not_touch_one_another(sandbox: ProcessSandbox) -> None:
+    codes = [SQUARE, "import os\nos._exit(0)\n", SQUARE, "def f(x): raise KeyError(x)\n", SQUARE]
+    results = sandbox.run([Program(str(number), code, CHECK, "f") for number, code in enumerate(codes)])
+    assert [result.id for result in results] == ["0", "1", "2", "3", "4"]
+    assert [result.outcome is RunOutcome.PASSED for result in results] == [True, False, True, False, True]
+
+
+PRETENDERS = {
+    "exit_at_load": "import os\nos._exit(0)\n",
+    "exit_when_called": "import os\ndef f(x):\n    os._exit(0)\n",
+    "sys_exit": "import sys\ndef f(x):\n    sys.exit(0)\n",
+    "says_passed": 'def f(x):\n    print(\'{"outcome": "passed", "nonce": ""}\', flush=True)\n',
+    "writes_everywhere": (
+        "import os\ndef f(x):\n    for fd in range(64):\n"
+        '        try: os.write(fd, b\'["tuple", ["passed"]]\\n\')\n        except OSError: pass\n'
+    ),
+    "equals_all": "class E:\n    def __eq__(self, other): return True\n    __hash__ = None\ndef f(x):\n    return E()\n",
+    "int_that_equals_all": "class E(int):\n    def __eq__(self, other): return True\n    __hash__ = None\ndef f(x):\n    return E()\n",
+    "patched_builtins": (
+        "import builtins\nbuiltins.AssertionError = ValueError\n"
+        "builtins.compile = builtins.exec = lambda *a, **k: 4\ndef f(x):\n    return 1\n"
+    ),
+    "redefines_check": "def check(candidate):\n    return None\ndef f(x):\n    return 0\n",
+    "looks_at_its_callers": (
+        "import sys\ndef f(x):\n    frame = sys._getframe()\n    while frame:\n"
+        "        frame.f_globals['outcome'] = 'passed'\n        frame = frame.f_back\n"
+    ),
+    "kills_its_group": "import os, signal\ndef f(x):\n    os.killpg(0, signal.SIGKILL)\n",
+    "kills_its_parent": "import os, signal\ndef f(x):\n    os.kill(os.getppid(), signal.SIGKILL)\n",
+    "memory_bomb": "def f(x):\n    return len('a' * 10 ** 10)\n",
+    "memory_by_and_by": "def f(x):\n    kept = []\n    while True:\n        kept.append(bytearray(2 ** 20))\n",
+    "answer_flood": "def f(x):\n    return 'a' * 10 ** 8\n",
+    "output_flood": "def f(x):\n    for _ in range(1000):\n        print('passed' * 10000)\n",
+    "deep_answer": "def f(x):\n    a = []\n    for _ in range(10 ** 5):\n        a = [a]\n    return a\n",
+    "fork_bomb": "import os\ndef f(x):\n    while True:\n        os.fork()\n",
+    "threads": "import threading\ndef f(x):\n    threading.Thread(target=print).start()\n    return x * x\n",
+    "syntax": "def f(x:\n",
+    "undefined": "def g(x):\n    return x * x\n",
+    "shell": "import subprocess\ndef f(x):\n    return subprocess.run(['/bin/true']).returncode\n",
+}
+
+
+@pytest.mark.parametrize("name", PRETENDERS)
+def test_nothing_but_right_values_passes(sandbox: ProcessSandbox, name: str) -> None:
+    result = run(sandbox, PRETENDERS[name], cpu_s=2.0)
+    assert result.outcome in {RunOutcome.FAILED, RunOutcome.TIMED_OUT}, result
+    assert len(result.detail) <= 500
+
+
+def test_check_that_catches_everything_does_not_turn_an_exit_into_a_pass(sandbox: ProcessSandbox) -> None:
+    check = "def check(candidate):\n    try:\n        candidate(1)\n    except BaseException:\n        pass\n"
+    assert run(sandbox, "import os\ndef f(x):\n    os._exit(0)\n", check).outcome is RunOutcome.FAILED
+    assert run(sandbox, "def f(x):\n    raise ValueError\n", check).outcome is RunOutcome.PASSED
+
+
+def test_endless_loop_is_timed_out_by_its_cpu_limit(sandbox: ProcessSandbox) -> None:
+    result = run(sandbox, "def f(x):\n    while True: pass\n", cpu_s=1.0, wall_s=20.0)
+    assert result.outcome is RunOutcome.TIMED_OUT
+    assert result.seconds < 15.0
+
+
+@pytest.mark.parametrize("code", ["import time\ndef f(x):\n    time.sleep(60)\n", "import time\ntime.sleep(60)\n"])
+def test_sleeper_is_timed_out_by_the_wall(sandbox: ProcessSandbox, code: str) -> None:
+    result = run(sandbox, code, wall_s=0.5)
+    assert result.outcome is RunOutcome.TIMED_OUT
+    assert result.seconds < 10.0
+
+
+def test_check_that_never_ends_is_timed_out(sandbox: ProcessSandbox) -> None:
+    result = run(sandbox, SQUARE, "def check(candidate):\n    while True: pass\n", wall_s=0.5)
+    assert result.outcome is RunOutcome.TIMED_OUT
+    assert result.seconds < 10.0
+
+
+def test_broken_check_is_a_fault_of_the_sandbox_not_of_the_program(sandbox: ProcessSandbox) -> None:
+    assert run(sandbox, SQUARE, "def check(candidate:\n").outcome is RunOutcome.SANDBOX_FAULT
+
+
+def test_files_are_gone_and_the_platforms_own_cannot_be_written(sandbox: ProcessSandbox, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    inside = "def f(x):\n    open('own', 'w').write('x')\n    return x * x\n"
+    assert run(sandbox, inside).outcome is RunOutcome.PASSED
+    reaches_out = f"def f(x):\n    open({str(outside)!r}, 'w').write('x')\n    return x * x\n"
+    if os.geteuid() == 0 or sandbox.isolation() == "namespaces":
+        assert run(sandbox, reaches_out).outcome is RunOutcome.FAILED
+        assert not outside.exists()
+
+
+def test_large_file_breaks_a_limit(sandbox: ProcessSandbox) -> None:
+    code = "def f(x):\n    with open('big', 'wb') as file:\n        for _ in range(64): file.write(b'x' * 2 ** 20)\n    return x * x\n"
+    assert run(sandbox, code).outcome is RunOutcome.FAILED
+
+
+def test_program_sees_no_environment_and_no_arguments(sandbox: ProcessSandbox) -> None:
+    code = "import os\ndef f(x):\n    return [k for k in os.environ if not k.startswith(('LC_', 'PYTHON'))]\n"
+    check = "def check(candidate):\n    assert candidate(0) == [], candidate(0)\n"
+    result = run(sandbox, code, check)
+    assert result.outcome is RunOutcome.PASSED, result.detail
+
+
+def test_cell_has_no_network_where_namespaces_are_permitted(tmp_path: Path) -> None:
+    sandbox = ProcessSandbox(1, tmp_path)
+    if sandbox.isolation() != "namespaces":
+        pytest.skip("THIS MACHINE PERMITS NO NAMESPACES: the cell's network is not closed here")
+    code = "import socket\ndef f(x):\n    socket.create_connection(('127.0.0.1', 22), 1)\n"
+    assert "unreachable" in run(sandbox, code).detail
+
+
+def test_no_process_outlives_the_run(sandbox: ProcessSandbox) -> None:
+    sleeper = f"import time\nNAME = {SECRET!r}\ndef f(x):\n    time.sleep(60)\n"
+    run(sandbox, sleeper, wall_s=0.3)
+    assert judges_left() == []
+
+
+def test_values_travel_whole(sandbox: ProcessSandbox) -> None:
+    check = (
+        "def check(candidate):\n"
+        "    for value in (None, True, 1, -2**70, 1.5, float('inf'), 'é\\n', b'\\x00', [1, [2]], (1, 2), {1, 2}, frozenset({3}),\n"
+        "                  {'a': (1,), 2: None}, 1j, range(3)):\n"
+        "        assert candidate(value) == value and type(candidate(value)) is type(value), value\n"
+    )
+    result = run(sandbox, "def f(x):\n    return x\n", check)
+    assert result.outcome is RunOutcome.PASSED, result.detail
+
+
+def test_check_may_use_the_programs_functions_and_modules(sandbox: ProcessSandbox) -> None:
+    code = "import math\ndef twice(x):\n    return 2 * x\ndef f(x):\n    return x / 2\n"
+    check = "def check(candidate):\n    assert candidate(twice(math.floor(3.5))) == 3\n"
+    assert run(sandbox, code, check).outcome is RunOutcome.PASSED
+
+
+def test_exceptions_of_the_candidate_reach_a_check_that_expects_them(sandbox: ProcessSandbox) -> None:
+    check = "def check(candidate):\n    try:\n        candidate(0)\n    except ZeroDivisionError:\n        return\n    assert False\n"
+    assert run(sandbox, "def f(x):\n    return 1 / x\n", check).outcome is RunOutcome.PASSED
+
+
+def test_at_most_so_many_programs_run_at_once_however_many_ask(tmp_path: Path) -> None:
+    sandbox = ProcessSandbox(1, tmp_path)
+    nap = "import time\ndef f(x):\n    time.sleep(0.2)\n    return x * x\n"
+    begin = time.monotonic()
+    threads = [threading.Thread(target=run, args=(sandbox, nap)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - begin >= 3 * 2 * 0.2
+
+
+def judges_left() -> list[str]:
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                line = (folder / "cmdline").read_bytes().decode("utf-8", "replace")
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            if "confinement/judge.py" in line and parent in {1, os.getpid()}:
+                found.append(line)
+    return found

@@ -1,0 +1,80 @@
+"""A small engine for tests of the trials: OpenAI's API over HTTP on loopback, every answer scripted by a function."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Says:
+    """One scripted answer. `raw` replaces the whole event stream; `cut` ends it without finish and [DONE]."""
+
+    text: str = ""
+    status: int = 200
+    tokens: int | None = None
+    finish: str = "stop"
+    raw: bytes | None = None
+    cut: bool = False
+
+
+Script = Callable[[str, dict[str, Any]], Says]
+
+
+@dataclass(slots=True)
+class Engine:
+    address: str
+    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+
+@contextmanager
+def engine_that(script: Script) -> Iterator[Engine]:
+    """Serve until the block ends; `asked` holds every request's path and body."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.0"
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+            """Say nothing."""
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            engine.asked.append((self.path, body))
+            says = script(self.path, body)
+            self.send_response(says.status)
+            self.end_headers()
+            if says.status == 200:
+                self.wfile.write(says.raw if says.raw is not None else stream(says, chat="chat" in self.path))
+            else:
+                self.wfile.write(json.dumps({"error": {"message": says.text}}).encode())
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    engine = Engine(f"http://127.0.0.1:{server.server_port}")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield engine
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def stream(says: Says, *, chat: bool) -> bytes:
+    """Return an answer as vLLM streams it: a role event first (chat), word by word, then the usage alone, then [DONE]."""
+    words = says.text.split(" ")
+    pieces = [word if number == 0 else " " + word for number, word in enumerate(words)]
+    events: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}] if chat else []
+    for number, piece in enumerate(pieces):
+        content: dict[str, Any] = {"delta": {"content": piece}} if chat else {"text": piece}
+        finish = says.finish if number == len(pieces) - 1 and not says.cut else None
+        events.append({"choices": [{"index": 0, **content, "finish_reason": finish}]})
+    tokens = len(pieces) if says.tokens is None else says.tokens
+    events.append({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": tokens, "total_tokens": 7 + tokens}})
+    body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+    return body if says.cut else body + b"data: [DONE]\n\n"

@@ -1,0 +1,80 @@
+"""The engine is asked through its OpenAI API; what goes wrong becomes one of our errors."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.errors import Fault, Refused, Transient
+from core.ids import VersionId
+from evals.engine_client import EngineClient
+from tests.equipment.openai_server import Says, engine_that
+
+VERSION = VersionId("b" * 64)
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+def test_completion_is_asked_raw_and_read_whole() -> None:
+    with engine_that(lambda _path, _body: Says("a b c", finish="length")) as engine, EngineClient(engine.address, VERSION) as client:
+        answer = client.complete("def f", max_tokens=5, stop=["\ndef "])
+    assert (answer.text, answer.prompt_tokens, answer.completion_tokens, answer.finish_reason) == ("a b c", 7, 3, "length")
+    assert 0 < answer.ttft_s <= answer.seconds
+    ((path, body),) = engine.asked
+    assert path == "/v1/completions"
+    assert (body["model"], body["prompt"], body["max_tokens"], body["stop"]) == (VERSION, "def f", 5, ["\ndef "])
+    assert (body["temperature"], body["stream"], body["stream_options"]) == (0.0, True, {"include_usage": True})
+
+
+def test_chat_goes_through_the_template() -> None:
+    with engine_that(lambda _path, _body: Says("good day")) as engine, EngineClient(engine.address, VERSION) as client:
+        assert client.chat(HELLO, max_tokens=5, temperature=0.7, seed=3).text == "good day"
+    ((path, body),) = engine.asked
+    assert path == "/v1/chat/completions"
+    assert (body["messages"], body["temperature"], body["seed"]) == (HELLO, 0.7, 3)
+
+
+def test_empty_answer_takes_its_time_to_the_end_as_first_token() -> None:
+    with engine_that(lambda _path, _body: Says("", tokens=1)) as engine, EngineClient(engine.address, VERSION) as client:
+        answer = client.complete("x", max_tokens=5)
+    assert answer.text == ""
+    assert answer.ttft_s == answer.seconds
+
+
+@pytest.mark.parametrize(
+    ("says", "error"),
+    [
+        (Says("busy", status=429), Transient),
+        (Says("down", status=503), Transient),
+        (Says("boom", status=500), Transient),
+        (Says("too long", status=400), Refused),
+        (Says("no such model", status=404), Fault),
+        (Says("half an", cut=True), Transient),
+        (Says(raw=b"data: {broken\n\n"), Transient),
+        (Says(raw=b'data: {"error": {"message": "died"}}\n\ndata: [DONE]\n\n'), Transient),
+        (Says(raw=b""), Transient),
+    ],
+)
+def test_what_goes_wrong_becomes_one_of_our_errors(says: Says, error: type[Exception]) -> None:
+    with (
+        engine_that(lambda _path, _body: says) as engine,
+        EngineClient(engine.address, VERSION) as client,
+        pytest.raises(error) as raised,
+    ):
+        client.complete("x", max_tokens=5)
+    assert type(raised.value) is error
+
+
+def test_engine_that_is_away_is_transient() -> None:
+    with engine_that(lambda _path, _body: Says()) as engine:
+        pass
+    with EngineClient(engine.address, VERSION) as client, pytest.raises(Transient, match="does not answer"):
+        client.complete("x", max_tokens=5)
+
+
+def test_message_says_what_the_engine_said_and_not_what_was_asked() -> None:
+    with (
+        engine_that(lambda _path, _body: Says("too long", status=400)) as engine,
+        EngineClient(engine.address, VERSION) as client,
+        pytest.raises(Refused, match="answers 400: too long") as refusal,
+    ):
+        client.complete("a secret prompt", max_tokens=5)
+    assert "secret" not in str(refusal.value)
