@@ -17,7 +17,7 @@ from core.ids import VersionId
 from core.ports.clock import VirtualClock
 from core.ports.sandbox import Program, RunOutcome, RunResult
 from core.settings import TrialPolicy
-from core.versions import Decision, TrialReport
+from core.versions import Decision, TrialKind, TrialReport
 from evals.benchmark import benchmark_key, gate_benchmark, run_benchmark
 from evals.engine_client import EngineClient
 from evals.sandbox import ProcessSandbox
@@ -145,7 +145,7 @@ def scored(solved: int, problems: int = 48, key: str = "s:1:greedy-v1", first: i
     passed = set(range(first, first + solved))
     rows = [{"task_id": str(n), "outcome": "passed" if n in passed else "failed"} for n in range(problems)]
     numbers = {"pass_at_1": solved / problems, "low": low, "high": high, "problems": problems, "solved": solved, "loop_rate": 0.0}
-    return TrialReport(VERSION, "benchmark", key, Decision.INCONCLUSIVE, (), numbers, {"rows": rows})  # type: ignore[arg-type]
+    return TrialReport(VERSION, TrialKind.BENCHMARK, key, Decision.INCONCLUSIVE, (), numbers, {"rows": rows})
 
 
 def test_gate_refuses_a_candidate_that_is_worse_by_more_than_the_margin_with_both_scores() -> None:
@@ -198,7 +198,7 @@ def test_gating_twice_gives_the_same() -> None:
 
 def test_wilson_interval_is_that_of_the_literature() -> None:
     low, high = wilson(81, 263)  # Newcombe, Statistics in Medicine 17 (1998), table I: 0.2553 to 0.3662
-    assert (low, high) == (pytest.approx(0.2553, abs=1e-4), pytest.approx(0.3662, abs=1e-4))
+    assert [low, high] == pytest.approx([0.2553, 0.3662], abs=1e-4)
     assert wilson(0, 0) == (0, 1)
     assert wilson(0, 20)[0] == 0
     assert wilson(20, 20)[1] == 1
@@ -211,7 +211,7 @@ def test_wilson_interval_holds_the_proportion_and_is_symmetric(successes: int, f
     if successes + failures:
         assert low - 1e-12 <= successes / (successes + failures) <= high + 1e-12
     mirrored = wilson(failures, successes + failures)
-    assert (low, high) == (pytest.approx(1 - mirrored[1]), pytest.approx(1 - mirrored[0]))
+    assert [low, high] == pytest.approx([1 - mirrored[1], 1 - mirrored[0]])
 
 
 def test_paired_p_is_the_exact_sign_test() -> None:
