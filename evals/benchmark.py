@@ -16,6 +16,7 @@ from core.versions import Decision, Finding, TrialKind, TrialReport
 from evals.engine_client import EngineClient, Generated
 from evals.statistics import paired_p, wilson
 from evals.suite import Problem, Suite
+from evals.text import storable
 
 MAX_TOKENS = 200
 STOPS = ("\ndef ", "\nclass ", "\nif __name__", "\nprint(")
@@ -161,10 +162,11 @@ def _ask(engine: EngineClient, problem: Problem, clock: Clock) -> Generated | Re
 
 def _judge(sandbox: Sandbox, problem: Problem, answer: Generated | Refused) -> Row:
     if isinstance(answer, Refused):
-        return Row(problem.task_id, RunOutcome.FAILED, answer.what[:500], "", 0, looped=False, seconds=0.0)
+        return Row(problem.task_id, str(RunOutcome.FAILED), storable(answer.what[:500]), "", 0, looped=False, seconds=0.0)
     result = _run(sandbox, Program(problem.task_id, problem.prompt + answer.text, problem.test, problem.entry_point))
     looped = repeating_tail(answer.text, answer.completion_tokens) is not None
-    return Row(problem.task_id, result.outcome, result.detail, answer.text, answer.completion_tokens, looped, answer.seconds)
+    shown = storable(answer.text)
+    return Row(problem.task_id, str(result.outcome), result.detail, shown, answer.completion_tokens, looped, answer.seconds)
 
 
 def _run(sandbox: Sandbox, program: Program) -> RunResult:

@@ -34,6 +34,7 @@ from typing import Any
 
 from core.ports.clock import Clock, SystemClock
 from core.ports.sandbox import Program, RunOutcome, RunResult
+from evals.text import storable
 
 _JUDGE = Path(__file__).parent / "confinement" / "judge.py"
 _GRACE_S = 5.0  # the judge keeps the program's own limit; this one is for a judge that hangs in the check itself
@@ -69,7 +70,7 @@ class ProcessSandbox:
                 outcome, detail = self._judge(program, folder)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
-            return RunResult(program.id, outcome, detail[:_DETAIL_CHARS], self._clock.monotonic() - begin)
+            return RunResult(program.id, outcome, storable(detail[:_DETAIL_CHARS]), self._clock.monotonic() - begin)
 
     def _judge(self, program: Program, folder: Path) -> tuple[RunOutcome, str]:
         nonce = secrets.token_hex(16)

@@ -32,13 +32,16 @@ def smoke(engine: EngineClient, version: VersionId, clock: Clock | None = None) 
 
 
 def latency(engine: EngineClient, version: VersionId, policy: TrialPolicy, clock: Clock | None = None) -> TrialReport:
-    """Measure an idle engine one request at a time: median time to first token, and tokens per second from then on."""
+    """Measure an idle engine one request at a time: median time to first token, and tokens per second of whole answers.
+
+    Of whole answers, because engines send several tokens in one event: a rate from the first event on would say nothing.
+    """
     time = clock or SystemClock()
     begin = time.monotonic()
     answers = [engine.chat(_HELLO, max_tokens=_LATENCY_TOKENS) for _ in range(_LATENCY_REQUESTS)]
     ttft_s = median(answer.ttft_s for answer in answers)
-    rates = [rate for answer in answers if (rate := _tokens_per_s(answer)) is not None]
-    numbers = {"ttft_s": ttft_s, "tokens_per_s": median(rates) if rates else 0.0, "requests": float(len(answers))}
+    rate = median(answer.completion_tokens / answer.seconds if answer.seconds > 0 else 0.0 for answer in answers)
+    numbers = {"ttft_s": ttft_s, "tokens_per_s": rate, "requests": float(len(answers))}
     slow = ttft_s > policy.max_ttft_s
     said = f"the median time to first token of the idle engine is {ttft_s:.3f} s"
     finding = Finding(
@@ -86,11 +89,6 @@ def _answers(kind: str, ask: Callable[[], Generated]) -> Finding:
         return Finding(f"{kind}_answers", passed=True)
     what = "bytes that are no text" if _UNDECODABLE in text else "nothing"
     return Finding(f"no_{kind}", passed=False, reason=f"the {kind} answer is {what}", hint=hint)
-
-
-def _tokens_per_s(answer: Generated) -> float | None:
-    after_first = answer.seconds - answer.ttft_s
-    return (answer.completion_tokens - 1) / after_first if answer.completion_tokens > 1 and after_first > 0 else None
 
 
 def _report(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from core.ids import Digest
 from core.versions import EngineNeeds, Finding
+from evals.text import storable
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class NotCheckable(Exception):
 
 def fail(name: str, reason: str, hint: str) -> Finding:
     """Return a failed finding: `name` stable for programs, `reason` what and which, `hint` what next."""
-    return Finding(name, passed=False, reason=reason, hint=hint)
+    return Finding(name, passed=False, reason=storable(reason), hint=hint)
 
 
 def first_of(names: tuple[str, ...] | list[str]) -> str:

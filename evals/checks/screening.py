@@ -6,6 +6,7 @@ from core.errors import Refused
 from core.settings import ModelPolicy
 from core.versions import HubFile, ResolvedModel
 from evals.checks.names import CONFIG, INDEX, TOKENIZER, is_pickle, is_wanted, is_weights
+from evals.text import storable
 
 _SMALL_BYTES = 128 * 1024**2  # no tokenizer or configuration is larger; more is no reading matter
 _IN_ALL_REPOSITORIES = {".gitattributes", ".gitignore", "README.md"}
@@ -51,7 +52,7 @@ def _refuse_without_weights(model: ResolvedModel, needed: tuple[HubFile, ...]) -
     pickles = [file.path for file in model.files if is_pickle(file.path)]
     if pickles:
         raise Refused(
-            f"{model}: weights only as pickle, which can hold code: {len(pickles)} files, first {pickles[0][:100]}",
+            f"{model}: weights only as pickle, which can hold code: {len(pickles)} files, first {storable(pickles[0][:100])}",
             reason="pickle_only",
             hint="convert them to safetensors (save_pretrained writes it) and submit again",
         )

@@ -12,7 +12,7 @@ from core.versions import Finding
 from evals.checks.confined import Answer, End, Limits, confined
 from evals.checks.evidence import Evidence, Unreadable
 from evals.checks.names import TOKENIZER_CONFIG
-from evals.checks.report import fail
+from evals.checks.report import NotCheckable, fail
 
 _SCRIPT = Path(__file__).with_name("template_child.py")
 _LIMITS = Limits(cpu_s=3, wall_s=10.0, memory_bytes=512 * 1024**2)
@@ -46,7 +46,7 @@ def template_digest(evidence: Evidence) -> Digest | None:
     """Return the sha256 of the template's text, None without one."""
     try:
         template = evidence.template
-    except Unreadable:
+    except (Unreadable, NotCheckable):
         return None
     return Digest(hashlib.sha256(template.encode()).hexdigest()) if template else None
 

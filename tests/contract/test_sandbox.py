@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,6 @@ from evals.sandbox import ProcessSandbox
 
 CHECK = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(3) == 9\n"
 SQUARE = "def f(x):\n    return x * x\n"
-SECRET = "seatrial-sandbox-test"
 
 
 @pytest.fixture(params=["namespaces", "processes"])
@@ -150,10 +151,45 @@ def test_cell_has_no_network_where_namespaces_are_permitted(tmp_path: Path) -> N
     assert "unreachable" in run(sandbox, code).detail
 
 
-def test_no_process_outlives_the_run(sandbox: ProcessSandbox) -> None:
-    sleeper = f"import time\nNAME = {SECRET!r}\ndef f(x):\n    time.sleep(60)\n"
-    run(sandbox, sleeper, wall_s=0.3)
-    assert judges_left() == []
+def test_no_process_outlives_the_run(sandbox: ProcessSandbox, tmp_path: Path) -> None:
+    run(sandbox, "import time\ndef f(x):\n    time.sleep(60)\n", wall_s=0.3)
+    assert processes_with(str(tmp_path)) == []
+
+
+def test_killed_platform_leaves_no_process(tmp_path: Path) -> None:
+    word = f"seatrial{os.getpid()}"
+    script = (
+        "from pathlib import Path\n"
+        "from core.ports.sandbox import Program\n"
+        "from evals.sandbox import ProcessSandbox\n"
+        "code = 'import time\\ndef f(x):\\n    time.sleep(60)\\n'\n"
+        f"ProcessSandbox(1, Path({str(tmp_path)!r}) / {word!r}).run([Program('p', code, 'def check(f): f(1)', 'f', wall_s=60)])\n"
+    )
+    platform = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[2])
+    await_that(lambda: len(processes_with(word)) >= 3, "the cell stands")
+    platform.kill()
+    platform.wait()
+    await_that(lambda: processes_with(word) == [], "judge and cell are gone with the platform")
+
+
+def await_that(holds: Callable[[], bool], what: str, limit_s: float = 20.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {limit_s} s: {what}"
+        threading.Event().wait(0.02)
+
+
+def processes_with(word: str) -> list[str]:
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                line = (folder / "cmdline").read_bytes().decode("utf-8", "replace")
+            except OSError:
+                continue
+            if word in line:
+                found.append(folder.name)
+    return found
 
 
 def test_values_travel_whole(sandbox: ProcessSandbox) -> None:
@@ -188,17 +224,3 @@ def test_at_most_so_many_programs_run_at_once_however_many_ask(tmp_path: Path) -
     for thread in threads:
         thread.join()
     assert time.monotonic() - begin >= 3 * 2 * 0.2
-
-
-def judges_left() -> list[str]:
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                line = (folder / "cmdline").read_bytes().decode("utf-8", "replace")
-                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-            if "confinement/judge.py" in line and parent in {1, os.getpid()}:
-                found.append(line)
-    return found

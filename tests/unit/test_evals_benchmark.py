@@ -119,6 +119,14 @@ def test_prompt_that_the_engine_will_not_take_counts_as_unsolved(suite: Suite, t
     assert "too long" in report.detail["rows"][2]["detail"]
 
 
+def test_answer_that_a_database_would_refuse_is_judged_as_it_is_and_stored_fit(suite: Suite, tmp_path: Path) -> None:
+    with engine_that(lambda _path, _body: Says("    return '\0\ud800'\n")) as engine:
+        report = ran(engine, suite, tmp_path)
+    assert report.numbers["solved"] == 0
+    assert report.detail["rows"][0]["completion"] == "    return '\ufffd\ufffd'\n"
+    json.dumps(report.detail, ensure_ascii=False).encode()
+
+
 class FaultySandbox:
     """A sandbox that faults on its first `faults` programs, then passes all."""
 

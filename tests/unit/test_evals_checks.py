@@ -102,6 +102,7 @@ BROKEN: dict[str, tuple[str, Break]] = {
     "fifo": ("link_in_model", lambda folder: os.mkfifo(folder / "vocab.txt")),
     "config no JSON": ("bad_json", put("config.json", "{")),
     "config too deep": ("bad_json", put("config.json", "[" * 100_000)),
+    "tokenizer configuration no JSON": ("bad_json", put("tokenizer_config.json", "{")),
     "config a list": ("bad_json", put("config.json", "[]")),
     "config too long": ("bad_json", put("config.json", " " * (17 * 1024**2))),
     "no config": ("no_config", lambda folder: (folder / "config.json").unlink()),
@@ -172,6 +173,14 @@ def test_all_faults_are_collected_not_only_the_first(model: Path) -> None:
             BROKEN[case][1](model)
     (model / "README.md").write_text("---\nlicense: other\n---\n", encoding="utf-8")
     assert failures(examined(model)) == ["remote_code", "index_mismatch", "no_chat_template", "licence_not_allowed", "nan_in_weights"]
+
+
+def test_names_that_a_database_would_refuse_are_made_fit(model: Path) -> None:
+    rewrite_shard(lambda document: document.update({"\ud800\0\x1b[2J": {"dtype": "F42"}}))(model)
+    (finding,) = (finding for finding in examined(model).findings if not finding.passed)
+    assert finding.name == "bad_header"
+    assert finding.reason.isprintable()
+    finding.reason.encode()
 
 
 def test_message_counts_the_tensors_with_nan_and_names_the_first(model: Path) -> None:
