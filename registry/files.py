@@ -19,9 +19,10 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return the path of `name` below `folder`. Raises Refused for a name that leaves it, or that is not in its shortest form."""
+    """Return the path of `name` below `folder`. Raises Refused for a name that leaves it, is not in its shortest form, or is no text."""
     parts = PurePosixPath(name).parts
-    if not parts or ".." in parts or name.startswith("/") or "/".join(parts) != name or "\0" in name or "\\" in name:
+    leaves = not parts or ".." in parts or name.startswith("/") or "/".join(parts) != name
+    if leaves or "\0" in name or "\\" in name or any("\ud800" <= character <= "\udfff" for character in name):
         raise Refused(f"{name[:200]!r} is no path inside a model's folder", reason="unsafe_path", hint="rename the file and submit again")
     return folder.joinpath(*parts)
 

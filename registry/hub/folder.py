@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from core.errors import NotFound, Refused
+from core.ids import Digest
 from core.ports.hub import Progress
 from core.versions import FileDigest, HubFile, ModelRef, ResolvedModel
-from registry.files import disk_errors, file_sha256, inside, require_room, scratch_beside
+from registry.files import chunks, disk_errors, inside, require_room, scratch_beside
 from registry.hub.card import base_models, front_matter, licence
 
 
 class FolderHub:
-    """`Hub` on folders. Folders whose names begin with a dot (`.git`, `.cache`) are not part of a model."""
+    """`Hub` on folders. What begins with a dot (`.git`, `.cache`, `.env`) is not part of a model."""
 
     def resolve(self, ref: ModelRef) -> ResolvedModel:
         """List the folder. Its commit changes with any path, size or time of change, so nothing is read but names."""
@@ -34,29 +35,44 @@ class FolderHub:
         )
 
     def download(self, model: ResolvedModel, files: Sequence[HubFile], target: Path, progress: Progress) -> tuple[FileDigest, ...]:
-        """Link the files into `target` (copy them from another file system) and hash them."""
-        if self.resolve(model.ref).commit != model.commit:
-            raise Refused(f"{model}: the folder was changed since it was submitted", reason="source_changed", hint="submit it again")
+        """Copy the files into `target` and hash what was copied. Copies, not links: training code saves into the same file again."""
+        self._refuse_changed(model)
+        what = f"bringing {model} into {target}"
         root, total, done = Path(model.ref.source), sum(file.size for file in files), 0
-        read: list[FileDigest] = []
-        with disk_errors(f"bringing {model} into {target}"):
+        with disk_errors(what):
             target.mkdir(parents=True, exist_ok=True)
-            if root.stat().st_dev != target.stat().st_dev:
-                require_room(target, sum(file.size for file in files if not _present(inside(target, file.path), file.size)), str(model))
+            require_room(target, sum(file.size for file in files if not _present(inside(target, file.path), file.size)), str(model))
+        read: list[FileDigest] = []
         for file in sorted(files, key=lambda file: file.path):
-            with disk_errors(f"bringing {model} into {target}"):
-                read.append(_bring(inside(root, file.path), inside(target, file.path), file.path))
-            done += file.size
-            progress(done, total)
+            if not inside(root, file.path).is_file():
+                raise _changed(model)
+            with closing(_bring(inside(root, file.path), inside(target, file.path), file.path, what)) as steps:
+                for step in steps:
+                    if isinstance(step, FileDigest):
+                        read.append(step)
+                    else:
+                        done += step
+                    progress(done, total)  # outside of `_bring`: what it raises is its own
+        self._refuse_changed(model)
         return tuple(read)
+
+    def _refuse_changed(self, model: ResolvedModel) -> None:
+        if self.resolve(model.ref).commit != model.commit:
+            raise _changed(model)
+
+
+def _changed(model: ResolvedModel) -> Refused:
+    return Refused(f"{model}: the folder was changed since it was submitted", reason="source_changed", hint="submit it again")
 
 
 def _walk(root: Path) -> Iterator[tuple[str, int, int]]:
     real = root.resolve()
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in (*names, *(name for name in folders if (Path(folder) / name).is_symlink())):
+        shown = (name for name in names if not name.startswith("."))
+        for name in (*shown, *(name for name in folders if (Path(folder) / name).is_symlink())):
             path = Path(folder) / name
+            inside(root, path.relative_to(root).as_posix())
             _refuse_leaving(path, real, path.relative_to(root))
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):
@@ -77,20 +93,31 @@ def _present(there: Path, size: int) -> bool:
     return there.is_file() and there.stat().st_size == size
 
 
-def _bring(source: Path, there: Path, name: str) -> FileDigest:
-    real = source.resolve()
-    if not (there.is_file() and (there.samefile(real) or _copied(real, there))):
-        there.parent.mkdir(parents=True, exist_ok=True)
-        with scratch_beside(there) as scratch:
-            try:
-                os.link(real, scratch)
-            except OSError:  # another file system, or one without links
-                shutil.copy2(real, scratch)
-            scratch.replace(there)
-    return FileDigest(name, there.stat().st_size, file_sha256(there))
+def _bring(source: Path, there: Path, name: str, what: str) -> Generator[int | FileDigest]:
+    """Yield how many bytes were read, step by step, then the digest of what stands at `there`."""
+    digest = hashlib.sha256()
+    with disk_errors(what):
+        status = source.stat()
+        if _copied(status, there):
+            for chunk in chunks(there):
+                digest.update(chunk)
+                yield len(chunk)
+        else:
+            there.parent.mkdir(parents=True, exist_ok=True)
+            with scratch_beside(there) as scratch:
+                with scratch.open("xb") as out:
+                    for chunk in chunks(source):
+                        out.write(chunk)
+                        digest.update(chunk)
+                        yield len(chunk)
+                os.utime(scratch, ns=(status.st_atime_ns, status.st_mtime_ns))
+                scratch.replace(there)
+        yield FileDigest(name, there.stat().st_size, Digest(digest.hexdigest()))
 
 
-def _copied(source: Path, there: Path) -> bool:
+def _copied(source: os.stat_result, there: Path) -> bool:
     """Whether `there` is a finished copy: a copy takes over size and time of change, and gets its name last."""
-    left, right = source.stat(), there.stat()
-    return (left.st_size, left.st_mtime_ns) == (right.st_size, right.st_mtime_ns)
+    if not there.is_file():
+        return False
+    copy = there.stat()
+    return (source.st_size, source.st_mtime_ns) == (copy.st_size, copy.st_mtime_ns)

@@ -13,6 +13,7 @@ from huggingface_hub import HfApi, get_session, hf_hub_url
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined] # documented, in no __all__
 
+from core.errors import Fault
 from core.ids import Digest
 from core.ports.clock import Clock
 from core.ports.hub import Progress
@@ -29,13 +30,16 @@ _PARTS = ".partial"
 class HuggingFaceHub:
     """`Hub` over HTTP. `endpoint` and `token` are used as given; None means the library's own endpoint, and no token.
 
+    Raises Fault for a token that no header can carry.
+
     A connection that is silent for `stall_s` is cut; a download that takes longer than `limit_s` in all ends as Transient, and
     keeps what it has for the next attempt.
     """
 
     def __init__(self, endpoint: str | None, token: str | None, *, stall_s: float, limit_s: float, clock: Clock) -> None:
-        self._api = HfApi(endpoint=endpoint.rstrip("/") if endpoint else None, token=token or False, library_name="seatrial")
-        self._headers = build_hf_headers(token=token or False, library_name="seatrial")
+        bearer = _checked(token) or False
+        self._api = HfApi(endpoint=endpoint.rstrip("/") if endpoint else None, token=bearer, library_name="seatrial")
+        self._headers = build_hf_headers(token=bearer, library_name="seatrial")
         self._stall_s = stall_s
         self._limit_s = limit_s
         self._clock = clock
@@ -87,6 +91,14 @@ class HuggingFaceHub:
     def _bring(self, link: Link, model: ResolvedModel, file: HubFile, target: Path) -> FileDigest:
         with disk_errors(f"downloading {model}"), translated(str(model), self._page(model.ref), self._clock.now()):
             return bring(link, self._url(model, file), file, _part(target, file), inside(target, file.path))
+
+
+def _checked(token: str | None) -> str:
+    """Return the token without the spaces and line ends that a file may add. The HTTP client's own error would tell the token."""
+    bare = (token or "").strip()
+    if not all("!" <= character <= "~" for character in bare):
+        raise Fault("the hub token holds characters that no header can carry", hint="set SEATRIAL_HUB_TOKEN (or HF_TOKEN) anew")
+    return bare
 
 
 def _follow(news: queue.SimpleQueue[int | Future[FileDigest]], files: Sequence[HubFile], progress: Progress) -> list[FileDigest]:

@@ -1,5 +1,6 @@
 """Fixtures that several contract suites share."""
 
 from tests.equipment.databases import database_url, migrated_postgres, migrated_sqlite, postgres, records
+from tests.equipment.disks import small_disk
 
-__all__ = ["database_url", "migrated_postgres", "migrated_sqlite", "postgres", "records"]
+__all__ = ["database_url", "migrated_postgres", "migrated_sqlite", "postgres", "records", "small_disk"]

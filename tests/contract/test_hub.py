@@ -158,7 +158,7 @@ def test_progress_that_raises_stops_the_work_and_it_can_be_taken_up_again(place:
     assert content_of(tmp_path / "target") == CONTENT
 
 
-@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/../../b"])
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/../../b", "half a character \ud800"])
 def test_a_listed_name_that_leaves_the_folder_is_refused(place: Place, model: ResolvedModel, tmp_path: Path, name: str) -> None:
     with pytest.raises(Refused) as refusal:
         place.hub.download(model, [HubFile(name, 1, git_oid="0" * 40)], tmp_path / "target", ignore)

@@ -1,16 +1,14 @@
-"""The Hugging Face hub when it fails, refuses, lies or falls silent; and folders that are not what they should be."""
+"""The Hugging Face hub when it fails, refuses, lies or falls silent."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,8 +17,7 @@ import pytest
 from core.errors import Fault, Forbidden, NotFound, Refused, Transient
 from core.ports.clock import SystemClock, VirtualClock
 from core.ports.hub import Progress
-from core.versions import FileDigest, HubFile, ModelRef, ResolvedModel
-from registry.hub.folder import FolderHub
+from core.versions import FileDigest, HubFile, ModelRef
 from registry.hub.huggingface import HuggingFaceHub
 from tests.equipment.hub_server import HubServer
 
@@ -217,6 +214,19 @@ def test_no_token_means_none_even_when_the_environment_has_one(server: HubServer
     assert server.authorised == []
 
 
+@pytest.mark.parametrize("token", ["hf_with a space", "hf_two\nlines", "hf_grün", "hf_\0"])
+def test_a_token_that_no_header_can_carry_is_a_fault_that_does_not_tell_it(server: HubServer, token: str) -> None:
+    with pytest.raises(Fault, match="SEATRIAL_HUB_TOKEN") as fault:
+        hub(server, token)
+    assert token not in str(fault.value)
+    assert fault.value.__cause__ is None
+
+
+def test_a_line_end_after_the_token_does_no_harm(server: HubServer) -> None:
+    server.gate("org/model", "hf_friend")
+    assert hub(server, "hf_friend\n").resolve(REF).files
+
+
 def test_a_private_model_is_not_found_without_a_token(server: HubServer) -> None:
     server.private.add("org/model")
     with pytest.raises(NotFound, match="private") as refusal:
@@ -293,18 +303,6 @@ def test_a_disk_that_runs_full_on_the_way_is_a_fault(server: HubServer, small_di
         hub(server).download(model, [announced], small_disk, ignore)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB of its own."""
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"NOT TESTED HERE: a really full disk; mounting a tmpfs needs rights that we lack ({done.stderr.strip()})")
-    yield mount
-    subprocess.run(["umount", str(mount)], check=True)
-
-
 def test_a_cancelled_download_leaves_no_thread_behind(server: HubServer, target: Path) -> None:
     class Cancelled(Exception):
         pass
@@ -350,75 +348,3 @@ def test_the_server_runs_as_a_process_and_takes_orders_over_http(server: HubServ
         finally:
             child.terminate()
     assert whole(target)
-
-
-def folder_of(tmp_path: Path) -> tuple[Path, Callable[[], ResolvedModel]]:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "config.json").write_bytes(b"{}")
-    return folder, lambda: FolderHub().resolve(ModelRef(str(folder)))
-
-
-def test_a_link_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
-    folder, resolve = folder_of(tmp_path)
-    (folder / "token.json").symlink_to("/etc/hostname")
-    with pytest.raises(Refused) as refusal:
-        resolve()
-    assert refusal.value.reason == "symlink_outside"
-    assert "token.json" in str(refusal.value)
-
-
-def test_a_link_to_a_folder_outside_is_refused(tmp_path: Path) -> None:
-    folder, resolve = folder_of(tmp_path)
-    (folder / "etc").symlink_to("/etc")
-    with pytest.raises(Refused) as refusal:
-        resolve()
-    assert refusal.value.reason == "symlink_outside"
-
-
-def test_a_link_within_the_folder_is_a_file_of_its_own(tmp_path: Path) -> None:
-    folder, resolve = folder_of(tmp_path)
-    (folder / "generation_config.json").symlink_to("config.json")
-    model = resolve()
-    FolderHub().download(model, model.files, tmp_path / "target", ignore)
-    assert not (tmp_path / "target/generation_config.json").is_symlink()
-    assert (tmp_path / "target/generation_config.json").read_bytes() == b"{}"
-
-
-def test_a_pipe_in_the_folder_is_refused_and_never_opened(tmp_path: Path) -> None:
-    folder, resolve = folder_of(tmp_path)
-    os.mkfifo(folder / "model.safetensors")
-    with pytest.raises(Refused) as refusal:
-        resolve()
-    assert refusal.value.reason == "unsafe_file"
-
-
-def test_a_folder_that_was_changed_since_it_was_submitted_is_refused(tmp_path: Path) -> None:
-    folder, resolve = folder_of(tmp_path)
-    model = resolve()
-    (folder / "config.json").write_bytes(b'{"changed": true}')
-    with pytest.raises(Refused) as refusal:
-        FolderHub().download(model, model.files, tmp_path / "target", ignore)
-    assert refusal.value.reason == "source_changed"
-
-
-def test_a_folder_on_another_disk_is_copied(tmp_path: Path, small_disk: Path) -> None:
-    _, resolve = folder_of(tmp_path)
-    model = resolve()
-    (read,) = FolderHub().download(model, model.files, small_disk / "target", ignore)
-    assert read.sha256 == hashlib.sha256(b"{}").hexdigest()
-
-
-def test_a_folder_that_does_not_fit_on_the_other_disk_is_a_fault_with_the_numbers(tmp_path: Path, small_disk: Path) -> None:
-    folder, resolve = folder_of(tmp_path)
-    (folder / "model.safetensors").write_bytes(WEIGHTS)
-    model = resolve()
-    with pytest.raises(Fault, match=r"disk full: .*needs 3\.1 MB"):
-        FolderHub().download(model, model.files, small_disk / "target", ignore)
-
-
-def test_git_and_caches_in_a_folder_are_not_part_of_the_model(tmp_path: Path) -> None:
-    folder, resolve = folder_of(tmp_path)
-    (folder / ".git").mkdir()
-    (folder / ".git/config").write_text("secret")
-    assert [file.path for file in resolve().files] == ["config.json"]

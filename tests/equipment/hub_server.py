@@ -1,8 +1,9 @@
 """A hub of our own: speaks the Hugging Face hub's protocol over HTTP, as huggingface_hub 2.4 uses it, with faults to order.
 
 Folders `ROOT/ORG/MODEL` are its models. Large files and safetensors are in its LFS, which is a second address (another port), as
-the real hub's is. In a test: `with HubServer(root) as hub: hub.fail("ORG/MODEL/model.safetensors", "cut", after=1000)`. As a
-process: `python -m tests.equipment.hub_server --root DIR [--port 0]` prints its URL; faults are then ordered over HTTP:
+the real hub's is; the others are redirected to a path of the same address, as there. In a test: `with HubServer(root) as hub:
+hub.fail("ORG/MODEL/model.safetensors", "cut", after=1000)`. As a process: `python -m tests.equipment.hub_server --root DIR
+[--port 0]` prints its URL; faults are then ordered over HTTP:
 
     POST /__control__/faults    {"path": "ORG/MODEL/*", "kind": "status", "status": 429, "retry_after": "1", "times": 2}
     POST /__control__/private   {"repo": "ORG/MODEL"}          POST /__control__/gated {"repo": "ORG/MODEL", "tokens": ["hf_x"]}
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from registry.hub.card import front_matter
 
@@ -240,6 +241,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._listing(f"{org}/{model}", "main")
             case [org, model, "resolve", revision, *path]:
                 self._file(f"{org}/{model}", revision, "/".join(path))
+            case ["api", "resolve-cache", "models", org, model, commit, *path]:
+                self._file(f"{org}/{model}", commit, "/".join(path), cached=True)
             case ["lfs", org, model, *path]:
                 self._lfs(f"{org}/{model}", "/".join(path))
             case _:
@@ -284,7 +287,7 @@ class _Handler(BaseHTTPRequestHandler):
         card = dict(front_matter(self.hub.root / repo / "README.md"))
         self._json({"id": repo, "sha": commit_of(blobs), "gated": gated, "private": False, "cardData": card, "siblings": siblings})
 
-    def _file(self, repo: str, revision: str, name: str) -> None:
+    def _file(self, repo: str, revision: str, name: str, *, cached: bool = False) -> None:
         blobs = self._blobs(repo, revision)
         if blobs is None:
             return
@@ -292,6 +295,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(403 if self._token else 401, "GatedRepo", "Access to this model is restricted")
         elif name not in blobs:
             self._error(404, "EntryNotFound", "Entry not found")
+        elif not blobs[name].is_lfs and not cached:
+            location = f"/api/resolve-cache/models/{repo}/{commit_of(blobs)}/{quote(name)}"
+            self._send(307, b"", {"Location": location, "X-Repo-Commit": commit_of(blobs), "ETag": f'"{blobs[name].etag}"'})
         elif not blobs[name].is_lfs:
             if not self._begins(f"{repo}/{name}"):
                 self._content(f"{repo}/{name}", blobs[name], {"X-Repo-Commit": commit_of(blobs)})
