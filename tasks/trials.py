@@ -27,14 +27,15 @@ def smoke(submission: SubmissionId, rollout: Rollout) -> TrialReport:
     """Ask for a chat answer and a completion."""
     with recorded(submission, StepName.SMOKE) as report:
         still_wanted(platform(), rollout.id)
-        return settle(report, try_smoke(engine_of(rollout.candidate), rollout.candidate))
+        with engine_of(rollout.candidate) as engine:
+            return settle(report, try_smoke(engine, rollout.candidate))
 
 
 @step_task
 def latency(submission: SubmissionId, rollout: Rollout) -> TrialReport:
     """Measure the time to the first token of the idle engine."""
-    with recorded(submission, StepName.LATENCY) as report:
-        return settle(report, measure_latency(engine_of(rollout.candidate), rollout.candidate, platform().settings.trials))
+    with recorded(submission, StepName.LATENCY) as report, engine_of(rollout.candidate) as engine:
+        return settle(report, measure_latency(engine, rollout.candidate, platform().settings.trials))
 
 
 @step_task
@@ -70,9 +71,9 @@ def scored(version: VersionId, progress: Callable[[float, str], None]) -> TrialR
         return present
     here = platform()
     suite = load_suite(here.settings.trials.suite)
-    ran = run_benchmark(
-        engine_of(version), suite, here.sandbox, version, concurrency=here.settings.trials.concurrency, progress=progress, clock=here.clock
-    )
+    at_once = here.settings.trials.concurrency
+    with engine_of(version) as engine:
+        ran = run_benchmark(engine, suite, here.sandbox, version, concurrency=at_once, progress=progress, clock=here.clock)
     here.records.versions.report(ran)
     return ran
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from prefect.flows import EntrypointType
+from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined] # where the documentation imports it from
 from prefect.runner import Runner
 
 from core.settings import read_settings
@@ -12,7 +12,7 @@ from flows.deploy_model import deploy_model
 from flows.reconcile import reconcile
 
 _POLL_S = 1.0
-_RUNS_AT_ONCE = 6
+_RUNS_AT_ONCE = 10
 
 
 async def main() -> None:

@@ -80,7 +80,7 @@ CASES = [
         "template",
         edited("tokenizer_config.json", chat_template="{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}"),
     ),
-    Case("too-large", "too_large", "MB", swollen),
+    Case("too-large", "too_large", "limit of 4000000", swollen),
     Case("remote-code", "remote_code", "auto_map", edited("config.json", auto_map={"AutoModel": "modeling.Evil"})),
 ]
 
@@ -105,7 +105,6 @@ def test_a_bad_model_is_refused_with_its_reason_everywhere(stack: Stack, submiss
     assert case.says in f"{ended.message} {ended.hint}"
     assert ended.hint, "the submitter is not told what to do next"
     shown = stack.cli("status", ended.id)
-    assert shown.returncode == 1
     assert ended.message[:60] in " ".join((shown.stdout + shown.stderr).split())
     run = prefect_run(stack, ended.run or "")
     assert (run["state"]["name"], ended.message[:60] in run["state"]["message"]) == ("Refused", True)
@@ -159,10 +158,10 @@ def test_a_second_submission_of_the_same_weights_downloads_tensorizes_and_stores
     model = stack.model("twice", seed=103)
     first = stack.finish(stack.submit(model, "twice").id)
     copy = stack.model("twice-under-another-name", seed=103)
-    stored, sent = stored_files(stack), dict(stack.hub.sent)
+    stored, sent = stored_files(stack), content_sent(stack)
     again = stack.finish(stack.submit(model, "twice-again").id)
     assert (first.state, again.state, again.version) == ("serving", "serving", first.version)
-    assert dict(stack.hub.sent) == sent
+    assert content_sent(stack) == sent
     assert {step.name: step.state for step in again.steps if step.name in {"download", "check", "tensorize"}} == {
         "download": "reused",
         "check": "reused",
@@ -170,6 +169,11 @@ def test_a_second_submission_of_the_same_weights_downloads_tensorizes_and_stores
     }
     assert stack.finish(stack.submit(copy, "twice-copied").id).version == first.version
     assert stored_files(stack) == stored
+
+
+def content_sent(stack: Stack) -> dict[str, int]:
+    """Bytes of files that the hub has sent, its listings left out."""
+    return {path: count for path, count in stack.hub.sent.items() if path}
 
 
 def stored_files(stack: Stack) -> dict[str, int]:

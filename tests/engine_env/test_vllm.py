@@ -151,7 +151,7 @@ def tokens_of_plain_vllm(model: Path, tmp_path_factory: pytest.TempPathFactory) 
         process.wait(60)
 
 
-def test_our_loader_gives_the_tokens_of_safetensors_and_of_plain_vllm(  # noqa: PLR0917 - fixtures
+def test_our_loader_gives_the_tokens_of_safetensors_and_of_plain_vllm(
     model: Path, bare: Path, weights: Path, standby: Path, tokens_of_plain_vllm: list[int], tmp_path: Path
 ):
     with Engine(standby, ours(bare, weights), tmp_path / "ours.log") as engine:

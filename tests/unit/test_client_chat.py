@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+
 from seatrial import Client, NotFound, Unavailable
 from seatrial.cli import main
-
 from tests.equipment.control_stage import served
 
 

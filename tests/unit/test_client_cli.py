@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from seatrial import Client, Conflict, NotAuthorised, NotFound, RefusedError, Unavailable
-from seatrial.cli import COMMANDS, main
-from seatrial.config import find_connection
 
 from core.access import Role
 from core.ids import SubmissionId
 from core.settings import base_environ
 from core.submissions import Step, StepName, StepState, SubmissionState
+from seatrial import Client, Conflict, NotAuthorised, NotFound, RefusedError, Unavailable
+from seatrial.cli import COMMANDS, main
+from seatrial.config import find_connection
 from tests.equipment.control_stage import Stage, served, staged
 from tests.equipment.samples import CANDIDATE, NOW, a_completion, a_version, a_vote, an_assignment
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from seatrial.cli.output import flowing
 
+from seatrial.cli.output import flowing
 from serving.control.text import plain, plain_json
 
 
