@@ -35,12 +35,13 @@ check: .venv/.done ## the quick part: format, lint, types, layers, unit tests
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	$(PY) -m pytest tests/unit -m "not slow" -q
+	$(PY) -m pytest tests/unit -q -m "not slow"
 
-test: setup equipment check ## everything: contract suites, the engine's environment, the whole stack on real vLLM
-	$(PY) -m pytest tests/unit tests/contract -m "slow or not slow" -q --deselect-quick
+test: setup equipment check ## everything: contract suites, the engine's environment, the whole stack, real vLLM
+	$(PY) -m pytest -q tests/unit -m slow
+	$(PY) -m pytest -q tests/contract
 	$(ENGINE)/.venv/bin/python -m pytest -q -c tests/engine_env/pytest.ini tests/engine_env
-	$(PY) -m pytest tests/e2e -q
+	$(PY) -m pytest -q tests/e2e
 
 equipment: ## install what the tests need of the system (PostgreSQL)
 	infra/bin/install-equipment

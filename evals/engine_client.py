@@ -16,6 +16,8 @@ from core.ports.clock import Clock, SystemClock
 
 _TIMEOUT = httpx.Timeout(120.0, connect=5.0)
 _CONNECTIONS = 64
+_REQUESTS_FAULT = {httpx.codes.BAD_REQUEST, httpx.codes.REQUEST_ENTITY_TOO_LARGE, httpx.codes.UNPROCESSABLE_ENTITY}
+_FOR_A_MOMENT = {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,9 @@ class Generated:
 class EngineClient:
     """A client to the engine at `address` (`http://host:port`) that serves `version` under its id. Safe for threads; to be closed.
 
-    Errors: Transient when the engine is away, overloaded (429) or failing (5xx), or cuts its answer; Refused when it will not take the
-    request (400, 413, 422: a prompt that is too long); Fault when it serves no such version.
+    Errors: Transient when the engine is away, overloaded (408, 425, 429) or failing (5xx), or cuts its answer; Refused when it will not
+    take the request (400, 413, 422: a prompt that is too long); Fault when it serves no such version (404) or answers anything else (a
+    key that it asks for, a redirection): that is our set-up, and never counts against a model.
     """
 
     def __init__(self, address: str, version: VersionId, clock: Clock | None = None) -> None:
@@ -97,11 +100,13 @@ class EngineClient:
             return
         said = _said(response.read())
         what = f"the engine of {self._version[:12]} answers {status}: {said}"
-        if status == httpx.codes.TOO_MANY_REQUESTS or status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        if status in _FOR_A_MOMENT or status >= httpx.codes.INTERNAL_SERVER_ERROR:
             raise Transient(what)
         if status == httpx.codes.NOT_FOUND:
             raise Fault(what, hint="the engine serves another version than it was started for")
-        raise Refused(what, reason="engine_refused", hint="ask for less")
+        if status in _REQUESTS_FAULT:
+            raise Refused(what, reason="engine_refused", hint="ask for less")
+        raise Fault(what, hint="look at what listens at the engine's address and at the flags it was started with")
 
 
 class _Answer:

@@ -14,7 +14,8 @@ library and the system's, read-only; its end takes every process and file of it 
 that the judge inherits as subreaper are killed, and its folder is removed.
 
 Not covered: faults of the kernel (there is no filter of system calls). Where namespaces are not permitted, also not: the network,
-reading what everyone may read, and files written outside its folder where the platform's user may (root's cell is nobody and may not).
+reading what everyone may read, and how many files a program writes before its limits end it. Where the platform is not root either: its
+files outside the folder, and signals to processes of the platform's user, for the program is of the same user.
 The issue on trials brings the hardened sandbox behind this same port.
 """
 
@@ -103,9 +104,18 @@ class ProcessSandbox:
             try:
                 said, errors = process.communicate(json.dumps(job).encode(), timeout=program.wall_s + _GRACE_S)
             except subprocess.TimeoutExpired:
-                process.kill()  # its cell dies with it (PR_SET_PDEATHSIG)
+                process.kill()
+                _await_end(process)
                 return RunOutcome.TIMED_OUT, f"the check did not end within {program.wall_s:g} s"
         return _verdict(said, errors, nonce)
+
+
+def _await_end(process: subprocess.Popen[bytes]) -> None:
+    """Return when a killed judge's cell is gone too (PR_SET_PDEATHSIG): the processes around the program hold the judge's stderr."""
+    try:
+        process.communicate(timeout=_GRACE_S)
+    except subprocess.TimeoutExpired:
+        return
 
 
 def _verdict(said: bytes, errors: bytes, nonce: str) -> tuple[RunOutcome, str]:

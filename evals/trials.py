@@ -14,7 +14,7 @@ from core.versions import Decision, Finding, TrialKind, TrialReport
 from evals.engine_client import EngineClient, Generated
 
 _HELLO = ({"role": "user", "content": "Hello"},)
-_SMOKE_TOKENS = 16
+_SMOKE_TOKENS = 64
 _LATENCY_TOKENS = 32
 _LATENCY_REQUESTS = 5
 _UNDECODABLE = "\ufffd"
@@ -38,6 +38,7 @@ def latency(engine: EngineClient, version: VersionId, policy: TrialPolicy, clock
     """
     time = clock or SystemClock()
     begin = time.monotonic()
+    engine.chat(_HELLO, max_tokens=_LATENCY_TOKENS)  # warms up: the first request of this shape pays for what is compiled or cached
     answers = [engine.chat(_HELLO, max_tokens=_LATENCY_TOKENS) for _ in range(_LATENCY_REQUESTS)]
     ttft_s = median(answer.ttft_s for answer in answers)
     rate = median(answer.completion_tokens / answer.seconds if answer.seconds > 0 else 0.0 for answer in answers)

@@ -103,7 +103,7 @@ class Intake:
         """Remove what a refused version left staged. Published bundles and `shared` ones stay: others of the same content need them."""
         for digest in (Digest(version.id), version.tensors):
             bundle = self._open(digest)
-            if bundle is not None and not bundle.published and digest not in shared:
+            if digest not in shared and (bundle is None or not bundle.published):  # half of one goes too
                 self._weights.delete(digest)
 
     def forget_download(self, source: str, commit: str) -> None:

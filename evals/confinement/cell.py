@@ -29,11 +29,13 @@ def live(settings: Mapping[str, Any], inbox: int, outbox: int) -> NoReturn:
         linux.die_with_parent()
         linux.show_memory()
         os.setsid()
-        _keep_only(inbox, outbox)
+        witness = os.dup(2)  # held by those who stand behind: the platform reads its end when they and the program are gone
+        _keep_only(inbox, outbox, witness)
         if _prepare(Path(settings["folder"]), namespaces=settings["namespaces"]):
             _stand_behind(inbox, outbox)
             linux.die_with_parent()
         _stand_behind(inbox, outbox)
+        os.close(witness)
         library = os.open(Path(os.__file__).parent, os.O_PATH | os.O_DIRECTORY)
         linux.drop_privileges()
         linux.die_with_parent()  # a change of user clears it
@@ -87,10 +89,24 @@ def _shown() -> list[Path]:
 
 
 def _stand_behind(inbox: int, outbox: int) -> None:
-    """Return in a child; stay behind without pipes until it ends, then end with its status."""
+    """Return in a child; stay behind without pipes until it ends, then end with its status.
+
+    When our own parent ends first, the child is killed from here: a program can clear the parent-death signal of its own process.
+    """
     child = os.fork()
     if child == 0:
         return
+
+    def take_along(_signal: int, _frame: object) -> NoReturn:
+        try:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass  # it has just ended by itself
+        os._exit(_BY_SIGNAL + signal.SIGKILL)
+
+    signal.signal(signal.SIGTERM, take_along)
+    linux.die_with_parent(signal.SIGTERM)  # until here it was SIGKILL, and no program runs yet
     os.close(inbox)
     os.close(outbox)
     while True:

@@ -29,6 +29,7 @@ sys.path.pop(0)
 _SIGXCPU_STATUS = 128 + int(signal.SIGXCPU)
 _KILLED_STATUS = 128 + int(signal.SIGKILL)
 _CHECK_GRACE_S = 0.5
+_MEMORY_BYTES = 512 * 1024**2  # the judge's own: a check may spread out a small answer (`list(candidate())` of a huge range)
 _MODULES = {
     *("bisect", "cmath", "collections", "copy", "datetime", "decimal", "fractions", "functools", "hashlib", "heapq"),
     *("itertools", "json", "math", "operator", "random", "re", "statistics", "string", "textwrap", "typing"),
@@ -88,6 +89,8 @@ class Cell:
             return decode(line)
         except NotData as error:
             raise Ended("failed", f"the program's answer is no data: {error}") from error
+        except MemoryError:
+            raise Ended("failed", "the program's answer is too large") from None
 
     def end(self) -> None:
         """Kill whatever of the cell is left, orphans too, and return when it is gone."""
@@ -144,6 +147,7 @@ def main() -> None:
     linux.hide_memory()
     linux.inherit_orphans()
     cell = Cell(json.loads(sys.argv[1]))  # before stdin is read: the cell's memory holds nothing of the job
+    linux.bound_memory(_MEMORY_BYTES)
     job = json.load(sys.stdin)
     cell.deadline = time.monotonic() + job["wall_s"]
     signal.signal(signal.SIGALRM, _stop)  # for a check that does not end by itself

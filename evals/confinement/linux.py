@@ -19,9 +19,9 @@ _SIGKILL = 9
 NOBODY = 65534
 
 
-def die_with_parent() -> None:
-    """Be killed when the parent ends."""
-    _check(_libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0))
+def die_with_parent(by: int = _SIGKILL) -> None:
+    """Get the signal `by` when the parent ends."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0))
 
 
 def hide_memory() -> None:
@@ -92,6 +92,11 @@ def limit(cpu_s: float, memory_bytes: int, file_bytes: int) -> None:
         (resource.RLIMIT_NPROC, 0, 0),
     ):
         resource.setrlimit(which, (soft, hard))
+
+
+def bound_memory(memory_bytes: int) -> None:
+    """Bound the address space alone."""
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 
 
 def _check(result: int) -> None:

@@ -169,9 +169,12 @@ class Keeper:
                 return
         self._kill(engine, old)
         record = Record(wish.attempt, EnginePhase.STARTING, self._clock.now(), port=old.port if old else None, detail="starts")
+        engine.save_record(record)
         self._launch(engine, wish, record)
 
     def _launch(self, engine: EngineFiles, wish: Wish, record: Record) -> None:
+        if self._standby is not None and self._standby.warming():
+            return  # a later pass finds it ready sooner than a cold start would be
         now = self._clock.now()
         port = _free_port(record.port)
         record = replace(record, port=port, launched=now, process=None, unhealthy_since=None)
@@ -188,7 +191,7 @@ class Keeper:
     def _start(self, engine: EngineFiles, spec: EngineSpec, port: int) -> int:
         """Start the process, forked from the standby where there is one, and return its pid. Raises OSError and Refused."""
         command, environ = self._launcher.command(spec, port), self._launcher.environ(spec)
-        if self._standby is not None and self._standby.await_ready():
+        if self._standby is not None and self._standby.ready():
             warm = self._standby.fork(command[command.index("-m") + 2 :], engine.log, environ)
             if warm is not None:
                 return warm

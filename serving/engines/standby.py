@@ -42,7 +42,7 @@ class Standby:
 
     def ensure(self) -> None:
         """Start it when it does not run; give it up after some deaths."""
-        if self._process is not None and self._process.poll() is None:
+        if self._runs():
             return
         if self._process is not None:
             self._deaths += 1
@@ -51,15 +51,13 @@ class Standby:
         if self._deaths < _MOST_DEATHS:
             self._start()
 
-    def await_ready(self) -> bool:
-        """Wait until it can fork; False when it runs no more or took too long."""
-        while self._process is not None and self._process.poll() is None:
-            if self._socket.exists():
-                return True
-            if self._clock.monotonic() - self._started > _WARM_UP_S:
-                return False
-            self._clock.wait(0.05)
-        return False
+    def ready(self) -> bool:
+        """Tell whether it can fork now."""
+        return self._runs() and self._socket.exists()
+
+    def warming(self) -> bool:
+        """Tell whether it will be able to soon: it runs, and not for too long yet."""
+        return self._runs() and not self._socket.exists() and self._clock.monotonic() - self._started < _WARM_UP_S
 
     def fork(self, argv: Sequence[str], log_file: Path, environ: Mapping[str, str]) -> int | None:
         """Fork a server with vLLM's arguments and return its pid; None when the standby did not do it (start it cold then)."""
@@ -92,6 +90,9 @@ class Standby:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+    def _runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     @property
     def _socket(self) -> Path:

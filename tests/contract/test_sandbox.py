@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from core.ports.sandbox import Program, RunOutcome, RunResult
+from evals import sandbox as sandbox_module
 from evals.sandbox import ProcessSandbox
+from evals.suite import load_suite
 
 CHECK = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(3) == 9\n"
 SQUARE = "def f(x):\n    return x * x\n"
@@ -81,6 +83,9 @@ PRETENDERS = {
     "threads": "import threading\ndef f(x):\n    threading.Thread(target=print).start()\n    return x * x\n",
     "syntax": "def f(x:\n",
     "undefined": "def g(x):\n    return x * x\n",
+    "daemon": "import os\ndef f(x):\n    if os.fork() == 0:\n        os.setsid()\n        os.execv('/bin/sleep', ['sleep', '60'])\n    return x * x\n",
+    "empties_sys_modules": "import sys\nsys.modules.clear()\ndef f(x):\n    return 0\n",
+    "huge_range": "def f(x):\n    return range(10 ** 12)\n",
     "shell": "import subprocess\ndef f(x):\n    return subprocess.run(['/bin/true']).returncode\n",
 }
 
@@ -151,19 +156,54 @@ def test_cell_has_no_network_where_namespaces_are_permitted(tmp_path: Path) -> N
     assert "unreachable" in run(sandbox, code).detail
 
 
+def test_canonical_solutions_of_our_suite_pass(tmp_path: Path) -> None:
+    programs = [Program(p.task_id, p.prompt + p.canonical_solution, p.test, p.entry_point) for p in load_suite("harbour").problems]
+    results = ProcessSandbox(2, tmp_path).run(programs)
+    assert [result for result in results if result.outcome is not RunOutcome.PASSED] == []
+
+
+def test_check_that_spreads_out_an_answer_breaks_the_judges_limit_and_not_the_machine(sandbox: ProcessSandbox) -> None:
+    check = "def check(candidate):\n    assert list(candidate(1)) == [1]\n"
+    result = run(sandbox, "def f(x):\n    return range(10 ** 8)\n", check)
+    assert result.outcome is RunOutcome.FAILED
+    assert "MemoryError" in result.detail
+
+
+SURVIVOR = (
+    "import ctypes, os, time\n"
+    "ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\n"  # it shall not be killed with its parent
+    "def f(x):\n"
+    "    for fd in range(3, 32):\n"
+    '        try: os.write(fd, b\'["tuple", ["value", ["range", [0, 1000000000000000, 1]]]]\\n\')\n'
+    "        except OSError: pass\n"
+    "    time.sleep(60)\n"
+)
+"""Answers with what keeps a summing check in C code, deaf to its alarm, then sleeps without a parent-death signal."""
+
+
+def test_program_that_stalls_the_check_and_clears_its_death_signal_is_gone_too(
+    sandbox: ProcessSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox_module, "_GRACE_S", 1.5)
+    result = run(sandbox, SURVIVOR, "def check(candidate):\n    assert sum(candidate(1)) == 1\n", wall_s=0.5)
+    assert result.outcome is RunOutcome.TIMED_OUT
+    assert processes_with(str(tmp_path)) == []
+
+
 def test_no_process_outlives_the_run(sandbox: ProcessSandbox, tmp_path: Path) -> None:
     run(sandbox, "import time\ndef f(x):\n    time.sleep(60)\n", wall_s=0.3)
     assert processes_with(str(tmp_path)) == []
 
 
-def test_killed_platform_leaves_no_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("namespaces", [True, False])
+def test_killed_platform_leaves_no_process(tmp_path: Path, *, namespaces: bool) -> None:
     word = f"seatrial{os.getpid()}"
     script = (
         "from pathlib import Path\n"
         "from core.ports.sandbox import Program\n"
         "from evals.sandbox import ProcessSandbox\n"
-        "code = 'import time\\ndef f(x):\\n    time.sleep(60)\\n'\n"
-        f"ProcessSandbox(1, Path({str(tmp_path)!r}) / {word!r}).run([Program('p', code, 'def check(f): f(1)', 'f', wall_s=60)])\n"
+        f"code = {SURVIVOR!r}\n"
+        f"ProcessSandbox(1, Path({str(tmp_path)!r}) / {word!r}, namespaces={namespaces}).run([Program('p', code, 'def check(f): f(1)', 'f', wall_s=60)])\n"
     )
     platform = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[2])
     await_that(lambda: len(processes_with(word)) >= 3, "the cell stands")

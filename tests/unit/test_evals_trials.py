@@ -73,7 +73,7 @@ def test_latency_is_the_median_time_to_first_token_held_against_the_limit(step: 
     assert report.decision is decision
     assert report.numbers["ttft_s"] == pytest.approx(step)
     assert report.numbers["tokens_per_s"] == pytest.approx(5 / (2 * step))
-    assert report.numbers["requests"] == len(engine.asked) == 5
+    assert report.numbers["requests"] == len(engine.asked) - 1 == 5, "one request warms the engine up"
     assert report.findings[0].name == ("first_token" if decision is Decision.PASS else "slow_first_token")
 
 
