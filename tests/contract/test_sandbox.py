@@ -83,7 +83,10 @@ PRETENDERS = {
     "threads": "import threading\ndef f(x):\n    threading.Thread(target=print).start()\n    return x * x\n",
     "syntax": "def f(x:\n",
     "undefined": "def g(x):\n    return x * x\n",
-    "daemon": "import os\ndef f(x):\n    if os.fork() == 0:\n        os.setsid()\n        os.execv('/bin/sleep', ['sleep', '60'])\n    return x * x\n",
+    "daemon": (
+        "import os\ndef f(x):\n    if os.fork() == 0:\n        os.setsid()\n"
+        "        os.execv('/bin/sleep', ['sleep', '60'])\n    return x * x\n"
+    ),
     "empties_sys_modules": "import sys\nsys.modules.clear()\ndef f(x):\n    return 0\n",
     "huge_range": "def f(x):\n    return range(10 ** 12)\n",
     "shell": "import subprocess\ndef f(x):\n    return subprocess.run(['/bin/true']).returncode\n",
@@ -178,14 +181,15 @@ SURVIVOR = (
     "        except OSError: pass\n"
     "    time.sleep(60)\n"
 )
-"""Answers with what keeps a summing check in C code, deaf to its alarm, then sleeps without a parent-death signal."""
+STALLED = "def check(candidate):\n    assert sum(candidate(1)) == 1\n"
+"""The program answers with what keeps this check in C code, deaf to its alarm, then sleeps without a parent-death signal."""
 
 
 def test_program_that_stalls_the_check_and_clears_its_death_signal_is_gone_too(
     sandbox: ProcessSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sandbox_module, "_GRACE_S", 1.5)
-    result = run(sandbox, SURVIVOR, "def check(candidate):\n    assert sum(candidate(1)) == 1\n", wall_s=0.5)
+    result = run(sandbox, SURVIVOR, STALLED, wall_s=0.5)
     assert result.outcome is RunOutcome.TIMED_OUT
     assert processes_with(str(tmp_path)) == []
 
@@ -202,11 +206,12 @@ def test_killed_platform_leaves_no_process(tmp_path: Path, *, namespaces: bool) 
         "from pathlib import Path\n"
         "from core.ports.sandbox import Program\n"
         "from evals.sandbox import ProcessSandbox\n"
-        f"code = {SURVIVOR!r}\n"
-        f"ProcessSandbox(1, Path({str(tmp_path)!r}) / {word!r}, namespaces={namespaces}).run([Program('p', code, 'def check(f): f(1)', 'f', wall_s=60)])\n"
+        f"program = Program('p', {SURVIVOR!r}, {STALLED!r}, 'f', wall_s=60)\n"
+        f"ProcessSandbox(1, Path({str(tmp_path)!r}) / {word!r}, namespaces={namespaces}).run([program])\n"
     )
     platform = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[2])
-    await_that(lambda: len(processes_with(word)) >= 3, "the cell stands")
+    whole = 5 if namespaces else 4  # platform, judge, one or two that stand behind the program, the program
+    await_that(lambda: len(processes_with(word)) == whole, "the cell stands")
     platform.kill()
     platform.wait()
     await_that(lambda: processes_with(word) == [], "judge and cell are gone with the platform")
