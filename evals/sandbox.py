@@ -22,6 +22,7 @@ The issue on trials brings the hardened sandbox behind this same port.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,7 @@ class ProcessSandbox:
             try:
                 outcome, detail = self._judge(program, folder)
             finally:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
             return RunResult(program.id, outcome, storable(detail[:_DETAIL_CHARS]), self._clock.monotonic() - begin)
 
     def _judge(self, program: Program, folder: Path) -> tuple[RunOutcome, str]:
@@ -108,6 +110,17 @@ class ProcessSandbox:
                 _await_end(process)
                 return RunOutcome.TIMED_OUT, f"the check did not end within {program.wall_s:g} s"
         return _verdict(said, errors, nonce)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a cell's folder, and folders in it that a program of our own user has closed to us."""
+    with suppress(OSError):
+        folder.chmod(0o700)
+        for parent, names, _files in os.walk(folder):
+            for inner in (Path(parent, name) for name in names):
+                if not inner.is_symlink():
+                    inner.chmod(0o700)  # top-down: before the walk enters it
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _await_end(process: subprocess.Popen[bytes]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined] # where the documentation imports it from
 from prefect.runner import Runner
@@ -10,6 +11,8 @@ from prefect.runner import Runner
 from core.settings import read_settings
 from flows.deploy_model import deploy_model
 from flows.reconcile import reconcile
+from tasks.pulse import beat
+from wiring import Platform
 
 _POLL_S = 1.0
 _RUNS_AT_ONCE = 10
@@ -29,7 +32,13 @@ async def main() -> None:
     await runner.aadd_flow(
         reconcile, name="seatrial", interval=settings.reconcile_s, tags=["seatrial"], entrypoint_type=EntrypointType.MODULE_PATH
     )
-    await runner.start()
+    over = threading.Event()
+    pulse = threading.Thread(target=beat, args=(Platform(settings), over), name="pulse", daemon=True)
+    pulse.start()
+    try:
+        await runner.start()
+    finally:
+        over.set()
 
 
 if __name__ == "__main__":

@@ -139,6 +139,19 @@ def test_files_are_gone_and_the_platforms_own_cannot_be_written(sandbox: Process
         assert not outside.exists()
 
 
+def test_folder_that_a_program_closes_is_gone_and_what_it_links_to_is_left_as_it_was(sandbox: ProcessSandbox, tmp_path: Path) -> None:
+    linked = tmp_path / "linked"
+    linked.mkdir(mode=0o750)
+    code = (
+        "import os\ndef f(x):\n    os.makedirs('a/b')\n    open('a/b/c', 'w').close()\n"
+        f"    os.symlink({str(linked)!r}, 'a/link')\n    os.chmod('a/b', 0)\n    os.chmod('a', 0)\n    os.chmod('.', 0)\n    return x * x\n"
+    )
+    check = "def check(candidate):\n    assert candidate(2) == 4\n"
+    result = run(sandbox, code, check)
+    assert result.outcome is RunOutcome.PASSED, result.detail
+    assert linked.stat().st_mode & 0o777 == 0o750
+
+
 def test_large_file_breaks_a_limit(sandbox: ProcessSandbox) -> None:
     code = "def f(x):\n    with open('big', 'wb') as file:\n        for _ in range(64): file.write(b'x' * 2 ** 20)\n    return x * x\n"
     assert run(sandbox, code).outcome is RunOutcome.FAILED

@@ -32,7 +32,6 @@ SEATRIAL = Path(sys.executable).with_name("seatrial")
 FAKE_ENGINE = {"SEATRIAL_ENGINE_MODULE": "tests.equipment.fake_engine", "SEATRIAL_ENGINE_PYTHON": sys.executable}
 QUICK = {
     "SEATRIAL_LEASE_S": "3",
-    "SEATRIAL_RECONCILE_S": "5",
     "SEATRIAL_ROLLOUT_PASS_INTERVAL_S": "0.3",
     "SEATRIAL_ROLLOUT_SYNTHETIC_AFTER_S": "0",
     "SEATRIAL_ROLLOUT_MIN_CONVERSATIONS": "2",
