@@ -18,7 +18,6 @@ from typing import Any, Self
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from core.ids import SubmissionId
 from core.settings import Settings, read_settings
 from seatrial import Client
 from seatrial.errors import Unavailable
@@ -113,10 +112,9 @@ class Stack:
         document = json.loads((self.home / "run/stack.json").read_text())
         return {name: identity["pid"] for name, identity in document["services"].items()}
 
-    def flow_processes(self, submission: str) -> list[int]:
-        """Pids of the processes of a submission's flow run: the runner's children that Prefect gave this run."""
-        run = self.platform.records.submissions.get(SubmissionId(submission)).flow_run
-        return [pid for pid in children(self.services()["runner"]) if run and run in environ_of(pid)]
+    def flow_processes(self) -> list[int]:
+        """Pids of the processes that run flows: those that the runner spawned."""
+        return [pid for pid in children(self.services()["runner"]) if "spawn_main" in command_of(pid)]
 
     def engine_processes(self) -> list[int]:
         """Pids of the engines' servers."""

@@ -88,7 +88,7 @@ def test_a_cancelled_submission_leaves_nothing_running(serving: Stack):
     ended = serving.finish(submission, limit_s=60)
     assert ended.state == "cancelled"
     within(60, lambda: set(serving.engine_processes()) == running, "its engine is gone")
-    assert serving.flow_processes(submission) == []
+    assert serving.flow_processes() == []
     assert all(bundle.published for bundle in serving.platform.weights.list())
 
 
