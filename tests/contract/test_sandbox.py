@@ -144,7 +144,8 @@ def test_folder_that_a_program_closes_is_gone_and_what_it_links_to_is_left_as_it
     linked.mkdir(mode=0o750)
     code = (
         "import os\ndef f(x):\n    os.makedirs('a/b')\n    open('a/b/c', 'w').close()\n"
-        f"    os.symlink({str(linked)!r}, 'a/link')\n    os.chmod('a/b', 0)\n    os.chmod('a', 0)\n    try: os.chmod('.', 0)\n    except PermissionError: pass\n    return x * x\n"
+        f"    os.symlink({str(linked)!r}, 'a/link')\n    os.chmod('a/b', 0)\n    os.chmod('a', 0)\n"
+        "    try: os.chmod('.', 0)\n    except PermissionError: pass\n    return x * x\n"
     )
     check = "def check(candidate):\n    assert candidate(2) == 4\n"
     result = run(sandbox, code, check)
