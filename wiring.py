@@ -101,7 +101,7 @@ class Platform:
         """Where generated code runs."""
         from evals.sandbox import ProcessSandbox  # noqa: PLC0415
 
-        return ProcessSandbox(workers=max(1, (os.cpu_count() or 2) - 1), scratch=self.settings.scratch)
+        return ProcessSandbox(workers=max(2, (os.cpu_count() or 2) - 1), scratch=self.settings.scratch)
 
     @cached_property
     def driver(self) -> Driver:

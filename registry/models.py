@@ -101,6 +101,8 @@ def _translated(uri: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise NotFound(f"MLflow at {uri}: {str(error)[:200]}", hint="register the version first") from error
         if error.get_http_status_code() >= 500 or "Max retries exceeded" in str(error):  # noqa: PLR2004 - HTTP's own line
             raise Transient(f"MLflow at {uri} did not answer: {str(error)[:200]}", hint="see that it runs") from error
         raise Fault(f"MLflow at {uri} refused: {str(error)[:300]}") from error

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from core.engines import EnginePhase, EngineSpec, EngineState
-from core.errors import Conflict
-from core.ids import VersionId
+from core.errors import Conflict, NotFound
+from core.ids import EndpointName, VersionId
 from core.ports.clock import Clock
+from core.ports.models import RegisteredModel
+from core.versions import ModelVersion, TrialReport
 
 
 @dataclass(slots=True)
@@ -94,3 +97,26 @@ class FakeEngines:
             return replace(state, phase=EnginePhase.FAILED, detail=cause, since=self._clock.now())
         address = f"http://127.0.0.1:{next(self._ports)}"
         return replace(state, phase=EnginePhase.READY, address=address, since=self._clock.now(), load_seconds=self._start_s)
+
+
+class FakeModels:
+    """`ModelRegistry` in memory."""
+
+    def __init__(self) -> None:
+        self.entries: dict[EndpointName, list[VersionId]] = {}
+        self.aliases: dict[EndpointName, tuple[VersionId | None, VersionId | None]] = {}
+
+    def register(
+        self, endpoint: EndpointName, version: ModelVersion, reports: Sequence[TrialReport], links: Mapping[str, str], artifact_uri: str
+    ) -> RegisteredModel:
+        known = self.entries.setdefault(endpoint, [])
+        if version.id not in known:
+            known.append(version.id)
+        number = known.index(version.id) + 1
+        return RegisteredModel(f"models:/{endpoint}/{number}", number, artifact_uri)
+
+    def mark(self, endpoint: EndpointName, *, champion: VersionId | None, challenger: VersionId | None) -> None:
+        known = self.entries.get(endpoint)
+        if known is None or any(version is not None and version not in known for version in (champion, challenger)):
+            raise NotFound(f"no such version of {endpoint}", hint="register it first")
+        self.aliases[endpoint] = (champion, challenger)

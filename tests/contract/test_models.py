@@ -1,0 +1,136 @@
+"""The contract of ModelRegistry, on a real MLflow server and on the double that unit tests use."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from core.errors import NotFound, Transient
+from core.ids import Digest, EndpointName, VersionId
+from core.ports import ModelRegistry
+from core.versions import Decision, EngineNeeds, FileDigest, ModelVersion, TrialKind, TrialReport
+from registry.models import MlflowModels
+from tests.equipment.fakes import FakeModels
+
+CHAT = EndpointName("chat")
+
+
+@pytest.fixture(scope="module")
+def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("mlflow")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    store, artifacts = f"sqlite:///{folder}/mlflow.db", str(folder / "artifacts")
+    command = [
+        "-m",
+        "mlflow",
+        "server",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--backend-store-uri",
+        store,
+        "--artifacts-destination",
+        artifacts,
+    ]
+    environ = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (folder / "log").open("wb") as log, subprocess.Popen([sys.executable, *command], env=environ, stdout=log, stderr=log) as server:
+        try:
+            await_health(f"http://127.0.0.1:{port}", folder / "log")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+def await_health(url: str, log: Path) -> None:
+    until = time.monotonic() + 90
+    while time.monotonic() < until:
+        try:
+            if httpx.get(f"{url}/health").status_code == 200:
+                return
+        except httpx.TransportError:
+            threading.Event().wait(0.1)
+    pytest.fail(f"MLflow did not start: {log.read_text()[-500:]}")
+
+
+@pytest.fixture(params=["fake", "mlflow"])
+def models(request: pytest.FixtureRequest) -> ModelRegistry:
+    if request.param == "fake":
+        return FakeModels()
+    return MlflowModels(request.getfixturevalue("mlflow_url"))
+
+
+def version(letter: str) -> ModelVersion:
+    files = (FileDigest("config.json", 3, Digest("d" * 64)),)
+    needs = EngineNeeds("LlamaForCausalLM", "bfloat16", 1000, 1024)
+    tensors, manifest = Digest("e" * 64), Digest("f" * 64)
+    return ModelVersion(VersionId(letter * 64), "org/m", "c" * 40, files, tensors, manifest, "mit", None, needs, 1_700_000_000.0)
+
+
+def report(of: ModelVersion) -> TrialReport:
+    return TrialReport(of.id, TrialKind.BENCHMARK, "k", Decision.PASS, (), {"pass_at_1": 0.5}, at=1_700_000_000.0)
+
+
+def test_a_version_is_entered_once_however_often_it_is_registered(models: ModelRegistry):
+    endpoint = EndpointName("once")
+    first = models.register(endpoint, version("a"), [report(version("a"))], {"submission": "http://x/1"}, "seatrial:/versions/a")
+    again = models.register(endpoint, version("a"), [], {}, "seatrial:/versions/a")
+    assert (first.number, again, first.uri) == (1, first, "models:/once/1")
+
+
+def test_another_version_gets_the_next_number(models: ModelRegistry):
+    endpoint = EndpointName("two")
+    models.register(endpoint, version("a"), [], {}, "seatrial:/versions/a")
+    assert models.register(endpoint, version("b"), [], {}, "seatrial:/versions/b").number == 2
+
+
+def test_aliases_can_be_set_moved_and_removed_twice(models: ModelRegistry):
+    endpoint = EndpointName("aliases")
+    for letter in "ab":
+        models.register(endpoint, version(letter), [], {}, f"seatrial:/versions/{letter}")
+    for _ in range(2):
+        models.mark(endpoint, champion=version("a").id, challenger=version("b").id)
+        models.mark(endpoint, champion=version("b").id, challenger=None)
+
+
+def test_a_version_that_was_never_registered_cannot_be_marked(models: ModelRegistry):
+    endpoint = EndpointName("unknown")
+    models.register(endpoint, version("a"), [], {}, "seatrial:/versions/a")
+    with pytest.raises(NotFound):
+        models.mark(endpoint, champion=version("c").id, challenger=None)
+
+
+def test_an_endpoint_without_versions_is_not_found(models: ModelRegistry):
+    with pytest.raises(NotFound):
+        models.mark(EndpointName("nobody"), champion=version("a").id, challenger=None)
+
+
+def test_mlflow_shows_metrics_commit_licence_and_links(mlflow_url: str):
+    entry = MlflowModels(mlflow_url).register(
+        CHAT, version("a"), [report(version("a"))], {"submission": "http://x/sub-1"}, "seatrial:/versions/a"
+    )
+    found = httpx.get(f"{mlflow_url}/api/2.0/mlflow/model-versions/get", params={"name": CHAT, "version": str(entry.number)}).json()
+    tags = {tag["key"]: tag["value"] for tag in found["model_version"]["tags"]}
+    assert (tags["seatrial.commit"], tags["seatrial.licence"], tags["seatrial.link.submission"]) == ("c" * 40, "mit", "http://x/sub-1")
+    run = httpx.get(f"{mlflow_url}/api/2.0/mlflow/runs/get", params={"run_id": found["model_version"]["run_id"]}).json()["run"]
+    assert {metric["key"]: metric["value"] for metric in run["data"]["metrics"]} == {"benchmark.pass_at_1": 0.5}
+
+
+def test_an_absent_mlflow_is_transient(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        with pytest.raises(Transient, match="MLflow"):
+            MlflowModels(url).register(CHAT, version("a"), [], {}, "seatrial:/versions/a")
