@@ -49,7 +49,7 @@ class RunsDouble:
         self._answer()
         self.cancelled.append(run_id)
 
-    def logs(self, run_id: str, after: float | None = None) -> tuple[LogLine, ...]:  # noqa: ARG002 - the double has one run's lines
+    def logs(self, run_id: str, after: float | None = None) -> tuple[LogLine, ...]:
         self._answer()
         return tuple(line for line in self.lines if after is None or line.at >= after)
 
