@@ -114,7 +114,7 @@ class Stack:
 
     def flow_processes(self) -> list[int]:
         """Pids of the processes that run flows: those that the runner spawned."""
-        return [pid for pid in children(self.services()["runner"]) if "spawn_main" in command_of(pid)]
+        return [pid for pid in children(self.services().get("runner", 0)) if "spawn_main" in command_of(pid)]
 
     def engine_processes(self) -> list[int]:
         """Pids of the engines' servers."""

@@ -27,7 +27,8 @@ Killer = Callable[[Stack, str], list[int]]
 
 
 def service(name: str) -> Killer:
-    return lambda stack, _submission: [stack.services()[name]]
+    """A service of the stack; one that is just being started again is waited for."""
+    return lambda stack, _submission: [within(60, lambda: stack.services().get(name), f"{name} runs")]
 
 
 VICTIMS: dict[str, Killer] = {
@@ -120,7 +121,7 @@ def cast_vote(stack: Stack, endpoint: str) -> str:
         answer = within(60, lambda: answered(http, body), "an answer")
         vote = {"completion_id": answer["id"], "thumb": "up", "comment": "before the kill"}
         within(60, lambda: acknowledged(http, vote), "the vote's acknowledgement")
-    kill(stack.services()["gateway"])
+    kill(within(60, lambda: stack.services().get("gateway"), "the gateway runs"))
     return str(answer["id"])
 
 

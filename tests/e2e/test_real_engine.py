@@ -34,8 +34,8 @@ def serving(stack: Stack) -> Stack:
     return stack
 
 
-def openai(stack: Stack) -> OpenAI:
-    return OpenAI(base_url=f"{stack.settings_url('gateway')}/v1", api_key=stack.secret, max_retries=0, timeout=60)
+def openai(stack: Stack, secret: str | None = None) -> OpenAI:
+    return OpenAI(base_url=f"{stack.settings_url('gateway')}/v1", api_key=secret or stack.secret, max_retries=1, timeout=60)
 
 
 def test_an_unchanged_openai_client_gets_answers_streamed_and_not(serving: Stack):
@@ -54,15 +54,18 @@ def test_an_unchanged_openai_client_gets_answers_streamed_and_not(serving: Stack
 def test_the_ledger_agrees_with_the_engines_own_counters(serving: Stack):
     version = serving.platform.records.endpoints.get(EndpointName("chat")).stable
     assert version is not None
-    before, billed = counted_by_engine(serving, version), billed_tokens(serving)
-    client = openai(serving)
+    with serving.client() as operator:
+        key = operator.keys.create("ledger", "application", endpoints=["chat"])
+    within(10, lambda: knows(serving, key.secret or ""), "the gateway knows the key")
+    before = counted_by_engine(serving, version)
+    client = openai(serving, key.secret)
     for number in range(10):
         client.chat.completions.create(model="chat", messages=HELLO, max_tokens=8 + number, user=f"ledger-{number}")
         for _ in client.chat.completions.create(model="chat", messages=HELLO, max_tokens=8 + number, stream=True, user=f"stream-{number}"):
             pass
     spent = tuple(after - was for after, was in zip(counted_by_engine(serving, version), before, strict=True))
     assert min(spent) > 0
-    within(30, lambda: tuple(now - was for now, was in zip(billed_tokens(serving), billed, strict=True)) == spent, f"{spent} in the ledger")
+    within(30, lambda: billed_tokens(serving, key.id) == spent, f"{spent} in the ledger")
 
 
 def test_a_submission_from_prefects_page_needs_model_and_endpoint_only(serving: Stack):
@@ -88,7 +91,7 @@ def test_a_cancelled_submission_leaves_nothing_running(serving: Stack):
     ended = serving.finish(submission, limit_s=60)
     assert ended.state == "cancelled"
     within(60, lambda: set(serving.engine_processes()) == running, "its engine is gone")
-    assert serving.flow_processes() == []
+    within(30, lambda: serving.flow_processes() == [], "no process of the flow is left")
     assert all(bundle.published for bundle in serving.platform.weights.list())
 
 
@@ -117,6 +120,11 @@ def test_a_killed_engine_comes_back_by_itself(serving: Stack):
     within(90, lambda: answers(serving), "the endpoint answers again")
 
 
+def knows(stack: Stack, secret: str) -> bool:
+    headers = {"Authorization": f"Bearer {secret}"}
+    return httpx.get(f"{stack.settings_url('gateway')}/v1/models", headers=headers).status_code == 200
+
+
 def answers(stack: Stack) -> bool:
     body = {"model": "chat", "messages": HELLO, "max_tokens": 8}
     try:
@@ -141,9 +149,10 @@ def counted_by_engine(stack: Stack, version: VersionId) -> tuple[int, int]:
     return value("vllm:prompt_tokens_total"), value("vllm:generation_tokens_total")
 
 
-def billed_tokens(stack: Stack) -> tuple[int, int]:
+def billed_tokens(stack: Stack, key: str) -> tuple[int, int]:
     engine = create_engine(stack.settings.database_url)
+    query = text("SELECT coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0) FROM usage WHERE key = :key")
     with engine.connect() as connection:
-        row = connection.execute(text("SELECT coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0) FROM usage")).one()
+        row = connection.execute(query, {"key": key}).one()
     engine.dispose()
     return int(row[0]), int(row[1])
