@@ -1,0 +1,136 @@
+"""`make bench`: what the main job, an idle platform, the gateway and an engine's start cost here. About four minutes.
+
+Prints tables and writes `.bench/results.json` (ignored by git). Figures are medians with their smallest and largest; the machine is stated,
+because absolute figures belong to it. Comparisons (engine asked directly, engine started cold) are made in the same run, in turn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from infra.local.demo_parts import MODELS, hub, stack
+from seatrial import Client
+from tests.bench.asking import compare_engine_and_gateway
+from tests.bench.bench_gateway import bench as gateway_alone
+from tests.bench.resources import idle_cost
+from tests.e2e.harness import perturb
+
+ROOT = Path(__file__).resolve().parents[2]
+COPIES = 4
+"""Models of distinct content and equal behaviour: three for the steps, one for the cold start."""
+_VLLMS_OWN = ("start", "smoke", "latency", "benchmark")
+"""Steps that are vLLM's own start and generation (the benchmark's judging is in it too)."""
+
+
+def main() -> None:
+    """Measure, print, write."""
+    console = Console(highlight=False, width=120)
+    with tempfile.TemporaryDirectory(prefix="seatrial-bench-") as folder:
+        models, home = Path(folder) / "models", Path(folder) / "home"
+        for number in range(COPIES):
+            shutil.copytree(MODELS / "steady", models / f"steady-{number}")
+            perturb(models / f"steady-{number}", number + 1)
+        results = {"machine": machine(), **measure(models, home, console)}
+    results["gateway_alone"] = gateway_alone()
+    show(results, console)
+    out = ROOT / ".bench" / "results.json"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    console.print(f"written to {out.relative_to(ROOT)}")
+
+
+def machine() -> dict[str, str]:
+    """Say what was measured on."""
+    cpu = next(
+        (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), ""
+    )
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1024**3
+    return {
+        "cpu": f"{cpu}, {os.cpu_count()} cores",
+        "memory": f"{memory:.0f} GiB",
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "load_before": f"{os.getloadavg()[0]:.1f}",
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def measure(models: Path, home: Path, console: Console) -> dict[str, Any]:
+    """Run the main job on a fresh home, ask, rest; then once more on the same home with engines started cold."""
+    results: dict[str, Any] = {}
+    with hub(models) as hub_url:
+        environ = {"SEATRIAL_HUB_ENDPOINT": hub_url}
+        with stack(home, environ, lambda line: console.print(f"[dim]{line}[/]")) as fresh_s:
+            results["steps_s"] = [submit(home, number) for number in range(COPIES - 1)]
+            results["engine_vs_gateway"] = compare_engine_and_gateway(home)
+            results["idle"] = idle_cost(home)
+        with stack(home, {**environ, "SEATRIAL_ENGINE_STANDBY": "0"}, lambda _line: None) as again_s:
+            cold = submit(home, COPIES - 1)
+    results["starts_s"] = {
+        "stack, fresh home": fresh_s,
+        "stack, existing home": again_s,
+        "engine, from the warm standby": median(run["start"] for run in results["steps_s"]),
+        "engine, cold": cold["start"],
+    }
+    return results
+
+
+def submit(home: Path, number: int) -> dict[str, float]:
+    """Bring one model to an endpoint of its own and return the seconds of its steps."""
+    control = json.loads((home / "run" / "client.json").read_text(encoding="utf-8"))["control_url"]
+    with Client(control, (home / "operator.key").read_text(encoding="ascii").strip()) as client:
+        submission = client.submissions.submit(f"demo/steady-{number}", f"bench-{number}")
+        for current in client.submissions.watch(submission.id, interval_s=0.1):
+            submission = current
+    if submission.state != "serving":
+        raise SystemExit(f"{submission.model} ended as {submission.state}: {submission.message}")
+    steps = {step.name: (step.ended_at - step.started_at).total_seconds() for step in submission.steps if step.ended_at}
+    whole = (submission.updated_at - submission.created_at).total_seconds()
+    return {
+        **steps,
+        "submission to serving": whole,
+        "of that neither start nor generation": whole - sum(steps[name] for name in _VLLMS_OWN),
+    }
+
+
+def show(results: dict[str, Any], console: Console) -> None:
+    """Print the tables."""
+    console.print(" | ".join(f"{key} {value}" for key, value in results["machine"].items()))
+    steps = _table(f"The main job, {COPIES - 1} submissions (real vLLM, tiny model)", "seconds", "min", "median", "max")
+    for name in results["steps_s"][0]:
+        values = [run[name] for run in results["steps_s"]]
+        steps.add_row(name, *(f"{value:.2f}" for value in (min(values), median(values), max(values))))
+    starts = _table("Starts", "start", "seconds")
+    for name, value in results["starts_s"].items():
+        starts.add_row(name, f"{value:.1f}")
+    idle = _table("The platform at rest (20 s)", "process", "PSS MB", "CPU %")
+    for name, cost in results["idle"].items():
+        idle.add_row(name, f"{cost['pss_mb']:.0f}", f"{cost['cpu_percent']:.1f}")
+    asked = _table("The same engine asked directly and through the gateway", "milliseconds", "engine", "gateway", "added", "ratio")
+    for name, row in results["engine_vs_gateway"].items():
+        shown = [f"{row[who]['median']:.2f} [{row[who]['p5']:.2f}, {row[who]['p95']:.2f}]" for who in ("engine", "gateway", "added")]
+        asked.add_row(name, *shown, f"{row['gateway']['median'] / row['engine']['median']:.2f}")
+    columns = next(iter(results["gateway_alone"].values()))
+    alone = _table("The gateway before an engine that answers at once", "in flight", *columns)
+    for concurrency, row in results["gateway_alone"].items():
+        alone.add_row(concurrency, *(f"{value:.3g}" for value in row.values()))
+    console.print(steps, starts, idle, asked, alone)
+
+
+def _table(title: str, *columns: str) -> Table:
+    return Table(*columns, title=title, title_justify="left")
+
+
+if __name__ == "__main__":
+    main()
