@@ -26,14 +26,21 @@ class DeployRequest(BaseModel):
 
 
 def enter(request: DeployRequest) -> Submission:
-    """Return the submission that this run drives; one that was started from Prefect's page gets its row here (keyed by the run)."""
+    """Return the submission that this run drives.
+
+    A run that was started from Prefect's page has no row yet: it gets one, keyed by the run. A run that is retried there after its
+    submission has ended gets a new one for the same submitter: an end state is never left.
+    """
     here = platform()
-    if request.submission:
-        return here.records.submissions.get(SubmissionId(request.submission))
     now = here.clock.now()
-    asked = SubmissionRequest(ModelRef.parse(request.model), endpoint_name(request.endpoint), idempotency_key=f"prefect-{flow_run.id}")
-    by = here.records.access.principal("prefect", now)
-    return here.records.submissions.create(asked, by.id, now)
+    model, endpoint = ModelRef.parse(request.model), endpoint_name(request.endpoint)
+    asked = SubmissionRequest(model, endpoint, idempotency_key=f"prefect-{flow_run.id}-{flow_run.run_count}")
+    if not request.submission:
+        return here.records.submissions.create(asked, here.records.access.principal("prefect", now).id, now)
+    row = here.records.submissions.get(SubmissionId(request.submission))
+    if row.state in {SubmissionState.REFUSED, SubmissionState.FAILED, SubmissionState.CANCELLED, SubmissionState.ROLLED_BACK}:
+        return here.records.submissions.create(asked, row.submitter, now)
+    return row
 
 
 @contextmanager

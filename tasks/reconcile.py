@@ -89,6 +89,9 @@ def resume(here: Platform, row: Submission) -> bool:
         finish(row.id, Refused("cancelled on request", reason="cancelled"))
         return True
     run = run_state(here, row)
+    if run is not None and run.type == "CANCELLED":
+        finish(row.id, Refused("cancelled on Prefect's page", reason="cancelled", hint="submit again when it is still wanted"))
+        return True
     if run is not None and run.type in _WAITING and here.clock.now() - row.updated_at < _PICKUP_S:
         return False
     if row.runs >= here.settings.most_runs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.runtime import flow_run
 
 from core.endpoints import Rollout, RolloutState
 from core.errors import NotFound, Refused
@@ -43,7 +44,7 @@ def register(submission: Submission, version: ModelVersion) -> None:
         here = platform()
         links = {
             "submission": f"{here.settings.control_url}/v1/submissions/{submission.id}",
-            "flow run": f"{here.prefect_page}/runs/flow-run/{submission.flow_run}",
+            "flow run": f"{here.prefect_page}/runs/flow-run/{flow_run.id}",
         }
         entry = here.models.register(
             submission.request.endpoint, version, here.records.versions.reports(version.id), links, f"seatrial:/versions/{version.id}"

@@ -1,0 +1,71 @@
+"""What people do on Prefect's page, and a stack that is stopped in the middle of a flow: the rows follow."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+
+from core.ids import EndpointName, SubmissionId
+from core.submissions import StepName, SubmissionState
+from tests.e2e.harness import FAKE_ENGINE, QUICK, Stack, within
+
+pytestmark = pytest.mark.e2e
+ENVIRON = {**FAKE_ENGINE, **QUICK}
+
+
+def slow_to_start(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "seatrial_fake": {"start_s": 5.0}}))
+
+
+def test_a_run_that_is_cancelled_on_the_page_ends_its_submission(stack: Stack):
+    submission = stack.submit(stack.model("cancel-me", seed=60, change=slow_to_start), "cancel-me").id
+    in_step(stack, submission, StepName.START)
+    set_state(stack, run_of(stack, submission), "CANCELLING", "Cancelling")
+    ended = stack.finish(submission, limit_s=90)
+    assert (ended.state, ended.reason) == ("cancelled", "cancelled")
+    within(30, lambda: stack.engine_processes() == [], "its engine is gone")
+    assert stack.platform.weights.list() == ()
+
+
+def test_a_run_that_is_retried_on_the_page_after_a_refusal_is_a_new_submission(stack: Stack):
+    model = stack.model("come-back", seed=61)
+    stack.hub.private.add(model)
+    refused = stack.finish(stack.submit(model, "come-back").id)
+    assert refused.reason == "not_found"
+    stack.hub.private.remove(model)
+    set_state(stack, refused.run or "", "SCHEDULED", "AwaitingRetry")
+    within(90, lambda: served(stack, "come-back"), "the retried run brings the model")
+    states = sorted(str(row.state) for row in stack.platform.records.submissions.find(endpoint=EndpointName("come-back")))
+    assert states == ["refused", "serving"]
+
+
+def test_a_stack_that_is_stopped_in_the_middle_goes_on_when_it_is_started_again(stack: Stack):
+    submission = stack.submit(stack.model("half-way", seed=62, change=slow_to_start), "half-way").id
+    in_step(stack, submission, StepName.START)
+    stack.down()
+    assert stack.left_processes() == []
+    stack.up()
+    assert stack.finish(submission, limit_s=120).state == "serving"
+
+
+def in_step(stack: Stack, submission: str, step: StepName) -> None:
+    records = stack.platform.records
+    within(60, lambda: step in [found.name for found in records.submissions.get(SubmissionId(submission)).steps], f"step {step}")
+
+
+def run_of(stack: Stack, submission: str) -> str:
+    return stack.platform.records.submissions.get(SubmissionId(submission)).flow_run or ""
+
+
+def served(stack: Stack, endpoint: str) -> bool:
+    found = stack.platform.records.submissions.find(endpoint=EndpointName(endpoint), states=[SubmissionState.SERVING])
+    return bool(found)
+
+
+def set_state(stack: Stack, run: str, kind: str, name: str) -> None:
+    body = {"state": {"type": kind, "name": name, "message": "from the page"}, "force": True}
+    httpx.post(f"{stack.settings_url('prefect')}/api/flow_runs/{run}/set_state", json=body).raise_for_status()
