@@ -35,7 +35,7 @@ def _roots(home: Path) -> dict[str, int]:
     roots = {name: int(identity["pid"]) for name, identity in services.items()}
     standby = [pid for pid in children(roots["keeper"]) if alive(pid)]
     roots |= {"warm standby": standby[0]} if standby else {}
-    for number, path in enumerate(sorted(home.glob("engines/*/state.json")), 1):
+    for number, path in enumerate(sorted(home.glob("engines/*/record.json")), 1):
         roots[f"engine {number}"] = int(json.loads(path.read_text(encoding="utf-8"))["process"]["pid"])
     return roots
 

@@ -25,9 +25,9 @@ HELLO: list[Any] = [{"role": "user", "content": "Hello! What can you do?"}]
 def serving(stack: Stack) -> Stack:
     """The stack after the main job, its flow killed at the tensorization, its engine while it starts and while it is benchmarked."""
     submission = stack.submit(stack.model("steady"), "chat").id
-    kill_at(stack, submission, StepName.TENSORIZE, "flow")
-    kill_at(stack, submission, StepName.START, "engine")
-    kill_at(stack, submission, StepName.BENCHMARK, "engine")
+    assert kill_at(stack, submission, StepName.TENSORIZE, "flow")
+    kill_at(stack, submission, StepName.START, "keeper")
+    assert kill_at(stack, submission, StepName.BENCHMARK, "engine")
     kill_at(stack, submission, StepName.REGISTER, "flow")
     ended = stack.finish(submission)
     assert ended.state == "serving", ended.message
@@ -84,6 +84,7 @@ def test_a_submission_from_prefects_page_needs_model_and_endpoint_only(serving: 
 
 def test_a_cancelled_submission_leaves_nothing_running(serving: Stack):
     running = set(serving.engine_processes())
+    assert running
     submission = serving.submit(serving.model("unwanted", seed=41), "unwanted").id
     records = serving.platform.records
     within(60, lambda: any(s.name is StepName.START for s in records.submissions.get(SubmissionId(submission)).steps), "its engine starts")
@@ -97,6 +98,7 @@ def test_a_cancelled_submission_leaves_nothing_running(serving: Stack):
 
 def test_stopped_and_started_again_it_finds_everything_as_it_was(serving: Stack):
     engines = serving.engine_processes()
+    assert engines
     serving.down()
     assert [pid for pid in engines if alive(pid)] == []
     assert serving.left_processes() == []
@@ -107,6 +109,7 @@ def test_stopped_and_started_again_it_finds_everything_as_it_was(serving: Stack)
 def test_a_killed_up_leaves_its_engines_serving_and_the_next_adopts_them(serving: Stack):
     within(90, lambda: answers(serving), "the endpoint answers")
     engines = sorted(serving.engine_processes())
+    assert engines
     assert serving.child is not None
     os.kill(serving.child.pid, signal.SIGKILL)
     serving.child.wait()
@@ -116,7 +119,10 @@ def test_a_killed_up_leaves_its_engines_serving_and_the_next_adopts_them(serving
 
 
 def test_a_killed_engine_comes_back_by_itself(serving: Stack):
-    kill(*serving.engine_processes())
+    engines = serving.engine_processes()
+    assert engines
+    kill(*engines)
+    within(60, lambda: not set(engines) & set(serving.engine_processes()) and serving.engine_processes(), "new processes")
     within(90, lambda: answers(serving), "the endpoint answers again")
 
 
