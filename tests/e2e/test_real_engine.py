@@ -74,7 +74,9 @@ def test_a_submission_from_prefects_page_needs_model_and_endpoint_only(serving: 
         deployment = prefect.get("/deployments/name/deploy-model/seatrial").json()
         assert {"model", "endpoint"} <= set(str(deployment["parameter_openapi_schema"]).replace("'", " ").split())
         body = {"parameters": {"request": {"model": model, "endpoint": "from-prefect"}}}
-        run = prefect.post(f"/deployments/{deployment['id']}/create_flow_run", json=body).json()["id"]
+        started = prefect.post(f"/deployments/{deployment['id']}/create_flow_run", json=body)
+        assert started.status_code == 201, started.text
+        run = started.json()["id"]
         final = within(120, lambda: ended_run(prefect, run), "the end of the run")
         artifacts = prefect.post("/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [run]}}}).json()
     assert final == "COMPLETED"
