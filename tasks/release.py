@@ -13,6 +13,7 @@ from core.ids import Digest
 from core.ports.records import AuditEntry
 from core.submissions import StepName, Submission, SubmissionState
 from core.versions import ModelVersion
+from serving.rollout.driver import SUPERSEDED
 from serving.rollout.retire import GATEWAY_ALIVE_S
 from tasks.conversations import bring_conversations
 from tasks.start import await_ready
@@ -70,7 +71,8 @@ def roll_out(submission: Submission, rollout: Rollout) -> Rollout:
         here.driver.advance(rollout.id)  # an ended rollout's pass retires the engine that nobody wants any more
         show(report, row)
         if row.state is not RolloutState.PROMOTED:
-            raise Refused(f"rolled back: {row.reason}", reason="rolled_back", hint="see `seatrial rollouts` for the numbers")
+            reason = "withdrawn" if row.reason.startswith(SUPERSEDED) else "rolled_back"
+            raise Refused(f"rolled back: {row.reason}", reason=reason, hint="see `seatrial rollouts` for the numbers")
         return row
 
 

@@ -14,6 +14,8 @@ from serving.rollout.steps import begin, decide, needed_conversations, withdraw
 from serving.rollout.verdict import judge
 
 LEASE_S = 10.0
+SUPERSEDED = "superseded by"
+"""How the reason begins when a newer submission took a rollout's place."""
 
 
 class Driver:
@@ -88,7 +90,7 @@ class Driver:
         states = [state for state in RolloutState if not state.ended]
         for row in self._records.rollouts.find(endpoint=endpoint, states=states):
             if row.submission != by:
-                self._change(row, withdraw(row, f"superseded by {by}"))
+                self._change(row, withdraw(row, f"{SUPERSEDED} {by}"))
                 self.advance(row.id)
 
     def _change(self, before: Rollout, after: Rollout) -> Rollout:
