@@ -1,0 +1,94 @@
+"""The driver of rollouts on a real database and fake engines, on virtual time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.endpoints import Rollout, RolloutState
+from core.errors import Conflict
+from core.ids import Digest, EndpointName, SubmissionId, VersionId
+from core.ports.clock import VirtualClock
+from core.settings import RolloutPolicy
+from core.submissions import SubmissionRequest
+from core.versions import EngineNeeds, FileDigest, ModelRef, ModelVersion
+from registry.database import Database, migrate, open_database
+from serving.rollout.driver import SUPERSEDED, Driver
+from tests.equipment.fakes import FakeEngines
+
+CHAT = EndpointName("chat")
+STABLE, FIRST, SECOND = (VersionId(letter * 64) for letter in "abc")
+
+
+class Yard:
+    """A driver with all that it stands on."""
+
+    def __init__(self, folder: Path) -> None:
+        url = f"sqlite:///{folder / 'yard.db'}"
+        migrate(url)
+        self.clock = VirtualClock()
+        self.records: Database = open_database(url, clock=self.clock)
+        self.engines = FakeEngines(self.clock)
+        self.driver = Driver(self.records, self.engines, self.clock, RolloutPolicy(), "test")
+        self.by = self.records.access.principal("mia", self.clock.now())
+
+    def submission(self, version: VersionId) -> SubmissionId:
+        files, needs = (FileDigest("config.json", 1, Digest("d" * 64)),), EngineNeeds("Llama", "bfloat16", 1, 128)
+        self.records.versions.put(
+            ModelVersion(version, "org/m", version[:40], files, Digest("e" * 64), Digest("f" * 64), "mit", None, needs, 1.0)
+        )
+        return self.records.submissions.create(SubmissionRequest(ModelRef("org/m"), CHAT), self.by.id, self.clock.now()).id
+
+    def opened(self, version: VersionId) -> Rollout:
+        return self.driver.open(self.submission(version), CHAT, version)
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Yard:
+    return Yard(tmp_path)
+
+
+def test_the_first_version_is_promoted_and_becomes_stable(yard: Yard):
+    row = yard.driver.begin(yard.opened(STABLE).id)
+    assert row.state is RolloutState.PROMOTED
+    assert yard.records.endpoints.get(CHAT).stable == STABLE
+
+
+def test_a_newer_submission_takes_the_place_of_an_open_rollout(yard: Yard):
+    yard.driver.begin(yard.opened(STABLE).id)
+    older = yard.driver.begin(yard.opened(FIRST).id)
+    newer = yard.submission(SECOND)
+    with pytest.raises(Conflict):
+        yard.driver.open(newer, CHAT, SECOND)
+    withdrawn = yard.driver.advance(older.id)
+    assert (withdrawn.state, withdrawn.reason) == (RolloutState.ROLLED_BACK, f"{SUPERSEDED} {newer}")
+    assert yard.driver.open(newer, CHAT, SECOND).candidate == SECOND
+
+
+def test_a_rollback_waits_for_a_living_gateway_that_follows_older_routes(yard: Yard):
+    yard.driver.begin(yard.opened(STABLE).id)
+    row = yard.driver.begin(yard.opened(FIRST).id)
+    yard.records.gateways.report("g1", yard.records.gateways.generation(), yard.clock.now())
+    row = yard.driver.withdraw(row.id, "an operator asked")
+    assert yard.driver.advance(row.id).state is RolloutState.ROLLING_BACK
+    yard.records.gateways.report("g1", yard.records.gateways.generation(), yard.clock.now())
+    assert yard.driver.advance(row.id).state is RolloutState.ROLLED_BACK
+
+
+def test_a_gateway_that_died_is_not_waited_for(yard: Yard):
+    yard.driver.begin(yard.opened(STABLE).id)
+    row = yard.driver.begin(yard.opened(FIRST).id)
+    yard.records.gateways.report("g1", 0, yard.clock.now())
+    row = yard.driver.withdraw(row.id, "an operator asked")
+    yard.clock.wait(11)
+    assert yard.driver.advance(row.id).state is RolloutState.ROLLED_BACK
+
+
+def test_past_its_deadline_a_rollout_without_data_goes_back(yard: Yard):
+    yard.driver.begin(yard.opened(STABLE).id)
+    row = yard.driver.begin(yard.opened(FIRST).id)
+    yard.clock.wait(RolloutPolicy().deadline_s + 1)
+    assert yard.driver.advance(row.id).state is RolloutState.ROLLING_BACK
+    ended = yard.driver.advance(row.id)
+    assert (ended.state, yard.records.endpoints.get(CHAT).stable) == (RolloutState.ROLLED_BACK, STABLE)
