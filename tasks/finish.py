@@ -9,8 +9,8 @@ from core.errors import Conflict, DiskFull, NotFound, Refused, SeatrialError
 from core.ids import Digest, SubmissionId
 from core.ports.records import AuditEntry
 from core.submissions import StepName, Submission, SubmissionState
-from serving.rollout.retire import retire_unwanted
 from tasks.prepare import intake
+from tasks.settle import settle_engines
 from tasks.step import BACKOFF_S, is_transient
 from wiring import Platform, platform
 
@@ -59,7 +59,7 @@ def withdraw_rollout(here: Platform, row: Submission, why: str) -> None:
             state = here.driver.advance(rollout.id)
             if not state.state.ended:
                 here.clock.wait(0.2)
-    retire_unwanted(here.records, here.engines, here.clock, drain_s=here.settings.rollout.drain_s)
+    settle_engines(here)
 
 
 def clear_away(here: Platform, row: Submission) -> None:

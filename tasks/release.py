@@ -14,8 +14,8 @@ from core.ports.records import AuditEntry
 from core.submissions import StepName, Submission, SubmissionState
 from core.versions import ModelVersion
 from serving.rollout.driver import SUPERSEDED
-from serving.rollout.retire import GATEWAY_ALIVE_S
 from tasks.conversations import bring_conversations
+from tasks.settle import settle_engines
 from tasks.start import await_ready
 from tasks.step import StepReport, recorded, step_task
 from wiring import Platform, platform
@@ -82,20 +82,13 @@ def announce(submission: Submission, version: ModelVersion) -> None:
     with recorded(submission.id, StepName.ANNOUNCE) as report:
         here = platform()
         endpoint = submission.request.endpoint
-        await_followed(here)
+        settle_engines(here)
         mark_aliases(here, submission)
         now = here.clock.now()
         here.records.audit.add(AuditEntry(now, "seatrial", "serving", endpoint, {"submission": submission.id, "version": version.id}))
         here.records.submissions.change(submission.id, now, state=SubmissionState.SERVING, message=f"{endpoint} serves {version.short}")
         create_link_artifact(f"{here.settings.gateway_url}/v1", key="endpoint", link_text=f"model `{endpoint}` at the gateway")
         report.say(f"chat at {here.settings.gateway_url}/v1 with model {endpoint!r}")
-
-
-def await_followed(here: Platform) -> None:
-    """Wait until every living gateway follows the present routes: who is told that a model serves can ask it that moment."""
-    generation = here.records.gateways.generation()
-    while here.records.gateways.lagging(generation, here.clock.now() - GATEWAY_ALIVE_S):
-        here.clock.wait(0.05)
 
 
 def mark_aliases(here: Platform, submission: Submission) -> None:
