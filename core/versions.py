@@ -40,7 +40,7 @@ class ModelRef:
             raise Refused(
                 f"{text[:200]!r} is not a model id",
                 reason="bad_model_id",
-                hint="write ORG/MODEL, ORG/MODEL@REVISION or an absolute folder",
+                hint="write ORG/MODEL, ORG/MODEL@REVISION, an absolute folder or, on the command line, ./FOLDER",
             )
         return cls(source, revision or None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,12 @@ def holder(port: int) -> str:
             words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
             return f"process {entry.name} ({words[:80]})"
     return "another process"
+
+
+def listens(port: int, pids: Iterable[int]) -> bool:
+    """Say whether one of these processes listens on a port: what answers there may be somebody else's."""
+    inodes = _listening(port)
+    return any(_holds(Path("/proc") / str(pid), inodes) for pid in pids)
 
 
 def _listening(port: int) -> set[str]:

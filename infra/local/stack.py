@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 from core.errors import Conflict
 from core.ports.clock import Clock
 from core.settings import Settings, base_environ
-from infra.local.ports import Chosen, choose
+from infra.local.ports import Chosen, choose, listens
 from infra.local.supervisor import Service, end
 from serving.engines import files, processes
-from serving.engines.processes import Identity, alive, identify
+from serving.engines.processes import Identity, alive, identify, members
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _STOP_ORDER = ("runner", "gateway", "control", "keeper", "mlflow", "prefect")
@@ -71,15 +71,15 @@ def services(settings: Settings) -> tuple[Service, ...]:
     ours = tuple(service for service in (_prefect(settings), _mlflow(settings)) if service.name not in theirs)
     names = tuple(service.name for service in ours)
     flow_needs = (*names, "control")
-    control = _platform("control", settings, _http(f"{settings.control_url}/healthz"), url=settings.control_url)
-    gateway = _platform("gateway", settings, _http(f"{settings.gateway_url}/healthz"), url=settings.gateway_url)
+    control = _platform("control", settings, _http(settings, "control", f"{settings.control_url}/healthz"), url=settings.control_url)
+    gateway = _platform("gateway", settings, _http(settings, "gateway", f"{settings.gateway_url}/healthz"), url=settings.gateway_url)
     keeper = replace(
         _platform("keeper", settings, _keeps(settings.engines)),
         death_signal=SIGKILL,  # SIGTERM would stop the engines, and they are to survive us
         owns_children=False,
     )
-    registered = _http(f"{settings.prefect_api_url}/deployments/name/deploy-model/seatrial")
-    runner = replace(_platform("runner", settings, registered), needs=flow_needs)
+    deployment = f"{settings.prefect_api_url}/deployments/name/deploy-model/seatrial"
+    runner = replace(_platform("runner", settings, lambda _pid: answers(deployment)), needs=flow_needs)
     return (*ours, keeper, control, gateway, runner)
 
 
@@ -188,7 +188,7 @@ def _gone(identity: Identity, clock: Clock, limit_s: float) -> bool:
 def _prefect(settings: Settings) -> Service:
     port = str(urlsplit(settings.prefect_api_url).port)
     command = (sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port)
-    ready = _http(f"{settings.prefect_api_url}/health")
+    ready = _http(settings, "prefect", f"{settings.prefect_api_url}/health")
     return _service("prefect", command, settings, ready, url=settings.prefect_api_url.removesuffix("/api"))
 
 
@@ -199,7 +199,8 @@ def _mlflow(settings: Settings) -> Service:
         *("--backend-store-uri", f"sqlite:///{settings.home / 'mlflow.db'}"),
         *("--artifacts-destination", str(settings.home / "mlflow-artifacts")),
     )
-    return _service("mlflow", command, settings, _http(f"{settings.mlflow_url}/health"), url=settings.mlflow_url, **_MLFLOW_QUIET)
+    ready = _http(settings, "mlflow", f"{settings.mlflow_url}/health")
+    return _service("mlflow", command, settings, ready, url=settings.mlflow_url, **_MLFLOW_QUIET)
 
 
 def _platform(name: str, settings: Settings, ready: Callable[[int], bool], url: str = "") -> Service:
@@ -213,9 +214,13 @@ def _service(name: str, command: tuple[str, ...], settings: Settings, ready: Cal
         environ={**environ(settings), **more},
         ready=ready,
         log=settings.logs / f"{name}.log",
-        folder=settings.home / "run" / name,
+        folder=_folder(settings, name),
         url=url,
     )
+
+
+def _folder(settings: Settings, name: str) -> Path:
+    return settings.home / "run" / name
 
 
 def environ(settings: Settings) -> dict[str, str]:
@@ -248,8 +253,14 @@ def answers(url: str, timeout_s: float = 1.0) -> bool:
         connection.close()
 
 
-def _http(url: str) -> Callable[[int], bool]:
-    return lambda _pid: answers(url)
+def _http(settings: Settings, name: str, url: str) -> Callable[[int], bool]:
+    """Ready when the service's own process answers: two stacks that start at one moment may have chosen the same port."""
+    folder, port = _folder(settings, name), urlsplit(url).port or 0
+
+    def ready(pid: int) -> bool:
+        return answers(url) and listens(port, [process.pid for process in members(folder, identify(pid))])
+
+    return ready
 
 
 def _keeps(engines: Path) -> Callable[[int], bool]:

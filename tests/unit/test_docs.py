@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from importlib.metadata import entry_points, packages_distributions
 from pathlib import Path
 
@@ -13,10 +14,8 @@ from core.settings import listing, read_settings
 from seatrial.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
-SKIPPED = {".venv", ".tools", "node_modules", ".hypothesis"}
-PAGES = sorted(
-    path for path in ROOT.rglob("*.md") if not SKIPPED & set(path.relative_to(ROOT).parts) and "equipment/models/" not in str(path)
-)
+_LISTED = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+PAGES = sorted(ROOT / name for name in _LISTED if not name.startswith("tests/equipment/models/"))
 CLIENTS_OWN = {"SEATRIAL_URL", "SEATRIAL_KEY", "SEATRIAL_GATEWAY_URL", "SEATRIAL_HOME"}
 OTHER_PROCESSES = {"SEATRIAL_ENGINE_FORK", "SEATRIAL_TEST_WITHOUT_POSTGRES"}
 OURS = {"core", "registry", "evals", "serving", "tasks", "flows", "infra", "wiring"}
