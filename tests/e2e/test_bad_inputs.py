@@ -106,7 +106,7 @@ def test_a_bad_model_is_refused_with_its_reason_everywhere(stack: Stack, submiss
     assert ended.hint, "the submitter is not told what to do next"
     shown = stack.cli("status", ended.id)
     assert ended.message[:60] in " ".join((shown.stdout + shown.stderr).split())
-    run = prefect_run(stack, ended.run or "")
+    run = within(60, lambda: ended_run(stack, ended.run or ""), "the run's end on Prefect's page, which follows the row's")
     assert (run["state"]["name"], ended.message[:60] in run["state"]["message"]) == ("Refused", True)
 
 
@@ -191,10 +191,9 @@ def attempts(stack: Stack, submission: str) -> int:
     return max((step.attempt for step in stack.platform.records.submissions.get(SubmissionId(submission)).steps), default=0)
 
 
-def prefect_run(stack: Stack, run: str) -> dict[str, dict[str, str]]:
-    response = httpx.get(f"{stack.settings_url('prefect')}/api/flow_runs/{run}")
-    document: dict[str, dict[str, str]] = response.json()
-    return document
+def ended_run(stack: Stack, run: str) -> dict[str, dict[str, str]] | None:
+    document: dict[str, dict[str, str]] = httpx.get(f"{stack.settings_url('prefect')}/api/flow_runs/{run}", timeout=30).json()
+    return document if document["state"]["type"] in {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"} else None
 
 
 @contextmanager
