@@ -16,6 +16,7 @@ from evals.suite import openings
 
 _AT_ONCE = 6
 _MAX_TOKENS = 96
+_READS_S = 0.3  # users read an answer before they go on; without it they would starve the trials of a small machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class TrafficReport:
 
 
 class Traffic:
-    """Conversations without pause from some users at once, until it is left. `stable` is the id of the version that served before."""
+    """Conversations of some users at once, one after the other, until it is left. `stable` is the id of the version that served before."""
 
     def __init__(self, openai: OpenAI, endpoint: str, stable: str) -> None:
         self._openai = openai
@@ -87,6 +88,7 @@ class Traffic:
                 break
             versions.append(raw.headers.get("X-Seatrial-Version", ""))
             messages.append({"role": "assistant", "content": raw.parse().choices[0].message.content or ""})
+            self._over.wait(_READS_S)
         return versions
 
     def _note(self, versions: list[str]) -> None:
