@@ -32,12 +32,16 @@ class RunOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """Outcome of one program; `detail` is the first failing line, at most 500 characters."""
+    """Outcome of one program; `detail` is the first failing line, at most 500 characters; `seconds` of wall time."""
 
     id: str
     outcome: RunOutcome
     detail: str
     seconds: float
+    cpu_s: float = 0.0
+    """CPU seconds of the program, 0 where they are not known."""
+    isolation: str = ""
+    """The level that was reached for this program, as the adapter names it."""
 
 
 class Sandbox(Protocol):

@@ -1,0 +1,138 @@
+"""Benchmarks: how a model version did on a suite, sample by sample."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+
+from core.ids import BenchmarkId, Digest, EndpointName, Epoch, VersionId
+from core.ports.sandbox import RunOutcome
+from core.versions import Decision
+
+
+class Form(StrEnum):
+    """How a problem is put to the engine: its prompt raw, or as a user's message through the chat template."""
+
+    COMPLETION = "completion"
+    CHAT = "chat"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How an engine draws an answer. Temperature 0 is greedy; `max_tokens` bounds the answer."""
+
+    temperature: float = 0.0
+    frequency_penalty: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 512
+
+    @property
+    def key(self) -> str:
+        """A short name that is equal exactly when the sampling is: a grid's point in tables, rows and curves."""
+        return f"t{self.temperature:g}-f{self.frequency_penalty:g}-p{self.top_p:g}-m{self.max_tokens}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is asked: every problem of a suite `samples` times at every point of the grid. Two runs of one key can be compared.
+
+    `prompt` is `name@version` in the prompt registry, `extractor` the version of what cuts code out of an answer.
+    """
+
+    suite: str
+    suite_digest: Digest
+    prompt: str
+    extractor: str
+    form: Form
+    samples: int
+    grid: tuple[Sampling, ...]
+    stops: tuple[str, ...] = ()
+    seed: int = 0
+
+    @property
+    def key(self) -> Digest:
+        """The sha256 of all of it."""
+        return Digest(hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest())
+
+
+class Flaw(StrEnum):
+    """What is wrong with an answer, whether it passes or not. `loop` is degeneration; the others are kinds of nonsense."""
+
+    LOOP = "loop"
+    EMPTY = "empty"
+    CUT = "cut"
+    UNPARSABLE = "unparsable"
+    NO_ENTRY_POINT = "no_entry_point"
+    LOW_LOGPROB = "low_logprob"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One answer to one problem, judged. (`task_id`, `sampling`, `index`) is its identity within a run; no two seeds of a run are equal."""
+
+    task_id: str
+    sampling: str
+    index: int
+    seed: int
+    text: str
+    code: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    mean_logprob: float | None
+    seconds: float
+    """Of the engine, for the whole answer."""
+    outcome: RunOutcome
+    detail: str = ""
+    """The first failing check, for people; at most 500 characters."""
+    cpu_s: float = 0.0
+    """Of the program in the sandbox."""
+    isolation: str = ""
+    """The level that the sandbox reached for it."""
+    flaws: tuple[Flaw, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether all checks passed."""
+        return self.outcome is RunOutcome.PASSED
+
+
+class Trigger(StrEnum):
+    """Why a benchmark ran."""
+
+    GATE = "gate"
+    HAND = "hand"
+    SCHEDULE = "schedule"
+
+
+class BenchmarkState(StrEnum):
+    """`running` may be resumed; the others are ends."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One run of a plan on a version: pass@k, intervals, rates, times in `numbers`; a `decision` where it was held against a baseline."""
+
+    id: BenchmarkId
+    version: VersionId
+    plan: Plan
+    trigger: Trigger
+    state: BenchmarkState
+    started_at: Epoch
+    endpoint: EndpointName | None = None
+    ended_at: Epoch | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    rows_uri: str = ""
+    """Where every sample can be read again (an MLflow artifact)."""
+    baseline: BenchmarkId | None = None
+    decision: Decision | None = None
+    reason: str = ""
+    run_url: str = ""
+    """MLflow's page of this run."""
