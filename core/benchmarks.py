@@ -7,8 +7,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from typing import Any
 
-from core.ids import BenchmarkId, Digest, EndpointName, Epoch, VersionId
+from core.ids import BenchmarkId, Digest, EndpointName, Epoch, PrincipalId, SubmissionId, VersionId
 from core.ports.sandbox import RunOutcome
 from core.versions import Decision
 
@@ -136,3 +137,29 @@ class Benchmark:
     reason: str = ""
     run_url: str = ""
     """MLflow's page of this run."""
+    submission: SubmissionId | None = None
+    """Whose gate it is."""
+    asked_by: PrincipalId | None = None
+    """Who asked by hand."""
+    progress: float = 0.0
+    """The part of its answers that are there, 0 to 1."""
+    comparison: Mapping[str, Any] = field(default_factory=dict)
+    """What it was told from its baseline, for display: difference, interval, problems lost and won."""
+    studies: Mapping[str, Any] = field(default_factory=dict)
+    """Studies of best-of policies on its rows by their id, for display."""
+    flow_run: str | None = None
+    runs: int = 0
+    """How many flow runs were started for it; the next one's idempotency key is `<id>-<runs>`."""
+    lease_until: Epoch = 0.0
+    """A driver that lives keeps this in the future; reconcile takes over what is past."""
+    updated_at: Epoch = 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether it will change no more."""
+        return self.state is not BenchmarkState.RUNNING
+
+    @property
+    def planned(self) -> bool:
+        """Whether its plan is pinned (suite's digest, prompt, extractor); before that it says only what was asked for."""
+        return bool(self.plan.suite_digest)
