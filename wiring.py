@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from core.ports import Engines, Hub, ModelRegistry, Records, Sandbox, WeightsStore
+    from core.ports.history import BenchmarkHistory
     from core.versions import ModelRef
+    from registry.answers import Answers
     from serving.control.runs import FlowRuns
     from serving.engines.keeper import Keeper
     from serving.rollout.driver import Driver
@@ -97,6 +99,20 @@ class Platform:
         return MlflowModels(self.settings.mlflow_url)
 
     @cached_property
+    def history(self) -> BenchmarkHistory:
+        """Where benchmarks are browsed over time."""
+        from registry.benchmarks import MlflowBenchmarks  # noqa: PLC0415
+
+        return MlflowBenchmarks(self.settings.mlflow_url)
+
+    @cached_property
+    def answers(self) -> Answers:
+        """The answers of benchmarks, sample by sample."""
+        from registry.answers import Answers  # noqa: PLC0415
+
+        return Answers(self.settings.answers, self.history)
+
+    @cached_property
     def sandbox(self) -> Sandbox:
         """Where generated code runs."""
         from evals.sandbox import ProcessSandbox  # noqa: PLC0415
@@ -143,7 +159,7 @@ def prepare(settings: Settings) -> str:
     """Bring the home to the present schema, with an operator's key in `<home>/operator.key`, and return that key. Idempotent."""
     from registry.database import migrate  # noqa: PLC0415
 
-    for folder in (settings.home, settings.downloads, settings.engines, settings.spool, settings.logs, settings.scratch):
+    for folder in (settings.home, settings.downloads, settings.engines, settings.spool, settings.logs, settings.scratch, settings.answers):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     migrate(settings.database_url)
     return _operator_key(Platform(settings))

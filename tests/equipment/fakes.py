@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from core.benchmarks import Benchmark
 from core.engines import EnginePhase, EngineSpec, EngineState
-from core.errors import Conflict, NotFound
+from core.errors import Conflict, NotFound, Transient
 from core.ids import EndpointName, VersionId
 from core.ports.clock import Clock
+from core.ports.history import Recorded
 from core.ports.models import RegisteredModel
 from core.versions import ModelVersion, TrialReport
 
@@ -120,3 +125,32 @@ class FakeModels:
         if known is None or any(version is not None and version not in known for version in (champion, challenger)):
             raise NotFound(f"no such version of {endpoint}", hint="register it first")
         self.aliases[endpoint] = (champion, challenger)
+
+
+class FakeHistory:
+    """`BenchmarkHistory` in memory. `away` makes every call Transient."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.entries: dict[str, Mapping[str, float]] = {}
+        self.points: dict[tuple[str, str], dict[int, Mapping[str, float]]] = {}
+        self._folder = Path(tempfile.mkdtemp(prefix="fake-history-"))
+
+    def record(self, benchmark: Benchmark, curves: Mapping[str, float], files: Mapping[str, Path], *, order: int) -> Recorded:
+        self._answer()
+        self.entries[benchmark.id] = dict(benchmark.numbers)
+        self.points.setdefault((benchmark.endpoint or benchmark.version, benchmark.plan.suite), {})[order] = dict(curves)
+        for name, path in files.items():
+            shutil.copy(path, self._folder / f"{benchmark.id}.{name}")
+        return Recorded(f"http://fake/{benchmark.id}", f"fake:{benchmark.id}")
+
+    def fetch(self, uri: str, into: Path) -> None:
+        self._answer()
+        path = self._folder / f"{uri.removeprefix('fake:')}.rows.jsonl.gz"
+        if not path.exists():
+            raise NotFound(f"there are no rows at {uri}", reason="no_answers")
+        shutil.copy(path, into)
+
+    def _answer(self) -> None:
+        if self.away:
+            raise Transient("the history is away")
