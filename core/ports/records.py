@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from core.access import Key, Principal, Role
-from core.benchmarks import Benchmark, BenchmarkState, Trigger
 from core.conversations import Assignment, Completion, Feedback, Usage
 from core.endpoints import Cohort, ConversationOutcome, Endpoint, EndpointPolicy, Rollout, RolloutState, Snapshot
 from core.ids import BenchmarkId, CompletionId, Digest, EndpointName, Epoch, KeyId, PrincipalId, RolloutId, SubmissionId, VersionId
 from core.submissions import Step, Submission, SubmissionRequest, SubmissionState
 from core.versions import ModelVersion, TrialKind, TrialReport
+
+if TYPE_CHECKING:  # core.benchmarks imports core.ports.sandbox, and so this package: either may come first
+    from core.benchmarks import Benchmark, BenchmarkState, Trigger
 
 
 class Submissions(Protocol):
