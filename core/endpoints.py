@@ -11,11 +11,36 @@ from core.ids import ConversationId, EndpointName, Epoch, RolloutId, SubmissionI
 from core.versions import Decision
 
 
+class OnRegression(StrEnum):
+    """What a scheduled benchmark that finds a regression does, beside telling everybody."""
+
+    ALERT = "alert"
+    ROLLBACK = "rollback"
+
+
+class BestOf(StrEnum):
+    """How one of several answers is chosen. None of them ever sees a hidden test."""
+
+    RANDOM = "random"
+    MEAN_LOGPROB = "mean_logprob"
+    VOTING = "voting"
+
+
 @dataclass(frozen=True, slots=True)
 class EndpointPolicy:
-    """What an endpoint promises. Text of conversations is kept only where `keep_text_days` is above zero."""
+    """What an endpoint promises. Text of conversations is kept only where `keep_text_days` is above zero.
+
+    Sampling defaults hold for requests that do not say otherwise; None leaves them to the engine. With `best_of` above 1 that many
+    answers are drawn, and `policy` chooses the one that is sent.
+    """
 
     keep_text_days: int = 0
+    temperature: float | None = None
+    top_p: float | None = None
+    frequency_penalty: float | None = None
+    best_of: int = 1
+    policy: BestOf = BestOf.RANDOM
+    on_regression: OnRegression = OnRegression.ALERT
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,6 +143,7 @@ endpoints = Table(
     Column("candidate", Words),
     Column("rollout", Words),
     _needed("keep_text_days", Integer),
+    _needed("policy", Json, server_default="{}"),
 )
 
 rollouts = Table(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.access import Key, Role
-from core.endpoints import EndpointPolicy, RolloutState
+from core.endpoints import BestOf, EndpointPolicy, OnRegression, RolloutState
 from core.errors import Conflict, Fault, NotFound
 from core.ids import EndpointName, KeyId, PrincipalId, SubmissionId, VersionId
 from core.ports.clock import VirtualClock
@@ -210,6 +210,12 @@ def test_endpoints_are_made_once_and_their_policy_reaches_the_snapshot(records: 
         records.endpoints.get(EndpointName("none"))
     with pytest.raises(NotFound):
         records.endpoints.set_policy(EndpointName("none"), EndpointPolicy())
+
+
+def test_a_policy_comes_back_whole(records: Database) -> None:
+    records.endpoints.ensure(CHAT, NOW)
+    policy = EndpointPolicy(7, 0.3, 0.9, 0.25, 4, BestOf.MEAN_LOGPROB, OnRegression.ROLLBACK)
+    assert records.endpoints.set_policy(CHAT, policy).policy == records.endpoints.get(CHAT).policy == policy
 
 
 def test_the_generation_grows_with_every_change_of_routes_and_with_nothing_else(records: Database) -> None:
