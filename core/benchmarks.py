@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from core.errors import Refused
 from core.ids import BenchmarkId, Digest, EndpointName, Epoch, PrincipalId, SubmissionId, VersionId
 from core.ports.sandbox import RunOutcome
 from core.versions import Decision
@@ -34,6 +35,32 @@ class Sampling:
     def key(self) -> str:
         """A short name that is equal exactly when the sampling is: a grid's point in tables, rows and curves."""
         return f"t{self.temperature:g}-f{self.frequency_penalty:g}-p{self.top_p:g}-m{self.max_tokens}"
+
+
+MOST_POINTS = 64
+MOST_SAMPLES = 1000
+
+
+def numbers_of(text: str) -> tuple[float, ...]:
+    """Read numbers separated by commas. Raises Refused."""
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise Refused(f"{text[:100]!r} are no numbers", reason="bad_number", hint="write them with commas: 0.2,0.8") from error
+
+
+def grid_of(
+    temperatures: Sequence[float], penalties: Sequence[float], *, top_p: float = 1.0, max_tokens: int = 512
+) -> tuple[Sampling, ...]:
+    """Return every temperature with every frequency penalty, each once, in their order. Raises Refused outside what engines take."""
+    if any(not 0 <= value <= 2 for value in temperatures) or any(not -2 <= value <= 2 for value in penalties):  # noqa: PLR2004 - OpenAI's own bounds
+        raise Refused("a temperature lies from 0 to 2, a frequency penalty from -2 to 2", reason="bad_sampling", hint="mend the grid")
+    if not 0 < top_p <= 1 or max_tokens < 1:
+        raise Refused("top_p lies above 0 up to 1, max_tokens from 1", reason="bad_sampling", hint="mend the grid")
+    points = dict.fromkeys(Sampling(t, f, top_p, max_tokens) for t in temperatures for f in penalties)
+    if not 1 <= len(points) <= MOST_POINTS:
+        raise Refused(f"a grid of {len(points)} points", reason="bad_grid", hint=f"give from one up to {MOST_POINTS} points")
+    return tuple(points)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,10 @@ class Answers:
         """Return where the packed rows lie on this machine (they may not)."""
         return self._folder / f"{benchmark}.rows.jsonl.gz"
 
+    def results(self, benchmark: BenchmarkId) -> Path:
+        """Return where the harness may have left its own results document."""
+        return self._folder / f"{benchmark}.results.json"
+
     def pack(self, benchmark: BenchmarkId, samples: Iterable[Sample]) -> Path:
         """Write all samples, whole or not at all, and return the file. The same samples make the same bytes."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
