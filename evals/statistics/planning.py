@@ -23,19 +23,22 @@ def detectable_points(
     variance: float | None = None,
     alpha: float = 0.05,
     power: float = 0.9,
+    baseline_samples: int | None = None,
     noise: NoiseFloor | None = None,
 ) -> float:
     """Return the drop of pass@1, in points (3.0 is 0.03), that `regressed` catches in the part `power` of cases with `samples` a problem.
 
-    (z_{1-alpha} + z_power) sqrt(2 v / (P n) + 2 sd^2), v the mean over problems of p (1 - p): the sample size of a one-sided test of two
-    means (Cohen, Statistical Power Analysis for the Behavioral Sciences, 1988, section 2.4; for evals Miller, Adding Error Bars to Evals,
-    arXiv 2411.00640, 2024, section 5) with the variance within problems. Give v as `variance` (`within_variance` measures it on a run),
-    or the problems' true `rates`, or only `pass_rate`: v = p (1 - p), as if all problems were equally hard, which is the worst case.
-    With none of them v = 1/4. sd is the engine's noise, on both sides. The normal form of an exact test: for 100 answers or more.
+    (z_{1-alpha} + z_power) sqrt(v / P (1 / n + 1 / n_b) + 2 sd^2), n_b the baseline's samples (as many unless told), v the mean over
+    problems of p (1 - p), sd the engine's noise: the sample size of a one-sided test of two means (Cohen, Statistical Power Analysis for
+    the Behavioral Sciences, 1988, section 2.4; for evals Miller, Adding Error Bars to Evals, arXiv 2411.00640, 2024, section 5) with the
+    variance within problems. Give v as `variance` (`within_variance` measures it on a run), or the problems' true `rates`, or only
+    `pass_rate`: v = p (1 - p), as if all problems were equally hard, which is the worst case. With none of them v = 1/4. It is the
+    normal form of an exact test: for 100 answers or more.
     """
-    per_answer = 2 * _variance(pass_rate, rates, variance) / problems
+    per_answer = _variance(pass_rate, rates, variance) / problems
+    answers = 1 / samples + 1 / (baseline_samples or samples)
     beyond = noise.extra_variance if noise is not None else 0.0
-    return 100 * _reach(alpha, power) * sqrt(per_answer / samples + beyond)
+    return 100 * _reach(alpha, power) * sqrt(per_answer * answers + beyond)
 
 
 def samples_needed(
