@@ -50,6 +50,12 @@ class TrialPolicy:
     max_loop_rate: float = setting(0.05, "largest part of benchmark completions that end in a loop, above the stable version's own")
     max_ttft_s: float = setting(5.0, "largest median time to first token of an idle engine, in seconds")
     concurrency: int = setting(8, "requests in flight during the benchmark")
+    samples: int = setting(1, "answers to each problem of the benchmark gate; at temperature 0 all are alike")
+    temperature: float = setting(0.0, "temperature of the benchmark gate's answers; 0 is greedy")
+    max_samples: int = setting(8, "answers to each problem up to which a gate that cannot tell asks for more (temperature above 0 only)")
+    alpha: float = setting(0.05, "chance that the gate is wrong about a candidate that is just as far below stable as the margin, 0 to 0.5")
+    humaneval: str = setting("", "HumanEval.jsonl or .jsonl.gz; default: ../shared/data/HumanEval.jsonl.gz beside the checkout, then the hub")
+    lmeval_tasks: str = setting("", "folder of your own lm-eval tasks (YAML) that `lmeval:TASK` finds beside lm-eval's")
 
 
 @dataclass(frozen=True, slots=True)
