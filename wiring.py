@@ -24,12 +24,15 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from core.ports import Engines, Hub, ModelRegistry, Records, Sandbox, WeightsStore
+    from core.ports.examiner import Examiner, Student
     from core.ports.history import BenchmarkHistory
     from core.versions import ModelRef
     from registry.answers import Answers
+    from serving.control.desk import Desk
     from serving.control.runs import FlowRuns
     from serving.engines.keeper import Keeper
     from serving.rollout.driver import Driver
+    from serving.webhook import Webhook
 
 _REMEMBERED_S = 24 * 3600.0
 _REMEMBERED = 200_000
@@ -111,6 +114,37 @@ class Platform:
         from registry.answers import Answers  # noqa: PLC0415
 
         return Answers(self.settings.answers, self.history)
+
+    @cached_property
+    def examiner(self) -> Examiner:
+        """Who asks a model the problems of a suite and judges its answers."""
+        from evals.examiner import SuiteExaminer  # noqa: PLC0415
+
+        return SuiteExaminer(self.sandbox, self.settings.mlflow_url, self.clock, concurrency=self.settings.trials.concurrency)
+
+    @cached_property
+    def student(self) -> Student:
+        """Who compares ways of choosing among answers."""
+        from evals.examiner import SuiteStudent  # noqa: PLC0415
+
+        return SuiteStudent(self.sandbox, self.settings.benchmarks.ranker_key, self.clock)
+
+    @cached_property
+    def alarm(self) -> Webhook | None:
+        """Where regressions are told, None where nowhere."""
+        from serving.webhook import Webhook  # noqa: PLC0415
+
+        policy = self.settings.benchmarks
+        if not policy.webhook_url:
+            return None
+        return Webhook(policy.webhook_url, policy.webhook_secret, self.clock, timeout_s=policy.webhook_timeout_s)
+
+    def desk(self) -> Desk:
+        """Return what the control API's verbs work with, for those that flows share with it."""
+        from serving.control.desk import Desk, Links  # noqa: PLC0415
+
+        links = Links(prefect_ui=self.prefect_page, mlflow_ui=self.settings.mlflow_url, gateway_url=self.settings.gateway_url)
+        return Desk(self.records, self.runs, self.engines, self.clock, links)
 
     @cached_property
     def sandbox(self) -> Sandbox:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from core.benchmarks import Plan, Sample
 from core.ids import VersionId
@@ -22,4 +22,14 @@ class Examiner(Protocol):
 
     def examine(self, address: str, version: VersionId, plan: Plan, rows: Path, progress: Progress) -> tuple[Sample, ...]:
         """Return every sample of a pinned plan, asked at `http://host:port`. `rows` grows as they come, and is where it resumes from."""
+        ...
+
+
+class Student(Protocol):
+    """Compares ways of choosing one of several answers, on answers that are there. Errors: Refused, Transient (the ranker is away)."""
+
+    def compare(
+        self, samples: Sequence[Sample], plan: Plan, *, policies: Sequence[str], best_of: Sequence[int], ranker: tuple[str, str] | None
+    ) -> Sequence[Mapping[str, Any]]:
+        """Return a row per policy, number of answers and sampling. `ranker` is (URL, model) of an OpenAI-compatible endpoint."""
         ...

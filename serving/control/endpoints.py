@@ -48,7 +48,7 @@ def rollback(name: NamePart, desk: TheDesk, caller: Operator) -> RollbackView:
     for _ in range(_TRIES):
         active = desk.records.rollouts.find(endpoint=endpoint.name, states=_ACTIVE, limit=1)
         if not active:
-            return _back_to_previous(desk, caller, endpoint)
+            return back_to_previous(desk, caller, endpoint, f"rollback-{endpoint.name}-{endpoint.stable}-{desk.clock.now():.0f}")
         changed = _turn_back(desk, caller, active[0])
         if changed is not None:
             return RollbackView(rollout=RolloutView.of(changed))
@@ -85,7 +85,8 @@ def _turn_back(desk: Desk, caller: Caller, rollout: Rollout) -> Rollout | None:
     return changed
 
 
-def _back_to_previous(desk: Desk, caller: Caller, endpoint: Endpoint) -> RollbackView:
+def back_to_previous(desk: Desk, caller: Caller, endpoint: Endpoint, key: str) -> RollbackView:
+    """Submit the version that served before; the same `key` again is the same submission. Conflict where there is none."""
     if endpoint.previous is None or endpoint.previous == endpoint.stable:
         raise Conflict(
             f"endpoint {endpoint.name} has no rollout on its way and no earlier version to go back to",
@@ -96,7 +97,7 @@ def _back_to_previous(desk: Desk, caller: Caller, endpoint: Endpoint) -> Rollbac
     # A folder has no revisions: it is submitted as it stands, and its content decides which version it is.
     folder = version.source.startswith("/")
     model = ModelRef(version.source, None if folder else version.commit)
-    request = SubmissionRequest(model, endpoint.name, f"rollback-{endpoint.name}-{endpoint.stable}-{desk.clock.now():.0f}", "rollback")
+    request = SubmissionRequest(model, endpoint.name, key, "rollback")
     return RollbackView(submission=view(desk, enter(desk, caller, request, "rollback")))
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from core.benchmarks import Benchmark
+from core.benchmarks import Benchmark, Plan, Sample
 from core.engines import EnginePhase, EngineSpec, EngineState
 from core.errors import Conflict, NotFound, Transient
-from core.ids import EndpointName, VersionId
+from core.ids import Digest, EndpointName, VersionId
 from core.ports.clock import Clock
+from core.ports.examiner import Progress
 from core.ports.history import Recorded
 from core.ports.models import RegisteredModel
 from core.versions import ModelVersion, TrialReport
+from tests.equipment.samples import a_sample
 
 
 @dataclass(slots=True)
@@ -154,3 +157,35 @@ class FakeHistory:
     def _answer(self) -> None:
         if self.away:
             raise Transient("the history is away")
+
+
+class FakeExaminer:
+    """`Examiner` in memory: `rates` says which part of a version's answers passes at a problem, `away` makes every engine Transient.
+
+    Answers are drawn by `seed`, which grows with every examination, so that two runs of one version differ as real ones do.
+    """
+
+    def __init__(self, problems: int = 40) -> None:
+        self.problems = problems
+        self.rates: dict[VersionId, float] = {}
+        self.away = False
+        self.asked: list[tuple[str, VersionId]] = []
+        self._seed = 0
+
+    def pin(self, asked: Plan) -> Plan:
+        return asked if asked.suite_digest else replace(asked, suite_digest=Digest("5" * 64), prompt="completion@1", extractor="code-1")
+
+    def examine(self, address: str, version: VersionId, plan: Plan, rows: Path, progress: Progress) -> tuple[Sample, ...]:
+        if self.away:
+            raise Transient("the engine is away")
+        self.asked.append((address, version))
+        self._seed += 1
+        draw = random.Random(self._seed)
+        rows.write_text("{}\n")
+        progress(0.5, "half of it")
+        return tuple(
+            a_sample(problem, index, passed=draw.random() < self.rates.get(version, 0.5), sampling=point.key, text=str(draw.random()))
+            for point in plan.grid
+            for problem in range(self.problems)
+            for index in range(plan.samples)
+        )
