@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+from contextlib import contextmanager
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from core.access import Key, Role, new_secret, secret_digest
-from core.errors import Refused
+from core.errors import Refused, Transient
 from core.ids import VersionId
 from core.ports.clock import Clock, SystemClock
 from core.settings import Settings, base_environ, read_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from fastapi import FastAPI
 
+    from core.benchmarks import Benchmark, Sample
     from core.ports import Engines, Hub, ModelRegistry, Records, Sandbox, WeightsStore
     from core.ports.examiner import Examiner, Student
     from core.ports.history import BenchmarkHistory
@@ -222,7 +225,51 @@ def control_app(of: Platform) -> FastAPI:
     from serving.control.app import Links, control  # noqa: PLC0415
 
     links = Links(prefect_ui=of.prefect_page, mlflow_ui=of.settings.mlflow_url, gateway_url=of.settings.gateway_url)
-    return control(of.records, of.runs, of.engines, of.clock, links)
+    return control(of.records, of.runs, of.engines, of.clock, links, StoredTrials(of.answers))
+
+
+class StoredTrials:
+    """`Trials` on stored answers: a few at a time, so that many who ask neither fill the memory nor hold up the other calls."""
+
+    _AT_ONCE = 2
+    _PATIENCE_S = 10.0
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self._room = threading.BoundedSemaphore(self._AT_ONCE)
+
+    def answers(self, benchmark: Benchmark) -> tuple[Sample, ...]:
+        """Return a benchmark's samples. Transient while too many are read."""
+        with self._turn():
+            return self._answers.read(benchmark)
+
+    def compare(self, candidate: Sequence[Sample], baseline: Sequence[Sample], margin: float) -> dict[str, Any]:
+        """Return the paired comparison as JSON."""
+        from evals.statistics import compare  # noqa: PLC0415 - a second of scipy that only this needs
+
+        with self._turn():
+            return compare(candidate, baseline, margin=margin).shown()
+
+    def points(self, problems: int, samples: int, *, pass_rate: float | None, power: float) -> float:
+        """Return how many points of a drop are caught."""
+        from evals.statistics import detectable_points  # noqa: PLC0415
+
+        return detectable_points(problems, samples, pass_rate=pass_rate, power=power)
+
+    def samples(self, problems: int, points: float, *, pass_rate: float | None, power: float) -> int:
+        """Return the least samples a problem that catch so many points."""
+        from evals.statistics import samples_needed  # noqa: PLC0415
+
+        return samples_needed(problems, points, pass_rate=pass_rate, power=power)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._room.acquire(timeout=self._PATIENCE_S):
+            raise Transient("too many benchmarks are read at once", retry_after_s=2.0, hint="ask again in a moment")
+        try:
+            yield
+        finally:
+            self._room.release()
 
 
 def engine_keeper(settings: Settings) -> Keeper:

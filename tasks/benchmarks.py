@@ -13,10 +13,11 @@ from pydantic import BaseModel, Field
 from core.benchmarks import Benchmark, BenchmarkState, Form, Plan, Trigger, grid_of, numbers_of
 from core.engines import EnginePhase
 from core.errors import Conflict, NotFound, Refused, SeatrialError
-from core.ids import BenchmarkId, Digest, EndpointName, VersionId, new_id
+from core.ids import BenchmarkId, Digest, new_id
 from core.ports.records import AuditEntry
 from registry.answers import PACKED
 from serving.control.problems import by_problem
+from serving.control.targets import Target, target_of
 from tasks.alerts import tell_failure
 from tasks.baselines import Judgement, curves_in, judge_run, numbers_in
 from tasks.curves import data_uri, history_png
@@ -65,18 +66,11 @@ def enter_benchmarks(request: BenchmarkRequest) -> tuple[Benchmark, ...]:
     return tuple(here.records.benchmarks.create(row) for row in rows)
 
 
-def targets(here: Platform, target: str) -> tuple[tuple[EndpointName | None, VersionId], ...]:
+def targets(here: Platform, target: str) -> tuple[Target, ...]:
     """Return the (endpoint, version) pairs that a target means. NotFound, Refused (an endpoint that serves nothing)."""
-    served = {endpoint.name: endpoint.stable for endpoint in here.records.endpoints.list()}
-    if not target:
-        return tuple((name, stable) for name, stable in served.items() if stable)
-    name = EndpointName(target)
-    if name in served:
-        stable = served[name]
-        if stable is None:
-            raise Refused(f"endpoint {name} serves nothing yet", reason="nothing_served", hint="submit a model to it first")
-        return ((name, stable),)
-    return ((None, here.records.versions.get(VersionId(target)).id),)
+    if target:
+        return (target_of(here.records, target),)
+    return tuple((endpoint.name, endpoint.stable) for endpoint in here.records.endpoints.list() if endpoint.stable)
 
 
 @contextmanager

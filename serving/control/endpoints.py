@@ -14,7 +14,7 @@ from core.ids import EndpointName, RolloutId, VersionId
 from core.submissions import SubmissionRequest, endpoint_name
 from core.versions import ModelRef
 from serving.control.access import AnyCaller, Operator, Submitter
-from serving.control.asks import IdPart, Limit, NamePart, NameQuery
+from serving.control.asks import IdPart, Limit, NamePart, NameQuery, SetPolicy
 from serving.control.desk import Desk, TheDesk
 from serving.control.errors import RESPONSES
 from serving.control.submissions import enter, view
@@ -53,6 +53,16 @@ def rollback(name: NamePart, desk: TheDesk, caller: Operator) -> RollbackView:
         if changed is not None:
             return RollbackView(rollout=RolloutView.of(changed))
     raise Transient(f"the rollout of {name} keeps changing", retry_after_s=1.0, hint="ask again")
+
+
+@routes.patch("/endpoints/{name}/policy")
+def set_policy(name: NamePart, ask: SetPolicy, desk: TheDesk, caller: Operator) -> EndpointView:
+    """Set what an endpoint promises: sampling defaults, best-of, what a regression does. What is not sent stays; gateways follow."""
+    endpoint = desk.records.endpoints.get(endpoint_name(name))
+    sent = {field: getattr(ask, field) for field in ask.model_fields_set}
+    changed = desk.records.endpoints.set_policy(endpoint.name, replace(endpoint.policy, **sent))
+    desk.audit(caller, "set policy", endpoint.name, **ask.model_dump(mode="json", exclude_unset=True))
+    return _view(desk, changed)
 
 
 @routes.get("/rollouts")
