@@ -166,14 +166,6 @@ def plan_of(
     return Plan(suite.name, suite.digest, prompt or way.prompt.pinned, way.extractor, asked, samples, points, way.stops, seed)
 
 
-def grid_of(
-    suite: Suite, temperatures: Sequence[float], penalties: Sequence[float] = (0.0,), form: Form | None = None
-) -> tuple[Sampling, ...]:
-    """Return the grid of temperature x frequency penalty with the suite's longest answer."""
-    most = suite.way(form).max_tokens
-    return tuple(Sampling(temperature, penalty, 1.0, most) for temperature in temperatures for penalty in penalties)
-
-
 def load_suite(name: str, policy: TrialPolicy | None = None) -> Suite:
     """Load a suite: by its name in evals/suites, `humaneval`, `lmeval:TASK`, or the path of a .jsonl or .jsonl.gz of your own.
 
