@@ -44,7 +44,7 @@ def summarize(samples: Sequence[Sample], *, seed: int = 0) -> dict[str, float]:
     if not known:
         return {}
     rates, counts = _by_problem(known)
-    low, high = _interval(rates, counts, seed)
+    low, high = suite_interval(rates, one_each=all(drawn == 1 for _passed, drawn in counts), seed=seed)
     fewest = min(drawn for _passed, drawn in counts)
     return {
         "problems": float(len(counts)),
@@ -69,6 +69,19 @@ def by_sampling(samples: Sequence[Sample], *, seed: int = 0) -> dict[str, dict[s
     return {key: summarize(points[key], seed=seed) for key in sorted(points)}
 
 
+def suite_interval(rates: Floats, *, one_each: bool, seed: int = 0) -> tuple[float, float]:
+    """Return the 95 % interval of a mean of per-problem rates: bootstrap of problems, or Wilson's with problems as trials.
+
+    Wilson's with one answer a problem (`one_each`), and where fewer than five problems are not solved (or not failed) every time: a
+    bootstrap cannot reach beyond what it saw, and of none but passes would give (1, 1).
+    """
+    few = min(np.count_nonzero(rates > 0), np.count_nonzero(rates < 1)) < _FEW
+    if one_each or few:
+        return wilson(float(rates.sum()), len(rates))
+    low, high = clustered_interval(rates, seed=seed)
+    return max(0.0, low), min(1.0, high)
+
+
 def _by_problem(samples: Sequence[Sample]) -> tuple[Floats, list[tuple[int, int]]]:
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for sample in samples:
@@ -76,15 +89,6 @@ def _by_problem(samples: Sequence[Sample]) -> tuple[Floats, list[tuple[int, int]
         counts[sample.task_id][1] += 1
     pairs = [(passed, drawn) for passed, drawn in counts.values()]
     return np.array([passed / drawn for passed, drawn in pairs]), pairs
-
-
-def _interval(rates: Floats, counts: Sequence[tuple[int, int]], seed: int) -> tuple[float, float]:
-    one_each = all(drawn == 1 for _passed, drawn in counts)
-    few = min(np.count_nonzero(rates > 0), np.count_nonzero(rates < 1)) < _FEW
-    if one_each or few:
-        return wilson(float(rates.sum()), len(rates))
-    low, high = clustered_interval(rates, seed=seed)
-    return max(0.0, low), min(1.0, high)
 
 
 def _flaw_rates(samples: Sequence[Sample]) -> dict[str, float]:
