@@ -108,7 +108,7 @@ class EngineClient:
 
         In one piece: a benchmark has many answers under way, and events would cost the engine more than the answers are early by.
         """
-        how = {
+        how: dict[str, Any] = {
             "temperature": sampling.temperature,
             "frequency_penalty": sampling.frequency_penalty,
             "top_p": sampling.top_p,

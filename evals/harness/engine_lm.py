@@ -20,7 +20,7 @@ from evals.harness.seeds import Identity, seeds
 _DEFAULT_MAX_TOKENS = 256
 
 
-class EngineLM(LM):  # type: ignore[misc] - lm_eval is untyped
+class EngineLM(LM):  # type: ignore[misc]  # lm-eval is untyped
     """Answers lm-eval's requests, each once: from the file of rows where it is there, else from the engine and into the file.
 
     A request's identity is its document's (`task_id`, `sampling`, `index`) where we made the document; of lm-eval's own tasks

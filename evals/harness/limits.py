@@ -27,10 +27,12 @@ USUAL = Limit(cpu_s=3.0, wall_s=8.0)
 
 
 def calibrate(sandbox: Sandbox, problems: Sequence[Problem]) -> Mapping[str, Limit]:
-    """Return the limits of each problem: ten times the CPU seconds of its canonical solution, 2 to 60 s, and three times that of wall time."""
+    """Return the limits of each problem: ten times its canonical solution's CPU seconds, 2 to 60 s; of wall time three times that."""
     known = [problem for problem in problems if problem.canonical_solution]
     programs = [
-        Program(p.task_id, p.prompt + p.canonical_solution, p.test, p.entry_point, cpu_s=_MOST_CPU_S / _TIMES, wall_s=2 * _MOST_CPU_S / _TIMES)
+        Program(
+            p.task_id, p.prompt + p.canonical_solution, p.test, p.entry_point, cpu_s=_MOST_CPU_S / _TIMES, wall_s=2 * _MOST_CPU_S / _TIMES
+        )
         for p in known
     ]
     results = sandbox.run(programs) if programs else ()

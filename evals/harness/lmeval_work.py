@@ -75,7 +75,9 @@ def _loaded(task: str, folder: str) -> Mapping[str, Any]:
         loaded: Mapping[str, Any] = _manager(folder).load([task])
     except KeyError as error:
         raise Refused(
-            f"lm-eval has no task {task[:100]!r}", reason="bad_suite", hint="`python -m lm_eval ls tasks` in the platform's environment lists them"
+            f"lm-eval has no task {task[:100]!r}",
+            reason="bad_suite",
+            hint="`python -m lm_eval ls tasks` in the platform's environment lists them",
         ) from error
     except (OSError, ValueError, ImportError, httpx.HTTPError) as error:
         raise Refused(

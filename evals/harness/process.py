@@ -8,7 +8,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -40,8 +40,9 @@ class Child:
         self._came: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
         self._log: deque[bytes] = deque(maxlen=_LOG_LINES)
         self._ready = False
-        for target in (self._listen, self._keep_log):
-            threading.Thread(target=target, name="harness", daemon=True).start()
+        self._readers = [threading.Thread(target=target, name="harness", daemon=True) for target in (self._listen, self._keep_log)]
+        for reader in self._readers:
+            reader.start()
 
     @property
     def pid(self) -> int:
@@ -90,6 +91,8 @@ class Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        for reader in self._readers:
+            reader.join(_END_LIMIT_S)
 
     def _await_ready(self) -> None:
         try:
@@ -103,14 +106,16 @@ class Child:
     def _listen(self) -> None:
         pipe = self._process.stdout
         with suppress(ValueError, OSError):
-            for text in pipe or ():
-                self._came.put(json.loads(text))
+            with pipe or nullcontext(()) as lines:
+                for text in lines:
+                    self._came.put(json.loads(text))
         self._came.put(None)
 
     def _keep_log(self) -> None:
         pipe = self._process.stderr
         with suppress(ValueError, OSError):
-            self._log.extend(pipe or ())
+            with pipe or nullcontext(()) as lines:
+                self._log.extend(lines)
 
     def _died(self) -> Fault:
         with suppress(subprocess.TimeoutExpired):

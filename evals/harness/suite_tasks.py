@@ -30,9 +30,7 @@ def tasks(job: Job, verdicts: Callable[[], Verdicts]) -> list[dict[str, Any]]:
 
 def _task(job: Job, point: Sampling, verdicts: Callable[[], Verdicts]) -> dict[str, Any]:
     shown = dict(job.problems)
-    docs = [
-        {"task_id": task_id, "sampling": point.key, "index": index} for index in range(job.samples) for task_id, _shown in job.problems
-    ]
+    docs = [{"task_id": task_id, "sampling": point.key, "index": index} for index in range(job.samples) for task_id, _shown in job.problems]
 
     def judged(_answers: Sequence[Sequence[str]], seen: Sequence[Doc]) -> list[bool | None]:
         said = verdicts()
