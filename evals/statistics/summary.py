@@ -73,9 +73,10 @@ def suite_interval(rates: Floats, *, one_each: bool, seed: int = 0) -> tuple[flo
     """Return the 95 % interval of a mean of per-problem rates: bootstrap of problems, or Wilson's with problems as trials.
 
     Wilson's with one answer a problem (`one_each`), and where fewer than five problems are not solved (or not failed) every time: a
-    bootstrap cannot reach beyond what it saw, and of none but passes would give (1, 1).
+    bootstrap cannot reach beyond what it saw, and of problems that are all alike would give no width.
     """
-    few = min(np.count_nonzero(rates > 0), np.count_nonzero(rates < 1)) < _FEW
+    alike = rates.min() == rates.max()
+    few = alike or min(np.count_nonzero(rates > 0), np.count_nonzero(rates < 1)) < _FEW
     if one_each or few:
         return wilson(float(rates.sum()), len(rates))
     low, high = clustered_interval(rates, seed=seed)

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import beta
 
 from core.versions import Decision
-from evals.statistics import detectable_points, regressed, samples_needed
+from evals.statistics import detectable_points, noise_floor, regressed, samples_needed
 from evals.statistics.bounds import Arms, clustered_bounds, drop_p, stratified_bounds, tango_bounds
 from evals.statistics.intervals import Floats
 from tests.equipment.made_runs import run
@@ -94,6 +94,19 @@ def test_the_rule_simulated_here_is_the_one_that_alarms():
         arms = Arms(counts[0][None], np.full(40, 4), counts[1][None], np.full(40, 4))
         said.append((regressed(ours, theirs, margin=0.05).decision is Decision.FAIL) == bool(alarms(arms, 0.05)))
     assert all(said)
+
+
+@pytest.mark.parametrize("runs", [2, 4])
+def test_an_engine_whose_runs_move_as_a_whole_alarms_seldom_once_its_noise_is_measured(runs: int):
+    """Without the noise floor a quarter of these equal runs would alarm."""
+    random = np.random.default_rng(41)
+    alarmed = []
+    for seed in range(40):
+        moved = [list(np.clip(np.full(40, 0.5) + random.normal(0, 0.08), 0, 1)) for _ in range(runs + 1)]
+        made = [run(rates, 5, 100 * seed + i) for i, rates in enumerate(moved)]
+        found = regressed(made[-1], made[0], margin=0.0, noise=noise_floor(made[:-1]))
+        alarmed.append(found.decision is Decision.FAIL)
+    assert np.mean(alarmed) <= 0.1  # 0.067 and 0.047 of 150
 
 
 @pytest.mark.parametrize("problems", [48, 164])

@@ -30,7 +30,7 @@ def test_a_noisy_engine_detects_more_points_only():
 
 
 def test_less_than_the_engines_noise_is_refused_with_what_can_be_detected():
-    with pytest.raises(Refused, match=r"no number of samples detects 3 points.*more than 4\.1 points"):
+    with pytest.raises(Refused, match=r"no number of samples detects 3 points.*more than 5\.4 points"):
         samples_needed(164, 3.0, noise=FLOOR)
 
 

@@ -68,6 +68,11 @@ def test_the_interval_stays_open_where_every_answer_passed():
     assert 0.8 < numbers["low"] < 0.95
 
 
+def test_the_interval_stays_open_where_all_problems_are_alike():
+    samples = [answer(f"p{i}", index, passed=index == 0) for i in range(12) for index in range(5)]
+    assert summarize(samples)["low"] < 0.15
+
+
 def test_twenty_answers_a_problem_do_not_make_the_interval_of_twenty_times_the_problems():
     rates = [1.0, 0.0] * 30
     low, high = (summarize(run(rates, 20, 1))[name] for name in ("low", "high"))
