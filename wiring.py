@@ -123,14 +123,14 @@ class Platform:
         """Who asks a model the problems of a suite and judges its answers."""
         from evals.examiner import SuiteExaminer  # noqa: PLC0415
 
-        return SuiteExaminer(self.sandbox, self.settings.mlflow_url, self.clock, concurrency=self.settings.trials.concurrency)
+        return SuiteExaminer(lambda: self.sandbox, self.settings.trials, lambda prompt: prompt.pinned)
 
     @cached_property
     def student(self) -> Student:
         """Who compares ways of choosing among answers."""
         from evals.examiner import SuiteStudent  # noqa: PLC0415
 
-        return SuiteStudent(self.sandbox, self.settings.benchmarks.ranker_key, self.clock)
+        return SuiteStudent(lambda: self.sandbox, self.settings.trials, self.settings.benchmarks.ranker_key, self.clock)
 
     @cached_property
     def alarm(self) -> Webhook | None:

@@ -49,13 +49,14 @@ def numbers_of(text: str) -> tuple[float, ...]:
         raise Refused(f"{text[:100]!r} are no numbers", reason="bad_number", hint="write them with commas: 0.2,0.8") from error
 
 
-def grid_of(
-    temperatures: Sequence[float], penalties: Sequence[float], *, top_p: float = 1.0, max_tokens: int = 512
-) -> tuple[Sampling, ...]:
-    """Return every temperature with every frequency penalty, each once, in their order. Raises Refused outside what engines take."""
+def grid_of(temperatures: Sequence[float], penalties: Sequence[float], *, top_p: float = 1.0, max_tokens: int = 0) -> tuple[Sampling, ...]:
+    """Return every temperature with every frequency penalty, each once, in their order. Raises Refused outside what engines take.
+
+    `max_tokens` 0 stands for the suite's own longest answer until the plan is pinned.
+    """
     if any(not 0 <= value <= 2 for value in temperatures) or any(not -2 <= value <= 2 for value in penalties):  # noqa: PLR2004 - OpenAI's own bounds
         raise Refused("a temperature lies from 0 to 2, a frequency penalty from -2 to 2", reason="bad_sampling", hint="mend the grid")
-    if not 0 < top_p <= 1 or max_tokens < 1:
+    if not 0 < top_p <= 1 or max_tokens < 0:
         raise Refused("top_p lies above 0 up to 1, max_tokens from 1", reason="bad_sampling", hint="mend the grid")
     points = dict.fromkeys(Sampling(t, f, top_p, max_tokens) for t in temperatures for f in penalties)
     if not 1 <= len(points) <= MOST_POINTS:

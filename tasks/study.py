@@ -29,17 +29,16 @@ def compare_stored(request: StudyRequest) -> str:
     """Compare the policies, and keep the table with the benchmark and on Prefect's page."""
     here = platform()
     row = here.records.benchmarks.get(BenchmarkId(request.benchmark))
-    table = here.student.compare(
+    found = here.student.compare(
         here.answers.read(row),
         row.plan,
         policies=tuple(request.policies),
         best_of=tuple(request.best_of),
         ranker=(request.ranker_url, request.ranker_model) if request.ranker_url else None,
     )
-    rows = [dict(line) for line in table]
-    keep(here, request, {"state": "done", "rows": rows})
-    create_table_artifact(table=rows, key="study", description=f"Policies compared on {row.id}")
-    return f"{len(rows)} ways of choosing compared on {row.id}"
+    keep(here, request, {"state": "done", **found})
+    create_table_artifact(table=list(found["rows"]), key="study", description=f"Policies compared on {row.id}: {found['advice']}")
+    return str(found["advice"])
 
 
 def end_study_failed(request: StudyRequest, error: SeatrialError) -> None:

@@ -30,6 +30,6 @@ class Student(Protocol):
 
     def compare(
         self, samples: Sequence[Sample], plan: Plan, *, policies: Sequence[str], best_of: Sequence[int], ranker: tuple[str, str] | None
-    ) -> Sequence[Mapping[str, Any]]:
-        """Return a row per policy, number of answers and sampling. `ranker` is (URL, model) of an OpenAI-compatible endpoint."""
+    ) -> Mapping[str, Any]:
+        """Return `rows` (a policy, number of answers and sampling each) and `advice`, as JSON. `ranker`: (OpenAI's base URL, model)."""
         ...

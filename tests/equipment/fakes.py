@@ -173,7 +173,10 @@ class FakeExaminer:
         self._seed = 0
 
     def pin(self, asked: Plan) -> Plan:
-        return asked if asked.suite_digest else replace(asked, suite_digest=Digest("5" * 64), prompt="completion@1", extractor="code-1")
+        if asked.suite_digest:
+            return asked
+        grid = tuple(replace(point, max_tokens=point.max_tokens or 512) for point in asked.grid)
+        return replace(asked, suite_digest=Digest("5" * 64), prompt="completion@1", extractor="code-1", grid=grid)
 
     def examine(self, address: str, version: VersionId, plan: Plan, rows: Path, progress: Progress) -> tuple[Sample, ...]:
         if self.away:

@@ -17,17 +17,21 @@ from core.benchmarks import Benchmark, BenchmarkState, Trigger
 from core.endpoints import OnRegression
 from core.engines import EnginePhase
 from core.errors import Refused, Transient
-from core.ids import BenchmarkId, EndpointName, VersionId
+from core.ids import BenchmarkId, Digest, EndpointName, SubmissionId, VersionId
+from core.submissions import SubmissionState
 from core.versions import Decision
 from flows.benchmark import benchmark
+from flows.study import study
 from infra.services.runner import nightly
 from serving.control.runs import RunState
 from tasks.abandoned import abandoned_benchmarks, mirror_missing, resume_benchmark
 from tasks.alerts import raise_alert
 from tasks.baselines import baseline_of
 from tasks.benchmarks import BenchmarkRequest, ask, bring_up, conclude, end_failed, enter_benchmarks, judge, mirror, pin_plan
+from tasks.gates import GateEnd, end_gate, gate_answers, gate_row, known_run
+from tasks.study import StudyRequest
 from tests.equipment.bench_yard import BenchYard, in_yard
-from tests.equipment.samples import CANDIDATE, CHAT, STABLE, a_benchmark, a_rollout
+from tests.equipment.samples import CANDIDATE, CHAT, STABLE, a_benchmark, a_plan, a_rollout
 
 SCHEDULED: dict[str, Any] = {"samples": 8, "temperature": "0.8", "trigger": Trigger.SCHEDULE}
 
@@ -334,3 +338,55 @@ def test_a_flow_run_of_a_benchmark_that_has_ended_does_nothing(yard: BenchYard):
     ended: State[Any] = benchmark(BenchmarkRequest(benchmark="bm-1"), return_state=True)
     assert ended.is_completed()
     assert yard.examiner.asked == []
+
+
+class StudentDouble:
+    """Compares nothing; `fault` is raised instead."""
+
+    fault: Refused | None = None
+
+    def compare(self, samples: Any, _plan: Any, *, policies: Any, best_of: Any, ranker: Any) -> dict[str, Any]:
+        if self.fault:
+            raise self.fault
+        return {"rows": [{"policy": name, "best_of": best_of[-1], "answers": len(samples)} for name in policies], "advice": f"{ranker}"}
+
+
+@pytest.mark.parametrize("fault", [None, Refused("too few answers", reason="too_few_samples")], ids=["done", "failed"])
+def test_a_study_stands_with_its_benchmark_whether_it_could_be_done_or_not(yard: BenchYard, fault: Refused | None):
+    yard.serve(STABLE)
+    row = scheduled(yard)
+    student = StudentDouble()
+    student.fault = fault
+    vars(yard.here)["student"] = student
+    ended: State[Any] = study(StudyRequest(benchmark=row.id, study="st-1", policies=["random"], best_of=[1, 4]), return_state=True)
+    document = yard.records.benchmarks.get(row.id).studies["st-1"]
+    assert ended.is_failed() == (fault is not None)
+    assert document["state"] == ("failed" if fault else "done")
+    assert document["asked"]["best_of"] == [1, 4]
+    assert document["rows"] == ([] if fault else [{"policy": "random", "best_of": 4, "answers": 320}])
+
+
+def test_a_gate_makes_a_benchmark_whose_history_begins_there(yard: BenchYard):
+    yard.serve(STABLE)
+    submission = SubmissionId("sub-1")
+    plan = yard.examiner.pin(a_plan(suite_digest=Digest("")))
+    row = gate_row(yard.here, submission, CHAT, STABLE, plan)
+    assert gate_row(yard.here, submission, CHAT, STABLE, plan) == row
+    samples = gate_answers(yard.here, row, "http://engine", lambda _part, _said: None)
+    assert gate_answers(yard.here, row, "http://engine", lambda _part, _said: None) == samples
+    assert len(yard.examiner.asked) == 1
+    ended = end_gate(yard.here, row, samples, GateEnd(Decision.PASS, "as good"))
+    assert (ended.trigger, ended.state, ended.decision, ended.submission) == (Trigger.GATE, BenchmarkState.DONE, Decision.PASS, submission)
+    assert known_run(yard.here, STABLE, plan) == (yard.records.benchmarks.get(row.id), samples)
+    assert known_run(yard.here, CANDIDATE, plan) is None
+
+
+def test_a_gate_whose_submission_has_ended_is_closed_by_reconcile(yard: BenchYard):
+    yard.serve(STABLE)
+    (submission,) = yard.records.submissions.find()
+    open_row = gate_row(yard.here, submission.id, CHAT, STABLE, a_plan())
+    assert abandoned_benchmarks(yard.here) == ()
+    yard.records.submissions.change(submission.id, 1.0, state=SubmissionState.REFUSED)
+    (found,) = abandoned_benchmarks(yard.here)
+    resume_benchmark(yard.here, found)
+    assert yard.records.benchmarks.get(open_row.id).state is BenchmarkState.FAILED

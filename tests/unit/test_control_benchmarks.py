@@ -55,7 +55,7 @@ def test_a_benchmark_is_a_row_and_a_flow_run_at_once(stage: Stage):
     made = answer.json()
     assert answer.status_code == 201
     assert (made["state"], made["version"], made["endpoint"], made["suite"], made["form"]) == ("running", STABLE, CHAT, "humaneval", "chat")
-    assert [point["key"] for point in made["grid"]] == [f"t{t}-f{f}-p1-m512" for t in ("0.2", "0.8") for f in ("0", "0.5")]
+    assert [point["key"] for point in made["grid"]] == [f"t{t}-f{f}-p1-m0" for t in ("0.2", "0.8") for f in ("0", "0.5")]
     assert stage.runs.benchmarks == [(made["id"], 0, {"target": CHAT, "suite": "humaneval"})]
     assert [entry.action for entry in stage.records.audit.find(subject=made["id"])] == ["benchmark"]
 

@@ -31,13 +31,13 @@ class Benchmarks:
         temperature: Sequence[float] = (0.0,),
         frequency_penalty: Sequence[float] = (0.0,),
         top_p: float = 1.0,
-        max_tokens: int = 512,
+        max_tokens: int = 0,
         form: Literal["completion", "chat"] = "completion",
     ) -> words.Benchmark:
         """Ask every problem `samples` times at every temperature with every frequency penalty; returns at once.
 
         `target` is an endpoint (what it serves), `ORG/MODEL`, a folder that was submitted, or 8 characters of a version's id. `suite` is
-        a name, or the path of a .jsonl file on the platform's machine.
+        a name, or the path of a .jsonl file on the platform's machine. `max_tokens` 0 is the suite's own longest answer.
         """
         body = {
             "target": str(target), "suite": str(suite), "samples": samples, "temperature": list(temperature),

@@ -56,7 +56,7 @@ def bench() -> None:
 @click.option("--temperature", "-t", type=Floats(), default="0", show_default=True, help="Temperatures, separated by commas.")
 @click.option("--frequency-penalty", type=Floats(), default="0", show_default=True, help="Frequency penalties, separated by commas.")
 @click.option("--top-p", type=float, default=1.0, show_default=True, help="Part of the probability that answers are drawn from.")
-@click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Longest answer, in tokens.")
+@click.option("--max-tokens", type=click.IntRange(min=1), default=None, help="Longest answer, in tokens (default: the suite's own).")
 @click.option(
     "--form", type=click.Choice(["completion", "chat"]), default="completion", show_default=True, help="The prompt raw, or as a user."
 )
@@ -72,7 +72,7 @@ def run(
     temperature: tuple[float, ...],
     frequency_penalty: tuple[float, ...],
     top_p: float,
-    max_tokens: int,
+    max_tokens: int | None,
     form: str,
     watched: bool,
     as_json: bool,
@@ -89,7 +89,7 @@ def run(
         temperature=temperature,
         frequency_penalty=frequency_penalty,
         top_p=top_p,
-        max_tokens=max_tokens,
+        max_tokens=max_tokens or 0,
         form="chat" if form == "chat" else "completion",
     )
     if watched:

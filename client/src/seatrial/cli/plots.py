@@ -123,6 +123,8 @@ def show_study(benchmark: str, found: Mapping[str, Any]) -> None:
     columns = list(dict.fromkeys(name for row in rows for name in row if not isinstance(row[name], (list, dict))))
     lines = [[_cell(row.get(name)) for name in columns] for row in rows]
     show_table([name.upper().replace("_", " ") for name in columns], lines, empty=f"nothing to compare in {benchmark}")
+    if found.get("advice"):
+        click.echo(f"\nadvice: {plain(str(found['advice']))}")
     sys.stdout.flush()
     click.echo("apply a choice: seatrial endpoints set ENDPOINT --temperature T --best-of K --policy NAME", err=True)
 
