@@ -28,6 +28,7 @@ from tasks.abandoned import abandoned_benchmarks, mirror_missing, resume_benchma
 from tasks.alerts import raise_alert
 from tasks.baselines import baseline_of
 from tasks.benchmarks import BenchmarkRequest, ask, bring_up, conclude, end_failed, enter_benchmarks, judge, mirror, pin_plan
+from tasks.finish import close_gates
 from tasks.gates import GateEnd, end_gate, gate_answers, gate_row, known_run
 from tasks.study import StudyRequest
 from tests.equipment.bench_yard import BenchYard, in_yard
@@ -379,6 +380,15 @@ def test_a_gate_makes_a_benchmark_whose_history_begins_there(yard: BenchYard):
     assert (ended.trigger, ended.state, ended.decision, ended.submission) == (Trigger.GATE, BenchmarkState.DONE, Decision.PASS, submission)
     assert known_run(yard.here, STABLE, plan) == (yard.records.benchmarks.get(row.id), samples)
     assert known_run(yard.here, CANDIDATE, plan) is None
+
+
+def test_a_submission_that_ends_takes_its_running_gate_along(yard: BenchYard):
+    yard.serve(STABLE)
+    (submission,) = yard.records.submissions.find()
+    row = gate_row(yard.here, submission.id, CHAT, STABLE, a_plan())
+    close_gates(yard.here, submission, Refused("the benchmark was cancelled", reason="cancelled"))
+    assert (ended := yard.records.benchmarks.get(row.id)).state is BenchmarkState.FAILED
+    assert ended.reason == "the benchmark was cancelled"
 
 
 def test_a_gate_whose_submission_has_ended_is_closed_by_reconcile(yard: BenchYard):
