@@ -21,7 +21,7 @@ from tasks.benchmarks import (
 )
 
 
-@flow(name="benchmark", flow_run_name="{request.suite} on {request.target}", persist_result=False)
+@flow(name="benchmark", flow_run_name="{request.title}", persist_result=False)
 def benchmark(request: BenchmarkRequest) -> State[str]:
     """Ask every problem of a suite, judge the answers in the sandbox, hold them against the baseline, tell of a regression.
 

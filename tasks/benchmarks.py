@@ -48,6 +48,11 @@ class BenchmarkRequest(BaseModel):
     trigger: Trigger = Field(default=Trigger.HAND, description="schedule: a regression against the baseline raises an alert")
     benchmark: str | None = Field(default=None, description="leave empty: set by the platform for a benchmark that exists already")
 
+    @property
+    def title(self) -> str:
+        """The run's name on Prefect's page."""
+        return f"{self.suite} on {self.target or 'every endpoint'}"
+
 
 def enter_benchmarks(request: BenchmarkRequest) -> tuple[Benchmark, ...]:
     """Return the rows that this run drives: the one that is named, or a new one for every target."""
@@ -80,9 +85,11 @@ def held_benchmarks(rows: tuple[Benchmark, ...]) -> Iterator[None]:
     for row in rows:
         _await_lease(here, row)
 
+    run = str(flow_run.id)  # asked here: the thread that renews knows no run
+
     def renew(until: float) -> None:
         for row in rows:
-            here.records.benchmarks.change(row.id, here.clock.now(), lease_until=until, flow_run=str(flow_run.id))
+            here.records.benchmarks.change(row.id, here.clock.now(), lease_until=until, flow_run=run)
 
     renew(here.clock.now() + here.settings.lease_s)
     try:

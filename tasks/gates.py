@@ -32,7 +32,8 @@ class GateEnd:
 
 def gate_row(here: Platform, submission: SubmissionId, endpoint: EndpointName, version: VersionId, plan: Plan) -> Benchmark:
     """Return the gate's benchmark of a version by a pinned plan: the one that an earlier attempt made, else a new one, running."""
-    rows = here.records.benchmarks.find(submission=submission, version=version, plan=plan.key, limit=1)
+    alive = (BenchmarkState.RUNNING, BenchmarkState.DONE)
+    rows = here.records.benchmarks.find(submission=submission, version=version, plan=plan.key, states=alive, limit=1)
     if rows:
         return rows[0]
     now = here.clock.now()

@@ -327,6 +327,7 @@ def test_the_flow_runs_on_every_endpoint_and_leaves_a_table_and_a_picture(yard: 
     assert ended.message == "1 of 2 benchmarks ran"
     assert (rows[CHAT].state, rows[EndpointName("code")].state) == (BenchmarkState.DONE, BenchmarkState.FAILED)
     assert rows[CHAT].lease_until == 0.0
+    assert rows[CHAT].flow_run == str(ended.state_details.flow_run_id)
     found = httpx.post(f"{PREFECT_API_URL.value()}/artifacts/filter", json={}).json()
     kinds = {artifact["key"]: artifact for artifact in found}
     assert {"benchmark-chat", "benchmark-chat-history"} <= set(kinds)
