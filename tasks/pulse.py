@@ -23,6 +23,8 @@ _MOVING = tuple(state for state in RolloutState if not state.ended)
 _PAUSE_S = 15.0
 _FRESH_S = 5.0
 """A submission that was touched so recently is being started right now."""
+_PICKUP_S = 45.0
+"""So long a benchmark may wait for a runner: nobody waits for it as for a submission, and each call costs a process."""
 
 
 def beat(here: Platform, over: threading.Event) -> None:
@@ -44,7 +46,7 @@ def left_alone(here: Platform, now: float) -> bool:
     if any(row.lease_until < now and row.updated_at < now - _FRESH_S for row in submissions):
         return True
     benchmarks = here.records.benchmarks.find(states=[BenchmarkState.RUNNING], limit=1000)
-    if any(row.trigger is not Trigger.GATE and row.lease_until < now and row.updated_at < now - _FRESH_S for row in benchmarks):
+    if any(row.trigger is not Trigger.GATE and row.lease_until < now and row.updated_at < now - _PICKUP_S for row in benchmarks):
         return True
     driven = {row.id for row in submissions}
     return any(row.submission not in driven for row in here.records.rollouts.find(states=_MOVING, limit=1000))
