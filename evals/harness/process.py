@@ -105,17 +105,15 @@ class Child:
 
     def _listen(self) -> None:
         pipe = self._process.stdout
-        with suppress(ValueError, OSError):
-            with pipe or nullcontext(()) as lines:
-                for text in lines:
-                    self._came.put(json.loads(text))
+        with suppress(ValueError, OSError), pipe or nullcontext(()) as lines:
+            for text in lines:
+                self._came.put(json.loads(text))
         self._came.put(None)
 
     def _keep_log(self) -> None:
         pipe = self._process.stderr
-        with suppress(ValueError, OSError):
-            with pipe or nullcontext(()) as lines:
-                self._log.extend(lines)
+        with suppress(ValueError, OSError), pipe or nullcontext(()) as lines:
+            self._log.extend(lines)
 
     def _died(self) -> Fault:
         with suppress(subprocess.TimeoutExpired):
