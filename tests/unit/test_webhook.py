@@ -6,62 +6,22 @@ import hashlib
 import hmac
 import json
 import socket
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from core.errors import Refused, Transient
 from core.ports.clock import VirtualClock
 from serving.webhook import Webhook
+from tests.equipment.receiver import Receiver, receiving
 
 SECRET = "a-shared-secret"
 
 
-class Receiver(HTTPServer):
-    """Answers with the statuses that it was told, then 204; 0 closes the connection without an answer."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.statuses: list[int] = []
-        self.headers: dict[str, str] = {}
-        self.got: list[tuple[dict[str, str], bytes]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/hook/s3cret-token"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.got.append((dict(self.headers), body))
-        status = self.server.statuses.pop(0) if self.server.statuses else 204
-        if status == 0:
-            self.connection.shutdown(socket.SHUT_RDWR)
-            return
-        self.send_response(status)
-        for name, value in self.server.headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        return
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    server = Receiver()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with receiving() as server:
+        yield server
 
 
 def tell(receiver: Receiver, clock: VirtualClock, secret: str = SECRET) -> None:
