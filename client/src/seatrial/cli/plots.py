@@ -88,7 +88,7 @@ def show_comparison(found: Mapping[str, Any]) -> None:
         ("difference", _points(found.get("difference"))),
         ("95 % bounds", f"{_points(found.get('low'))} to {_points(found.get('high'))}, one-sided each"),
         ("margin", _points(found.get("margin"))),
-        ("p", _p(found.get("p_value"))),
+        ("p, were it worse by the margin", _p(found.get("p_value"))),
         ("problems", found.get("problems")),
     ))  # fmt: skip
     click.echo(f"\nworse {around_zero(found)} better")
