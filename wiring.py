@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from core.ports.examiner import Examiner, Student
     from core.ports.history import BenchmarkHistory
     from core.versions import ModelRef
+    from evals.suite import PromptTemplate
     from registry.answers import Answers
+    from registry.prompts import MlflowPrompts
     from serving.control.desk import Desk
     from serving.control.runs import FlowRuns
     from serving.engines.keeper import Keeper
@@ -123,7 +125,23 @@ class Platform:
         """Who asks a model the problems of a suite and judges its answers."""
         from evals.examiner import SuiteExaminer  # noqa: PLC0415
 
-        return SuiteExaminer(lambda: self.sandbox, self.settings.trials, lambda prompt: prompt.pinned)
+        return SuiteExaminer(lambda: self.sandbox, self.settings.trials, self.pinned)
+
+    def pinned(self, prompt: PromptTemplate) -> str:
+        """Return `name@version` of a suite's prompt, which from then on stands in MLflow's prompt registry too.
+
+        The version is the file's, so that equal plans stay equal whatever the registry counts; it is a tag there, and a text that was
+        changed without a new one is refused.
+        """
+        self.prompts.pin(prompt)
+        return prompt.pinned
+
+    @cached_property
+    def prompts(self) -> MlflowPrompts:
+        """The prompts of benchmarks, for people and by version."""
+        from registry.prompts import MlflowPrompts  # noqa: PLC0415
+
+        return MlflowPrompts(self.settings.mlflow_url)
 
     @cached_property
     def student(self) -> Student:

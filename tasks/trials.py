@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import structlog
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from core.benchmarks import Benchmark, Plan, Sample
 from core.endpoints import Rollout
-from core.errors import Fault, Refused
+from core.errors import Fault, Refused, Transient
 from core.ids import SubmissionId, VersionId
 from core.ports.examiner import Progress
 from core.submissions import StepName
 from core.versions import Decision, TrialKind, TrialReport
 from evals.benchmark import benchmark_key, gate_benchmark, gate_plan, score_benchmark, wider_plan
 from evals.engine_client import EngineClient
+from evals.suite import load_suite
 from evals.trials import degeneration as judge_degeneration
 from evals.trials import latency as measure_latency
 from evals.trials import smoke as try_smoke
@@ -20,6 +22,8 @@ from tasks.gates import GateEnd, end_gate, fail_gate, gate_answers, gate_row, kn
 from tasks.start import await_ready, still_wanted
 from tasks.step import StepReport, recorded, step_task
 from wiring import Platform, platform
+
+log = structlog.get_logger(__name__)
 
 
 @step_task
@@ -43,6 +47,7 @@ def benchmark(submission: SubmissionId, rollout: Rollout) -> TrialReport:
     """Ask the suite of the dark candidate and hold its answers against the stable version's; ask for more while that cannot tell."""
     with recorded(submission, StepName.BENCHMARK) as report:
         here = platform()
+        enter_prompt(here)
         plan: Plan | None = gate_plan(here.settings.trials)
         while plan is not None:
             still_wanted(here, rollout.id)
@@ -65,6 +70,15 @@ def degeneration(submission: SubmissionId, rollout: Rollout, benchmarked: TrialR
 def engine_of(version: VersionId) -> EngineClient:
     """Return a client to a version's engine, waiting for it should it be starting again."""
     return EngineClient(await_ready(platform(), version), version)
+
+
+def enter_prompt(here: Platform) -> None:
+    """Enter the gate's prompt in the prompt registry. It mirrors, so a submission does not wait for one that is away."""
+    suite = load_suite(here.settings.trials.suite, here.settings.trials)
+    try:
+        here.pinned(suite.prompt)
+    except Transient as error:
+        log.warning("prompt.not_entered", prompt=suite.prompt.pinned, cause=error.what)
 
 
 def gated(here: Platform, submission: SubmissionId, rollout: Rollout, plan: Plan, progress: Progress) -> TrialReport:

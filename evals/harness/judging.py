@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from queue import SimpleQueue
 
 from core.benchmarks import Flaw, Form, Plan, Sample
-from core.errors import Fault, SeatrialError
+from core.errors import Fault, Refused, SeatrialError
 from core.ports.sandbox import Program, RunOutcome, RunResult, Sandbox
+from evals.calibration import calibrate, cpu_limit
 from evals.degeneration import flaws
 from evals.harness.extract import extract
-from evals.harness.limits import USUAL, Limit, calibrate
 from evals.harness.rows import Row
 from evals.harness.seeds import Identity
 from evals.suite import Problem, Suite
@@ -19,6 +19,8 @@ from evals.text import storable
 
 _BATCH = 64
 _MOST_DETAIL = 500
+_LEAST_WALL_S = 8.0  # for a program that waits; how busy this machine is must not count
+_WALL_OVER_CPU = 4.0
 
 
 class Judge:
@@ -59,34 +61,41 @@ class Judge:
 
     def _work(self) -> None:
         try:
-            limits = calibrate(self._sandbox, self._suite.problems)
+            canonical = self._canonical()
             going = True
             while going and not self._stopped:
                 batch = [self._queue.get()]
                 while len(batch) < _BATCH and not self._queue.empty():
                     batch.append(self._queue.get())
                 going = None not in batch
-                self._judge([row for row in batch if row is not None], limits)
+                self._judge([row for row in batch if row is not None], canonical)
         except SeatrialError as error:
             self._error = error
 
-    def _judge(self, rows: Sequence[Row], limits: Mapping[str, Limit]) -> None:
+    def _judge(self, rows: Sequence[Row], canonical: Mapping[str, float]) -> None:
         programs: dict[Identity, Program] = {}
         for row in rows:
             if row.failed or row.refused:
                 self.samples[row.identity] = self._unanswered(row)
             else:
-                programs[row.identity] = self._program(row, limits.get(row.task_id, USUAL))
+                programs[row.identity] = self._program(row, cpu_limit(canonical.get(row.task_id)))
         results = dict(zip(programs, self._sandbox.run(list(programs.values())), strict=True)) if programs else {}
         for row in rows:
             if row.identity in results:
                 result = self._again(programs[row.identity], results[row.identity])
                 self.samples[row.identity] = self._sample(row, programs[row.identity].code, result)
 
-    def _program(self, row: Row, limit: Limit) -> Program:
+    def _canonical(self) -> Mapping[str, float]:
+        """Return the CPU seconds of the canonical solutions. One that does not pass is the suite's fault, never the model's."""
+        try:
+            return calibrate(self._sandbox, self._suite.problems)
+        except Refused as error:
+            raise Fault(f"the suite {self._suite.name} cannot be judged here: {error.what}", hint=error.hint) from error
+
+    def _program(self, row: Row, cpu_s: float) -> Program:
         problem = self._problems[row.task_id]
-        code = self._code(row, problem)
-        return Program(row.task_id, code, problem.test, problem.entry_point, limit.cpu_s, limit.wall_s)
+        wall_s = max(_LEAST_WALL_S, _WALL_OVER_CPU * cpu_s)
+        return Program(row.task_id, self._code(row, problem), problem.test, problem.entry_point, cpu_s, wall_s, given=problem.prompt)
 
     def _code(self, row: Row, problem: Problem) -> str:
         return extract(
