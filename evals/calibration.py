@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
 from core.errors import Fault, Refused
 from core.ports.sandbox import Program, RunOutcome, RunResult, Sandbox
 from evals.suite import Problem
@@ -32,8 +34,8 @@ def cpu_limit(canonical_s: float | None, *, factor: float = FACTOR, floor_s: flo
 
 def _program(problem: Problem) -> Program:
     code = problem.prompt + problem.canonical_solution
-    limits = {"cpu_s": _GENEROUS_S, "wall_s": _WALL_S}
-    return Program(problem.task_id, code, problem.test, problem.entry_point, given=problem.prompt, **limits)
+    program = Program(problem.task_id, code, problem.test, problem.entry_point, given=problem.prompt)
+    return replace(program, cpu_s=_GENEROUS_S, wall_s=_WALL_S)
 
 
 def _hold(result: RunResult) -> None:

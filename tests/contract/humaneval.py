@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import functools
 import gzip
 import hashlib
 import json
@@ -21,9 +22,10 @@ NAME = "HumanEval.jsonl.gz"
 SHA256 = "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef"
 
 
+@functools.cache
 def problems() -> tuple[Problem, ...]:
     """Return the 164 problems. Fails the test, and says what to do, where the file is missing or another."""
-    path = _path()
+    path = data()
     raw = path.read_bytes()
     if hashlib.sha256(raw).hexdigest() != SHA256:
         pytest.fail(f"{path} is not the HumanEval that is meant (sha256 {SHA256}): put the published {NAME} there")
@@ -31,7 +33,8 @@ def problems() -> tuple[Problem, ...]:
     return tuple(Problem(row["task_id"], row["prompt"], row["entry_point"], row["test"], row["canonical_solution"]) for row in rows)
 
 
-def _path() -> Path:
+def data() -> Path:
+    """Return where the file is."""
     shared = subprocess.run(["git", "rev-parse", "--git-common-dir"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     checkouts = [ROOT, (ROOT / shared).resolve().parent]  # of a worktree: the checkout that it belongs to
     places = [checkout.parent / "shared" / "data" / NAME for checkout in checkouts]
