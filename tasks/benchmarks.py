@@ -207,7 +207,8 @@ def show(benchmark: BenchmarkId) -> None:
     name = row.endpoint or row.version[:12]
     said = f"{row.id}: {row.plan.suite} on {name}, {row.decision}: {row.reason}"
     create_table_artifact(table=[problem.shown() for problem in problems], key=f"benchmark-{name}", description=said)
-    png = history_png(run_history(here, row), f"{name}, suite {row.plan.suite} ({row.plan.form})")
+    alike = [run for run in run_history(here, row) if run.plan.key == row.plan.key]  # another sampling is another line
+    png = history_png(alike, f"{name}, suite {row.plan.suite} ({row.plan.form})")
     create_image_artifact(image_url=data_uri(png), key=f"benchmark-{name}-history", description=f"pass@1 over time; {said}")
 
 
