@@ -1,7 +1,7 @@
 """The child process: imports lm-eval, then runs the jobs that come on its standard input. `python -m evals.harness.child`.
 
 It says `ready` once lm-eval is there, and ends when its standard input ends (the platform died or has no more work) or when no job came
-for two minutes. It holds no secret: process.py gives it none.
+for ten minutes. It holds no secret: process.py gives it none.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from core.errors import Fault, Refused, SeatrialError
 from evals.harness.job import ASKED, DESCRIBE, DESCRIBED, DONE, ERROR, JOB, READY, ROW, VERDICTS, Job, line
 from evals.harness.rows import Row
 
-_IDLE_S = 120.0
+_IDLE_S = 600.0
 _NICE = 5  # the engine that answers has the processors first
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
@@ -20,6 +21,7 @@ from evals.harness.job import ERROR, READY, line
 _ROOT = Path(__file__).resolve().parents[2]
 _KEPT_NAMES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 _NETWORK_NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+_FRESH_S = 540.0  # the child ends by itself after ten minutes without a job; not in the moment in which it is given one
 _START_LIMIT_S = 180.0
 _END_LIMIT_S = 5.0
 _LOG_LINES = 20
@@ -127,24 +129,35 @@ class _Spare:
 
     def __init__(self) -> None:
         self._child: Child | None = None
+        self._since = 0.0
         self._lock = threading.Lock()
 
     def warm(self) -> None:
         with self._lock:
-            if self._child is None or not self._child.alive:
-                self._child = Child()
+            if self._child is None or not self._fresh(self._child):
+                self._keep(Child())
 
     def take(self) -> Child:
         with self._lock:
             child, self._child = self._child, None
-        return child if child is not None and child.alive else Child()
+            if child is not None and self._fresh(child):
+                return child
+        if child is not None:
+            child.close()
+        return Child()
 
     def give(self, child: Child) -> None:
         with self._lock:
             if self._child is None and child.alive:
-                self._child = child
+                self._keep(child)
                 return
         child.close()
+
+    def _keep(self, child: Child) -> None:
+        self._child, self._since = child, time.monotonic()
+
+    def _fresh(self, child: Child) -> bool:
+        return child.alive and time.monotonic() - self._since < _FRESH_S
 
 
 _SPARE = _Spare()
@@ -153,7 +166,7 @@ _SPARE = _Spare()
 def warm() -> None:
     """Start the child that the next `run_plan` of this process uses: lm-eval takes seconds to import. Costs nothing when it is there.
 
-    A child that nobody uses ends by itself after two minutes, and with this process.
+    A child that nobody uses ends by itself after ten minutes, and with this process.
     """
     _SPARE.warm()
 

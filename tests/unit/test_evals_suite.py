@@ -12,7 +12,8 @@ import pytest
 from core.benchmarks import Form, Sampling
 from core.errors import Refused
 from core.settings import TrialPolicy
-from evals.suite import COMPLETION, SUITES, PromptTemplate, load_suite, openings, plan_of
+from evals.suite import COMPLETION, PromptTemplate, load_suite, openings, plan_of
+from evals.suite_sources import SUITES
 
 ROW = {"task_id": "t/0", "prompt": "def f(x):\n", "entry_point": "f", "test": "def check(candidate):\n    assert candidate(1)\n"}
 

@@ -8,7 +8,7 @@ import pytest
 
 from core.benchmarks import BenchmarkState, Plan, Sample, Trigger
 from core.errors import Refused
-from core.ids import RolloutId, SubmissionId, VersionId
+from core.ids import EndpointName, RolloutId, SubmissionId, VersionId
 from core.ports.examiner import Progress
 from core.ports.sandbox import RunOutcome
 from core.settings import TrialPolicy
@@ -16,9 +16,10 @@ from core.versions import Decision, TrialKind
 from evals.benchmark import benchmark_key, gate_plan
 from tasks.start import engine_spec
 from tasks.trials import answered, gated
-from tests.equipment.bench_yard import CHAT, BenchYard
+from tests.equipment.bench_yard import BenchYard
 from tests.equipment.samples import a_rollout, a_version
 
+CHAT = EndpointName("chat")
 STABLE, CANDIDATE = VersionId("a" * 64), VersionId("c" * 64)
 ROLLOUT = a_rollout(id=RolloutId("ro-9"), endpoint=CHAT, candidate=CANDIDATE, stable=STABLE)
 SUBMISSION = SubmissionId("sub-9")
