@@ -59,7 +59,7 @@ class _Default(click.ParamType[float | None]):
 @click.option("--top-p", type=_Default(), help="For requests that do not say one; none: the engine's own.")
 @click.option("--frequency-penalty", type=_Default(), help="For requests that do not say one; none: the engine's own.")
 @click.option("--best-of", type=click.IntRange(1, 16), help="Draw so many answers and send one; 1: no choosing.")
-@click.option("--policy", type=click.Choice(["random", "mean_logprob", "voting"]), help="How that one is chosen.")
+@click.option("--policy", type=click.Choice(["random", "mean_logprob"]), help="How that one is chosen.")
 @click.option("--on-regression", type=click.Choice(["alert", "rollback"]), help="What a scheduled benchmark that finds one does.")
 @as_json
 @click.pass_context
