@@ -98,7 +98,7 @@ class Endpoints(Protocol):
         ...
 
     def set_policy(self, name: EndpointName, policy: EndpointPolicy) -> Endpoint:
-        """Set what the endpoint promises."""
+        """Set what the endpoint promises; the routes' generation grows. Refused as `EndpointPolicy.check` says, NotFound."""
         ...
 
 

@@ -48,6 +48,7 @@ class EndpointsTable:
 
     def set_policy(self, name: EndpointName, policy: EndpointPolicy) -> Endpoint:
         """Set what the endpoint promises."""
+        policy.check()
         with self._connections.write() as connection:
             connection.execute(update(endpoints).where(endpoints.c.name == name).values(**_columns(policy)))
             changed = _get(connection, name)

@@ -10,11 +10,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from core.access import Role
 from core.benchmarks import MOST_POINTS, MOST_SAMPLES, Form
-from core.endpoints import BestOf, OnRegression
+from core.endpoints import MOST_BEST_OF, BestOf, OnRegression
 from core.ids import Epoch
 from serving.control.text import plain
 
-MOST_BEST_OF = 16
 _TEN_YEARS_S = 10 * 366 * 86_400
 _ID = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$"
 _NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"

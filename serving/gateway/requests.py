@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, NoReturn
@@ -32,7 +32,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request for a completion. `body` goes to the engine; `show_usage` says whether a stream's usage is shown to the client."""
+    """A request for a completion. `body` goes to the engine; `show_usage` says whether a stream's usage is shown to the client.
+
+    `document` is what `body` says, for whoever must know more of it. Nobody changes it.
+    """
 
     kind: Kind
     model: str
@@ -41,6 +44,20 @@ class Ask:
     body: bytes
     opening: bytes | None
     """What all requests of one chat have in common (system prompt, first user message), digested; None for plain completions."""
+    document: dict[str, Any]
+    draws: int = 1
+    """How many answers the endpoint's policy draws to send one of them."""
+    single: Ask | None = None
+    """The same request for one answer, where several are drawn: for an engine that cannot draw several."""
+
+    def saying(self, fields: dict[str, Any]) -> Ask:
+        """Return the request with these fields. New ones are spliced in, so that nothing else changes; else it is written anew."""
+        document = {**self.document, **fields}
+        if not self.document.keys().isdisjoint(fields):
+            return replace(self, body=json.dumps(document).encode(), document=document)
+        start = self.body.index(b"{") + 1
+        added = json.dumps(fields, separators=(",", ":"))[1:-1].encode()
+        return replace(self, body=b"%b%b,%b" % (self.body[:start], added, self.body[start:]), document=document)
 
 
 class ClientGone(Exception):
@@ -137,7 +154,8 @@ def parse_ask(kind: Kind, body: bytes) -> Ask:
     if options is not None and not isinstance(options, dict):
         raise _wrong("stream_options", "an object", options)
     show = bool(options and options.get("include_usage"))
-    return Ask(kind, model, bool(stream), show, _with_usage(document, body) if stream and not show else body, opening)
+    ask = Ask(kind, model, bool(stream), show, body, opening, document)
+    return ask.saying({"stream_options": {"include_usage": True}}) if stream and not show else ask
 
 
 def _wrong(field: str, wanted: str, given: object) -> Rejected:
@@ -160,14 +178,6 @@ def _opening(document: dict[str, Any]) -> bytes:
             said.append(message.get("content"))
             break
     return blake2b(json.dumps(said).encode(), digest_size=16).digest()
-
-
-def _with_usage(document: dict[str, Any], body: bytes) -> bytes:
-    """Return the body with `stream_options.include_usage` on: spliced in where nothing was said, so that nothing else changes."""
-    if "stream_options" not in document:
-        start = body.index(b"{") + 1
-        return body[:start] + b'"stream_options":{"include_usage":true},' + body[start:]
-    return json.dumps({**document, "stream_options": {"include_usage": True}}).encode()
 
 
 def conversation_word(given: bytes | None, ask: Ask) -> str:

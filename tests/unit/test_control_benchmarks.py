@@ -228,6 +228,17 @@ def test_a_policy_that_no_gateway_can_keep_is_refused(stage: Stage, body: dict[s
     assert stage.client(OPS).patch(f"/v1/endpoints/{CHAT}/policy", json=body).status_code == 422
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [({"policy": "voting"}, "live requests have none"), ({"best_of": 4}, "no better than one")],
+    ids=str,
+)
+def test_a_policy_that_makes_no_sense_is_refused_with_a_reason_and_is_no_entry_in_the_audit(stage: Stage, body: dict[str, Any], said: str):
+    answer = stage.client(OPS).patch(f"/v1/endpoints/{CHAT}/policy", json=body)
+    assert (answer.status_code, said in answer.text, "bad_policy" in answer.text) == (422, True, True)
+    assert not stage.records.audit.find(subject=CHAT)
+
+
 def test_a_version_that_is_gone_from_the_list_is_still_shown(stage: Stage):
     stage.records.benchmarks.create(a_benchmark(version=VersionId("e" * 64)))
     assert stage.client(SUB).get("/v1/benchmarks/bm-1").json()["model"] == ""
