@@ -47,6 +47,8 @@ class EndpointPolicy:
 
     def sampling(self) -> dict[str, float]:
         """Return the defaults that are set, by their names in OpenAI's API."""
+        if self.temperature is None and self.top_p is None and self.frequency_penalty is None:  # most endpoints, at every request
+            return {}
         named = {"temperature": self.temperature, "top_p": self.top_p, "frequency_penalty": self.frequency_penalty}
         return {name: value for name, value in named.items() if value is not None}
 

@@ -48,7 +48,7 @@ def read_piece(raw: bytes) -> Piece | None:
             index = _index(choice)
             said, something = _said(choice)
             begun = begun or something
-            texts[index] = texts.get(index, "") + said
+            texts[index] = texts[index] + said if index in texts else said
             if isinstance(reason := choice.get("finish_reason"), str):
                 reasons[index] = reason
     usage = read_usage(document.get("usage"))
@@ -66,9 +66,11 @@ def _said(choice: dict[str, Any]) -> tuple[str, bool]:
     if not isinstance(message, dict):
         text = choice.get("text")
         return (text, bool(text)) if isinstance(text, str) else ("", False)
-    calls = message.get("tool_calls")
+    content, calls = message.get("content"), message.get("tool_calls")
     thought = message.get("reasoning_content") or message.get("reasoning")
-    parts = (thought, message.get("content"), *_arguments(calls))
+    if isinstance(content, str) and not thought and not calls:  # nearly every chunk of every stream
+        return content, bool(content)
+    parts = (thought, content, *_arguments(calls))
     text = "".join(part for part in parts if isinstance(part, str))
     return text, bool(text or calls)
 

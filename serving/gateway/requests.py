@@ -15,6 +15,7 @@ from serving.gateway.answers import Receive, Rejected
 
 MAX_BODY = 4 * 1024 * 1024
 _CONVERSATION = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_compact = json.JSONEncoder(separators=(",", ":")).encode
 _HEAD_ROLES = frozenset({"system", "developer"})
 
 
@@ -51,13 +52,9 @@ class Ask:
     """The same request for one answer, where several are drawn: for an engine that cannot draw several."""
 
     def saying(self, fields: dict[str, Any]) -> Ask:
-        """Return the request with these fields. New ones are spliced in, so that nothing else changes; else it is written anew."""
-        document = {**self.document, **fields}
-        if not self.document.keys().isdisjoint(fields):
-            return replace(self, body=json.dumps(document).encode(), document=document)
-        start = self.body.index(b"{") + 1
-        added = json.dumps(fields, separators=(",", ":"))[1:-1].encode()
-        return replace(self, body=b"%b%b,%b" % (self.body[:start], added, self.body[start:]), document=document)
+        """Return the request with these fields."""
+        body, document = spliced(self.body, self.document, fields)
+        return replace(self, body=body, document=document)
 
 
 class ClientGone(Exception):
@@ -154,8 +151,9 @@ def parse_ask(kind: Kind, body: bytes) -> Ask:
     if options is not None and not isinstance(options, dict):
         raise _wrong("stream_options", "an object", options)
     show = bool(options and options.get("include_usage"))
-    ask = Ask(kind, model, bool(stream), show, body, opening, document)
-    return ask.saying({"stream_options": {"include_usage": True}}) if stream and not show else ask
+    if stream and not show:
+        body = _with_usage(document, body)
+    return Ask(kind, model, bool(stream), show, body, opening, document)
 
 
 def _wrong(field: str, wanted: str, given: object) -> Rejected:
@@ -178,6 +176,25 @@ def _opening(document: dict[str, Any]) -> bytes:
             said.append(message.get("content"))
             break
     return blake2b(json.dumps(said).encode(), digest_size=16).digest()
+
+
+def _with_usage(document: dict[str, Any], body: bytes) -> bytes:
+    """Return the body with `stream_options.include_usage` on, and note it in the document. Every stream passes here."""
+    known = "stream_options" in document
+    document["stream_options"] = {"include_usage": True}
+    if known:
+        return _compact(document).encode()
+    start = body.index(b"{") + 1
+    return body[:start] + b'"stream_options":{"include_usage":true},' + body[start:]
+
+
+def spliced(body: bytes, document: dict[str, Any], fields: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    """Return body and document with these fields. New ones are spliced in, so that nothing else changes; else all is written anew."""
+    said = {**document, **fields}
+    if not document.keys().isdisjoint(fields):
+        return _compact(said).encode(), said
+    start = body.index(b"{") + 1
+    return b"%b%b,%b" % (body[:start], _compact(fields)[1:-1].encode(), body[start:]), said
 
 
 def conversation_word(given: bytes | None, ask: Ask) -> str:

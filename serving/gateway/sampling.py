@@ -20,6 +20,8 @@ def shaped(ask: Ask, policy: EndpointPolicy) -> Ask:
 
     A default holds where the request does not set the field (or sets it to null, which OpenAI's API reads as not set).
     """
+    if policy.best_of == 1 and not policy.sampling():
+        return ask
     fields: dict[str, Any] = {name: value for name, value in policy.sampling().items() if ask.document.get(name) is None}
     plain = ask.saying(fields) if fields else ask
     if not _may_draw(plain, policy):
