@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
 from core.benchmarks import Flaw, Form, Plan, Sample
-from core.errors import Fault, Refused, SeatrialError
+from core.errors import Fault, Refused
 from core.ports.sandbox import Program, RunOutcome, RunResult, Sandbox
 from evals.calibration import calibrate, cpu_limit
 from evals.degeneration import flaws
@@ -32,11 +32,11 @@ class Judge:
         self._sandbox = sandbox
         self._problems = {problem.task_id: problem for problem in suite.problems}
         self._queue: SimpleQueue[Row | None] = SimpleQueue()
-        self._error: SeatrialError | None = None
         self._stopped = False
         self.samples: dict[Identity, Sample] = {}
-        self._thread = threading.Thread(target=self._work, name="judge", daemon=True)
-        self._thread.start()
+        pool = ThreadPoolExecutor(1, "judge")
+        self._work_done = pool.submit(self._work)  # a future: whatever ends the thread reaches whoever waits for it
+        pool.shutdown(wait=False)
 
     def take(self, row: Row) -> None:
         """Queue a row."""
@@ -44,14 +44,13 @@ class Judge:
 
     def check(self) -> None:
         """Raise what the judging of an earlier row raised."""
-        if self._error is not None:
-            raise self._error
+        if self._work_done.done():
+            self._work_done.result()
 
     def finish(self) -> Mapping[Identity, Sample]:
         """Wait for all and return them. Raises Fault when the sandbox cannot judge."""
         self._queue.put(None)
-        self._thread.join()
-        self.check()
+        self._work_done.result()
         return self.samples
 
     def stop(self) -> None:
@@ -60,17 +59,14 @@ class Judge:
         self._queue.put(None)
 
     def _work(self) -> None:
-        try:
-            canonical = self._canonical()
-            going = True
-            while going and not self._stopped:
-                batch = [self._queue.get()]
-                while len(batch) < _BATCH and not self._queue.empty():
-                    batch.append(self._queue.get())
-                going = None not in batch
-                self._judge([row for row in batch if row is not None], canonical)
-        except SeatrialError as error:
-            self._error = error
+        canonical = self._canonical()
+        going = True
+        while going and not self._stopped:
+            batch = [self._queue.get()]
+            while len(batch) < _BATCH and not self._queue.empty():
+                batch.append(self._queue.get())
+            going = None not in batch
+            self._judge([row for row in batch if row is not None], canonical)
 
     def _judge(self, rows: Sequence[Row], canonical: Mapping[str, float]) -> None:
         programs: dict[Identity, Program] = {}

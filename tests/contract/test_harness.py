@@ -186,6 +186,15 @@ def test_a_fault_of_the_sandbox_is_tried_again_and_then_ends_the_run(suite: Suit
     assert len(engine.asked) == 6  # the answers were kept
 
 
+def test_a_sandbox_with_a_fault_of_its_own_is_not_taken_for_answers_that_are_missing(suite: Suite, tmp_path: Path):
+    class Broken:
+        def run(self, programs: Sequence[Program]) -> tuple[RunResult, ...]:
+            raise TypeError("a fault in our own code")
+
+    with engine_that(right) as engine, pytest.raises(TypeError, match="our own code"):
+        run_plan(engine.url, VERSION, plan_of(suite, samples=1, grid=(WARM,)), suite, Broken(), tmp_path / "rows.jsonl", concurrency=2)
+
+
 def test_a_run_that_is_killed_half_way_resumes_and_repeats_no_more_than_what_was_in_flight(tmp_path: Path):
     suite = written(tmp_path, 50)
     plan = plan_of(suite, samples=10, grid=(WARM,))

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import os
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,7 +16,6 @@ from serving.engines.files import EngineFiles
 from tests.e2e.harness import QUICK, ROOT, Stack, kill, within
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vllm]
-HUMANEVAL = Path(os.environ.get("SEATRIAL_TRIALS_HUMANEVAL") or ROOT.parent / "shared/data/HumanEval.jsonl.gz")
 
 
 class Receiver:
@@ -78,7 +74,7 @@ def test_the_endpoints_benchmark_by_hand_is_a_grid_that_can_be_compared_and_stud
     assert benchmark["state"] == "done"
     versus = serving.cli("bench", "compare", benchmark["id"], gate_of(serving, stable(serving, "elsewhere"))["id"])
     assert "cannot be compared" in versus.stderr or versus.returncode != 0, "another plan: the two say nothing about each other"
-    study = serving.cli("bench", "study", benchmark["id"], "--policies", "random,mean_logprob,voting", "--best-of", "1,2", "--watch")
+    study = serving.cli("bench", "study", benchmark["id"], "--policies", "random,mean_logprob,voting", "--best-of", "1,2")
     assert study.returncode == 0, study.stderr
     assert "mean_logprob" in study.stdout
 
@@ -100,14 +96,13 @@ def test_the_nightly_run_on_a_degraded_endpoint_alerts_once(serving: Stack):
 
 def test_a_model_that_falls_into_loops_is_caught_by_the_loop_rate(serving: Stack):
     serving.down()
-    with_unknown = serving.home / "with-unknown.jsonl"
-    harbour = (ROOT / "evals/suites/harbour.jsonl").read_text().splitlines()[:8]
-    with gzip.open(HUMANEVAL, "rt") as file:
-        unknown = file.read().splitlines()[:8]  # problems that a tiny model never saw: it loops on them
-    with_unknown.write_text("\n".join([*harbour, *unknown]) + "\n")
-    serving.environ["SEATRIAL_TRIALS_SUITE"] = str(with_unknown)
+    talk = serving.home / "talk.jsonl"
+    talk.write_text("\n".join((ROOT / "evals/suites/harbour.jsonl").read_text().splitlines()[:12]) + "\n")
+    talk.with_suffix(".suite.toml").write_text('form = "chat"\n')  # it is in conversation that the parrot repeats itself
+    serving.environ["SEATRIAL_TRIALS_SUITE"] = str(talk)
     serving.up()
-    ended = serving.finish(serving.submit(serving.model("looping", seed=7), "fresh").id)
+    assert serving.finish(serving.submit(serving.model("steady-again", seed=7), "fresh").id).state == "serving"
+    ended = serving.finish(serving.submit(serving.model("parrot", of="parrot"), "fresh").id)
     assert (ended.state, ended.reason) == ("refused", "degenerate_answers")
     assert "loop" in ended.message
 
