@@ -7,27 +7,37 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+from contextlib import contextmanager
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from core.access import Key, Role, new_secret, secret_digest
-from core.errors import Refused
+from core.errors import Refused, Transient
 from core.ids import VersionId
 from core.ports.clock import Clock, SystemClock
 from core.settings import Settings, base_environ, read_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from fastapi import FastAPI
 
+    from core.benchmarks import Benchmark, Sample
     from core.ports import Engines, Hub, ModelRegistry, Records, Sandbox, WeightsStore
+    from core.ports.examiner import Examiner, Student
+    from core.ports.history import BenchmarkHistory
     from core.versions import ModelRef
+    from evals.suite import PromptTemplate
+    from registry.answers import Answers
+    from registry.prompts import MlflowPrompts
+    from serving.control.desk import Desk
     from serving.control.runs import FlowRuns
     from serving.engines.keeper import Keeper
     from serving.rollout.driver import Driver
+    from serving.webhook import Webhook
 
 _REMEMBERED_S = 24 * 3600.0
 _REMEMBERED = 200_000
@@ -97,6 +107,67 @@ class Platform:
         return MlflowModels(self.settings.mlflow_url)
 
     @cached_property
+    def history(self) -> BenchmarkHistory:
+        """Where benchmarks are browsed over time."""
+        from registry.benchmarks import MlflowBenchmarks  # noqa: PLC0415
+
+        return MlflowBenchmarks(self.settings.mlflow_url)
+
+    @cached_property
+    def answers(self) -> Answers:
+        """The answers of benchmarks, sample by sample."""
+        from registry.answers import Answers  # noqa: PLC0415
+
+        return Answers(self.settings.answers, self.history)
+
+    @cached_property
+    def examiner(self) -> Examiner:
+        """Who asks a model the problems of a suite and judges its answers."""
+        from evals.examiner import SuiteExaminer  # noqa: PLC0415
+
+        return SuiteExaminer(lambda: self.sandbox, self.settings.trials, self.pinned)
+
+    def pinned(self, prompt: PromptTemplate) -> str:
+        """Return `name@version` of a suite's prompt, which from then on stands in MLflow's prompt registry too.
+
+        The version is the file's, so that equal plans stay equal whatever the registry counts; it is a tag there, and a text that was
+        changed without a new one is refused.
+        """
+        self.prompts.pin(prompt)
+        return prompt.pinned
+
+    @cached_property
+    def prompts(self) -> MlflowPrompts:
+        """The prompts of benchmarks, for people and by version."""
+        from registry.prompts import MlflowPrompts  # noqa: PLC0415
+
+        return MlflowPrompts(self.settings.mlflow_url)
+
+    @cached_property
+    def student(self) -> Student:
+        """Who compares ways of choosing among answers."""
+        from evals.examiner import SuiteStudent  # noqa: PLC0415
+
+        return SuiteStudent(lambda: self.sandbox, self.settings.trials, self.settings.benchmarks.ranker_key, self.clock)
+
+    @cached_property
+    def alarm(self) -> Webhook | None:
+        """Where regressions are told, None where nowhere."""
+        from serving.webhook import Webhook  # noqa: PLC0415
+
+        policy = self.settings.benchmarks
+        if not policy.webhook_url:
+            return None
+        return Webhook(policy.webhook_url, policy.webhook_secret, self.clock, timeout_s=policy.webhook_timeout_s)
+
+    def desk(self) -> Desk:
+        """Return what the control API's verbs work with, for those that flows share with it."""
+        from serving.control.desk import Desk, Links  # noqa: PLC0415
+
+        links = Links(prefect_ui=self.prefect_page, mlflow_ui=self.settings.mlflow_url, gateway_url=self.settings.gateway_url)
+        return Desk(self.records, self.runs, self.engines, self.clock, links)
+
+    @cached_property
     def sandbox(self) -> Sandbox:
         """Where generated code runs."""
         from evals.sandbox import ProcessSandbox  # noqa: PLC0415
@@ -143,7 +214,7 @@ def prepare(settings: Settings) -> str:
     """Bring the home to the present schema, with an operator's key in `<home>/operator.key`, and return that key. Idempotent."""
     from registry.database import migrate  # noqa: PLC0415
 
-    for folder in (settings.home, settings.downloads, settings.engines, settings.spool, settings.logs, settings.scratch):
+    for folder in (settings.home, settings.downloads, settings.engines, settings.spool, settings.logs, settings.scratch, settings.answers):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     migrate(settings.database_url)
     return _operator_key(Platform(settings))
@@ -172,7 +243,51 @@ def control_app(of: Platform) -> FastAPI:
     from serving.control.app import Links, control  # noqa: PLC0415
 
     links = Links(prefect_ui=of.prefect_page, mlflow_ui=of.settings.mlflow_url, gateway_url=of.settings.gateway_url)
-    return control(of.records, of.runs, of.engines, of.clock, links)
+    return control(of.records, of.runs, of.engines, of.clock, links, StoredTrials(of.answers))
+
+
+class StoredTrials:
+    """`Trials` on stored answers: a few at a time, so that many who ask neither fill the memory nor hold up the other calls."""
+
+    _AT_ONCE = 2
+    _PATIENCE_S = 10.0
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self._room = threading.BoundedSemaphore(self._AT_ONCE)
+
+    def answers(self, benchmark: Benchmark) -> tuple[Sample, ...]:
+        """Return a benchmark's samples. Transient while too many are read."""
+        with self._turn():
+            return self._answers.read(benchmark)
+
+    def compare(self, candidate: Sequence[Sample], baseline: Sequence[Sample], margin: float) -> dict[str, Any]:
+        """Return the paired comparison as JSON."""
+        from evals.statistics import compare  # noqa: PLC0415 - a second of scipy that only this needs
+
+        with self._turn():
+            return compare(candidate, baseline, margin=margin).shown()
+
+    def points(self, problems: int, samples: int, *, pass_rate: float | None, power: float) -> float:
+        """Return how many points of a drop are caught."""
+        from evals.statistics import detectable_points  # noqa: PLC0415
+
+        return detectable_points(problems, samples, pass_rate=pass_rate, power=power)
+
+    def samples(self, problems: int, points: float, *, pass_rate: float | None, power: float) -> int:
+        """Return the least samples a problem that catch so many points."""
+        from evals.statistics import samples_needed  # noqa: PLC0415
+
+        return samples_needed(problems, points, pass_rate=pass_rate, power=power)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._room.acquire(timeout=self._PATIENCE_S):
+            raise Transient("too many benchmarks are read at once", retry_after_s=2.0, hint="ask again in a moment")
+        try:
+            yield
+        finally:
+            self._room.release()
 
 
 def engine_keeper(settings: Settings) -> Keeper:

@@ -7,15 +7,81 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from core.access import Caller
+from core.errors import Refused
 from core.ids import ConversationId, EndpointName, Epoch, RolloutId, SubmissionId, VersionId
 from core.versions import Decision
+
+MOST_BEST_OF = 16
+
+
+class OnRegression(StrEnum):
+    """What a scheduled benchmark that finds a regression does, beside telling everybody."""
+
+    ALERT = "alert"
+    ROLLBACK = "rollback"
+
+
+class BestOf(StrEnum):
+    """How one of several answers is chosen. None of them ever sees a hidden test. Endpoints know the first two, studies all."""
+
+    RANDOM = "random"
+    MEAN_LOGPROB = "mean_logprob"
+    VOTING = "voting"
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointPolicy:
-    """What an endpoint promises. Text of conversations is kept only where `keep_text_days` is above zero."""
+    """What an endpoint promises. Text of conversations is kept only where `keep_text_days` is above zero.
+
+    Sampling defaults hold for requests that do not say otherwise; None leaves them to the engine. With `best_of` above 1 that many
+    answers are drawn, and `policy` chooses the one that is sent. Both versions of a rollout are asked alike.
+    """
 
     keep_text_days: int = 0
+    temperature: float | None = None
+    top_p: float | None = None
+    frequency_penalty: float | None = None
+    best_of: int = 1
+    policy: BestOf = BestOf.RANDOM
+    on_regression: OnRegression = OnRegression.ALERT
+
+    def sampling(self) -> dict[str, float]:
+        """Return the defaults that are set, by their names in OpenAI's API."""
+        if self.temperature is None and self.top_p is None and self.frequency_penalty is None:  # most endpoints, at every request
+            return {}
+        named = {"temperature": self.temperature, "top_p": self.top_p, "frequency_penalty": self.frequency_penalty}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def check(self) -> None:
+        """Refused when an endpoint cannot promise this. Whoever stores a policy asks first."""
+        _within("keep_text_days", self.keep_text_days, 0, 3660)
+        _within("temperature", self.temperature, 0, 2)
+        _within("top_p", self.top_p, 1e-6, 1)
+        _within("frequency_penalty", self.frequency_penalty, -2, 2)
+        _within("best_of", self.best_of, 1, MOST_BEST_OF)
+        if self.policy is BestOf.VOTING:
+            raise _no_policy(
+                "an endpoint cannot choose by voting: that runs the answers on a problem's own examples, and live requests have none",
+                "use mean_logprob; voting is for `seatrial bench study`",
+            )
+        if self.best_of > 1 and self.policy is BestOf.RANDOM:
+            raise _no_policy(
+                f"best of {self.best_of} chosen at random costs {self.best_of} answers and is no better than one",
+                "choose by mean_logprob, or set best_of to 1",
+            )
+        if self.best_of > 1 and self.temperature == 0:
+            raise _no_policy(
+                f"best of {self.best_of} at temperature 0: every answer would be the same", "set a temperature above 0, or best_of to 1"
+            )
+
+
+def _within(name: str, value: float | None, least: float, most: float) -> None:
+    if value is not None and not least <= value <= most:  # NaN is in no range
+        raise _no_policy(f"{name} {value:g} is out of range", f"it lies between {least:g} and {most:g}")
+
+
+def _no_policy(what: str, hint: str) -> Refused:
+    return Refused(what, reason="bad_policy", hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +204,7 @@ class Route:
     share: float = 0.0
     deadline: Epoch | None = None
     rollout: RolloutId | None = None
-    keep_text_days: int = 0
+    policy: EndpointPolicy = field(default_factory=EndpointPolicy)
 
     def share_at(self, now: Epoch) -> float:
         """Return the candidate's share of new conversations at `now`: 0 past the deadline or without a candidate."""

@@ -23,6 +23,9 @@ ConversationId = NewType("ConversationId", str)
 CompletionId = NewType("CompletionId", str)
 """As the application sees it: `chatcmpl-<request id>` or `cmpl-<request id>`."""
 
+BenchmarkId = NewType("BenchmarkId", str)
+"""`bm-` and 26 characters; sorts by time of creation."""
+
 PrincipalId = NewType("PrincipalId", str)
 KeyId = NewType("KeyId", str)
 

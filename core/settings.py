@@ -50,6 +50,31 @@ class TrialPolicy:
     max_loop_rate: float = setting(0.05, "largest part of benchmark completions that end in a loop, above the stable version's own")
     max_ttft_s: float = setting(5.0, "largest median time to first token of an idle engine, in seconds")
     concurrency: int = setting(8, "requests in flight during the benchmark")
+    samples: int = setting(1, "answers to each problem of the benchmark gate; at temperature 0 all are alike")
+    temperature: float = setting(0.0, "temperature of the benchmark gate's answers; 0 is greedy")
+    max_samples: int = setting(8, "answers to each problem up to which a gate that cannot tell asks for more (temperature above 0 only)")
+    alpha: float = setting(0.05, "chance that the gate is wrong about a candidate that is just as far below stable as the margin, 0 to 0.5")
+    humaneval: str = setting("", "HumanEval.jsonl or .jsonl.gz; default: ../shared/data/HumanEval.jsonl.gz beside the checkout, then the hub")
+    lmeval_tasks: str = setting("", "folder of your own lm-eval tasks (YAML) that `lmeval:TASK` finds beside lm-eval's")
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkPolicy:
+    """Benchmarks on a schedule, and who is told of a regression."""
+
+    cron: str = setting("0 3 * * *", "when what each endpoint serves is benchmarked again (cron, UTC); empty: never")
+    suite: str = setting("harbour", "the suite of the scheduled benchmark (a file in evals/suites)")
+    samples: int = setting(4, "samples a problem of the scheduled benchmark")
+    temperature: str = setting("0.2", "temperatures of the scheduled benchmark, separated by commas")
+    frequency_penalty: str = setting("0", "frequency penalties of the scheduled benchmark, separated by commas")
+    form: str = setting("completion", "how the scheduled benchmark asks: completion or chat")
+    margin: float = setting(
+        0.03, "a drop of pass@1 below the baseline that is larger is a regression, 0 to 1; noise between equal runs comes on top"
+    )
+    webhook_url: str = setting("", "where regressions are told (POST, JSON); empty: nowhere")
+    webhook_secret: str = setting("", "key of the webhook's HMAC-SHA256 signature; empty: not signed")
+    webhook_timeout_s: float = setting(10.0, "longest time for one attempt to tell the webhook, in seconds")
+    ranker_key: str = setting("", "bearer key for the model that ranks answers in a sampling study")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +121,7 @@ class Settings:
     models: ModelPolicy = field(default_factory=ModelPolicy)
     trials: TrialPolicy = field(default_factory=TrialPolicy)
     rollout: RolloutPolicy = field(default_factory=RolloutPolicy)
+    benchmarks: BenchmarkPolicy = field(default_factory=BenchmarkPolicy)
 
     def environ(self) -> dict[str, str]:
         """Return the environment from which a child process reads these same settings."""
@@ -120,6 +146,11 @@ class Settings:
     def logs(self) -> Path:
         """Folder of the services' logs."""
         return self.home / "logs"
+
+    @property
+    def answers(self) -> Path:
+        """Folder of the benchmarks' rows: every sample as it arrives, and whole ones packed."""
+        return self.home / "benchmarks"
 
     @property
     def scratch(self) -> Path:

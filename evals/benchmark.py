@@ -1,37 +1,27 @@
-"""The benchmark gate: a suite of programming problems against an engine, judged in the sandbox, held against the stable version."""
+"""The benchmark gate: a version's answers to a suite as a report, held against the stable version's answers to the same plan."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from core.degeneration import repeating_tail
-from core.errors import Fault, Refused, Transient
-from core.ids import VersionId
-from core.ports.clock import Clock, SystemClock
-from core.ports.sandbox import Program, RunOutcome, RunResult, Sandbox
+from core.benchmarks import Flaw, Plan, Sample, Sampling
+from core.errors import Fault
+from core.ids import Epoch, VersionId
+from core.ports.sandbox import RunOutcome
 from core.settings import TrialPolicy
 from core.versions import Decision, Finding, TrialKind, TrialReport
-from evals.engine_client import EngineClient, Generated
-from evals.statistics import paired_p, wilson
-from evals.suite import Problem, Suite
-from evals.text import storable
+from evals.statistics import Comparison, compare, summarize
+from evals.suite import load_suite, plan_of
 
-MAX_TOKENS = 200
-STOPS = ("\ndef ", "\nclass ", "\nif __name__", "\nprint(")
-_METHOD = "greedy-v1"
-_RETRIES = 3
-_BACKOFF_S = (0.5, 2.0, 5.0)
-_JUDGES = 2
-
-Progress = Callable[[float, str], None]
-"""Called with (part done, a sentence); may raise to stop the work."""
+_SHOWN_CHARS = 4000
+_TINY = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One problem's line in the report."""
+    """One answer's line in the report. `stable` is the part of the stable version's answers to this problem that passed."""
 
     task_id: str
     outcome: str
@@ -40,154 +30,168 @@ class Row:
     completion_tokens: int
     looped: bool
     seconds: float
+    flaws: tuple[str, ...] = ()
+    finish_reason: str = ""
+    sampling: str = ""
+    index: int = 0
+    stable: float | None = None
+
+    def shown(self) -> dict[str, Any]:
+        """Return it as plain data (JSON)."""
+        return {**{name: getattr(self, name) for name in self.__slots__}, "flaws": list(self.flaws)}
 
 
-def benchmark_key(suite: Suite) -> str:
-    """Return what a score rests on: suite, its content, the way of asking."""
-    return f"{suite.name}:{suite.digest[:16]}:{_METHOD}"
+def gate_plan(policy: TrialPolicy) -> Plan:
+    """Return the plan of the gate, pinned: its suite, samples and temperature are settings. Raises Refused where there is no such suite."""
+    suite = load_suite(policy.suite, policy)
+    point = Sampling(temperature=policy.temperature, max_tokens=suite.max_tokens)
+    # a file of one's own is found again by its path, which its name would not tell
+    return replace(plan_of(suite, samples=policy.samples, grid=(point,)), suite=policy.suite)
 
 
-def run_benchmark(
-    engine: EngineClient,
-    suite: Suite,
-    sandbox: Sandbox,
-    version: VersionId,
-    *,
-    concurrency: int,
-    progress: Progress = lambda _part, _text: None,
-    clock: Clock | None = None,
-) -> TrialReport:
-    """Ask every problem once (greedy, prompt sent raw), judge prompt + completion, and return the score, not yet held against anything.
+def wider_plan(plan: Plan, judged: TrialReport, policy: TrialPolicy) -> Plan | None:
+    """Return the plan that asks twice as often, up to `max_samples`, where the answers so far could not tell; None where that is all.
 
-    Raises Transient when the engine stays away through three retries, Fault when the sandbox cannot judge: neither is the model's.
+    Greedy answers would only repeat themselves.
     """
-    time = clock or SystemClock()
-    begin = time.monotonic()
-    rows: dict[str, Row] = {}
-    with ThreadPoolExecutor(concurrency, "ask") as asking, ThreadPoolExecutor(_JUDGES, "judge") as judging:
-        try:
-            for row in _rows(engine, suite, sandbox, asking, judging, time):
-                rows[row.task_id] = row
-                solved = sum(done.outcome == RunOutcome.PASSED for done in rows.values())
-                progress(len(rows) / len(suite.problems), f"{len(rows)} of {len(suite.problems)} problems, {solved} solved")
-        finally:
-            asking.shutdown(wait=False, cancel_futures=True)
-            judging.shutdown(wait=False, cancel_futures=True)
-    in_order = [rows[problem.task_id] for problem in suite.problems]
-    seconds = time.monotonic() - begin
-    return TrialReport(
-        version=version,
-        kind=TrialKind.BENCHMARK,
-        key=benchmark_key(suite),
-        decision=Decision.INCONCLUSIVE,
-        findings=(),
-        numbers=_numbers(in_order, seconds),
-        detail={"rows": [asdict(row) for row in in_order]},
-        seconds=seconds,
-        at=time.now(),
-    )
+    samples = min(plan.samples * 2, policy.max_samples)
+    unsure = judged.detail.get("comparison", {}).get("decision") == Decision.INCONCLUSIVE
+    if not unsure or samples <= plan.samples or all(point.temperature <= 0 for point in plan.grid):
+        return None
+    return replace(plan, samples=samples)
 
 
-def gate_benchmark(candidate: TrialReport, stable: TrialReport | None, policy: TrialPolicy) -> TrialReport:
-    """Return `candidate` with its decision: it fails below the stable version's pass@1 less the margin, or below `min_score` without one.
-
-    The margin alone decides, so that the gate can be foretold; both intervals and the exact paired test on the problems that only one
-    of the two solves stand beside it (`lost`, `won`, `paired_p`). Raises Fault when the two were scored on different suites.
-    """
-    if stable is None:
-        return _held_against_minimum(candidate, policy)
-    if stable.key != candidate.key:
-        raise Fault(f"scores of {candidate.key} and {stable.key} cannot be compared", hint="benchmark both versions on one suite")
-    theirs, ours = _solved(stable), _solved(candidate)
-    lost, won = len(theirs - ours), len(ours - theirs)
-    numbers = {**candidate.numbers, "stable_pass_at_1": stable.numbers["pass_at_1"], "lost": float(lost), "won": float(won)}
-    judged = replace(candidate, numbers={**numbers, "paired_p": paired_p(lost, won)})
-    if candidate.numbers["pass_at_1"] < stable.numbers["pass_at_1"] - policy.margin - 1e-9:
-        reason = (
-            f"pass@1 {_score(candidate)} is below the stable version's {_score(stable)} by more than {policy.margin:g}: "
-            f"{lost} problems lost, {won} won"
-        )
-        return _decided(judged, "benchmark_below_stable", reason)
-    return _decided(judged, "", f"pass@1 {_score(candidate)}; the stable version's is {_score(stable)}")
+def benchmark_key(plan: Plan) -> str:
+    """Return what a score rests on: suite, its content, the whole way of asking."""
+    return f"{plan.suite}:{plan.suite_digest[:16]}:{plan.key[:16]}"
 
 
-def _held_against_minimum(candidate: TrialReport, policy: TrialPolicy) -> TrialReport:
-    if candidate.numbers["pass_at_1"] < policy.min_score - 1e-9:
-        return _decided(candidate, "benchmark_below_minimum", f"pass@1 {_score(candidate)} is below the minimum of {policy.min_score:g}")
-    return _decided(candidate, "", f"pass@1 {_score(candidate)}; the endpoint has no stable version yet")
-
-
-def _decided(report: TrialReport, fault: str, reason: str) -> TrialReport:
-    hint = "look at the problems it lost in the report, and submit a better one" if fault else ""
-    finding = Finding(fault or "benchmark_score", passed=not fault, reason=reason, hint=hint)
-    return replace(report, decision=Decision.FAIL if fault else Decision.PASS, findings=(finding,))
-
-
-def _score(report: TrialReport) -> str:
-    return f"{report.numbers['pass_at_1']:.2f} [{report.numbers['low']:.2f}, {report.numbers['high']:.2f}]"
-
-
-def _solved(report: TrialReport) -> set[str]:
-    return {row["task_id"] for row in report.detail.get("rows", ()) if row["outcome"] == RunOutcome.PASSED}
-
-
-def _rows(
-    engine: EngineClient, suite: Suite, sandbox: Sandbox, asking: ThreadPoolExecutor, judging: ThreadPoolExecutor, clock: Clock
-) -> Iterator[Row]:
-    """Yield a row per problem as they are done; the sandbox judges while the engine still generates."""
-    asked = {asking.submit(_ask, engine, problem, clock): problem for problem in suite.problems}
-    judged: list[Future[Row]] = []
-    for future in as_completed(asked):
-        judged.append(judging.submit(_judge, sandbox, asked[future], future.result()))
-        for done in [row for row in judged if row.done()]:
-            judged.remove(done)
-            yield done.result()
-    for done in as_completed(judged):
-        yield done.result()
-
-
-def _ask(engine: EngineClient, problem: Problem, clock: Clock) -> Generated | Refused:
-    """Return the engine's answer, or why it will not answer this one. Transient errors are tried again three times."""
-    for attempt in range(_RETRIES + 1):
-        try:
-            return engine.complete(problem.prompt, max_tokens=MAX_TOKENS, stop=STOPS)
-        except Refused as error:
-            return error
-        except Transient as error:
-            if attempt == _RETRIES:
-                raise
-            clock.wait(error.retry_after_s or _BACKOFF_S[attempt])
-    raise AssertionError("unreachable")
-
-
-def _judge(sandbox: Sandbox, problem: Problem, answer: Generated | Refused) -> Row:
-    if isinstance(answer, Refused):
-        return Row(problem.task_id, str(RunOutcome.FAILED), storable(answer.what[:500]), "", 0, looped=False, seconds=0.0)
-    result = _run(sandbox, Program(problem.task_id, problem.prompt + answer.text, problem.test, problem.entry_point))
-    looped = repeating_tail(answer.text, answer.completion_tokens) is not None
-    shown = storable(answer.text)
-    return Row(problem.task_id, str(result.outcome), result.detail, shown, answer.completion_tokens, looped, answer.seconds)
-
-
-def _run(sandbox: Sandbox, program: Program) -> RunResult:
-    for _attempt in range(2):
-        (result,) = sandbox.run([program])
-        if result.outcome is not RunOutcome.SANDBOX_FAULT:
-            return result
-    raise Fault(f"the sandbox cannot judge {program.id}: {result.detail}", hint="run seatrial doctor; the model is not at fault")
-
-
-def _numbers(rows: list[Row], seconds: float) -> dict[str, float]:
-    solved = sum(row.outcome == RunOutcome.PASSED for row in rows)
-    low, high = wilson(solved, len(rows))
-    tokens = sum(row.completion_tokens for row in rows)
-    return {
-        "pass_at_1": solved / len(rows),
-        "low": low,
-        "high": high,
-        "problems": float(len(rows)),
-        "solved": float(solved),
-        "loop_rate": sum(row.looped for row in rows) / len(rows),
+def score_benchmark(version: VersionId, plan: Plan, samples: Sequence[Sample], seconds: float, now: Epoch) -> TrialReport:
+    """Return the report of a version's answers, not yet held against anything. Raises Fault where none of them could be judged."""
+    numbers = summarize(samples)
+    if not numbers:
+        raise Fault(f"none of {len(samples)} answers of {version[:12]} could be judged", hint="see the engine's log and seatrial doctor")
+    tokens = sum(sample.completion_tokens for sample in samples)
+    more = {
+        "solved": float(sum(sample.passed for sample in samples)),
         "completion_tokens": float(tokens),
         "tokens_per_s": tokens / seconds if seconds > 0 else 0.0,
     }
+    return TrialReport(
+        version=version,
+        kind=TrialKind.BENCHMARK,
+        key=benchmark_key(plan),
+        decision=Decision.INCONCLUSIVE,
+        findings=(),
+        numbers={**numbers, **more},
+        detail={"rows": [_row(sample).shown() for sample in samples]},
+        seconds=seconds,
+        at=now,
+    )
+
+
+def gate_benchmark(report: TrialReport, ours: Sequence[Sample], stable: Sequence[Sample] | None, policy: TrialPolicy) -> TrialReport:
+    """Return the candidate's report with its decision. `ours` and `stable` are the samples of both to one plan; None is no stable version.
+
+    A paired test of non-inferiority decides (`evals.statistics.compare`, margin and alpha from the settings): it fails when it is surely
+    worse by more than the margin, passes when it surely is not. Where the answers cannot tell (`wider_plan` asks for more first), the
+    point estimate decides: it fails when pass@1 is below stable's by more than the margin. Without a stable version `min_score` decides.
+    Answers that nobody could judge are left out on both sides. Raises Fault when the two answered different suites.
+    """
+    if stable is None:
+        return _held_against_minimum(report, policy)
+    common = _judged(ours) & _judged(stable)
+    if not common:
+        raise Fault("the two versions have no answers to the same problems", hint="benchmark both versions by one plan")
+    theirs = [sample for sample in stable if (sample.task_id, sample.sampling) in common]
+    found = compare(
+        [sample for sample in ours if (sample.task_id, sample.sampling) in common], theirs, margin=policy.margin, alpha=policy.alpha
+    )
+    own = summarize(theirs)
+    judged = replace(report, numbers={**report.numbers, **_numbers(found, own)}, detail=_detail(report, theirs, found))
+    worse = found.decision is Decision.FAIL or (found.decision is Decision.INCONCLUSIVE and found.difference < -policy.margin - _TINY)
+    said = f"pass@1 {_score(report.numbers)}; the stable version's is {_score(own)}: difference {_difference(found)}"
+    if worse:
+        reason = (
+            f"pass@1 {_score(report.numbers)} is below the stable version's {_score(own)} by more than {policy.margin:g}: "
+            f"difference {_difference(found)}, {len(found.lost)} problems lost, {len(found.won)} won"
+        )
+        return _decided(judged, Decision.FAIL, "benchmark_below_stable", reason + _unsure(found))
+    if found.decision is Decision.INCONCLUSIVE:
+        return _decided(judged, Decision.PASS, "benchmark_inconclusive", said + _unsure(found), _settles(policy))
+    return _decided(judged, Decision.PASS, "benchmark_score", said)
+
+
+def _held_against_minimum(report: TrialReport, policy: TrialPolicy) -> TrialReport:
+    score = _score(report.numbers)
+    if report.numbers["pass_at_1"] < policy.min_score - _TINY:
+        return _decided(report, Decision.FAIL, "benchmark_below_minimum", f"pass@1 {score} is below the minimum of {policy.min_score:g}")
+    return _decided(report, Decision.PASS, "benchmark_score", f"pass@1 {score}; the endpoint has no stable version yet")
+
+
+def _decided(report: TrialReport, decision: Decision, name: str, reason: str, hint: str = "") -> TrialReport:
+    failed = decision is Decision.FAIL
+    told = "look at the problems it lost in the report, and submit a better one" if failed else hint
+    return replace(report, decision=decision, findings=(Finding(name, passed=not failed, reason=reason, hint=told),))
+
+
+def _unsure(found: Comparison) -> str:
+    return f"; inconclusive ({found.reason}), so the measured difference decides" if found.decision is Decision.INCONCLUSIVE else ""
+
+
+def _settles(policy: TrialPolicy) -> str:
+    """Return what would settle a comparison that could not."""
+    if policy.temperature > 0:
+        return f"more answers would settle it: SEATRIAL_TRIALS_MAX_SAMPLES is {policy.max_samples}"
+    return "a larger suite would settle it, or several answers a problem: SEATRIAL_TRIALS_TEMPERATURE above 0 and SEATRIAL_TRIALS_SAMPLES"
+
+
+def _score(numbers: Mapping[str, float]) -> str:
+    return f"{numbers['pass_at_1']:.2f} [{numbers['low']:.2f}, {numbers['high']:.2f}]"
+
+
+def _difference(found: Comparison) -> str:
+    return f"{found.difference:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+
+
+def _numbers(found: Comparison, own: Mapping[str, float]) -> dict[str, float]:
+    return {
+        "stable_pass_at_1": own["pass_at_1"],
+        "difference": found.difference,
+        "difference_low": found.low,
+        "difference_high": found.high,
+        "lost": float(len(found.lost)),
+        "won": float(len(found.won)),
+        "p_value": found.p_value,
+        "p_worse": found.p_worse,
+    }
+
+
+def _detail(report: TrialReport, theirs: Sequence[Sample], found: Comparison) -> dict[str, Any]:
+    passes: dict[str, list[bool]] = {}
+    for sample in theirs:
+        if sample.outcome is not RunOutcome.SANDBOX_FAULT:
+            passes.setdefault(sample.task_id, []).append(sample.passed)
+    rates = {task: sum(each) / len(each) for task, each in passes.items()}
+    rows = [{**row, "stable": rates.get(row["task_id"])} for row in report.detail["rows"]]
+    return {**report.detail, "rows": rows, "comparison": found.shown()}
+
+
+def _judged(samples: Sequence[Sample]) -> set[tuple[str, str]]:
+    return {(sample.task_id, sample.sampling) for sample in samples if sample.outcome is not RunOutcome.SANDBOX_FAULT}
+
+
+def _row(sample: Sample) -> Row:
+    return Row(
+        task_id=sample.task_id,
+        outcome=str(sample.outcome),
+        detail=sample.detail,
+        completion=sample.text[:_SHOWN_CHARS],
+        completion_tokens=sample.completion_tokens,
+        looped=Flaw.LOOP in sample.flaws,
+        seconds=sample.seconds,
+        flaws=tuple(map(str, sample.flaws)),
+        finish_reason=sample.finish_reason,
+        sampling=sample.sampling,
+        index=sample.index,
+    )

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
+from statistics import fmean
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
+from core.benchmarks import Sampling
 from core.errors import Fault, Refused, Transient
 from core.ids import VersionId
 from core.ports.clock import Clock, SystemClock
 
 _TIMEOUT = httpx.Timeout(120.0, connect=5.0)
+_WHOLE_TIMEOUT = httpx.Timeout(600.0, connect=5.0)  # a long answer of a busy engine comes in one piece
 _CONNECTIONS = 64
 _REQUESTS_FAULT = {httpx.codes.BAD_REQUEST, httpx.codes.REQUEST_ENTITY_TOO_LARGE, httpx.codes.UNPROCESSABLE_ENTITY}
 _FOR_A_MOMENT = {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS}
@@ -30,6 +34,27 @@ class Generated:
     finish_reason: str
     ttft_s: float
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One whole answer with what the engine says of it. `mean_logprob` of its tokens (natural logarithm), None where it told none."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+    seconds: float
+    mean_logprob: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A given text's tokens as the engine sees them: where each begins (characters), its log-probability, whether greedy would take it."""
+
+    offsets: tuple[int, ...]
+    logprobs: tuple[float | None, ...]
+    greedy: tuple[bool, ...]
 
 
 class EngineClient:
@@ -78,6 +103,46 @@ class EngineClient:
         body = {"messages": list(messages), "max_tokens": max_tokens, "stop": list(stop), "temperature": temperature, "seed": seed}
         return self._generate("/v1/chat/completions", body)
 
+    def answer(self, asked: str | Sequence[Mapping[str, str]], sampling: Sampling, *, stops: Sequence[str] = (), seed: int = 0) -> Answered:
+        """Return the whole answer to a text (continued raw) or a conversation, with the mean log-probability of its tokens.
+
+        In one piece: a benchmark has many answers under way, and events would cost the engine more than the answers are early by.
+        """
+        how: dict[str, Any] = {
+            "temperature": sampling.temperature,
+            "frequency_penalty": sampling.frequency_penalty,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_tokens,
+            "seed": seed,
+        }
+        if stops:
+            how["stop"] = list(stops)
+        begin = self._clock.monotonic()
+        if isinstance(asked, str):
+            document = self._post("/v1/completions", {"prompt": asked, "logprobs": 0, **how})
+        else:
+            document = self._post("/v1/chat/completions", {"messages": list(asked), "logprobs": True, **how})
+        return _answered(document, self._clock.monotonic() - begin)
+
+    def score(self, text: str) -> Scored:
+        """Return how likely each token of `text` is to the engine."""
+        body = {"prompt": text, "max_tokens": 1, "echo": True, "logprobs": 1, "temperature": 0.0}
+        return _scored(self._post("/v1/completions", body), len(text))
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            response = self._http.post(path, json={**body, "model": self._version}, timeout=_WHOLE_TIMEOUT)
+        except httpx.TransportError as error:
+            raise Transient(f"the engine of {self._version[:12]} does not answer: {type(error).__name__}: {error}") from error
+        self._raise_for(response)
+        try:
+            document = response.json()
+        except ValueError as error:
+            raise Transient(f"the engine of {self._version[:12]} answers what is no JSON") from error
+        if not isinstance(document, dict):
+            raise Transient(f"the engine of {self._version[:12]} answers what is no object")
+        return document
+
     def _generate(self, path: str, body: dict[str, Any]) -> Generated:
         begin = self._clock.monotonic()
         asked = {**body, "model": self._version, "stream": True, "stream_options": {"include_usage": True}}
@@ -101,7 +166,8 @@ class EngineClient:
         said = _said(response.read())
         what = f"the engine of {self._version[:12]} answers {status}: {said}"
         if status in _FOR_A_MOMENT or status >= httpx.codes.INTERNAL_SERVER_ERROR:
-            raise Transient(what)
+            wish = response.headers.get("Retry-After", "")
+            raise Transient(what, retry_after_s=float(wish) if wish.isdecimal() else None)
         if status == httpx.codes.NOT_FOUND:
             raise Fault(what, hint="the engine serves another version than it was started for")
         if status in _REQUESTS_FAULT:
@@ -137,6 +203,44 @@ class _Answer:
             raise Transient("the engine's answer ends before its end")
         prompt, completion = int(self._usage.get("prompt_tokens", 0)), int(self._usage.get("completion_tokens", 0))
         return Generated("".join(self._pieces), prompt, completion, self._finish, ttft_s, seconds)
+
+
+def _answered(document: Mapping[str, Any], seconds: float) -> Answered:
+    """Read a whole answer. Raises Transient for what is none."""
+    try:
+        (choice,) = document["choices"]
+        text = choice.get("text") if "text" in choice else choice["message"].get("content")
+        usage = document.get("usage") or {}
+        return Answered(
+            text or "",
+            int(usage.get("prompt_tokens", 0)),
+            int(usage.get("completion_tokens", 0)),
+            str(choice["finish_reason"]),
+            seconds,
+            _mean_logprob(choice.get("logprobs") or {}),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Transient(f"the engine's answer cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _mean_logprob(told: Mapping[str, Any]) -> float | None:
+    """Return the mean over tokens, of either API's form."""
+    tokens = [token["logprob"] for token in told["content"]] if told.get("content") else told.get("token_logprobs") or []
+    known = [float(token) for token in tokens if token is not None and isfinite(token)]
+    return fmean(known) if known else None
+
+
+def _scored(document: Mapping[str, Any], chars: int) -> Scored:
+    """Read the tokens of an echoed text, without the one that had to be generated."""
+    try:
+        told = document["choices"][0]["logprobs"]
+        offsets = [at for at in told["text_offset"] if at < chars]
+        logprobs = tuple(told["token_logprobs"][: len(offsets)])
+        best = [max(top.values()) if top else None for top in told["top_logprobs"][: len(offsets)]]
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise Transient(f"the engine's scores cannot be read: {type(error).__name__}: {error}") from error
+    greedy = tuple(one is not None and top is not None and one >= top for one, top in zip(logprobs, best, strict=True))
+    return Scored(tuple(offsets), logprobs, greedy)
 
 
 def _events(response: httpx.Response) -> Iterator[Mapping[str, Any]]:

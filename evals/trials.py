@@ -61,7 +61,7 @@ def degeneration(benchmark: TrialReport, stable: TrialReport | None, policy: Tri
     own = stable.numbers["loop_rate"] if stable is not None else 0.0
     allowed = min(1.0, own + policy.max_loop_rate)
     degenerate = rate > allowed + 1e-9
-    answers = benchmark.numbers["problems"]
+    answers = benchmark.numbers.get("samples", benchmark.numbers["problems"])
     said = f"{rate * answers:.0f} of {answers:.0f} benchmark answers end in an exact repetition ({rate:.2f})"
     finding = Finding(
         "degenerate_answers" if degenerate else "no_degeneration",

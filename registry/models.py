@@ -37,7 +37,7 @@ class MlflowModels:
         self, endpoint: EndpointName, version: ModelVersion, reports: Sequence[TrialReport], links: Mapping[str, str], artifact_uri: str
     ) -> RegisteredModel:
         """Enter a version with metrics, commit, digests, licence and links; the same version again returns its entry."""
-        with _translated(self._uri):
+        with translated(self._uri):
             self._ensure_model(endpoint)
             number = self._number(endpoint, version.id)
             if number is None:
@@ -50,7 +50,7 @@ class MlflowModels:
 
     def mark(self, endpoint: EndpointName, *, champion: VersionId | None, challenger: VersionId | None) -> None:
         """Set or remove both aliases."""
-        with _translated(self._uri):
+        with translated(self._uri):
             aliases = self._client.get_registered_model(endpoint).aliases
             for alias, version in ((CHAMPION, champion), (CHALLENGER, challenger)):
                 self._set_alias(endpoint, alias, version, aliases.get(alias))
@@ -95,7 +95,8 @@ class MlflowModels:
 
 
 @contextmanager
-def _translated(uri: str) -> Iterator[None]:
+def translated(uri: str) -> Iterator[None]:
+    """Turn MLflow's errors within the block into ours."""
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
     try:

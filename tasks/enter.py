@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from prefect.runtime import flow_run
 from pydantic import BaseModel, Field
 
-from core.errors import Conflict, SeatrialError
+from core.errors import Conflict
 from core.ids import SubmissionId
 from core.submissions import Submission, SubmissionRequest, SubmissionState, endpoint_name
 from core.versions import ModelRef
+from tasks.lease import renewed
 from wiring import Platform, platform
 
 
@@ -53,14 +52,10 @@ def held(submission: Submission) -> Iterator[None]:
     here = platform()
     _await_lease(here, submission)
     _renew(here, submission.id)
-    over = threading.Event()
-    beat = threading.Thread(target=_keep, args=(here, submission.id, over), name="lease", daemon=True)
-    beat.start()
     try:
-        yield
+        with renewed(here, lambda until: here.records.submissions.change(submission.id, here.clock.now(), lease_until=until)):
+            yield
     finally:
-        over.set()
-        beat.join()
         here.records.submissions.change(submission.id, here.clock.now(), unless_ended=False, lease_until=0.0)
 
 
@@ -80,15 +75,3 @@ def _renew(here: Platform, submission: SubmissionId) -> None:
     row = here.records.submissions.get(submission)
     state = SubmissionState.RUNNING if row.state is SubmissionState.QUEUED else row.state
     here.records.submissions.change(submission, now, state=state, flow_run=str(flow_run.id), lease_until=now + here.settings.lease_s)
-
-
-def _keep(here: Platform, submission: SubmissionId, over: threading.Event) -> None:
-    parent = os.getppid()
-    while not over.wait(here.settings.lease_s / 4):
-        if os.getppid() != parent:
-            os._exit(1)
-        try:
-            now = here.clock.now()
-            here.records.submissions.change(submission, now, lease_until=now + here.settings.lease_s)
-        except SeatrialError:
-            continue  # the database is away: the lease may run out, and a second driver does no harm

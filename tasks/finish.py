@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
+from core.benchmarks import BenchmarkState
 from core.errors import Conflict, DiskFull, NotFound, Refused, SeatrialError
 from core.ids import Digest, SubmissionId
 from core.ports.records import AuditEntry
@@ -27,6 +28,7 @@ def finish(submission: SubmissionId, error: SeatrialError) -> SubmissionState:
     """Withdraw the candidate, clear away what was staged, and write the end state with its reason."""
     here = platform()
     row = here.records.submissions.get(submission)
+    close_gates(here, row, error)
     withdraw_rollout(here, row, error.what)
     clear_away(here, row)
     reason = error.reason if isinstance(error, Refused) else error.code
@@ -48,6 +50,13 @@ def end_state(row: Submission, error: SeatrialError) -> SubmissionState:
     if isinstance(error, Refused):
         return _ENDS.get(error.reason, SubmissionState.REFUSED)
     return SubmissionState.REFUSED if isinstance(error, DiskFull) else SubmissionState.FAILED
+
+
+def close_gates(here: Platform, row: Submission, error: SeatrialError) -> None:
+    """End what the submission's gate left running: a running benchmark is a wish for its engine."""
+    for gate in here.records.benchmarks.find(submission=row.id, states=[BenchmarkState.RUNNING]):
+        now = here.clock.now()
+        here.records.benchmarks.change(gate.id, now, state=BenchmarkState.FAILED, ended_at=now, reason=error.what)
 
 
 def withdraw_rollout(here: Platform, row: Submission, why: str) -> None:

@@ -11,6 +11,7 @@ from core.submissions import Submission, SubmissionState
 from serving.control.runs import RunState
 from serving.rollout.driver import driven_by_another
 from serving.rollout.retire import retire_unwanted, wanted_versions
+from tasks.abandoned import abandoned_benchmarks, mirror_missing, resume_benchmark
 from tasks.finish import finish, tensors_in_use
 from tasks.prepare import intake
 from tasks.start import engine_spec
@@ -33,6 +34,14 @@ def resume_submissions() -> tuple[str, ...]:
     here = platform()
     abandoned = [row for row in here.records.submissions.find(states=_OPEN, limit=1000) if row.lease_until < here.clock.now()]
     return tuple(row.id for row in abandoned if resume(here, row))
+
+
+@_part
+def resume_benchmarks() -> tuple[str, ...]:
+    """Start a run for every benchmark that nobody drives, and enter in MLflow what it was away for."""
+    here = platform()
+    resumed = tuple(row.id for row in abandoned_benchmarks(here) if resume_benchmark(here, row))
+    return resumed + mirror_missing(here)
 
 
 @_part

@@ -8,6 +8,7 @@ from core.errors import Conflict, Refused, Transient
 from core.ids import Digest, RolloutId, VersionId
 from core.submissions import StepName, Submission
 from core.versions import ModelVersion
+from evals import harness
 from tasks.step import StepReport, recorded, step_task
 from wiring import Platform, platform
 
@@ -17,6 +18,7 @@ def start(submission: Submission, version: ModelVersion) -> Rollout:
     """Open the rollout at share 0 and wait until the candidate's engine has generated something."""
     with recorded(submission.id, StepName.START) as report:
         here = platform()
+        harness.warm()  # what the benchmark imports is there by the time the engine is
         rollout = open_rollout(here, submission, version, report)
         here.records.submissions.change(submission.id, here.clock.now(), rollout=rollout.id)
         warm = here.engines.state(version.id).phase is EnginePhase.READY

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+import structlog
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from core.benchmarks import Benchmark, Plan, Sample
 from core.endpoints import Rollout
-from core.errors import Refused
+from core.errors import Fault, Refused, Transient
 from core.ids import SubmissionId, VersionId
+from core.ports.examiner import Progress
 from core.submissions import StepName
 from core.versions import Decision, TrialKind, TrialReport
-from evals.benchmark import benchmark_key, gate_benchmark, run_benchmark
+from evals.benchmark import benchmark_key, gate_benchmark, gate_plan, score_benchmark, wider_plan
 from evals.engine_client import EngineClient
 from evals.suite import load_suite
 from evals.trials import degeneration as judge_degeneration
 from evals.trials import latency as measure_latency
 from evals.trials import smoke as try_smoke
+from tasks.gates import GateEnd, end_gate, fail_gate, gate_answers, gate_row, known_run
 from tasks.start import await_ready, still_wanted
 from tasks.step import StepReport, recorded, step_task
-from wiring import platform
+from wiring import Platform, platform
+
+log = structlog.get_logger(__name__)
 
 
 @step_task
@@ -40,12 +44,15 @@ def latency(submission: SubmissionId, rollout: Rollout) -> TrialReport:
 
 @step_task
 def benchmark(submission: SubmissionId, rollout: Rollout) -> TrialReport:
-    """Run the suite against the dark candidate and hold it against the stable version's score."""
+    """Ask the suite of the dark candidate and hold its answers against the stable version's; ask for more while that cannot tell."""
     with recorded(submission, StepName.BENCHMARK) as report:
-        still_wanted(platform(), rollout.id)
-        candidate = scored(rollout.candidate, report.progress)
-        stable = scored(rollout.stable, report.progress) if rollout.stable else None
-        judged = gate_benchmark(candidate, stable, platform().settings.trials)
+        here = platform()
+        enter_prompt(here)
+        plan: Plan | None = gate_plan(here.settings.trials)
+        while plan is not None:
+            still_wanted(here, rollout.id)
+            judged = gated(here, submission, rollout, plan, report.progress)
+            plan = wider_plan(plan, judged, here.settings.trials)
         rows = judged.detail.get("rows", [])
         create_table_artifact(table=rows, key="benchmark", description=f"Benchmark of {rollout.candidate[:12]}, problem by problem")
         return settle(report, judged)
@@ -55,7 +62,8 @@ def benchmark(submission: SubmissionId, rollout: Rollout) -> TrialReport:
 def degeneration(submission: SubmissionId, rollout: Rollout, benchmarked: TrialReport) -> TrialReport:
     """Count the benchmark's answers that end in a loop."""
     with recorded(submission, StepName.DEGENERATION) as report:
-        stable = kept(rollout.stable) if rollout.stable else None
+        found = platform().records.versions.reports(rollout.stable, TrialKind.BENCHMARK, benchmarked.key) if rollout.stable else ()
+        stable = next(iter(found), None)
         return settle(report, judge_degeneration(benchmarked, stable, platform().settings.trials))
 
 
@@ -64,25 +72,50 @@ def engine_of(version: VersionId) -> EngineClient:
     return EngineClient(await_ready(platform(), version), version)
 
 
-def scored(version: VersionId, progress: Callable[[float, str], None]) -> TrialReport:
-    """Return the version's benchmark of the present suite: the stored one where there is one, else run now."""
-    present = kept(version)
-    if present is not None:
-        return present
-    here = platform()
-    suite = load_suite(here.settings.trials.suite)
-    at_once = here.settings.trials.concurrency
-    with engine_of(version) as engine:
-        ran = run_benchmark(engine, suite, here.sandbox, version, concurrency=at_once, progress=progress, clock=here.clock)
-    here.records.versions.report(ran)
-    return ran
+def enter_prompt(here: Platform) -> None:
+    """Enter the gate's prompt in the prompt registry. It mirrors, so a submission does not wait for one that is away."""
+    suite = load_suite(here.settings.trials.suite, here.settings.trials)
+    try:
+        here.pinned(suite.prompt)
+    except Transient as error:
+        log.warning("prompt.not_entered", prompt=suite.prompt.pinned, cause=error.what)
 
 
-def kept(version: VersionId) -> TrialReport | None:
-    """Return the stored benchmark of this version and the present suite, or None."""
-    here = platform()
-    key = benchmark_key(load_suite(here.settings.trials.suite))
-    return next(iter(here.records.versions.reports(version, TrialKind.BENCHMARK, key)), None)
+def gated(here: Platform, submission: SubmissionId, rollout: Rollout, plan: Plan, progress: Progress) -> TrialReport:
+    """Return the candidate's report by one plan, decided, and write it down as a benchmark of its own."""
+    row, ours = answered(here, submission, rollout, rollout.candidate, plan, progress)
+    known = answered(here, submission, rollout, rollout.stable, plan, progress) if rollout.stable else None
+    report = scored(here, row, ours)
+    judged = gate_benchmark(report, ours, known[1] if known else None, here.settings.trials)
+    if not row.ended:
+        comparison = judged.detail.get("comparison", {})
+        end_gate(here, row, ours, GateEnd(judged.decision, judged.findings[0].reason, known[0].id if known else None, comparison))
+    if known and not known[0].ended:
+        end_gate(here, known[0], known[1], GateEnd(Decision.INCONCLUSIVE, f"the baseline of {rollout.candidate[:12]}"))
+    return judged
+
+
+def answered(
+    here: Platform, submission: SubmissionId, rollout: Rollout, version: VersionId, plan: Plan, progress: Progress
+) -> tuple[Benchmark, tuple[Sample, ...]]:
+    """Return a version's answers to a plan with their benchmark: those that are known, else asked now; their score is stored."""
+    known = known_run(here, version, plan)
+    if known is None:
+        row = gate_row(here, submission, rollout.endpoint, version, plan)
+        try:
+            known = row, gate_answers(here, row, await_ready(here, version), progress)
+        except (Refused, Fault) as error:
+            fail_gate(here, row, error)
+            raise
+    if not here.records.versions.reports(version, TrialKind.BENCHMARK, benchmark_key(plan)):
+        here.records.versions.report(scored(here, *known))
+    return known
+
+
+def scored(here: Platform, row: Benchmark, samples: tuple[Sample, ...]) -> TrialReport:
+    """Return a benchmark's report, not yet held against anything."""
+    end = row.ended_at or here.clock.now()
+    return score_benchmark(row.version, row.plan, samples, end - row.started_at, end)
 
 
 def settle(report: StepReport, trial: TrialReport) -> TrialReport:

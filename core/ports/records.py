@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from core.access import Key, Principal, Role
 from core.conversations import Assignment, Completion, Feedback, Usage
 from core.endpoints import Cohort, ConversationOutcome, Endpoint, EndpointPolicy, Rollout, RolloutState, Snapshot
-from core.ids import CompletionId, EndpointName, Epoch, KeyId, PrincipalId, RolloutId, SubmissionId, VersionId
+from core.ids import BenchmarkId, CompletionId, Digest, EndpointName, Epoch, KeyId, PrincipalId, RolloutId, SubmissionId, VersionId
 from core.submissions import Step, Submission, SubmissionRequest, SubmissionState
 from core.versions import ModelVersion, TrialKind, TrialReport
+
+if TYPE_CHECKING:  # core.benchmarks imports core.ports.sandbox, and so this package: either may come first
+    from core.benchmarks import Benchmark, BenchmarkState, Trigger
 
 
 class Submissions(Protocol):
@@ -95,7 +98,7 @@ class Endpoints(Protocol):
         ...
 
     def set_policy(self, name: EndpointName, policy: EndpointPolicy) -> Endpoint:
-        """Set what the endpoint promises."""
+        """Set what the endpoint promises; the routes' generation grows. Refused as `EndpointPolicy.check` says, NotFound."""
         ...
 
 
@@ -189,6 +192,39 @@ class Standing:
     errors: int
 
 
+class Benchmarks(Protocol):
+    """Benchmarks: one row per run of a plan on a version. The samples lie elsewhere (`rows_uri`)."""
+
+    def create(self, benchmark: Benchmark) -> Benchmark:
+        """Enter one. The same id again keeps the first row and returns it."""
+        ...
+
+    def get(self, benchmark: BenchmarkId) -> Benchmark:
+        """NotFound when unknown."""
+        ...
+
+    def find(
+        self,
+        *,
+        endpoint: EndpointName | None = None,
+        version: VersionId | None = None,
+        plan: Digest | None = None,
+        states: Iterable[BenchmarkState] = (),
+        trigger: Trigger | None = None,
+        submission: SubmissionId | None = None,
+        limit: int = 100,
+    ) -> tuple[Benchmark, ...]:
+        """Return those that match, newest first. `plan` is a plan's key; empty `states` means all."""
+        ...
+
+    def change(self, benchmark: BenchmarkId, now: Epoch, *, unless_ended: bool = True, **fields: Any) -> Benchmark:
+        """Set fields (all but id, version, trigger, started_at, endpoint, submission, asked_by) and return the new row. NotFound.
+
+        With `unless_ended` a change to one that has ended is not made and the row comes back as it is: an end state is never left.
+        """
+        ...
+
+
 class Access(Protocol):
     """Principals and their keys."""
 
@@ -269,6 +305,8 @@ class Records(Protocol):
     def rollouts(self) -> Rollouts: ...  # noqa: D102
     @property
     def conversations(self) -> Conversations: ...  # noqa: D102
+    @property
+    def benchmarks(self) -> Benchmarks: ...  # noqa: D102
     @property
     def access(self) -> Access: ...  # noqa: D102
     @property

@@ -10,7 +10,11 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Generated code with the check that judges it. Limits: CPU seconds, wall seconds, bytes of address space."""
+    """Generated code with the check that judges it. Limits: CPU seconds, wall seconds, bytes of address space.
+
+    `given` is the suite's own text that `code` begins with (the prompt): what the check uses of it besides the entry point is taken from
+    there and not from the program, which may have replaced it.
+    """
 
     id: str
     code: str
@@ -19,6 +23,7 @@ class Program:
     cpu_s: float = 3.0
     wall_s: float = 8.0
     memory_bytes: int = 512 * 1024 * 1024
+    given: str = ""
 
 
 class RunOutcome(StrEnum):
@@ -32,19 +37,23 @@ class RunOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """Outcome of one program; `detail` is the first failing line, at most 500 characters."""
+    """Outcome of one program; `detail` is the first failing line, at most 500 characters; `seconds` of wall time."""
 
     id: str
     outcome: RunOutcome
     detail: str
     seconds: float
+    cpu_s: float = 0.0
+    """CPU seconds of the program, 0 where they are not known."""
+    isolation: str = ""
+    """The level that was reached for this program, as the adapter names it: empty when no program ran."""
 
 
 class Sandbox(Protocol):
     """Runs untrusted programs under limits. Adapter: child processes.
 
-    Nothing that a program does outlives it: its processes and files are gone when `run` returns. One program's fate does not
-    touch another's. An exit status alone is never evidence of a pass.
+    A program computes and answers, no more: it writes no file, starts no process, reaches no network. Nothing that it does outlives
+    `run`, and one program's fate does not touch another's. An exit status alone is never evidence of a pass.
     """
 
     def run(self, programs: Sequence[Program]) -> tuple[RunResult, ...]:

@@ -26,7 +26,7 @@ from serving.engines.processes import Identity
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_SECRET = ("TOKEN", "KEY", "PASSWORD")
+_SECRET = ("TOKEN", "KEY", "PASSWORD", "SECRET", "WEBHOOK_URL")
 
 
 def reported(command: Callable[P, R]) -> Callable[P, R]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined] # where the documentation imports it from
 from prefect.runner import Runner
 
-from core.settings import read_settings
+from core.benchmarks import Trigger
+from core.settings import BenchmarkPolicy, read_settings
+from flows.benchmark import benchmark
 from flows.deploy_model import deploy_model
 from flows.reconcile import reconcile
+from flows.study import study
 from tasks.pulse import beat
 from wiring import Platform
 
@@ -19,7 +23,7 @@ _RUNS_AT_ONCE = 10
 
 
 async def main() -> None:
-    """Register both deployments and run what is due until SIGTERM, which ends the runs too."""
+    """Register the deployments and run what is due until SIGTERM, which ends the runs too."""
     settings = read_settings()
     runner = Runner(name="seatrial", query_seconds=_POLL_S, limit=_RUNS_AT_ONCE)
     await runner.aadd_flow(
@@ -32,6 +36,7 @@ async def main() -> None:
     await runner.aadd_flow(
         reconcile, name="seatrial", interval=settings.reconcile_s, tags=["seatrial"], entrypoint_type=EntrypointType.MODULE_PATH
     )
+    await add_benchmarks(runner, settings.benchmarks)
     over = threading.Event()
     pulse = threading.Thread(target=beat, args=(Platform(settings), over), name="pulse", daemon=True)
     pulse.start()
@@ -39,6 +44,35 @@ async def main() -> None:
         await runner.start()
     finally:
         over.set()
+
+
+async def add_benchmarks(runner: Runner, policy: BenchmarkPolicy) -> None:
+    """Register the benchmark by hand, the one on a schedule, and the sampling study."""
+    kind = EntrypointType.MODULE_PATH
+    await runner.aadd_flow(benchmark, name="seatrial", description=benchmark.__doc__, tags=["seatrial"], entrypoint_type=kind)
+    await runner.aadd_flow(
+        benchmark,
+        name="nightly",
+        description="Benchmark again what every endpoint serves, and tell of a regression.",
+        tags=["seatrial", "nightly"],
+        cron=policy.cron or None,
+        parameters={"request": nightly(policy)},
+        entrypoint_type=kind,
+    )
+    await runner.aadd_flow(study, name="seatrial", description=study.__doc__, tags=["seatrial"], entrypoint_type=kind)
+
+
+def nightly(policy: BenchmarkPolicy) -> dict[str, Any]:
+    """Return the parameters of the scheduled benchmark, as Prefect's page shows them."""
+    return {
+        "target": "",
+        "suite": policy.suite,
+        "samples": policy.samples,
+        "temperature": policy.temperature,
+        "frequency_penalty": policy.frequency_penalty,
+        "form": policy.form,
+        "trigger": Trigger.SCHEDULE.value,
+    }
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from types import TracebackType
 from core.ports.clock import Clock, SystemClock
 from registry.database.access import AccessTable
 from registry.database.audit import AuditTable
+from registry.database.benchmarks import BenchmarksTable
 from registry.database.connection import Connections, make_engine
 from registry.database.conversations import ConversationsTable
 from registry.database.endpoints import EndpointsTable
@@ -26,6 +27,7 @@ class Database:
         self.endpoints = EndpointsTable(connections)
         self.rollouts = RolloutsTable(connections, slow_ttft_s)
         self.conversations = ConversationsTable(connections)
+        self.benchmarks = BenchmarksTable(connections)
         self.access = AccessTable(connections)
         self.audit = AuditTable(connections)
         self.gateways = GatewaysTable(connections, clock)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Connection, RowMapping, select, update
 
 from core.endpoints import Endpoint, EndpointPolicy
 from core.errors import NotFound
 from core.ids import EndpointName, Epoch
+from registry.codec import plain, restore
 from registry.database.connection import Connections
 from registry.database.generation import bump
 from registry.database.tables import endpoints
@@ -27,7 +30,7 @@ class EndpointsTable:
             if (row := _row(connection, name)) is not None:
                 return to_endpoint(row)
         with self._connections.write() as connection:
-            made = {"name": name, "created_at": now, "keep_text_days": EndpointPolicy().keep_text_days}
+            made = {"name": name, "created_at": now, **_columns(EndpointPolicy())}
             insert_new(connection, endpoints, [made])
             bump(connection)
             return _get(connection, name)
@@ -45,8 +48,9 @@ class EndpointsTable:
 
     def set_policy(self, name: EndpointName, policy: EndpointPolicy) -> Endpoint:
         """Set what the endpoint promises."""
+        policy.check()
         with self._connections.write() as connection:
-            connection.execute(update(endpoints).where(endpoints.c.name == name).values(keep_text_days=policy.keep_text_days))
+            connection.execute(update(endpoints).where(endpoints.c.name == name).values(**_columns(policy)))
             changed = _get(connection, name)
             bump(connection)
             return changed
@@ -54,7 +58,14 @@ class EndpointsTable:
 
 def to_endpoint(row: RowMapping) -> Endpoint:
     """Return the endpoint that a row holds."""
-    return Endpoint(**{name: row[name] for name in _OWN}, policy=EndpointPolicy(keep_text_days=row["keep_text_days"]))
+    policy = restore(EndpointPolicy, {**row["policy"], "keep_text_days": row["keep_text_days"]})
+    return Endpoint(**{name: row[name] for name in _OWN}, policy=policy)
+
+
+def _columns(policy: EndpointPolicy) -> dict[str, Any]:
+    """Return the columns that hold a policy: fields that were added later lie in one JSON document."""
+    document = plain(policy)
+    return {"keep_text_days": document.pop("keep_text_days"), "policy": document}
 
 
 def _row(connection: Connection, name: EndpointName) -> RowMapping | None:

@@ -64,12 +64,11 @@ def _open_rollouts(connection: Connection) -> dict[RolloutId, Rollout]:
 def _route(endpoint: Endpoint, trying: Mapping[RolloutId, Rollout]) -> Route:
     name: EndpointName = endpoint.name
     stable = Target(endpoint.stable, None) if endpoint.stable else None
-    keep = endpoint.policy.keep_text_days
     rollout = trying.get(endpoint.rollout) if endpoint.rollout else None
     if rollout is None or endpoint.candidate is None:
-        return Route(name, stable, keep_text_days=keep)
+        return Route(name, stable, policy=endpoint.policy)
     candidate = Target(endpoint.candidate, None)
-    return Route(name, stable, candidate, rollout.share, rollout.deadline, rollout.id, keep)
+    return Route(name, stable, candidate, rollout.share, rollout.deadline, rollout.id, endpoint.policy)
 
 
 def _live_callers(connection: Connection, now: Epoch) -> dict[str, Caller]:

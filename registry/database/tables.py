@@ -143,6 +143,7 @@ endpoints = Table(
     Column("candidate", Words),
     Column("rollout", Words),
     _needed("keep_text_days", Integer),
+    _needed("policy", Json, server_default="{}"),
 )
 
 rollouts = Table(
@@ -237,6 +238,40 @@ feedback = Table(
     _needed("counted", Boolean),
     Index("feedback_at", "at"),
     Index("feedback_conversation", "endpoint", "conversation"),
+)
+
+benchmarks = Table(
+    "benchmarks",
+    metadata,
+    _key("id"),
+    _needed("version"),
+    Column("endpoint", Words),
+    _needed("suite"),
+    _needed("plan_key"),
+    _needed("plan", Json),
+    _needed("trigger"),
+    _needed("state"),
+    _needed("started_at", Double),
+    Column("ended_at", Double),
+    _needed("updated_at", Double),
+    _needed("numbers", Json),
+    _needed("rows_uri"),
+    Column("baseline", Words),
+    Column("decision", Words),
+    _needed("reason"),
+    _needed("run_url"),
+    Column("submission", Words),
+    Column("asked_by", Words),
+    _needed("progress", Double),
+    _needed("comparison", Json),
+    _needed("studies", Json),
+    Column("flow_run", Words),
+    _needed("runs", Integer),
+    _needed("lease_until", Double),
+    Index("benchmarks_version", "version", "plan_key", "started_at"),
+    Index("benchmarks_endpoint", "endpoint", "started_at"),
+    Index("benchmarks_state", "state", "started_at"),
+    Index("benchmarks_submission", "submission"),
 )
 
 principals = Table("principals", metadata, _key("id"), _needed("name", unique=True), _needed("created_at", Double))

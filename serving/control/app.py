@@ -5,27 +5,29 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from core.ports import Clock, Engines, Records
-from serving.control import endpoints, feedback, health, keys, models, submissions
+from serving.control import benchmarks, endpoints, feedback, health, keys, models, submissions
 from serving.control.desk import Desk, Links, Runs
 from serving.control.errors import install
+from serving.control.trials import Trials
 
 __all__ = ["Links", "control"]
 
 _ABOUT = """Bring a model to an endpoint, watch its trials and its rollout, read what users say of it.
 
 Every call but `/healthz` takes a bearer key. Roles: an *application* sees the endpoints that it may call and its own feedback;
-a *submitter* submits, and sees its own submissions, the feedback on them, and all models, endpoints, rollouts and the leaderboard;
+a *submitter* submits, and sees its own submissions, the feedback on them, and all models, endpoints, rollouts, benchmarks and the
+leaderboard, and benchmarks its own versions;
 an *operator* may all.
 
 Every error is `{"error": {"code", "reason", "message", "hint"}}`. Times are ISO 8601 in UTC.
 """
 
 
-def control(records: Records, runs: Runs, engines: Engines, clock: Clock, links: Links) -> FastAPI:
+def control(records: Records, runs: Runs, engines: Engines, clock: Clock, links: Links, trials: Trials | None = None) -> FastAPI:
     """Return the control API over these ports. Its pages of documentation are off (they load from elsewhere); /openapi.json is on."""
     app = FastAPI(title="seatrial", version="1", description=_ABOUT, docs_url=None, redoc_url=None)
-    app.state.desk = Desk(records, runs, engines, clock, links)
+    app.state.desk = Desk(records, runs, engines, clock, links, trials)
     install(app)
-    for group in (submissions, models, endpoints, feedback, keys, health):
+    for group in (submissions, models, endpoints, benchmarks, feedback, keys, health):
         app.include_router(group.routes)
     return app

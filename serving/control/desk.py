@@ -9,12 +9,13 @@ from typing import Annotated, Any, Protocol
 from fastapi import Depends, Request
 
 from core.access import Caller
-from core.ids import PrincipalId, SubmissionId, VersionId
+from core.ids import BenchmarkId, PrincipalId, SubmissionId, VersionId
 from core.ports import Clock, Engines, Records
 from core.ports.records import AuditEntry
 from core.submissions import SubmissionRequest
 from core.versions import ModelVersion
 from serving.control.runs import LogLine
+from serving.control.trials import Trials
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Runs(Protocol):
     """What the control API asks of Prefect (`FlowRuns`). Errors: Transient, NotFound."""
 
     def start(self, submission: SubmissionId, attempt: int, request: Mapping[str, str]) -> str: ...  # noqa: D102
+    def start_benchmark(self, benchmark: BenchmarkId, attempt: int, request: Mapping[str, Any]) -> str: ...  # noqa: D102
+    def start_study(self, study: str, request: Mapping[str, Any]) -> str: ...  # noqa: D102
     def trigger_reconcile(self) -> str: ...  # noqa: D102
     def cancel(self, run_id: str) -> None: ...  # noqa: D102
     def logs(self, run_id: str, after: float | None = None) -> tuple[LogLine, ...]: ...  # noqa: D102
@@ -55,6 +58,7 @@ class Desk:
     engines: Engines
     clock: Clock
     links: Links
+    trials: Trials | None = None
 
     def audit(self, caller: Caller, action: str, subject: str, **detail: Any) -> None:
         """Write down who changed what."""

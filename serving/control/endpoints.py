@@ -14,7 +14,7 @@ from core.ids import EndpointName, RolloutId, VersionId
 from core.submissions import SubmissionRequest, endpoint_name
 from core.versions import ModelRef
 from serving.control.access import AnyCaller, Operator, Submitter
-from serving.control.asks import IdPart, Limit, NamePart, NameQuery
+from serving.control.asks import IdPart, Limit, NamePart, NameQuery, SetPolicy
 from serving.control.desk import Desk, TheDesk
 from serving.control.errors import RESPONSES
 from serving.control.submissions import enter, view
@@ -48,11 +48,21 @@ def rollback(name: NamePart, desk: TheDesk, caller: Operator) -> RollbackView:
     for _ in range(_TRIES):
         active = desk.records.rollouts.find(endpoint=endpoint.name, states=_ACTIVE, limit=1)
         if not active:
-            return _back_to_previous(desk, caller, endpoint)
+            return back_to_previous(desk, caller, endpoint, f"rollback-{endpoint.name}-{endpoint.stable}-{desk.clock.now():.0f}")
         changed = _turn_back(desk, caller, active[0])
         if changed is not None:
             return RollbackView(rollout=RolloutView.of(changed))
     raise Transient(f"the rollout of {name} keeps changing", retry_after_s=1.0, hint="ask again")
+
+
+@routes.patch("/endpoints/{name}/policy")
+def set_policy(name: NamePart, ask: SetPolicy, desk: TheDesk, caller: Operator) -> EndpointView:
+    """Set what an endpoint promises: sampling defaults, best-of, what a regression does. What is not sent stays; gateways follow."""
+    endpoint = desk.records.endpoints.get(endpoint_name(name))
+    sent = {field: getattr(ask, field) for field in ask.model_fields_set}
+    changed = desk.records.endpoints.set_policy(endpoint.name, replace(endpoint.policy, **sent))
+    desk.audit(caller, "set policy", endpoint.name, **ask.model_dump(mode="json", exclude_unset=True))
+    return _view(desk, changed)
 
 
 @routes.get("/rollouts")
@@ -85,7 +95,8 @@ def _turn_back(desk: Desk, caller: Caller, rollout: Rollout) -> Rollout | None:
     return changed
 
 
-def _back_to_previous(desk: Desk, caller: Caller, endpoint: Endpoint) -> RollbackView:
+def back_to_previous(desk: Desk, caller: Caller, endpoint: Endpoint, key: str) -> RollbackView:
+    """Submit the version that served before; the same `key` again is the same submission. Conflict where there is none."""
     if endpoint.previous is None or endpoint.previous == endpoint.stable:
         raise Conflict(
             f"endpoint {endpoint.name} has no rollout on its way and no earlier version to go back to",
@@ -96,7 +107,7 @@ def _back_to_previous(desk: Desk, caller: Caller, endpoint: Endpoint) -> Rollbac
     # A folder has no revisions: it is submitted as it stands, and its content decides which version it is.
     folder = version.source.startswith("/")
     model = ModelRef(version.source, None if folder else version.commit)
-    request = SubmissionRequest(model, endpoint.name, f"rollback-{endpoint.name}-{endpoint.stable}-{desk.clock.now():.0f}", "rollback")
+    request = SubmissionRequest(model, endpoint.name, key, "rollback")
     return RollbackView(submission=view(desk, enter(desk, caller, request, "rollback")))
 
 

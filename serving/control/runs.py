@@ -10,10 +10,12 @@ from typing import Any, Final
 import httpx
 
 from core.errors import Fault, NotFound, Refused, Transient
-from core.ids import Epoch, SubmissionId
+from core.ids import BenchmarkId, Epoch, SubmissionId
 
 DEPLOY: Final = "deploy-model/seatrial"
 RECONCILE: Final = "reconcile/seatrial"
+BENCHMARK: Final = "benchmark/seatrial"
+STUDY: Final = "study/seatrial"
 _PAGE = 200  # the server's own limit
 _LEVELS = ((50, "CRITICAL"), (40, "ERROR"), (30, "WARNING"), (20, "INFO"), (0, "DEBUG"))
 
@@ -65,6 +67,22 @@ class FlowRuns:
             "tags": ["seatrial", submission],
         }
         return self._run(DEPLOY, body)
+
+    def start_benchmark(self, benchmark: BenchmarkId, attempt: int, request: Mapping[str, Any]) -> str:
+        """Start `benchmark` for a row and return the run's id. The same (benchmark, attempt) again returns the same run. NotFound."""
+        key = f"{benchmark}-{attempt}"
+        body = {
+            "name": key,
+            "parameters": {"request": {**request, "benchmark": benchmark}},
+            "idempotency_key": key,
+            "tags": ["seatrial", benchmark],
+        }
+        return self._run(BENCHMARK, body)
+
+    def start_study(self, study: str, request: Mapping[str, Any]) -> str:
+        """Start a sampling study and return the run's id. The same study again returns the same run. NotFound."""
+        body = {"name": study, "parameters": {"request": dict(request)}, "idempotency_key": study, "tags": ["seatrial", study]}
+        return self._run(STUDY, body)
 
     def trigger_reconcile(self) -> str:
         """Let reconcile pass now instead of at the next minute; return the run's id."""

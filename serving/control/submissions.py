@@ -115,7 +115,8 @@ def view(desk: Desk, submission: Submission) -> SubmissionView:
     """Show a submission whole."""
     reports, model = _trials(desk, submission.version)
     links = LinksView(run=desk.links.run(submission.flow_run), model=model, gateway=desk.links.gateway_url)
-    return SubmissionView.of(submission, desk.names().get(submission.submitter, ""), reports, links)
+    gates = desk.records.benchmarks.find(submission=submission.id, version=submission.version, limit=1)
+    return SubmissionView.of(submission, desk.names().get(submission.submitter, ""), reports, links, gates[0].id if gates else None)
 
 
 def _trials(desk: Desk, version: VersionId | None) -> tuple[tuple[TrialReport, ...], str | None]:

@@ -7,7 +7,7 @@ from datetime import datetime
 from pydantic import Field
 
 from core.conversations import Feedback, Thumb
-from core.endpoints import Cohort, Endpoint, Rollout, RolloutState, Verdict
+from core.endpoints import BestOf, Cohort, Endpoint, OnRegression, Rollout, RolloutState, Verdict
 from core.engines import EnginePhase, EngineState
 from core.versions import Decision
 from serving.control.views import SubmissionView
@@ -28,6 +28,17 @@ class EngineView(View):
         return cls(version=state.version, phase=state.phase, detail=state.detail, restarts=state.restarts)
 
 
+class PolicyView(View):
+    """What an endpoint promises. Sampling defaults that are null are the engine's own."""
+
+    temperature: float | None
+    top_p: float | None
+    frequency_penalty: float | None
+    best_of: int
+    policy: BestOf
+    on_regression: OnRegression
+
+
 class EndpointView(View):
     """A public model name, the versions behind it and their engines."""
 
@@ -39,6 +50,7 @@ class EndpointView(View):
     rollout: str | None
     share: float = Field(description="part of new conversations that the candidate gets now, 0 to 1")
     keep_text_days: int = Field(description="days for which conversation text is kept; 0: not at all")
+    policy: PolicyView
     engines: list[EngineView]
 
     @classmethod
@@ -53,6 +65,7 @@ class EndpointView(View):
             rollout=endpoint.rollout,
             share=share,
             keep_text_days=endpoint.policy.keep_text_days,
+            policy=PolicyView.model_validate(endpoint.policy),
             engines=[EngineView.of(engine) for engine in engines],
         )
 

@@ -121,10 +121,13 @@ class SubmissionView(View):
     runs: int = Field(description="how many flow runs were started for it")
     steps: list[StepView]
     reports: list[ReportSummary]
+    benchmark: str | None = Field(default=None, description="the benchmark of its gate, problem by problem")
     links: LinksView
 
     @classmethod
-    def of(cls, submission: Submission, submitter: str, reports: tuple[TrialReport, ...], links: LinksView) -> SubmissionView:
+    def of(
+        cls, submission: Submission, submitter: str, reports: tuple[TrialReport, ...], links: LinksView, benchmark: str | None = None
+    ) -> SubmissionView:
         """Show a submission."""
         return cls(
             id=submission.id,
@@ -144,6 +147,7 @@ class SubmissionView(View):
             runs=submission.runs,
             steps=[StepView.of(step) for step in submission.steps],
             reports=[ReportSummary.of(report) for report in reports],
+            benchmark=benchmark,
             links=links,
         )
 

@@ -18,8 +18,9 @@ from serving.gateway.following import Follower, Pace, Remembered
 from serving.gateway.metering import Meter
 from serving.gateway.metrics import Metrics, short
 from serving.gateway.placement import conversation_id, is_synthetic, place
-from serving.gateway.relay import Relay
+from serving.gateway.relay import BEST_OF, Relay
 from serving.gateway.requests import ClientGone, Kind, conversation_word, parse_ask, read_body
+from serving.gateway.sampling import shaped
 from serving.gateway.upstream import Upstream
 
 _log = logging.getLogger(__name__)
@@ -141,6 +142,7 @@ class Gateway:
         ask = parse_ask(kind, await read_body(receive, header(headers, b"content-length"), self._body_s))
         route = _allowed_route(snapshot, caller, ask.model)
         word = conversation_word(header(headers, b"x-seatrial-conversation"), ask)
+        ask = shaped(ask, route.policy)
         synthetic = is_synthetic(caller, header(headers, b"x-seatrial-synthetic"))
         conversation = conversation_id(caller.principal, route.endpoint, word)
         placed = await place(self._assignments, route, conversation, self._clock.now(), synthetic=synthetic)
@@ -152,6 +154,7 @@ class Gateway:
             (b"x-seatrial-conversation", word.encode()),
             (b"x-seatrial-version", short(placed.assignment.version).encode()),
             *([(b"x-seatrial-moved", b"1")] if placed.assignment.moved else []),
+            *([(BEST_OF, str(ask.draws).encode())] if route.policy.best_of > 1 else []),
         ]
         relay = Relay(self._upstream, meter, send, told, {"id": completion, "model": ask.model})
         await relay.run(ask, placed.target, request_id, receive)

@@ -13,7 +13,7 @@ from core.ports import Clock, Ledger
 from core.ports.ledger import Reservation
 from serving.gateway.metrics import Metrics
 from serving.gateway.placement import Placed
-from serving.gateway.reading import AnswerText, Piece
+from serving.gateway.reading import AnswerTexts, Piece
 from serving.gateway.requests import Ask
 
 _log = logging.getLogger(__name__)
@@ -27,10 +27,11 @@ class Meter:
         self._ledger = ledger
         self._metrics = metrics
         self._clock = clock
-        self._text = AnswerText()
+        self._texts = AnswerTexts()
+        self._sent: int | None = None
         self._usage: Usage | None = None
         self._ttft_s: float | None = None
-        self.finish_reason: str | None = None
+        self._reasons: dict[int, str] = {}
 
     def reserve(self, completion: CompletionId, placed: Placed, caller: Caller, ask: Ask) -> None:
         """Write down that it begins. Fault when that cannot be done: then it must not begin."""
@@ -49,17 +50,28 @@ class Meter:
         """Take in what came from the engine."""
         if self._ttft_s is None and piece.begun:
             self._ttft_s = self._clock.monotonic() - self._began
-        self._text.add(piece.text)
+        self._texts.add(piece)
         self._usage = piece.usage or self._usage
-        self.finish_reason = piece.finish_reason or self.finish_reason
+        if piece.finish_reasons:
+            self._reasons.update(piece.finish_reasons)
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the answer ended, None while it has not: choice 0's, or the one's that was sent."""
+        return self._reasons.get(self._sent or 0)
+
+    def sent(self, index: int) -> None:
+        """Say that of all the choices the client sees this one only: loops in the others are not its experience."""
+        self._sent = index
 
     def settle(self, outcome: Outcome, status: int) -> None:
         """Write down how it ended. What cannot be written is logged: the answer is out already, and the reservation stays as `lost`."""
         seconds = self._clock.monotonic() - self._began
         ttft_s = seconds if self._ttft_s is None and outcome is Outcome.OK else self._ttft_s
+        looped = self._usage is not None and self._texts.looped(self._usage.completion_tokens, self._sent)
         ended = replace(
-            self._draft, outcome=outcome, status=status, usage=self._usage, finish_reason=self.finish_reason,
-            looped=self._usage is not None and self._text.looped(self._usage.completion_tokens), ttft_s=ttft_s, seconds=seconds,
+            self._draft, outcome=outcome, status=status, usage=self._usage, finish_reason=self.finish_reason, looped=looped,
+            ttft_s=ttft_s, seconds=seconds,
         )  # fmt: skip
         self._metrics.in_flight.dec()
         self._metrics.completed(ended)

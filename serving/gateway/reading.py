@@ -11,17 +11,19 @@ from core.degeneration import MIN_TOKENS, repeating_tail
 
 _KEPT_CHARS = 8192
 _NEEDLE = 24
+_READ_CHOICES = 128
+"""So many choices of one answer are read for loops; their texts are bounded each, so this bounds them all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one answer, or one chunk of a streamed one, holds. `text` is choice 0's."""
+    """What one answer, or one chunk of a streamed one, holds. `texts` has what each choice says, by its index."""
 
     document: dict[str, Any]
-    text: str
+    texts: dict[int, str]
     begun: bool
     """Whether the model has said something in it, be it text, reasoning or a tool call."""
-    finish_reason: str | None
+    finish_reasons: dict[int, str]
     usage: Usage | None
     error: bool
     only_usage: bool
@@ -37,29 +39,47 @@ def read_piece(raw: bytes) -> Piece | None:
         return None
     choices = document.get("choices")
     if not isinstance(choices, list):
-        return Piece(document, "", False, None, None, error=True, only_usage=False) if document.get("error") else None
-    text, begun, reason = "", False, None
+        return Piece(document, {}, False, {}, None, error=True, only_usage=False) if document.get("error") else None
+    texts: dict[int, str] = {}
+    reasons: dict[int, str] = {}
+    begun = False
     for choice in choices:
         if isinstance(choice, dict):
+            index = _index(choice)
             said, something = _said(choice)
             begun = begun or something
-            if choice.get("index", 0) == 0:
-                text, reason = said, _word(choice.get("finish_reason"))
+            texts[index] = texts[index] + said if index in texts else said
+            if isinstance(reason := choice.get("finish_reason"), str):
+                reasons[index] = reason
     usage = read_usage(document.get("usage"))
-    return Piece(document, text, begun, reason, usage, error=False, only_usage=usage is not None and not choices)
+    return Piece(document, texts, begun, reasons, usage, error=False, only_usage=usage is not None and not choices)
+
+
+def _index(choice: dict[str, Any]) -> int:
+    index = choice.get("index", 0)
+    return index if isinstance(index, int) else 0
 
 
 def _said(choice: dict[str, Any]) -> tuple[str, bool]:
+    """Return all that the model wrote, in the order in which it writes, because all of it is in the engine's count of tokens."""
     message = choice.get("delta") or choice.get("message")
     if not isinstance(message, dict):
         text = choice.get("text")
         return (text, bool(text)) if isinstance(text, str) else ("", False)
-    text = message.get("content") or message.get("reasoning_content") or message.get("reasoning")
-    return (text if isinstance(text, str) else ""), bool(text or message.get("tool_calls"))
+    content, calls = message.get("content"), message.get("tool_calls")
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    if isinstance(content, str) and not thought and not calls:  # nearly every chunk of every stream
+        return content, bool(content)
+    parts = (thought, content, *_arguments(calls))
+    text = "".join(part for part in parts if isinstance(part, str))
+    return text, bool(text or calls)
 
 
-def _word(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+def _arguments(calls: object) -> list[object]:
+    if not isinstance(calls, list):
+        return []
+    functions = (call.get("function") for call in calls if isinstance(call, dict))
+    return [function.get("arguments") for function in functions if isinstance(function, dict)]
 
 
 def read_usage(value: object) -> Usage | None:
@@ -98,6 +118,11 @@ class AnswerText:
         self._kept = 0
         self._total = 0
 
+    @property
+    def total(self) -> int:
+        """Characters so far."""
+        return self._total
+
     def add(self, text: str) -> None:
         """Append what the model said next."""
         if text:
@@ -121,3 +146,30 @@ class AnswerText:
         if text.rfind(text[-needle:], 0, len(text) - 1) < 0:
             return False
         return repeating_tail(text, max(MIN_TOKENS, round(completion_tokens * len(text) / self._total))) is not None
+
+
+class AnswerTexts:
+    """The texts of all choices of one answer. The engine counts their tokens together: each has its part by its characters."""
+
+    def __init__(self) -> None:
+        self._choices: dict[int, AnswerText] = {}
+        self._unread = 0
+
+    def add(self, piece: Piece) -> None:
+        """Append what each choice says next."""
+        for index, said in piece.texts.items():
+            text = self._choices.get(index)
+            if text is None:
+                if len(self._choices) >= _READ_CHOICES:
+                    self._unread += len(said)
+                    continue
+                text = self._choices[index] = AnswerText()
+            text.add(said)
+
+    def looped(self, completion_tokens: int, only: int | None = None) -> bool:
+        """Whether a choice ends in a loop: any of them, or the one that was sent where `only` says which."""
+        read = [text for index, text in self._choices.items() if only is None or index == only]
+        if len(self._choices) == 1 and not self._unread:
+            return any(text.looped(completion_tokens) for text in read)
+        total = self._unread + sum(text.total for text in self._choices.values())
+        return any(text.looped(round(completion_tokens * text.total / total)) for text in read if text.total)

@@ -20,15 +20,18 @@ from serving.gateway.answers import (
     Rejected,
     Send,
     error_body,
+    json_answer,
     send_answer,
     unavailable,
 )
 from serving.gateway.metering import GONE_STATUS, Meter
 from serving.gateway.reading import read_piece, rename
 from serving.gateway.requests import Ask
+from serving.gateway.sampling import choose
 from serving.gateway.sse import DONE, Events, event
 from serving.gateway.upstream import Cancel, Cut, Exchange, Unreachable, Upstream
 
+BEST_OF = b"x-seatrial-best-of"
 _MAX_ANSWER = 32 * 1024 * 1024
 _DRAIN_S = 1.0
 _BUSY = frozenset({429, 503})
@@ -77,15 +80,22 @@ class Relay:
                 return await self._stream(exchange, show_usage=ask.show_usage)
             body = await exchange.whole(_MAX_ANSWER)
         if connection.status == HTTPStatus.OK:
-            return await self._whole(body)
+            return await self._whole(ask, body)
+        if connection.status == HTTPStatus.BAD_REQUEST and ask.single is not None:
+            self._headers = [(name, b"1" if name == BEST_OF else value) for name, value in self._headers]
+            return await self._ask(ask.single, target, request_id)
         return await self._end(_refusal(connection.status, body))
 
-    async def _whole(self, body: bytes) -> tuple[Outcome, int]:
+    async def _whole(self, ask: Ask, body: bytes) -> tuple[Outcome, int]:
         piece = read_piece(body)
         if piece is None or piece.error:
             raise Cut("the engine's answer is no completion")
         self._meter.note(piece)
-        return await self._end(Answer(HTTPStatus.OK, rename(body, piece.document, self._names)))
+        if ask.draws == 1:
+            return await self._end(Answer(HTTPStatus.OK, rename(body, piece.document, self._names)))
+        document, index = choose(ask, piece.document)
+        self._meter.sent(index)
+        return await self._end(json_answer({**document, **self._names}))
 
     async def _end(self, answer: Answer) -> tuple[Outcome, int]:
         self._let_go()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, NoReturn
@@ -15,6 +15,7 @@ from serving.gateway.answers import Receive, Rejected
 
 MAX_BODY = 4 * 1024 * 1024
 _CONVERSATION = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_compact = json.JSONEncoder(separators=(",", ":")).encode
 _HEAD_ROLES = frozenset({"system", "developer"})
 
 
@@ -32,7 +33,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request for a completion. `body` goes to the engine; `show_usage` says whether a stream's usage is shown to the client."""
+    """A request for a completion. `body` goes to the engine; `show_usage` says whether a stream's usage is shown to the client.
+
+    `document` is what `body` says, for whoever must know more of it. Nobody changes it.
+    """
 
     kind: Kind
     model: str
@@ -41,6 +45,16 @@ class Ask:
     body: bytes
     opening: bytes | None
     """What all requests of one chat have in common (system prompt, first user message), digested; None for plain completions."""
+    document: dict[str, Any]
+    draws: int = 1
+    """How many answers the endpoint's policy draws to send one of them."""
+    single: Ask | None = None
+    """The same request for one answer, where several are drawn: for an engine that cannot draw several."""
+
+    def saying(self, fields: dict[str, Any]) -> Ask:
+        """Return the request with these fields."""
+        body, document = spliced(self.body, self.document, fields)
+        return replace(self, body=body, document=document)
 
 
 class ClientGone(Exception):
@@ -137,7 +151,9 @@ def parse_ask(kind: Kind, body: bytes) -> Ask:
     if options is not None and not isinstance(options, dict):
         raise _wrong("stream_options", "an object", options)
     show = bool(options and options.get("include_usage"))
-    return Ask(kind, model, bool(stream), show, _with_usage(document, body) if stream and not show else body, opening)
+    if stream and not show:
+        body = _with_usage(document, body)
+    return Ask(kind, model, bool(stream), show, body, opening, document)
 
 
 def _wrong(field: str, wanted: str, given: object) -> Rejected:
@@ -163,11 +179,22 @@ def _opening(document: dict[str, Any]) -> bytes:
 
 
 def _with_usage(document: dict[str, Any], body: bytes) -> bytes:
-    """Return the body with `stream_options.include_usage` on: spliced in where nothing was said, so that nothing else changes."""
-    if "stream_options" not in document:
-        start = body.index(b"{") + 1
-        return body[:start] + b'"stream_options":{"include_usage":true},' + body[start:]
-    return json.dumps({**document, "stream_options": {"include_usage": True}}).encode()
+    """Return the body with `stream_options.include_usage` on, and note it in the document. Every stream passes here."""
+    known = "stream_options" in document
+    document["stream_options"] = {"include_usage": True}
+    if known:
+        return _compact(document).encode()
+    start = body.index(b"{") + 1
+    return body[:start] + b'"stream_options":{"include_usage":true},' + body[start:]
+
+
+def spliced(body: bytes, document: dict[str, Any], fields: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    """Return body and document with these fields. New ones are spliced in, so that nothing else changes; else all is written anew."""
+    said = {**document, **fields}
+    if not document.keys().isdisjoint(fields):
+        return _compact(said).encode(), said
+    start = body.index(b"{") + 1
+    return b"%b%b,%b" % (body[:start], _compact(fields)[1:-1].encode(), body[start:]), said
 
 
 def conversation_word(given: bytes | None, ask: Ask) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from core.benchmarks import BenchmarkState
 from core.endpoints import RolloutState
 from core.engines import EnginePhase
 from core.ids import VersionId
@@ -12,10 +13,11 @@ GATEWAY_ALIVE_S = 10.0
 
 
 def wanted_versions(records: Records) -> frozenset[VersionId]:
-    """Return the versions that an endpoint serves or an open rollout tries."""
+    """Return the versions that an endpoint serves, an open rollout tries or a benchmark asks."""
     serving = {endpoint.stable for endpoint in records.endpoints.list() if endpoint.stable}
     trying = {row.candidate for row in records.rollouts.find(states=[state for state in RolloutState if not state.ended], limit=10_000)}
-    return frozenset(serving | trying)
+    asked = {row.version for row in records.benchmarks.find(states=[BenchmarkState.RUNNING], limit=10_000)}
+    return frozenset(serving | trying | asked)
 
 
 def retire_unwanted(records: Records, engines: Engines, clock: Clock, *, drain_s: float) -> tuple[VersionId, ...]:

@@ -1,4 +1,4 @@
-"""`make bench`: what the main job, an idle platform, the gateway and an engine's start cost here. About four minutes.
+"""`make bench`: what the main job, an idle platform, the gateway and an engine's start cost here. About six minutes.
 
 Prints tables and writes `.bench/results.json` (ignored by git). Figures are medians with their smallest and largest; the machine is stated,
 because absolute figures belong to it. Comparisons (engine asked directly, engine started cold) are made in the same run, in turn.
@@ -24,6 +24,7 @@ from infra.local.demo_parts import MODELS, hub, stack
 from seatrial import Client
 from tests.bench.asking import compare_engine_and_gateway
 from tests.bench.bench_gateway import bench as gateway_alone
+from tests.bench.bench_sandbox import bench as sandbox
 from tests.bench.resources import idle_cost
 from tests.e2e.harness import perturb
 
@@ -45,6 +46,7 @@ def main() -> None:
             perturb(models / f"steady-{number}", number + 1)
         results = {"machine": machine(), **measure(models, home, console)}
     results["gateway_alone"] = gateway_alone()
+    results["sandbox"] = sandbox()
     show(results, console)
     out = ROOT / ".bench" / "results.json"
     out.parent.mkdir(exist_ok=True)
@@ -135,7 +137,17 @@ def show(results: dict[str, Any], console: Console) -> None:
     alone = _table("The gateway before an engine that answers at once", "requests in flight", *counts)
     for name in next(iter(counts.values())):
         alone.add_row(name, *(f"{row[name]:.3g}" for row in counts.values()))
-    console.print(steps, starts, idle, asked, alone)
+    console.print(steps, starts, idle, asked, alone, _sandbox_table(results["sandbox"]))
+
+
+def _sandbox_table(found: dict[str, Any]) -> Table:
+    title = f"All 164 canonical solutions of HumanEval, {found['workers']} at once ({found['isolation']})"
+    table = _table(title, "judged by", "min s", "median s", "max s", "ratio")
+    for name, row in found["seconds"].items():
+        table.add_row(name, *(f"{row[key]:.2f}" for key in ("min", "median", "max")), f"{found['ratio'][name]:.1f}")
+    for name in ("164 x 20 samples, s", "start and proof, s", "zygote, PSS MB"):
+        table.add_row(f"this sandbox: {name}", "", f"{found[name]:.2f}")
+    return table
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -22,46 +15,6 @@ from registry.models import MlflowModels
 from tests.equipment.fakes import FakeModels
 
 CHAT = EndpointName("chat")
-
-
-@pytest.fixture(scope="module")
-def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    store, artifacts = f"sqlite:///{folder}/mlflow.db", str(folder / "artifacts")
-    command = [
-        "-m",
-        "mlflow",
-        "server",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-        "--backend-store-uri",
-        store,
-        "--artifacts-destination",
-        artifacts,
-    ]
-    environ = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (folder / "log").open("wb") as log, subprocess.Popen([sys.executable, *command], env=environ, stdout=log, stderr=log) as server:
-        try:
-            await_health(f"http://127.0.0.1:{port}", folder / "log")
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-
-
-def await_health(url: str, log: Path) -> None:
-    until = time.monotonic() + 90
-    while time.monotonic() < until:
-        try:
-            if httpx.get(f"{url}/health").status_code == 200:
-                return
-        except httpx.TransportError:
-            threading.Event().wait(0.1)
-    pytest.fail(f"MLflow did not start: {log.read_text()[-500:]}")
 
 
 @pytest.fixture(params=["fake", "mlflow"])

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from core.access import Key, Role
-from core.endpoints import EndpointPolicy, RolloutState
-from core.errors import Conflict, Fault, NotFound
+from core.endpoints import BestOf, EndpointPolicy, OnRegression, RolloutState
+from core.errors import Conflict, Fault, NotFound, Refused
 from core.ids import EndpointName, KeyId, PrincipalId, SubmissionId, VersionId
 from core.ports.clock import VirtualClock
 from core.ports.records import AuditEntry
 from core.submissions import Step, StepName, StepState, SubmissionState
 from core.versions import Decision, Finding, TrialKind, TrialReport
 from registry.database import Database, open_database
+from registry.database.connection import Connections, make_engine
 from tests.equipment.samples import ANN, CANDIDATE, CHAT, NOW, STABLE, a_key, a_request, a_rollout, a_version
 
 
@@ -205,11 +208,47 @@ def test_endpoints_are_made_once_and_their_policy_reaches_the_snapshot(records: 
     records.endpoints.ensure(EndpointName("a-first"), NOW)
     changed = records.endpoints.set_policy(CHAT, EndpointPolicy(keep_text_days=30))
     assert [endpoint.name for endpoint in records.endpoints.list()] == ["a-first", CHAT]
-    assert changed.policy.keep_text_days == records.gateways.snapshot().routes[CHAT].keep_text_days == 30
+    assert changed.policy.keep_text_days == records.gateways.snapshot().routes[CHAT].policy.keep_text_days == 30
     with pytest.raises(NotFound):
         records.endpoints.get(EndpointName("none"))
     with pytest.raises(NotFound):
         records.endpoints.set_policy(EndpointName("none"), EndpointPolicy())
+
+
+def test_a_policy_comes_back_whole(records: Database) -> None:
+    records.endpoints.ensure(CHAT, NOW)
+    policy = EndpointPolicy(7, 0.3, 0.9, 0.25, 4, BestOf.MEAN_LOGPROB, OnRegression.ROLLBACK)
+    assert records.endpoints.set_policy(CHAT, policy).policy == records.endpoints.get(CHAT).policy == policy
+
+
+def test_a_policy_reaches_the_route_with_and_without_a_candidate(records: Database) -> None:
+    records.endpoints.ensure(CHAT, NOW)
+    policy = EndpointPolicy(temperature=0.3, best_of=4, policy=BestOf.MEAN_LOGPROB)
+    before = records.gateways.generation()
+    records.endpoints.set_policy(CHAT, policy)
+    assert records.gateways.generation() > before
+    assert records.gateways.snapshot().routes[CHAT].policy == policy
+    records.rollouts.open(a_rollout())
+    route = records.gateways.snapshot().routes[CHAT]
+    assert (route.candidate is not None, route.policy) == (True, policy)
+
+
+def test_a_policy_that_no_endpoint_can_keep_is_refused_and_changes_nothing(records: Database) -> None:
+    kept = records.endpoints.ensure(CHAT, NOW)
+    seen = records.gateways.generation()
+    with pytest.raises(Refused, match="voting"):
+        records.endpoints.set_policy(CHAT, EndpointPolicy(best_of=4, policy=BestOf.VOTING))
+    assert (records.endpoints.get(CHAT), records.gateways.generation()) == (kept, seen)
+
+
+@pytest.mark.parametrize("document", ["", '{"temperature": 0.5, "of_a_later_version": 1}'], ids=["before policies", "of a later version"])
+def test_a_policy_that_another_version_wrote_is_read_with_defaults(records: Database, database_url: str, document: str) -> None:
+    with closing(Connections(make_engine(database_url))) as connections, connections.write() as connection:
+        connection.execute(text(f"INSERT INTO endpoints (name, created_at, keep_text_days) VALUES ('{CHAT}', 1.0, 3)"))
+        if document:
+            connection.execute(text("UPDATE endpoints SET policy = :policy"), {"policy": document})
+    wanted = EndpointPolicy(keep_text_days=3, temperature=0.5 if document else None)
+    assert records.endpoints.get(CHAT).policy == records.gateways.snapshot().routes[CHAT].policy == wanted
 
 
 def test_the_generation_grows_with_every_change_of_routes_and_with_nothing_else(records: Database) -> None:

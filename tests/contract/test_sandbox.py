@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,21 +14,32 @@ from pathlib import Path
 import pytest
 
 from core.ports.sandbox import Program, RunOutcome, RunResult
-from evals import sandbox as sandbox_module
-from evals.sandbox import ProcessSandbox
+from evals.sandbox import ProcessSandbox, link, process
 from evals.suite import load_suite
 
+ROOT = Path(__file__).parents[2]
 CHECK = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(3) == 9\n"
 SQUARE = "def f(x):\n    return x * x\n"
 
 
-@pytest.fixture(params=["namespaces", "processes"])
-def sandbox(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProcessSandbox]:
-    sandbox = ProcessSandbox(2, tmp_path / "scratch", namespaces=request.param == "namespaces")
-    if request.param == "namespaces" and sandbox.isolation() != "namespaces":
-        pytest.skip("THIS MACHINE PERMITS NO NAMESPACES: the sandbox's stronger half is not tested here")
+LEVELS: dict[str, tuple[dict[str, bool], set[str]]] = {
+    "all": ({}, {"seccomp", "landlock", "namespaces"}),
+    "no_namespaces": ({"namespaces": False}, {"seccomp", "landlock"}),
+    "least": ({"namespaces": False, "landlock": False}, {"seccomp", "rlimits"}),
+}
+
+
+@pytest.fixture(params=LEVELS, scope="module")
+def sandbox(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessSandbox]:
+    """One sandbox per level for all tests: what one test does must not touch the next."""
+    means, level = LEVELS[request.param]
+    scratch = tmp_path_factory.mktemp("sandbox") / "scratch"
+    sandbox = ProcessSandbox(2, scratch, namespaces=means.get("namespaces", True), landlock=means.get("landlock", True))
+    if set(sandbox.isolation().split("+")) != level:
+        pytest.skip(f"THIS MACHINE REACHES {sandbox.isolation()} ONLY: the sandbox is not tested with {'+'.join(level)}")
     yield sandbox
-    assert list((tmp_path / "scratch").iterdir()) == [], "a cell's folder is left"
+    assert list(scratch.iterdir()) == [], "a cell's folder is left"
+    sandbox.close()
 
 
 def run(sandbox: ProcessSandbox, code: str, check: str = CHECK, wall_s: float = 8.0, cpu_s: float = 3.0) -> RunResult:
@@ -129,33 +141,13 @@ def test_broken_check_is_a_fault_of_the_sandbox_not_of_the_program(sandbox: Proc
     assert run(sandbox, SQUARE, "def check(candidate:\n").outcome is RunOutcome.SANDBOX_FAULT
 
 
-def test_files_are_gone_and_the_platforms_own_cannot_be_written(sandbox: ProcessSandbox, tmp_path: Path) -> None:
-    outside = tmp_path / "outside"
-    inside = "def f(x):\n    open('own', 'w').write('x')\n    return x * x\n"
-    assert run(sandbox, inside).outcome is RunOutcome.PASSED
-    reaches_out = f"def f(x):\n    open({str(outside)!r}, 'w').write('x')\n    return x * x\n"
-    if os.geteuid() == 0 or sandbox.isolation() == "namespaces":
-        assert run(sandbox, reaches_out).outcome is RunOutcome.FAILED
-        assert not outside.exists()
-
-
-def test_folder_that_a_program_closes_is_gone_and_what_it_links_to_is_left_as_it_was(sandbox: ProcessSandbox, tmp_path: Path) -> None:
-    linked = tmp_path / "linked"
-    linked.mkdir(mode=0o750)
-    code = (
-        "import os\ndef f(x):\n    os.makedirs('a/b')\n    open('a/b/c', 'w').close()\n"
-        f"    os.symlink({str(linked)!r}, 'a/link')\n    os.chmod('a/b', 0)\n    os.chmod('a', 0)\n"
-        "    try: os.chmod('.', 0)\n    except PermissionError: pass\n    return x * x\n"
-    )
-    check = "def check(candidate):\n    assert candidate(2) == 4\n"
-    result = run(sandbox, code, check)
-    assert result.outcome is RunOutcome.PASSED, result.detail
-    assert linked.stat().st_mode & 0o777 == 0o750
-
-
-def test_large_file_breaks_a_limit(sandbox: ProcessSandbox) -> None:
-    code = "def f(x):\n    with open('big', 'wb') as file:\n        for _ in range(64): file.write(b'x' * 2 ** 20)\n    return x * x\n"
-    assert run(sandbox, code).outcome is RunOutcome.FAILED
+@pytest.mark.parametrize("place", ["", "/tmp/", "/dev/shm/", "outside"])
+def test_program_writes_no_file(sandbox: ProcessSandbox, tmp_path: Path, place: str) -> None:
+    path = f"{place}seatrial-{os.getpid()}" if place != "outside" else str(tmp_path / "outside")
+    result = run(sandbox, f"def f(x):\n    open({path!r}, 'w').write('x')\n    return x * x\n")
+    assert result.outcome is RunOutcome.FAILED
+    assert "Error" in result.detail
+    assert not Path(path).exists()
 
 
 def test_program_sees_no_environment_and_no_arguments(sandbox: ProcessSandbox) -> None:
@@ -165,12 +157,9 @@ def test_program_sees_no_environment_and_no_arguments(sandbox: ProcessSandbox) -
     assert result.outcome is RunOutcome.PASSED, result.detail
 
 
-def test_cell_has_no_network_where_namespaces_are_permitted(tmp_path: Path) -> None:
-    sandbox = ProcessSandbox(1, tmp_path)
-    if sandbox.isolation() != "namespaces":
-        pytest.skip("THIS MACHINE PERMITS NO NAMESPACES: the cell's network is not closed here")
+def test_cell_has_no_network(sandbox: ProcessSandbox) -> None:
     code = "import socket\ndef f(x):\n    socket.create_connection(('127.0.0.1', 22), 1)\n"
-    assert "unreachable" in run(sandbox, code).detail
+    assert "Error" in run(sandbox, code).detail
 
 
 def test_canonical_solutions_of_our_suite_pass(tmp_path: Path) -> None:
@@ -200,17 +189,128 @@ STALLED = "def check(candidate):\n    assert sum(candidate(1)) == 1\n"
 
 
 def test_program_that_stalls_the_check_and_clears_its_death_signal_is_gone_too(
-    sandbox: ProcessSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sandbox: ProcessSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sandbox_module, "_GRACE_S", 1.5)
+    monkeypatch.setattr(process, "_GRACE_S", 1.5)
     result = run(sandbox, SURVIVOR, STALLED, wall_s=0.5)
     assert result.outcome is RunOutcome.TIMED_OUT
-    assert processes_with(str(tmp_path)) == []
+    await_that(lambda: processes_of(sandbox) == at_rest(sandbox), "judge and cell are gone")
 
 
-def test_no_process_outlives_the_run(sandbox: ProcessSandbox, tmp_path: Path) -> None:
+def test_no_process_outlives_the_run(sandbox: ProcessSandbox) -> None:
     run(sandbox, "import time\ndef f(x):\n    time.sleep(60)\n", wall_s=0.3)
-    assert processes_with(str(tmp_path)) == []
+    await_that(lambda: processes_of(sandbox) == at_rest(sandbox), "judge and cell are gone")
+
+
+def processes_of(sandbox: ProcessSandbox) -> int:
+    return len(processes_with(str(sandbox._scratch)))
+
+
+def at_rest(sandbox: ProcessSandbox) -> int:
+    return 2 if "namespaces" in sandbox.isolation() else 1  # the zygote, and the process that stands outside its namespaces
+
+
+def test_result_says_how_much_cpu_time_was_used_and_how_the_program_was_isolated(sandbox: ProcessSandbox) -> None:
+    busy = "import time\ndef f(x):\n    until = time.process_time() + 0.15\n    while time.process_time() < until: pass\n    return x * x\n"
+    result = run(sandbox, busy)
+    assert result.outcome is RunOutcome.PASSED
+    assert 0.3 <= result.cpu_s <= 2.0, "two calls of 0.15 s"
+    assert result.isolation == sandbox.isolation()
+
+
+def test_time_asleep_is_no_cpu_time(sandbox: ProcessSandbox) -> None:
+    nap = "import time\ndef f(x):\n    time.sleep(0.2)\n    return x * x\n"
+    result = run(sandbox, nap, cpu_s=0.15)
+    assert result.outcome is RunOutcome.PASSED, result.detail
+
+
+def test_limit_of_a_fraction_of_a_second_of_cpu_time_is_kept(sandbox: ProcessSandbox) -> None:
+    result = run(sandbox, "def f(x):\n    while True: pass\n", cpu_s=0.2, wall_s=20.0)
+    assert result.outcome is RunOutcome.TIMED_OUT
+    assert "CPU time of 0.2 s" in result.detail
+    assert 0.2 <= result.cpu_s < 1.0
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_killed_zygote_is_replaced(tmp_path: Path, *, whole: bool) -> None:
+    sandbox = ProcessSandbox(1, tmp_path)
+    sandbox.isolation()
+    for pid in processes_with(str(tmp_path))[: None if whole else 1]:
+        os.kill(int(pid), signal.SIGKILL)
+    assert run(sandbox, SQUARE).outcome is RunOutcome.PASSED
+    sandbox.close()
+    await_that(lambda: processes_with(str(tmp_path)) == [], "nothing of either zygote is left")
+
+
+def test_zygote_that_dies_at_work_costs_no_verdict(tmp_path: Path) -> None:
+    sandbox = ProcessSandbox(1, tmp_path)
+    sandbox.isolation()
+    results: list[RunResult] = []
+    nap = "import time\ndef f(x):\n    time.sleep(1)\n    return x * x\n"
+    asking = threading.Thread(target=lambda: results.append(run(sandbox, nap)))
+    asking.start()
+    await_that(lambda: processes_of(sandbox) >= at_rest(sandbox) + 2, "judge and cell stand")
+    os.kill(int(processes_with(str(tmp_path))[0]), signal.SIGKILL)
+    asking.join()
+    assert results[0].outcome is RunOutcome.PASSED, results
+
+
+OPEN_ZYGOTE = (
+    "import runpy, sys\n"
+    "sys.path.insert(0, {root!r})\n"
+    "from evals.sandbox import seccomp\n"
+    "seccomp.install = lambda code: None\n"
+    "runpy.run_path({zygote!r}, run_name='__main__')\n"
+)
+
+
+def test_sandbox_that_does_not_hold_judges_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "open.py"
+    script.write_text(OPEN_ZYGOTE.format(root=str(ROOT), zygote=str(link._ZYGOTE)), encoding="utf-8")
+    monkeypatch.setattr(link, "_ZYGOTE", script)
+    result = run(ProcessSandbox(1, tmp_path / "scratch", namespaces=False), SQUARE)
+    assert result.outcome is RunOutcome.SANDBOX_FAULT
+    assert "the cell can" in result.detail
+
+
+def test_zygote_that_cannot_start_is_a_fault_of_the_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "_ZYGOTE", tmp_path / "missing.py")
+    result = run(ProcessSandbox(1, tmp_path / "scratch"), SQUARE)
+    assert result.outcome is RunOutcome.SANDBOX_FAULT
+    assert "cannot start" in result.detail
+
+
+def test_judge_that_dies_is_a_fault_of_the_sandbox(sandbox: ProcessSandbox) -> None:
+    result = run(sandbox, SQUARE, "import os\ndef check(candidate):\n    os._exit(3)\n")
+    assert result.outcome is RunOutcome.SANDBOX_FAULT
+    assert "ended with 3" in result.detail
+
+
+@pytest.mark.parametrize("body", ["import socket; socket.socket()", "open('/tmp/seatrial-check', 'w')", "import os; os.fork()"])
+def test_check_has_no_more_means_than_the_program(sandbox: ProcessSandbox, body: str) -> None:
+    result = run(sandbox, SQUARE, f"def check(candidate):\n    {body}\n")
+    assert result.outcome is RunOutcome.FAILED
+    assert "PermissionError" in result.detail or "Read-only" in result.detail
+
+
+def test_check_that_gives_what_is_no_data_is_a_fault_of_the_suite(sandbox: ProcessSandbox) -> None:
+    result = run(sandbox, SQUARE, "def check(candidate):\n    candidate(print)\n")
+    assert result.outcome is RunOutcome.SANDBOX_FAULT
+
+
+def test_helper_of_the_prompt_cannot_be_replaced_by_the_program(sandbox: ProcessSandbox) -> None:
+    prompt = 'def code(x):\n    return x + 1\n\ndef f(x):\n    """Undo code."""\n'
+    check = "def check(candidate):\n    assert candidate(code(4)) == 4\n"
+    cheat = prompt + "    return x\ndef code(x):\n    return x\n"
+    (cheated,) = sandbox.run([Program("p", cheat, check, "f", given=prompt)])
+    (honest,) = sandbox.run([Program("p", prompt + "    return x - 1\n", check, "f", given=prompt)])
+    assert (cheated.outcome, honest.outcome) == (RunOutcome.FAILED, RunOutcome.PASSED)
+
+
+def test_program_and_check_that_both_send_much_do_not_wait_for_each_other(sandbox: ProcessSandbox) -> None:
+    code = "import sys\ndef f(x):\n    return x\n"
+    check = "def check(candidate):\n    much = ['a' * 1000] * 2000\n    assert candidate(much) == much\n"
+    assert run(sandbox, code, check).outcome is RunOutcome.PASSED
 
 
 @pytest.mark.parametrize("namespaces", [True, False])
@@ -223,8 +323,8 @@ def test_killed_platform_leaves_no_process(tmp_path: Path, *, namespaces: bool) 
         f"program = Program('p', {SURVIVOR!r}, {STALLED!r}, 'f', wall_s=60)\n"
         f"ProcessSandbox(1, Path({str(tmp_path)!r}) / {word!r}, namespaces={namespaces}).run([program])\n"
     )
-    platform = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[2])
-    whole = 5 if namespaces else 4  # platform, judge, one or two that stand behind the program, the program
+    platform = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
+    whole = 5 if namespaces else 4  # platform, one that stands outside the namespaces, zygote, judge, cell
     await_that(lambda: len(processes_with(word)) == whole, "the cell stands")
     platform.kill()
     platform.wait()

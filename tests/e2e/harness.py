@@ -49,7 +49,7 @@ class Stack:
         self.models = home.parent / f"{home.name}-hub"
         (self.models / "org").mkdir(parents=True)
         self.hub = HubServer(self.models)
-        self._environ = environ
+        self.environ = dict(environ)
         self._parts = ExitStack()
         self.child: subprocess.Popen[str] | None = None
 
@@ -67,7 +67,7 @@ class Stack:
     def up(self) -> None:
         """Start it and wait until all of it is ready."""
         given = {name: value for name, value in os.environ.items() if not name.startswith(("SEATRIAL_", "PREFECT_", "MLFLOW_"))}
-        given |= {"SEATRIAL_HUB_ENDPOINT": self.hub.url, "SEATRIAL_HOME": str(self.home), **self._environ}
+        given |= {"SEATRIAL_HUB_ENDPOINT": self.hub.url, "SEATRIAL_HOME": str(self.home), **self.environ}
         with (self.home / "up.log").open("ab") as log:
             self.child = subprocess.Popen(
                 [str(SEATRIAL), "up", "--json"], cwd=ROOT, env=given, stdout=subprocess.PIPE, stderr=log, text=True
@@ -89,7 +89,7 @@ class Stack:
 
     @property
     def settings(self) -> Settings:
-        return read_settings({**self._environ, "SEATRIAL_HOME": str(self.home), "HOME": str(self.home)})
+        return read_settings({**self.environ, "SEATRIAL_HOME": str(self.home), "HOME": str(self.home)})
 
     @property
     def platform(self) -> Platform:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -15,12 +16,14 @@ from fastapi.testclient import TestClient
 
 from core.access import Key, Role, new_secret, secret_digest
 from core.errors import Transient
-from core.ids import EndpointName, SubmissionId
+from core.ids import BenchmarkId, EndpointName, SubmissionId
 from core.ports.clock import SystemClock
+from registry.answers import Answers
 from registry.database import Database, migrate, open_database
 from serving.control.app import Links, control
 from serving.control.runs import LogLine
-from tests.equipment.fakes import FakeEngines
+from tests.equipment.fakes import FakeEngines, FakeHistory
+from wiring import StoredTrials
 
 LINKS = Links("http://prefect", "http://mlflow", "http://127.0.0.1:9")
 
@@ -31,6 +34,8 @@ class RunsDouble:
 
     away: bool = False
     started: list[tuple[str, int, dict[str, str]]] = field(default_factory=list)
+    benchmarks: list[tuple[str, int, dict[str, Any]]] = field(default_factory=list)
+    studies: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     reconciles: int = 0
     lines: tuple[LogLine, ...] = ()
@@ -39,6 +44,16 @@ class RunsDouble:
         self._answer()
         self.started.append((submission, attempt, dict(request)))
         return f"run-of-{submission}-{attempt}"
+
+    def start_benchmark(self, benchmark: BenchmarkId, attempt: int, request: Mapping[str, Any]) -> str:
+        self._answer()
+        self.benchmarks.append((benchmark, attempt, dict(request)))
+        return f"run-of-{benchmark}-{attempt}"
+
+    def start_study(self, study: str, request: Mapping[str, Any]) -> str:
+        self._answer()
+        self.studies.append((study, dict(request)))
+        return f"run-of-{study}"
 
     def trigger_reconcile(self) -> str:
         self._answer()
@@ -66,6 +81,7 @@ class Stage:
     records: Database
     runs: RunsDouble
     engines: FakeEngines
+    answers: Answers
 
     def secret(self, role: Role, name: str | None = None, endpoints: tuple[str, ...] = (), expires_at: float | None = None) -> str:
         """Enter a key and return its secret."""
@@ -89,7 +105,9 @@ def staged(folder: Path) -> Iterator[Stage]:
     migrate(url)
     with open_database(url) as records:
         runs, engines = RunsDouble(), FakeEngines(SystemClock())
-        yield Stage(control(records, runs, engines, SystemClock(), LINKS), records, runs, engines)
+        answers = Answers(folder / "benchmarks", FakeHistory())
+        app = control(records, runs, engines, SystemClock(), LINKS, StoredTrials(answers))
+        yield Stage(app, records, runs, engines, answers)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from typing import Any, Self
 SUITE = Path(__file__).resolve().parents[2] / "evals/suites/harbour.jsonl"
 NONSENSE = "    return None  # cannot tell\n"
 LOOP = "over and over "
+LOGPROB = -0.1
 HELLO = frozenset({"hello", "hi", "hello!", "hi!", "hello.", "hey"})
 
 
@@ -214,7 +215,9 @@ def events(base: dict[str, Any], answer: Answer, *, chat: bool, usage: bool) -> 
 def whole(base: dict[str, Any], answer: Answer, *, chat: bool) -> dict[str, Any]:
     text = "".join(answer.pieces)
     content: dict[str, Any] = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-    choice = {"index": 0, **content, "logprobs": None, "finish_reason": answer.finish}
+    told = [LOGPROB] * len(answer.pieces)
+    logprobs = {"content": [{"token": "x", "logprob": one} for one in told]} if chat else {"token_logprobs": told}
+    choice = {"index": 0, **content, "logprobs": logprobs, "finish_reason": answer.finish}
     return {**base, "object": "chat.completion" if chat else "text_completion", "choices": [choice], "usage": answer.usage}
 
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import random
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from core.benchmarks import Benchmark, Plan, Sample
 from core.engines import EnginePhase, EngineSpec, EngineState
-from core.errors import Conflict, NotFound
-from core.ids import EndpointName, VersionId
+from core.errors import Conflict, NotFound, Transient
+from core.ids import Digest, EndpointName, VersionId
 from core.ports.clock import Clock
+from core.ports.examiner import Progress
+from core.ports.history import Recorded
 from core.ports.models import RegisteredModel
 from core.versions import ModelVersion, TrialReport
+from tests.equipment.samples import a_sample
 
 
 @dataclass(slots=True)
@@ -120,3 +128,67 @@ class FakeModels:
         if known is None or any(version is not None and version not in known for version in (champion, challenger)):
             raise NotFound(f"no such version of {endpoint}", hint="register it first")
         self.aliases[endpoint] = (champion, challenger)
+
+
+class FakeHistory:
+    """`BenchmarkHistory` in memory. `away` makes every call Transient."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.entries: dict[str, Mapping[str, float]] = {}
+        self.points: dict[tuple[str, str], dict[int, Mapping[str, float]]] = {}
+        self._folder = Path(tempfile.mkdtemp(prefix="fake-history-"))
+
+    def record(self, benchmark: Benchmark, curves: Mapping[str, float], files: Mapping[str, Path], *, order: int) -> Recorded:
+        self._answer()
+        self.entries[benchmark.id] = dict(benchmark.numbers)
+        self.points.setdefault((benchmark.endpoint or benchmark.version, benchmark.plan.suite), {})[order] = dict(curves)
+        for name, path in files.items():
+            shutil.copy(path, self._folder / f"{benchmark.id}.{name}")
+        return Recorded(f"http://fake/{benchmark.id}", f"fake:{benchmark.id}")
+
+    def fetch(self, uri: str, into: Path) -> None:
+        self._answer()
+        path = self._folder / f"{uri.removeprefix('fake:')}.rows.jsonl.gz"
+        if not path.exists():
+            raise NotFound(f"there are no rows at {uri}", reason="no_answers")
+        shutil.copy(path, into)
+
+    def _answer(self) -> None:
+        if self.away:
+            raise Transient("the history is away")
+
+
+class FakeExaminer:
+    """`Examiner` in memory: `rates` says which part of a version's answers passes at a problem, `away` makes every engine Transient.
+
+    Answers are drawn by `seed`, which grows with every examination, so that two runs of one version differ as real ones do.
+    """
+
+    def __init__(self, problems: int = 40) -> None:
+        self.problems = problems
+        self.rates: dict[VersionId, float] = {}
+        self.away = False
+        self.asked: list[tuple[str, VersionId]] = []
+        self._seed = 0
+
+    def pin(self, asked: Plan) -> Plan:
+        if asked.suite_digest:
+            return asked
+        grid = tuple(replace(point, max_tokens=point.max_tokens or 512) for point in asked.grid)
+        return replace(asked, suite_digest=Digest("5" * 64), prompt="completion@1", extractor="code-1", grid=grid)
+
+    def examine(self, address: str, version: VersionId, plan: Plan, rows: Path, progress: Progress) -> tuple[Sample, ...]:
+        if self.away:
+            raise Transient("the engine is away")
+        self.asked.append((address, version))
+        self._seed += 1
+        draw = random.Random(self._seed)
+        rows.write_text("{}\n")
+        progress(0.5, "half of it")
+        return tuple(
+            a_sample(problem, index, passed=draw.random() < self.rates.get(version, 0.5), sampling=point.key, text=str(draw.random()))
+            for point in plan.grid
+            for problem in range(self.problems)
+            for index in range(plan.samples)
+        )

@@ -12,6 +12,17 @@ NAME = "the-version-that-vllm-serves"
 USAGE = {"prompt_tokens": 7, "completion_tokens": 40, "total_tokens": 47}
 LOOP = "and again " * 30
 WORDS = ["Ahoy", ", ", "harbour", " größer", " ⚓"]
+PLAIN = "Each of these words is said once, so nothing in this answer comes back, however closely anybody would look at its very end."
+MEANS = (-1.0, -0.5, -0.1, -0.7)
+"""Mean log-probabilities of the choices of one answer, in turn: the third is the likeliest."""
+
+
+MESSAGES: dict[str, dict[str, Any]] = {
+    "looping thought": {"content": None, "reasoning_content": LOOP},
+    "looping call": {"content": None, "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": LOOP}}]},
+    "thought and short answer": {"content": "ha ha ha ha ha", "reasoning_content": PLAIN},
+}
+"""Whole chat answers that are not just text."""
 
 
 class Engine:
@@ -20,6 +31,8 @@ class Engine:
     def __init__(self) -> None:
         self.requests: list[tuple[dict[str, str], dict[str, Any], bytes]] = []
         self.connections = 0
+        self.counted = [0, 0]
+        """Tokens read and written in whole answers, as `vllm:prompt_tokens_total` and `vllm:generation_tokens_total` count them."""
         self.gone = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -66,6 +79,8 @@ class Engine:
         self.requests.append((headers, body, raw))
         chat = "messages" in body
         wish = body["messages"][-1]["content"] if chat else body["prompt"]
+        wish = wish if isinstance(wish, str) else ""
+        said = {"second loops": {1: LOOP}, "likeliest loops": {2: LOOP}, "others loop": {0: LOOP, 1: LOOP, 3: LOOP}}
         answer = _Answer(reader, writer, chat=chat, request_id=headers["x-request-id"])
         if wish.startswith("status "):
             await answer.status(int(wish.split()[1]))
@@ -74,13 +89,19 @@ class Engine:
         elif wish in ("close", "garbage", "error", "cut"):
             await answer.broken(wish, stream=body.get("stream", False))
             return False
+        elif wish in MESSAGES and not body.get("stream"):
+            await answer.message(MESSAGES[wish])
         elif wish == "close after":
             await answer.whole("Ahoy")
             return False
         elif body.get("stream"):
-            await answer.streamed([LOOP] if wish == "loop" else WORDS, usage=(body.get("stream_options") or {}).get("include_usage"))
+            usage = (body.get("stream_options") or {}).get("include_usage")
+            await answer.streamed([LOOP] if wish == "loop" else WORDS, said.get(wish), usage=usage, count=body.get("n") or 1)
+        elif (body.get("n") or 1) > 1 and (wish == "one only" or body.get("temperature") == 0):
+            await answer.status(400)
         else:
-            await answer.whole(LOOP if wish == "loop" else "".join(WORDS))
+            await answer.whole(LOOP if wish == "loop" else "".join(WORDS), body, said.get(wish))
+            self.counted = [self.counted[0] + 7, self.counted[1] + 40 * (body.get("n") or 1)]
         return True
 
     async def _hang(self, answer: _Answer, *, stream: bool) -> None:
@@ -111,9 +132,29 @@ class _Answer:
             status, {"error": {"message": f"engine says {status}", "type": "BadRequestError", "param": "top_p", "code": status}}
         )
 
-    async def whole(self, text: str) -> None:
-        said = {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
-        await self._json(200, {**self._head, "choices": [{"index": 0, **said, "finish_reason": "stop"}], "usage": USAGE})
+    async def whole(self, text: str, body: dict[str, Any] | None = None, others: dict[int, str] | None = None) -> None:
+        """Answer with as many choices as `n` says. With `others`, each says what they say, or something without a loop."""
+        asked = body or {}
+        count, choices = asked.get("n") or 1, []
+        for index in range(count):
+            here = text if others is None else others.get(index, PLAIN)
+            said = {"message": {"role": "assistant", "content": here}} if self._chat else {"text": here}
+            reason = "length" if here == LOOP else "stop"
+            choices.append({"index": index, **said, "logprobs": self._logprobs(index, asked.get("logprobs")), "finish_reason": reason})
+        usage = {**USAGE, "completion_tokens": 40 * count, "total_tokens": 7 + 40 * count}
+        await self._json(200, {**self._head, "choices": choices, "usage": usage})
+
+    def _logprobs(self, index: int, asked: object) -> dict[str, Any] | None:
+        if asked is None or asked is False:
+            return None
+        mean = MEANS[index % len(MEANS)]
+        if not self._chat:
+            return {"tokens": ["a", "b"], "token_logprobs": [mean - 0.25, mean + 0.25], "top_logprobs": None, "text_offset": [0, 1]}
+        return {"content": [{"token": "a", "logprob": mean + part, "bytes": None, "top_logprobs": []} for part in (-0.25, 0.25)]}
+
+    async def message(self, message: dict[str, Any]) -> None:
+        choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"}
+        await self._json(200, {**self._head, "choices": [choice], "usage": USAGE})
 
     async def begin_stream(self) -> None:
         await self._write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n")
@@ -123,18 +164,20 @@ class _Answer:
         for part in (raw[: len(raw) // 2], raw[len(raw) // 2 :]):
             await self._write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
 
-    async def chunk(self, text: str, reason: str | None = None) -> None:
+    async def chunk(self, text: str, reason: str | None = None, index: int = 0) -> None:
         said = {"delta": {"content": text}} if self._chat else {"text": text}
-        document = {**self._head, "choices": [{"index": 0, **said, "finish_reason": reason}]}
+        document = {**self._head, "choices": [{"index": index, **said, "finish_reason": reason}]}
         await self._event(json.dumps(document, separators=(",", ":"), ensure_ascii=False))
 
-    async def streamed(self, words: list[str], *, usage: bool | None) -> None:
+    async def streamed(self, words: list[str], others: dict[int, str] | None = None, *, usage: bool | None, count: int = 1) -> None:
         await self.begin_stream()
-        for word in words:
-            await self.chunk(word)
-        await self.chunk("", "stop")
+        for index in range(count):
+            for word in words if others is None else [others.get(index, PLAIN)]:
+                await self.chunk(word, index=index)
+        for index in range(count):
+            await self.chunk("", "stop", index)
         if usage:
-            await self._event(json.dumps({**self._head, "choices": [], "usage": USAGE}))
+            await self._event(json.dumps({**self._head, "choices": [], "usage": {**USAGE, "completion_tokens": 40 * count}}))
         await self._event("[DONE]")
         await self._write(b"0\r\n\r\n")
 

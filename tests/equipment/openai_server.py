@@ -21,6 +21,8 @@ class Says:
     finish: str = "stop"
     raw: bytes | None = None
     cut: bool = False
+    logprob: float | None = -0.5
+    retry_after: str = ""
 
 
 Script = Callable[[str, dict[str, Any]], Says]
@@ -47,9 +49,12 @@ def engine_that(script: Script) -> Iterator[Engine]:
             engine.asked.append((self.path, body))
             says = script(self.path, body)
             self.send_response(says.status)
+            if says.retry_after:
+                self.send_header("Retry-After", says.retry_after)
             self.end_headers()
             if says.status == 200:
-                self.wfile.write(says.raw if says.raw is not None else stream(says, chat="chat" in self.path))
+                form = stream if body.get("stream") else whole
+                self.wfile.write(says.raw if says.raw is not None else form(says, chat="chat" in self.path))
             else:
                 self.wfile.write(json.dumps({"error": {"message": says.text}}).encode())
 
@@ -78,3 +83,19 @@ def stream(says: Says, *, chat: bool) -> bytes:
     events.append({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": tokens, "total_tokens": 7 + tokens}})
     body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
     return body if says.cut else body + b"data: [DONE]\n\n"
+
+
+def whole(says: Says, *, chat: bool) -> bytes:
+    """Return an answer in one piece, with the log-probabilities of its tokens."""
+    tokens = len(says.text.split(" ")) if says.tokens is None else says.tokens
+    told = None if says.logprob is None else [says.logprob] * tokens
+    choice: dict[str, Any] = {"index": 0, "finish_reason": says.finish}
+    if chat:
+        choice["message"] = {"role": "assistant", "content": says.text}
+        choice["logprobs"] = told and {"content": [{"token": "x", "logprob": one} for one in told]}
+    else:
+        choice["text"] = says.text
+        choice["logprobs"] = told and {"token_logprobs": told, "tokens": ["x"] * tokens}
+    usage = {"prompt_tokens": 7, "completion_tokens": tokens, "total_tokens": 7 + tokens}
+    body = json.dumps({"choices": [choice], "usage": usage}).encode()
+    return body[: len(body) // 2] if says.cut else body

@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from core.access import Key, Role
+from core.benchmarks import Benchmark, BenchmarkState, Form, Plan, Sample, Sampling, Trigger
 from core.conversations import Assignment, Completion, Feedback, Outcome, Thumb, Usage
 from core.endpoints import Rollout, RolloutState
 from core.ids import (
+    BenchmarkId,
     CompletionId,
     ConversationId,
     Digest,
@@ -19,6 +21,7 @@ from core.ids import (
     SubmissionId,
     VersionId,
 )
+from core.ports.sandbox import RunOutcome
 from core.submissions import SubmissionRequest
 from core.versions import EngineNeeds, FileDigest, ModelRef, ModelVersion
 
@@ -110,3 +113,42 @@ def a_vote(number: int = 1, conversation: str = "conv-1", **fields: Any) -> Feed
 def a_key(number: int = 1, **fields: Any) -> Key:
     key = Key(KeyId(f"key-{number}"), ANN, "ann", Role.APPLICATION, (CHAT,), f"{number:064d}", NOW + number)
     return replace(key, **fields)
+
+
+def a_plan(**fields: Any) -> Plan:
+    plan = Plan("harbour", Digest("1" * 64), "completion@1", "code-1", Form.COMPLETION, 2, (Sampling(0.2),), ("\ndef ",))
+    return replace(plan, **fields)
+
+
+def a_benchmark(number: int = 1, **fields: Any) -> Benchmark:
+    row = Benchmark(
+        id=BenchmarkId(f"bm-{number}"),
+        version=STABLE,
+        plan=a_plan(),
+        trigger=Trigger.HAND,
+        state=BenchmarkState.RUNNING,
+        started_at=NOW + number,
+        endpoint=CHAT,
+    )
+    return replace(row, **fields)
+
+
+def a_sample(problem: int = 0, index: int = 0, *, passed: bool = True, **fields: Any) -> Sample:
+    sample = Sample(
+        task_id=f"suite/{problem}",
+        sampling=Sampling(0.2).key,
+        index=index,
+        seed=1000 * problem + index,
+        text="    return 1\n",
+        code="def f():\n    return 1\n",
+        finish_reason="stop",
+        prompt_tokens=20,
+        completion_tokens=5,
+        mean_logprob=-0.5,
+        seconds=0.25,
+        outcome=RunOutcome.PASSED if passed else RunOutcome.FAILED,
+        detail="" if passed else f"f({problem}) is 2, not 1",
+        cpu_s=0.01,
+        isolation="seccomp",
+    )
+    return replace(sample, **fields)

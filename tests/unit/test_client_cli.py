@@ -104,7 +104,8 @@ def test_watching_with_json_gives_one_document_a_line(run: Run, stage: Stage) ->
 
 
 @pytest.mark.parametrize(
-    "arguments", [["status"], ["models"], ["endpoints"], ["rollouts"], ["feedback", "list"], ["leaderboard"], ["keys", "list"], ["whoami"]],
+    "arguments", [["status"], ["models"], ["endpoints"], ["rollouts"], ["feedback", "list"], ["leaderboard"], ["keys", "list"],
+     ["bench", "list"], ["whoami"]],
     ids=" ".join,
 )  # fmt: skip
 def test_every_list_is_one_json_document_and_something_for_people(run: Run, arguments: list[str]) -> None:
@@ -177,7 +178,7 @@ def test_a_key_is_shown_once_and_can_be_revoked(run: Run) -> None:
 def test_every_command_has_help_and_json(run: Run, name: str) -> None:
     helped = run(name, "--help")
     assert helped.exit_code == 0
-    assert "--json" in helped.stdout or name == "keys"
+    assert "--json" in helped.stdout or name in {"keys", "bench"}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

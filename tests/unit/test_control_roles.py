@@ -23,6 +23,16 @@ MAY: dict[tuple[str, str], set[Role]] = {
     ("get", "/v1/endpoints"): EVERYONE,
     ("get", "/v1/endpoints/{name}"): EVERYONE,
     ("post", "/v1/endpoints/{name}/rollback"): {OPS},
+    ("patch", "/v1/endpoints/{name}/policy"): {OPS},
+    ("post", "/v1/benchmarks"): {SUB, OPS},
+    ("get", "/v1/benchmarks"): {SUB, OPS},
+    ("get", "/v1/benchmarks/power"): {SUB, OPS},
+    ("get", "/v1/benchmarks/compare"): {SUB, OPS},
+    ("get", "/v1/benchmarks/{benchmark_id}"): {SUB, OPS},
+    ("get", "/v1/benchmarks/{benchmark_id}/problems"): {SUB, OPS},
+    ("get", "/v1/benchmarks/{benchmark_id}/answers"): {SUB, OPS},
+    ("post", "/v1/benchmarks/{benchmark_id}/cancel"): {SUB, OPS},
+    ("post", "/v1/benchmarks/{benchmark_id}/studies"): {SUB, OPS},
     ("get", "/v1/rollouts"): {SUB, OPS},
     ("get", "/v1/rollouts/{rollout_id}"): {SUB, OPS},
     ("get", "/v1/feedback"): EVERYONE,
@@ -43,7 +53,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 def _path(path: str) -> str:
     return path.replace("{submission_id}", "sub-none").replace("{version}", "a" * 64).replace("{name}", "none").replace(
         "{rollout_id}", "ro-none"
-    ).replace("{key_id}", "key-none")  # fmt: skip
+    ).replace("{key_id}", "key-none").replace("{benchmark_id}", "bm-none")  # fmt: skip
 
 
 def test_the_table_names_every_route_that_there_is(stage: Stage) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
+from core.benchmarks import Form, Sampling
 from core.errors import Refused
-from evals.suite import SUITES, load_suite, openings
+from core.settings import TrialPolicy
+from evals.suite import COMPLETION, PromptTemplate, load_suite, openings, plan_of
+from evals.suite_sources import SUITES
 
 ROW = {"task_id": "t/0", "prompt": "def f(x):\n", "entry_point": "f", "test": "def check(candidate):\n    assert candidate(1)\n"}
 
@@ -73,3 +77,107 @@ def test_openings_load() -> None:
 def test_broken_opening_is_refused(tmp_path: Path, row: object) -> None:
     with pytest.raises(Refused, match="line 1 has"):
         openings(written(tmp_path, row))
+
+
+def with_header(tmp_path: Path, header: str) -> str:
+    (tmp_path / "own.suite.toml").write_text(header, encoding="utf-8")
+    return str(written(tmp_path, ROW))
+
+
+def test_packed_suite_is_the_same_suite(tmp_path: Path) -> None:
+    plain = written(tmp_path, ROW)
+    packed = tmp_path / "own.jsonl.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert load_suite(str(packed)) == load_suite(str(plain))
+
+
+@pytest.mark.parametrize("cut", [20, -4])
+def test_packed_suite_that_is_cut_is_refused(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "own.jsonl.gz"
+    path.write_bytes(gzip.compress(json.dumps(ROW).encode() * 50)[:cut])
+    with pytest.raises(Refused, match="no whole gzip file"):
+        load_suite(str(path))
+
+
+def test_sidecar_says_how_a_suite_is_asked_in_either_form(tmp_path: Path) -> None:
+    header = """
+form = "chat"
+max_tokens = 99
+[prompt]
+name = "mine"
+version = 3
+text = "Write {{entry_point}}: {{prompt}}"
+[completion]
+stops = ["END"]
+"""
+    suite = load_suite(with_header(tmp_path, header))
+    assert (suite.form, suite.max_tokens, suite.extractor, suite.prompt.pinned) == (Form.CHAT, 99, "chat-v1", "mine@3")
+    assert suite.shown(suite.problems[0], Form.CHAT) == "Write f: def f(x):\n"
+    assert suite.shown(suite.problems[0], Form.COMPLETION) == "def f(x):\n"
+    assert (suite.way(Form.COMPLETION).stops, suite.way(Form.COMPLETION).prompt) == (("END",), COMPLETION.prompt)
+
+
+@pytest.mark.parametrize(
+    ("header", "fault"),
+    [
+        ("= 1", "no TOML"),
+        ('form = "verse"', "neither completion nor chat"),
+        ('sha256 = "0"', "its sha256 is"),
+        ("max_tokens = 0", "max_tokens must be"),
+        ('stops = [""]', "none empty"),
+        ('max_tokens = "many"', "cannot be read"),
+        ('prompt = "x"', "cannot be read"),
+        ('[prompt]\ntext = "nothing"', "a text with"),
+        ("[prompt]\nversion = 0", "a version of 1"),
+    ],
+)
+def test_broken_sidecar_is_refused(tmp_path: Path, header: str, fault: str) -> None:
+    with pytest.raises(Refused, match=fault) as refusal:
+        load_suite(with_header(tmp_path, header))
+    assert refusal.value.reason == "bad_suite"
+
+
+def test_a_prompt_keeps_braces_and_marks_of_the_problem() -> None:
+    assert PromptTemplate("a", 1, "# {{entry_point}}\n{{prompt}}!").render("{x} {{prompt}} {{entry_point}}", "f") == (
+        "# f\n{x} {{prompt}} {{entry_point}}!"
+    )
+
+
+def test_plans_of_equal_content_are_equal_and_everything_counts(tmp_path: Path) -> None:
+    suite = load_suite(str(written(tmp_path, ROW)))
+    one = plan_of(suite, samples=1)
+    assert one == plan_of(suite, samples=1)
+    others = [
+        plan_of(suite, samples=2),
+        plan_of(suite, samples=1, seed=1),
+        plan_of(suite, samples=1, form=Form.CHAT),
+        plan_of(suite, samples=1, grid=[Sampling(temperature=0.8)]),
+        plan_of(suite, samples=1, prompt="seatrial-completion@2"),
+    ]
+    assert len({one.key, *(other.key for other in others)}) == 6
+
+
+@pytest.mark.parametrize(("samples", "grid"), [(0, None), (1, [Sampling(), Sampling()])])
+def test_plan_that_asks_nothing_or_twice_is_refused(tmp_path: Path, samples: int, grid: list[Sampling] | None) -> None:
+    with pytest.raises(Refused, match="is no plan"):
+        plan_of(load_suite(str(written(tmp_path, ROW))), samples=samples, grid=grid)
+
+
+def test_humaneval_that_is_not_where_it_is_said_to_be_is_refused_with_the_setting(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="SEATRIAL_TRIALS_HUMANEVAL") as refusal:
+        load_suite("humaneval", TrialPolicy(humaneval=str(tmp_path / "none.jsonl.gz")))
+    assert refusal.value.reason == "no_humaneval"
+
+
+def test_another_file_is_not_taken_for_humaneval(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="its sha256 is"):
+        load_suite("humaneval", TrialPolicy(humaneval=str(written(tmp_path, ROW))))
+
+
+HUMANEVAL = SUITES.parents[2] / "shared/data/HumanEval.jsonl.gz"
+
+
+@pytest.mark.skipif(not HUMANEVAL.exists(), reason="HumanEval does not lie beside the checkout")
+def test_humaneval_is_found_beside_the_checkout() -> None:
+    suite = load_suite("humaneval")
+    assert (suite.name, len(suite.problems), suite.max_tokens) == ("humaneval", 164, 512)

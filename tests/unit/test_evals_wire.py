@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from enum import StrEnum
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.confinement.wire import MAX_LINE_BYTES, NotData, decode, encode
+from evals.sandbox.wire import MAX_LINE_BYTES, NotData, decode, encode
 
 PLAIN = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | st.complex_numbers(allow_nan=False)
@@ -21,6 +24,10 @@ VALUES = st.recursive(
     ),
     max_leaves=12,
 )
+
+
+class Colour(StrEnum):
+    RED = "red"
 
 
 @given(VALUES)
@@ -58,7 +65,36 @@ def test_lines_that_bend_the_form_are_no_data(line: bytes) -> None:
         decode(line)
 
 
-@pytest.mark.parametrize("value", [object(), print, type("E", (int,), {})(1), iter([1]), "a" * (MAX_LINE_BYTES + 1)])
+class Agreeable(int):
+    """Claims to equal everything."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = int.__hash__
+
+    def __int__(self) -> int:
+        return 99
+
+
+class Shy(list[int]):
+    """Shows other items than it holds."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter([99])
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [(Agreeable(1), 1), (Shy([1, 2]), [1, 2]), (Counter("aab"), {"a": 2, "b": 1}), (OrderedDict(a=1), {"a": 1}), (Colour.RED, "red")],
+)
+def test_instance_of_a_subclass_travels_as_what_it_holds(value: Any, plain: Any) -> None:
+    there = decode(encode(value))
+    assert plain == there
+    assert type(there) is type(plain)
+
+
+@pytest.mark.parametrize("value", [object(), print, iter([1]), map(int, "1"), "a" * (MAX_LINE_BYTES + 1)])
 def test_what_is_no_plain_data_does_not_travel(value: Any) -> None:
     with pytest.raises(NotData):
         encode(value)

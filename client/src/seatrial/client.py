@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Literal, overload
 
 from seatrial import words
+from seatrial.benchmarks import Benchmarks
 from seatrial.config import find_connection
 from seatrial.errors import Unavailable
 from seatrial.transport import Transport
@@ -40,6 +41,7 @@ class Client:
         self.models = Models(self._transport)
         self.endpoints = Endpoints(self._transport)
         self.rollouts = Rollouts(self._transport)
+        self.benchmarks = Benchmarks(self._transport, pause)
         self.feedback = FeedbackGroup(self._transport, pause)
         self.keys = Keys(self._transport)
 
@@ -180,6 +182,10 @@ class Endpoints:
     def rollback(self, name: str) -> words.Rollback:
         """Take the candidate back, or bring the version before. Conflict when there is nothing to go back to."""
         return read(words.Rollback, self._transport.call("POST", f"/v1/endpoints/{name}/rollback"))
+
+    def set_policy(self, name: str, **fields: Any) -> words.Endpoint:
+        """Set what it promises (operators only): the fields of `Policy` and `keep_text_days`; those left out stay, None takes one away."""
+        return read(words.Endpoint, self._transport.call("PATCH", f"/v1/endpoints/{name}/policy", body=fields))
 
 
 class Rollouts:

@@ -9,6 +9,13 @@ from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from seatrial.scores import Answer, Benchmark, Comparison, Power, Problem, Sampling, Study
+
+__all__ = [
+    "Answer", "Benchmark", "Caller", "Cohort", "Comparison", "Endpoint", "Engine", "Feedback", "Finding", "Key", "Links", "LogLine", "Logs",
+    "Model", "Piece", "Policy", "Power", "Problem", "Report", "Rollback", "Rollout", "Sampling", "Standing", "Step", "Study", "Submission",
+    "TrialReport", "Verdict", "read",
+]  # fmt: skip
 T = TypeVar("T")
 STEPS = (
     "resolve",
@@ -111,6 +118,7 @@ class Submission:
     runs: int = 0
     steps: tuple[Step, ...] = ()
     reports: tuple[Report, ...] = ()
+    benchmark: str | None = None
     links: Links = field(default_factory=Links)
 
     @property
@@ -166,6 +174,18 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """What an endpoint promises. Sampling defaults that are None are the engine's own."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    frequency_penalty: float | None = None
+    best_of: int = 1
+    policy: str = "random"
+    on_regression: str = "alert"
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """A public model name and the versions behind it. `share`: what the candidate gets of new conversations, 0 to 1."""
 
@@ -177,6 +197,7 @@ class Endpoint:
     rollout: str | None = None
     share: float = 0.0
     keep_text_days: int = 0
+    policy: Policy = field(default_factory=Policy)
     engines: tuple[Engine, ...] = ()
 
 

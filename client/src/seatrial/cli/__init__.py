@@ -44,6 +44,7 @@ COMMANDS: dict[str, Entry] = {
     "endpoints": Entry("seatrial.cli.endpoints", "endpoints", "Show endpoints and what serves behind them."),
     "rollouts": Entry("seatrial.cli.endpoints", "rollouts", "Show rollouts, or one with its verdict."),
     "rollback": Entry("seatrial.cli.endpoints", "rollback", "Take an endpoint's candidate back, or bring its previous version."),
+    "bench": Entry("seatrial.cli.bench", "bench", "Benchmark a model, look at results, compare them."),
     "chat": Entry("seatrial.cli.chat", "chat", "Talk to an endpoint."),
     "feedback": Entry("seatrial.cli.feedback", "feedback", "Give, list or follow feedback."),
     "keys": Entry("seatrial.cli.keys", "keys", "Create, list and revoke keys."),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from math import nan
+from typing import Any
+
 import click
 
 from seatrial.cli.output import ago, as_json, client_of, part, say_json, short, show_pairs, show_table
 from seatrial.words import Cohort, Endpoint, Rollout
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @as_json
 @click.pass_context
 def endpoints(ctx: click.Context, as_json: bool) -> None:
-    """Show endpoints, what serves behind them and how its engine does."""
+    """Show endpoints, what serves behind them and how its engine does; `set` changes what one promises."""
+    if ctx.invoked_subcommand is not None:
+        return
     found = client_of(ctx).endpoints.list()
     if as_json:
         say_json(found)
@@ -25,10 +30,55 @@ def endpoints(ctx: click.Context, as_json: bool) -> None:
             short(one.candidate),
             part(one.share) if one.candidate else "-",
             _phase(one, one.candidate),
+            _promises(one),
         )
         for one in found
     )
-    show_table(("ENDPOINT", "STABLE", "ENGINE", "CANDIDATE", "SHARE", "ENGINE"), rows, empty="no endpoints; seatrial submit makes one")
+    columns = ("ENDPOINT", "STABLE", "ENGINE", "CANDIDATE", "SHARE", "ENGINE", "POLICY")
+    show_table(columns, rows, empty="no endpoints; seatrial submit makes one")
+
+
+class _Default(click.ParamType[float | None]):
+    """A number, or `none` to leave it to the engine again."""
+
+    name = "number|none"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        """Return the number; `none` is NaN until the request is made, as None means that the option was not given."""
+        if str(value).lower() == "none":
+            return nan
+        try:
+            return float(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no number; write 0.2, or none for the engine's own", param, ctx)
+
+
+@endpoints.command(name="set")
+@click.argument("name")
+@click.option("--temperature", type=_Default(), help="For requests that do not say one; none: the engine's own.")
+@click.option("--top-p", type=_Default(), help="For requests that do not say one; none: the engine's own.")
+@click.option("--frequency-penalty", type=_Default(), help="For requests that do not say one; none: the engine's own.")
+@click.option("--best-of", type=click.IntRange(1, 16), help="Draw so many answers and send one; 1: no choosing.")
+@click.option("--policy", type=click.Choice(["random", "mean_logprob"]), help="How that one is chosen.")
+@click.option("--on-regression", type=click.Choice(["alert", "rollback"]), help="What a scheduled benchmark that finds one does.")
+@as_json
+@click.pass_context
+def set_(ctx: click.Context, /, *, name: str, as_json: bool, **given: Any) -> None:
+    """Set what endpoint NAME promises (operators only). What is not given stays; gateways follow within a second."""
+    fields = {field: None if value != value else value for field, value in given.items() if value is not None}  # noqa: PLR0124 - NaN
+    if not fields:
+        raise click.UsageError("give at least one of the options")
+    changed = client_of(ctx).endpoints.set_policy(name, **fields)
+    say_json(changed) if as_json else click.echo(f"{changed.name}: {_promises(changed)}")
+
+
+def _promises(one: Endpoint) -> str:
+    policy = one.policy
+    sampling = (("temperature", policy.temperature), ("top_p", policy.top_p), ("frequency_penalty", policy.frequency_penalty))
+    said = [f"{name} {value:g}" for name, value in sampling if value is not None]
+    if policy.best_of > 1:
+        said.append(f"best of {policy.best_of} by {policy.policy}")
+    return ", ".join([*said, f"{policy.on_regression} on regression"])
 
 
 @click.command()

@@ -141,6 +141,7 @@ def _show(client: Client, one: Submission) -> None:
         ("rollout", one.rollout),
         ("run", one.links.run),
         ("registry", one.links.model),
+        ("benchmark", f"seatrial bench show {one.benchmark}" if one.benchmark else None),
     ))  # fmt: skip
     console = fresh_console()
     console.print(steps_table(one))

@@ -14,7 +14,10 @@ class NotData(ValueError):
 
 
 def encode(value: Any) -> bytes:
-    """Return a line. Raises NotData for anything but numbers, text, bytes, None and the builtin containers of them."""
+    """Return a line. Raises NotData for anything but numbers, text, bytes, None and the builtin containers of them.
+
+    An instance of a subclass (a Counter, an OrderedDict, an enum of numbers) travels as what it holds, not as what it claims.
+    """
     try:
         line = json.dumps(_pack(value)).encode() + b"\n"
     except (ValueError, RecursionError) as error:
@@ -34,19 +37,41 @@ def decode(line: bytes) -> Any:
 
 def _pack(value: Any) -> Any:
     kind = type(value)
-    if value is None or kind in (bool, int, float, str):
+    if value is None or kind in _AS_IT_IS:
         return value
-    if kind in (list, tuple, set, frozenset):
-        return [kind.__name__, [_pack(item) for item in value]]
-    if kind is dict:
-        return ["dict", [[_pack(key), _pack(item)] for key, item in value.items()]]
-    if kind in (bytes, bytearray):
-        return [kind.__name__, value.hex()]
-    if kind is complex:
-        return ["complex", [value.real, value.imag]]
-    if kind is range:
-        return ["range", [value.start, value.stop, value.step]]
+    pack = _PACKERS.get(kind)
+    if pack is not None:
+        return [kind.__name__, pack(value)]
+    for base, plain in _PLAIN:
+        if isinstance(value, base):
+            return _pack(plain(value))
     raise NotData(f"a value of type {kind.__name__}, which is no plain data")
+
+
+def _pack_items(values: Any) -> list[Any]:
+    return [item if type(item) in _AS_IT_IS else _pack(item) for item in values]
+
+
+_AS_IT_IS = {bool, int, float, str}
+_PACKERS: dict[type, Callable[[Any], Any]] = {
+    **dict.fromkeys((list, tuple, set, frozenset), _pack_items),
+    dict: lambda value: [[_pack(key), _pack(item)] for key, item in value.items()],
+    bytes: bytes.hex,
+    bytearray: bytearray.hex,
+    complex: lambda value: [value.real, value.imag],
+    range: lambda value: [value.start, value.stop, value.step],
+}
+_PLAIN: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (int, int.__int__),
+    (float, float.__float__),
+    (str, str.__str__),
+    (list, lambda value: list(list.__iter__(value))),
+    (tuple, lambda value: tuple(tuple.__iter__(value))),
+    (dict, lambda value: dict(dict.items(value))),
+    (set, lambda value: set(set.__iter__(value))),
+    (frozenset, lambda value: frozenset(frozenset.__iter__(value))),
+)
+"""The content of an instance of a subclass, whatever the subclass defines."""
 
 
 _MAKERS: dict[str, Callable[[Any], Any]] = {

@@ -1,0 +1,126 @@
+"""The SDK's verbs of benchmarks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from seatrial import words
+from seatrial.errors import Unavailable
+from seatrial.transport import Transport
+from seatrial.words import read
+
+_PATIENCE_S = 60.0
+
+
+class Benchmarks:
+    """Benchmarks: start, look, watch, compare, study."""
+
+    def __init__(self, transport: Transport, pause: Callable[[float], None]) -> None:
+        self._transport = transport
+        self._pause = pause
+
+    def start(
+        self,
+        target: str | Path,
+        *,
+        suite: str | Path = "harbour",
+        samples: int = 1,
+        temperature: Sequence[float] = (0.0,),
+        frequency_penalty: Sequence[float] = (0.0,),
+        top_p: float = 1.0,
+        max_tokens: int = 0,
+        form: Literal["completion", "chat"] = "completion",
+    ) -> words.Benchmark:
+        """Ask every problem `samples` times at every temperature with every frequency penalty; returns at once.
+
+        `target` is an endpoint (what it serves), `ORG/MODEL`, a folder that was submitted, or 8 characters of a version's id. `suite` is
+        a name, or the path of a .jsonl file on the platform's machine. `max_tokens` 0 is the suite's own longest answer.
+        """
+        body = {
+            "target": str(target), "suite": str(suite), "samples": samples, "temperature": list(temperature),
+            "frequency_penalty": list(frequency_penalty), "top_p": top_p, "max_tokens": max_tokens, "form": form,
+        }  # fmt: skip
+        return read(words.Benchmark, self._transport.call("POST", "/v1/benchmarks", body=body))
+
+    def get(self, benchmark: str) -> words.Benchmark:
+        """Return one."""
+        return read(words.Benchmark, self._transport.call("GET", f"/v1/benchmarks/{benchmark}"))
+
+    def list(
+        self,
+        *,
+        endpoint: str | None = None,
+        version: str | None = None,
+        state: str | None = None,
+        trigger: str | None = None,
+        limit: int = 100,
+    ) -> tuple[words.Benchmark, ...]:
+        """Return benchmarks, newest first."""
+        asked = {"endpoint": endpoint, "version": version, "state": state, "trigger": trigger, "limit": limit}
+        return tuple(read(words.Benchmark, row) for row in self._transport.call("GET", "/v1/benchmarks", **asked))
+
+    def watch(self, benchmark: str, *, interval_s: float = 1.0, patience_s: float = _PATIENCE_S) -> Iterator[words.Benchmark]:
+        """Yield the benchmark each `interval_s` until it has ended; the last one is its end.
+
+        A platform that is away for a while (a restart) is waited for, `patience_s` at most; then Unavailable is raised.
+        """
+        seen = time.monotonic()
+        while True:
+            try:
+                current = self.get(benchmark)
+            except Unavailable:
+                if time.monotonic() - seen > patience_s:
+                    raise
+            else:
+                seen = time.monotonic()
+                yield current
+                if current.ended:
+                    return
+            self._pause(interval_s)
+
+    def problems(self, benchmark: str) -> tuple[words.Problem, ...]:
+        """Return every problem: how often it was solved, the first failing check, and against the baseline. NotFound while it runs."""
+        return tuple(read(words.Problem, row) for row in self._transport.call("GET", f"/v1/benchmarks/{benchmark}/problems"))
+
+    def answers(self, benchmark: str, *, problem: str | None = None, limit: int = 100) -> tuple[words.Answer, ...]:
+        """Return answers as they were given and judged: of one problem, or the first ones."""
+        found = self._transport.call("GET", f"/v1/benchmarks/{benchmark}/answers", problem=problem, limit=limit)
+        return tuple(read(words.Answer, row) for row in found)
+
+    def compare(self, candidate: str, baseline: str, *, margin: float = 0.05) -> words.Comparison:
+        """Hold one run against another of the same problems. Conflict when they asked different ones."""
+        found = self._transport.call("GET", "/v1/benchmarks/compare", candidate=candidate, baseline=baseline, margin=margin)
+        return read(words.Comparison, found)
+
+    def power(
+        self, problems: int, *, samples: int | None = None, points: float | None = None, pass_rate: float | None = None, power: float = 0.9
+    ) -> words.Power:
+        """Say how many points so many samples a problem catch, or (with `points`) how many samples catch so many points."""
+        asked = {"problems": problems, "samples": samples, "points": points, "pass_rate": pass_rate, "power": power}
+        return read(words.Power, self._transport.call("GET", "/v1/benchmarks/power", **asked))
+
+    def cancel(self, benchmark: str) -> words.Benchmark:
+        """Cancel one that runs. Conflict when it has ended."""
+        return read(words.Benchmark, self._transport.call("POST", f"/v1/benchmarks/{benchmark}/cancel"))
+
+    def study(
+        self,
+        benchmark: str,
+        *,
+        policies: Sequence[str] = ("random", "mean_logprob", "voting"),
+        best_of: Sequence[int] = (1, 4, 8),
+        ranker_url: str = "",
+        ranker_model: str = "",
+    ) -> words.Study:
+        """Compare ways of choosing among several answers, on the rows of a benchmark that is done; returns at once."""
+        body = {"policies": list(policies), "best_of": list(best_of), "ranker_url": ranker_url, "ranker_model": ranker_model}
+        return read(words.Study, self._transport.call("POST", f"/v1/benchmarks/{benchmark}/studies", body=body))
+
+    def watch_study(self, study: words.Study, *, interval_s: float = 1.0) -> dict[str, object]:
+        """Wait for a study's end and return its document (`state`, `rows`, `reason`)."""
+        while study.study not in (studies := self.get(study.benchmark).studies):
+            self._pause(interval_s)
+        return dict(studies[study.study])

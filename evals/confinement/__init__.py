@@ -1,1 +1,0 @@
-"""What runs in the sandbox's child processes: standard library only, `python -I -S`, each file a script or a part of one."""

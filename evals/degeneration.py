@@ -1,0 +1,121 @@
+"""What is wrong with an answer besides failing: loops and the kinds of nonsense, and the gate on loops."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Sequence
+from math import isfinite
+from statistics import NormalDist
+
+from core.benchmarks import Flaw, Sample
+from core.degeneration import repeating_tail
+from core.versions import Decision
+from evals.statistics.bounds import tango_bounds
+from evals.statistics.tally import judged
+
+LOW_LOGPROB = -2.5
+"""Mean log-probability (nats a token) under which an answer counts as improbable: the model gave each token 8 % on geometric average,
+about the perplexity (12) of guessing among a dozen words at every token. Code that models mean has -0.1 to -1."""
+
+_MAX_CHARS = 200_000  # an answer of any plan's length; what is longer is not parsed and counts as unparsable
+_ALPHA = 0.05
+
+
+def flaws(
+    *,
+    text: str,
+    code: str,
+    entry_point: str,
+    finish_reason: str,
+    completion_tokens: int,
+    mean_logprob: float | None,
+    prompt: str = "",
+) -> tuple[Flaw, ...]:
+    """Return what is wrong with one answer, in `Flaw`'s order; () for a sound one, whether it passes its checks or not.
+
+    `text` is the answer as the engine gave it, `code` the program that was judged (the extractor's; with `prompt` where that stands
+    before it). LOOP: an exactly repeating tail (`core.degeneration.repeating_tail`: 4 copies and 24 tokens or more), the detector of
+    live conversations. EMPTY: no visible character. CUT: ended by its length. UNPARSABLE: the whole program is no Python.
+    NO_ENTRY_POINT: it parses and binds no such name at its top level. Without an entry point the task asks for no program, and neither
+    of these two is looked for. LOW_LOGPROB: `mean_logprob` (nats) below `LOW_LOGPROB`.
+    Nothing is executed; an answer made to break the parser (depth, NUL, size) is unparsable.
+    """
+    tree = _parsed(prompt + code) if entry_point else None
+    found = {
+        Flaw.LOOP: repeating_tail(text, completion_tokens) is not None,
+        Flaw.EMPTY: not text.strip(),
+        Flaw.CUT: finish_reason == "length",
+        Flaw.UNPARSABLE: bool(entry_point) and tree is None,
+        Flaw.NO_ENTRY_POINT: tree is not None and entry_point not in _bound(tree.body),
+        Flaw.LOW_LOGPROB: mean_logprob is not None and isfinite(mean_logprob) and mean_logprob < LOW_LOGPROB,
+    }
+    return tuple(flaw for flaw in Flaw if found[flaw])
+
+
+def judge_loops(candidate: Sequence[Sample], baseline: Sequence[Sample], policy_limit: float) -> tuple[Decision, str]:
+    """Return whether the candidate loops more than its baseline by more than `policy_limit` (a part of answers, 0 to 1), and a sentence.
+
+    Answers of both to the same problem, sampling and index are pairs; with a baseline the difference of loop rates has Tango's bounds
+    at 95 % each (`evals.statistics.bounds.tango_bounds`). FAIL when the measured rate exceeds the baseline's by more than the limit and
+    the difference is surely above zero: chance loops of a few answers refuse nobody. PASS when it does not exceed it;
+    INCONCLUSIVE in between, and when there are no answers. Without a baseline the limit stands alone, and the rate's own lower bound (that
+    of a proportion, as a difference from an answer that never loops) has to lie above zero.
+    """
+    ours = _loops(candidate)
+    if not ours:
+        return Decision.INCONCLUSIVE, "there are no judged answers in which to look for loops"
+    theirs = _loops(baseline)
+    paired = sorted(ours.keys() & theirs.keys()) if theirs else sorted(ours)
+    if not paired:
+        return Decision.INCONCLUSIVE, "the baseline answered none of these problems"
+    more = sum(ours[key] and not theirs.get(key, False) for key in paired)
+    fewer = sum(theirs.get(key, False) and not ours[key] for key in paired)
+    rate, own = sum(ours[key] for key in paired) / len(paired), sum(theirs.get(key, False) for key in paired) / len(paired)
+    low, high = tango_bounds(fewer, more, len(paired), NormalDist().inv_cdf(1 - _ALPHA))
+    against = f" against the baseline's {100 * own:.1f} %" if theirs else ""
+    said = f"{100 * rate:.1f} % of {len(paired)} answers end in a loop{against} ({100 * low:+.1f} to {100 * high:+.1f} points)"
+    if rate - own <= policy_limit + 1e-9:
+        return Decision.PASS, f"{said}; {100 * policy_limit:.4g} points more are allowed"
+    if low > 0:
+        return Decision.FAIL, f"{said}; more than the {100 * policy_limit:.4g} points that are allowed"
+    return Decision.INCONCLUSIVE, f"{said}; too few answers to tell it from chance"
+
+
+def _loops(samples: Sequence[Sample]) -> dict[tuple[str, str, int], bool]:
+    return {(one.task_id, one.sampling, one.index): Flaw.LOOP in one.flaws for one in judged(samples)}
+
+
+def _parsed(program: str) -> ast.Module | None:
+    """Return the program's tree, or None where it has none or would cost too much.
+
+    CPython's parser bounds its own stack: what nests too deep is a SyntaxError, RecursionError or MemoryError, never a crash.
+    """
+    if len(program) > _MAX_CHARS:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes and the like of generated code are no warnings of ours
+            return ast.parse(program)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _bound(body: Sequence[ast.stmt]) -> set[str]:
+    """Return the names that the top level binds: definitions, imports, assignments; also below `if`, `try` and `with`."""
+    names: set[str] = set()
+    waiting = list(body)
+    while waiting:
+        statement = waiting.pop()
+        match statement:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                names.add(name)
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                names.update(alias.asname or alias.name for alias in aliases)
+            case ast.Assign(targets=targets):
+                names.update(target.id for target in targets if isinstance(target, ast.Name))
+            case ast.AnnAssign(target=ast.Name(id=name), value=value) if value is not None:
+                names.add(name)
+            case _:
+                waiting.extend(child for child in ast.iter_child_nodes(statement) if isinstance(child, ast.stmt))
+    return names

@@ -1,0 +1,154 @@
+"""The Sandbox port with child processes (docs/sandbox.md)."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from core.errors import Fault
+from core.ports.clock import Clock, SystemClock
+from core.ports.sandbox import Program, RunOutcome, RunResult
+from evals.sandbox.ground import Limits
+from evals.sandbox.link import Lost, Means, Zygote
+from evals.sandbox.proof import prove
+from evals.text import storable
+
+_GRACE_S = 5.0  # the judge keeps the program's own limit; this one is for a judge that hangs in the check itself
+_ANSWER_S = 10.0  # beyond both: by then the zygote has spoken, or it hangs
+_DETAIL_CHARS = 500
+_VERDICT_BYTES = 1 << 16
+_ATTEMPTS = 2
+
+
+class ProcessSandbox:
+    """The Sandbox port. At most `workers` programs run at once, however many threads call `run`.
+
+    Its zygote starts with the first program, proves that it holds, is started again when it has died, and ends with this object.
+    """
+
+    def __init__(self, workers: int, scratch: Path, *, namespaces: bool = True, landlock: bool = True, clock: Clock | None = None) -> None:
+        self._workers = workers
+        self._scratch = scratch
+        self._means = Means(namespaces=namespaces, landlock=landlock)
+        self._clock = clock or SystemClock()
+        self._slots = threading.BoundedSemaphore(workers)
+        self._starting = threading.Lock()
+        self._zygote: Zygote | None = None
+
+    def run(self, programs: Sequence[Program]) -> tuple[RunResult, ...]:
+        """See the port."""
+        if len(programs) <= 1:
+            return tuple(self._run(program) for program in programs)
+        with ThreadPoolExecutor(min(self._workers, len(programs)), "sandbox") as pool:
+            return tuple(pool.map(self._run, programs))
+
+    def isolation(self) -> str:
+        """Return the level that this machine permits: `seccomp` and, joined by +, `landlock`, `namespaces`, or else `rlimits`.
+
+        Raises Fault when there is no sandbox here.
+        """
+        return self._ready().level
+
+    def close(self) -> None:
+        """End the zygote. The next `run` starts another."""
+        with self._starting:
+            if self._zygote is not None:
+                self._zygote.close()
+                self._zygote = None
+
+    def _run(self, program: Program) -> RunResult:
+        with self._slots:
+            begin = self._clock.monotonic()
+            detail = ""
+            for _attempt in range(_ATTEMPTS):
+                try:
+                    return self._judge(program, self._ready(), begin)
+                except Lost as error:
+                    detail = f"the sandbox's zygote is gone: {error}"
+                except Fault as error:
+                    detail = str(error)
+                    break
+            return RunResult(program.id, RunOutcome.SANDBOX_FAULT, detail[:_DETAIL_CHARS], self._clock.monotonic() - begin)
+
+    def _ready(self) -> Zygote:
+        """Return a zygote that has proved itself."""
+        with self._starting:
+            if self._zygote is None or not self._zygote.is_running():
+                self._zygote = self._start()
+            return self._zygote
+
+    def _start(self) -> Zygote:
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        zygote = Zygote(self._scratch, self._means)
+        try:
+            prove(lambda program: self._judge(program, zygote, self._clock.monotonic()))
+        except Lost as error:
+            raise Fault(f"the sandbox cannot start: its zygote died ({error})", hint="see docs/sandbox.md") from error
+        except Fault:
+            zygote.close()
+            raise
+        return zygote
+
+    def _judge(self, program: Program, zygote: Zygote, begin: float) -> RunResult:
+        """Have one program judged. Raises Lost when the zygote goes away meanwhile."""
+        nonce = secrets.token_hex(16)
+        job = {
+            "nonce": nonce,
+            "code": program.code,
+            "check": program.check,
+            "given": program.given,
+            "entry_point": program.entry_point,
+        }
+        limits = Limits(program.cpu_s, program.wall_s, program.memory_bytes, _GRACE_S)
+        with zygote.hand_over(limits) as wire:
+            wire.settimeout(program.wall_s + _GRACE_S + _ANSWER_S)
+            said = _exchange(wire, json.dumps(job).encode(), zygote)
+        outcome, detail, cpu_s = _verdict(said, nonce, program.wall_s)
+        seconds = self._clock.monotonic() - begin
+        return RunResult(program.id, outcome, storable(detail[:_DETAIL_CHARS]), seconds, cpu_s, zygote.level)
+
+
+def _exchange(wire: socket.socket, job: bytes, zygote: Zygote) -> bytes:
+    """Send the job and return the answer. Raises Lost when there is none."""
+    try:
+        wire.sendall(job)
+        wire.shutdown(socket.SHUT_WR)
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the judge is gone: the zygote says why
+    except TimeoutError as error:
+        zygote.close()
+        raise Lost("no judge takes the job") from error
+    said = b""
+    try:
+        while not said.endswith(b"\n") and len(said) < _VERDICT_BYTES:
+            piece = wire.recv(_VERDICT_BYTES)
+            if not piece:
+                raise Lost("it died")
+            said += piece
+    except TimeoutError as error:
+        zygote.close()
+        raise Lost("it does not answer") from error
+    except ConnectionResetError as error:
+        raise Lost("it died") from error
+    return said
+
+
+def _verdict(said: bytes, nonce: str, wall_s: float) -> tuple[RunOutcome, str, float]:
+    """Believe the judge's word only with the nonce; the zygote says when there is no judge any more."""
+    try:
+        word: Any = json.loads(said)
+        if "judge" in word:
+            late = word["judge"] == "late"
+            outcome = RunOutcome.TIMED_OUT if late else RunOutcome.SANDBOX_FAULT
+            return outcome, f"the check did not end within {wall_s:g} s" if late else f"the judge died: {word['judge']}", 0.0
+        if secrets.compare_digest(str(word["nonce"]), nonce):
+            return RunOutcome(word["outcome"]), str(word["detail"]), float(word["cpu_s"])
+    except (ValueError, KeyError, TypeError):
+        pass
+    return RunOutcome.SANDBOX_FAULT, "the judge gave no verdict", 0.0

@@ -1,0 +1,27 @@
+"""The statistics of the trials: what a run is worth, whether two differ, and how many samples tell. See docs/statistics.md.
+
+Only numpy and scipy; randomness by a seed. Faults of the sandbox count for nobody.
+"""
+
+from evals.statistics.comparing import Comparison, compare, regressed
+from evals.statistics.intervals import clustered_interval, paired_p, wilson
+from evals.statistics.noise import NoiseFloor, noise_floor
+from evals.statistics.planning import detectable_points, samples_needed, within_variance
+from evals.statistics.summary import by_sampling, pass_at_k, summarize
+
+__all__ = [
+    "Comparison",
+    "NoiseFloor",
+    "by_sampling",
+    "clustered_interval",
+    "compare",
+    "detectable_points",
+    "noise_floor",
+    "paired_p",
+    "pass_at_k",
+    "regressed",
+    "samples_needed",
+    "summarize",
+    "wilson",
+    "within_variance",
+]

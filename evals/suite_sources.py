@@ -1,0 +1,109 @@
+"""Where the files of suites come from: this folder, a path, HumanEval's own places, the hub."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tomllib
+import zlib
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from core.errors import Refused
+
+SUITES = Path(__file__).with_name("suites")
+HUMANEVAL = "humaneval"
+HUMANEVAL_HUB_ID = "openai/openai_humaneval"
+_HUMANEVAL_COMMIT = "7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544"
+_HUMANEVAL_FILE = "openai_humaneval/test-00000-of-00001.parquet"
+_HUMANEVAL_ORDER = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
+_BESIDE_CHECKOUT = Path(__file__).resolve().parents[2] / "shared/data/HumanEval.jsonl.gz"
+_MAX_BYTES = 64 * 1024**2
+_GZIP = b"\x1f\x8b"
+
+
+def content(name: str, humaneval: str, *, by_name: bool) -> tuple[bytes, Path]:
+    """Return a suite's unpacked JSONL and its path (for HumanEval the path beside its sidecar). Raises Refused."""
+    if by_name and name == HUMANEVAL:
+        return _humaneval(humaneval), SUITES / f"{HUMANEVAL}.jsonl"
+    path = SUITES / f"{name}.jsonl" if by_name else Path(name)
+    try:
+        return read(path), path
+    except OSError as error:
+        raise Refused(
+            f"suite {name[:200]!r} cannot be read: {error.strerror}",
+            reason="bad_suite",
+            hint=f"give the path of a .jsonl or .jsonl.gz, lmeval:TASK, or one of: {', '.join(known_suites())}",
+        ) from error
+
+
+def known_suites() -> tuple[str, ...]:
+    """Return the names that need no path."""
+    files = {file.stem for file in SUITES.glob("*.jsonl") if file.stem != "conversations"}
+    return tuple(sorted(files | {HUMANEVAL}))
+
+
+def read(path: Path) -> bytes:
+    """Return a file's content, unpacked where it is gzip. Raises OSError, and Refused for one that is broken or too large."""
+    with path.open("rb") as file:
+        raw = file.read(_MAX_BYTES + 1)
+    if raw.startswith(_GZIP):
+        try:
+            raw = gzip.GzipFile(fileobj=BytesIO(raw)).read(_MAX_BYTES + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise bad_suite(path, f"it is no whole gzip file: {error}") from error
+    if len(raw) > _MAX_BYTES:
+        raise bad_suite(path, f"it is larger than {_MAX_BYTES} bytes")
+    return raw
+
+
+def sidecar(path: Path) -> Mapping[str, Any]:
+    """Return what `NAME.suite.toml` beside a suite says; nothing where there is none. Raises Refused for one that is no TOML."""
+    beside = path.with_name(path.name.removesuffix(".gz").removesuffix(".jsonl") + ".suite.toml")
+    try:
+        return tomllib.loads(beside.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise bad_suite(beside, f"it is no TOML: {error}") from error
+
+
+def bad_suite(path: Path, what: str, hint: str = "mend the file; evals/README.md says what a line holds") -> Refused:
+    """Return the refusal of a suite's file."""
+    return Refused(f"{path} is no suite: {what}", reason="bad_suite", hint=hint)
+
+
+def from_hub() -> bytes:
+    """Fetch HumanEval from the hub at a fixed commit and return it as the JSONL that its authors gave out. Raises Refused."""
+    from httpx import HTTPError  # noqa: PLC0415 - only here
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415 - only here, and slow to import
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
+    from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    try:
+        file = hf_hub_download(HUMANEVAL_HUB_ID, _HUMANEVAL_FILE, repo_type="dataset", revision=_HUMANEVAL_COMMIT, etag_timeout=5)
+        rows = parquet.read_table(file).to_pylist()
+    except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError, ArrowException) as error:
+        raise Refused(
+            f"HumanEval is not here and cannot be had from the hub ({HUMANEVAL_HUB_ID}): {type(error).__name__}",
+            reason="no_humaneval",
+            hint=f"put its HumanEval.jsonl.gz at {_BESIDE_CHECKOUT}, or name it with SEATRIAL_TRIALS_HUMANEVAL",
+        ) from error
+    return "".join(json.dumps({key: row[key] for key in _HUMANEVAL_ORDER}) + "\n" for row in rows).encode()
+
+
+def _humaneval(given: str) -> bytes:
+    """Return HumanEval from where it was said to be, from beside the checkout, or from the hub."""
+    path = Path(given).expanduser() if given else _BESIDE_CHECKOUT
+    try:
+        return read(path)
+    except OSError as error:
+        if given:
+            raise Refused(
+                f"HumanEval cannot be read from {path}: {error.strerror}",
+                reason="no_humaneval",
+                hint="mend SEATRIAL_TRIALS_HUMANEVAL, or unset it to look in the usual places",
+            ) from error
+    return from_hub()

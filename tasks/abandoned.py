@@ -1,0 +1,71 @@
+"""Benchmarks that nobody drives any more: they get another run, or their end."""
+
+from __future__ import annotations
+
+from core.benchmarks import Benchmark, BenchmarkState, Trigger
+from core.errors import Fault, NotFound, Refused
+from core.submissions import SubmissionState
+from serving.control.runs import RunState
+from tasks.benchmarks import end_failed, mirror
+from wiring import Platform
+
+_WAITING = frozenset({"SCHEDULED", "PENDING"})
+_PICKUP_S = 45.0
+_MIRRORED_S = 7 * 86_400.0
+
+
+def abandoned_benchmarks(here: Platform) -> tuple[Benchmark, ...]:
+    """Return the running rows whose lease has run out. A gate's row is driven by its submission: only with that ended is it abandoned."""
+    now = here.clock.now()
+    rows = here.records.benchmarks.find(states=[BenchmarkState.RUNNING], limit=1000)
+    return tuple(row for row in rows if row.lease_until < now and not _in_a_submission(here, row))
+
+
+def resume_benchmark(here: Platform, row: Benchmark) -> bool:
+    """Bring one on; return whether anything was done."""
+    if row.trigger is Trigger.GATE:
+        end_failed(row.id, Refused("its submission has ended", reason="cancelled"))
+        return True
+    run = _run_state(here, row)
+    if run is not None and run.type == "CANCELLED":
+        end_failed(row.id, Refused("cancelled on Prefect's page", reason="cancelled", hint="start it again when it is still wanted"))
+        return True
+    if run is not None and run.type in _WAITING and here.clock.now() - row.updated_at < _PICKUP_S:
+        return False
+    if row.runs >= here.settings.most_runs:
+        end_failed(row.id, Fault(f"{row.runs} flow runs of {row.id} ended without a result", hint="see Prefect's page; then run it again"))
+        return True
+    if run is not None and row.flow_run and not run.ended and row.runs > 0:
+        here.runs.crash(row.flow_run)  # its process is gone: a living one renews the lease
+    started = here.runs.start_benchmark(row.id, row.runs, {"target": row.endpoint or row.version, "suite": row.plan.suite})
+    here.records.benchmarks.change(row.id, here.clock.now(), flow_run=started, runs=row.runs + 1)
+    return True
+
+
+def mirror_missing(here: Platform) -> tuple[str, ...]:
+    """Enter the last week's ended benchmarks in MLflow that it was away for; their packed rows wait on this machine."""
+    now = here.clock.now()
+    done = here.records.benchmarks.find(states=[BenchmarkState.DONE], limit=200)
+    missing = [
+        row for row in done if not row.run_url and (row.ended_at or now) > now - _MIRRORED_S and here.answers.packed(row.id).is_file()
+    ]
+    for row in missing:
+        mirror.fn(row.id)
+    return tuple(row.id for row in missing)
+
+
+def _in_a_submission(here: Platform, row: Benchmark) -> bool:
+    if row.trigger is not Trigger.GATE or row.submission is None:
+        return False
+    try:
+        state: SubmissionState = here.records.submissions.get(row.submission).state
+    except NotFound:
+        return False
+    return not state.ended
+
+
+def _run_state(here: Platform, row: Benchmark) -> RunState | None:
+    try:
+        return here.runs.state(row.flow_run) if row.flow_run else None
+    except NotFound:
+        return None

@@ -1,0 +1,252 @@
+"""The steps of a benchmark: bring its engine up, pin the plan, ask and judge every answer, compare, show, end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import structlog
+from prefect.artifacts import create_image_artifact, create_table_artifact
+from prefect.runtime import flow_run
+from pydantic import BaseModel, Field
+
+from core.benchmarks import Benchmark, BenchmarkState, Form, Plan, Trigger, grid_of, numbers_of
+from core.engines import EnginePhase
+from core.errors import Conflict, NotFound, Refused, SeatrialError
+from core.ids import BenchmarkId, Digest, new_id
+from core.ports.records import AuditEntry
+from registry.answers import PACKED
+from serving.control.problems import by_problem
+from serving.control.targets import Target, target_of
+from tasks.alerts import tell_failure
+from tasks.baselines import Judgement, curves_in, judge_run, numbers_in
+from tasks.curves import data_uri, history_png
+from tasks.lease import renewed
+from tasks.settle import settle_engines
+from tasks.start import await_ready, engine_spec
+from tasks.step import step_task
+from wiring import Platform, platform
+
+log = structlog.get_logger(__name__)
+
+_LOOK_S = 1.0
+_HISTORY = 200
+
+
+class BenchmarkRequest(BaseModel):
+    """What is benchmarked and how; Prefect's page shows it as a form."""
+
+    target: str = Field(default="", description="an endpoint, or a model version's id (8 characters are enough); empty: every endpoint")
+    suite: str = Field(
+        default="harbour", description="a suite's name (a file in evals/suites, or a task of lm-eval), or a .jsonl file's path"
+    )
+    samples: int = Field(default=1, ge=1, le=1000, description="samples a problem at every point of the grid")
+    temperature: str = Field(default="0", description="temperatures, separated by commas")
+    frequency_penalty: str = Field(default="0", description="frequency penalties, separated by commas")
+    form: Form = Field(default=Form.COMPLETION, description="completion: the prompt raw; chat: as a user's message")
+    max_tokens: int = Field(default=0, ge=0, le=32_768, description="longest answer, in tokens; 0: the suite's own")
+    trigger: Trigger = Field(default=Trigger.HAND, description="schedule: a regression against the baseline raises an alert")
+    benchmark: str | None = Field(default=None, description="leave empty: set by the platform for a benchmark that exists already")
+
+    @property
+    def title(self) -> str:
+        """The run's name on Prefect's page."""
+        return f"{self.suite} on {self.target or 'every endpoint'}"
+
+
+def enter_benchmarks(request: BenchmarkRequest) -> tuple[Benchmark, ...]:
+    """Return the rows that this run drives: the one that is named, or a new one for every target."""
+    here = platform()
+    if request.benchmark:
+        return (here.records.benchmarks.get(BenchmarkId(request.benchmark)),)
+    grid = grid_of(numbers_of(request.temperature), numbers_of(request.frequency_penalty), max_tokens=request.max_tokens)
+    plan = Plan(request.suite, Digest(""), "", "", request.form, request.samples, grid)
+    now = here.clock.now()
+    rows = [
+        Benchmark(
+            BenchmarkId(new_id("bm")), version, plan, request.trigger, BenchmarkState.RUNNING, now, endpoint, flow_run=str(flow_run.id)
+        )
+        for endpoint, version in targets(here, request.target)
+    ]
+    return tuple(here.records.benchmarks.create(row) for row in rows)
+
+
+def targets(here: Platform, target: str) -> tuple[Target, ...]:
+    """Return the (endpoint, version) pairs that a target means. NotFound, Refused (an endpoint that serves nothing)."""
+    if target:
+        return (target_of(here.records, target),)
+    return tuple((endpoint.name, endpoint.stable) for endpoint in here.records.endpoints.list() if endpoint.stable)
+
+
+@contextmanager
+def held_benchmarks(rows: tuple[Benchmark, ...]) -> Iterator[None]:
+    """Hold the leases of all rows while the block runs. Raises Conflict when another living run drives one."""
+    here = platform()
+    for row in rows:
+        _await_lease(here, row)
+
+    run = str(flow_run.id)  # asked here: the thread that renews knows no run
+
+    def renew(until: float) -> None:
+        for row in rows:
+            here.records.benchmarks.change(row.id, here.clock.now(), lease_until=until, flow_run=run)
+
+    renew(here.clock.now() + here.settings.lease_s)
+    try:
+        with renewed(here, renew):
+            yield
+    finally:
+        for row in rows:
+            here.records.benchmarks.change(row.id, here.clock.now(), unless_ended=False, lease_until=0.0)
+
+
+@step_task
+def bring_up(benchmark: BenchmarkId) -> str:
+    """Return where the version answers; one that does not run is started dark from its stored weights (the row is its wish)."""
+    here = platform()
+    version = here.records.versions.get(here.records.benchmarks.get(benchmark).version)
+    if here.engines.state(version.id).phase is not EnginePhase.READY:
+        try:
+            here.engines.apply(engine_spec(here, version))
+        except NotFound as error:
+            raise Refused(
+                f"the weights of {version.short} are not stored any more",
+                reason="no_weights",
+                hint="submit the model again, then benchmark it",
+            ) from error
+    return await_ready(here, version.id)
+
+
+@step_task
+def pin_plan(benchmark: BenchmarkId) -> Benchmark:
+    """Write the plan down with the suite's digest and the versions of prompt and extractor; a resumed run keeps what it began with."""
+    here = platform()
+    row = here.records.benchmarks.get(benchmark)
+    if row.planned:
+        return row
+    return here.records.benchmarks.change(benchmark, here.clock.now(), plan=here.examiner.pin(row.plan))
+
+
+@step_task
+def ask(benchmark: BenchmarkId, address: str) -> None:
+    """Ask and judge what is not there yet; whole runs are packed. Answers that an earlier attempt brought are not asked again."""
+    here = platform()
+    row = here.records.benchmarks.get(benchmark)
+    if here.answers.packed(benchmark).is_file():
+        return
+    rows = here.answers.growing(benchmark)
+    samples = here.examiner.examine(address, row.version, row.plan, rows, shown_progress(here, benchmark))
+    here.answers.pack(benchmark, samples)
+
+
+def shown_progress(here: Platform, benchmark: BenchmarkId) -> Callable[[float, str], None]:
+    """Return what writes progress into the row, at most once a second, and stops the work when the row has ended (cancelled)."""
+    last = here.clock.monotonic() - _LOOK_S
+
+    def progress(part: float, _said: str) -> None:
+        nonlocal last
+        if here.clock.monotonic() - last < _LOOK_S:
+            return
+        last = here.clock.monotonic()
+        row = here.records.benchmarks.change(benchmark, here.clock.now(), progress=part)
+        if row.ended:
+            raise Refused(f"{benchmark} was cancelled", reason="cancelled", hint="start it again when it is still wanted")
+
+    return progress
+
+
+@step_task
+def judge(benchmark: BenchmarkId) -> Judgement:
+    """Count, compare with the baseline, and write both into the row."""
+    here = platform()
+    row = here.records.benchmarks.get(benchmark)
+    samples = here.answers.read(row)
+    found = judge_run(here, row, samples)
+    here.records.benchmarks.change(
+        benchmark,
+        here.clock.now(),
+        numbers=numbers_in(samples),
+        decision=found.decision,
+        reason=found.reason,
+        comparison=found.comparison,
+        baseline=found.baseline.id if found.baseline else None,
+        progress=1.0,
+    )
+    return found
+
+
+@step_task
+def mirror(benchmark: BenchmarkId) -> None:
+    """Enter the run in MLflow with its rows, and a point on its curves."""
+    here = platform()
+    row = here.records.benchmarks.get(benchmark)
+    order = len([run for run in run_history(here, row) if run.started_at < row.started_at])
+    files = {PACKED: here.answers.packed(benchmark)}
+    results = here.answers.results(benchmark)
+    if results.is_file():
+        files["results.json"] = results
+    recorded = here.history.record(row, curves_in(here.answers.read(row)), files, order=order)
+    here.records.benchmarks.change(benchmark, here.clock.now(), unless_ended=False, rows_uri=recorded.rows_uri, run_url=recorded.page)
+
+
+def run_history(here: Platform, row: Benchmark) -> tuple[Benchmark, ...]:
+    """Return the judged runs on `row`'s suite of its endpoint (of its version where it has none), oldest first, `row` among them."""
+    by = {"endpoint": row.endpoint} if row.endpoint else {"version": row.version}
+    found = here.records.benchmarks.find(**by, limit=_HISTORY)
+    same = [run for run in found if (run.plan.suite, run.plan.form) == (row.plan.suite, row.plan.form) and run.numbers]
+    return tuple(reversed(same))
+
+
+@step_task
+def show(benchmark: BenchmarkId) -> None:
+    """Leave a table (problem by problem) and the curve over time on Prefect's page."""
+    here = platform()
+    row = here.records.benchmarks.get(benchmark)
+    base = here.records.benchmarks.get(row.baseline) if row.baseline else None
+    problems = by_problem(here.answers.read(row), here.answers.read(base) if base else ())
+    name = row.endpoint or row.version[:12]
+    said = f"{row.id}: {row.plan.suite} on {name}, {row.decision}: {row.reason}"
+    create_table_artifact(table=[problem.shown() for problem in problems], key=f"benchmark-{name}", description=said)
+    alike = [run for run in run_history(here, row) if run.plan.key == row.plan.key]  # another sampling is another line
+    png = history_png(alike, f"{name}, suite {row.plan.suite} ({row.plan.form})")
+    create_image_artifact(image_url=data_uri(png), key=f"benchmark-{name}-history", description=f"pass@1 over time; {said}")
+
+
+@step_task
+def conclude(benchmark: BenchmarkId) -> BenchmarkState:
+    """Write the end into the row, and stop the engine where nobody else wants it."""
+    here = platform()
+    now = here.clock.now()
+    row = here.records.benchmarks.change(benchmark, now, state=BenchmarkState.DONE, ended_at=now)
+    here.answers.forget_growing(benchmark)
+    settle_engines(here)
+    return row.state
+
+
+def mirror_and_show(benchmark: BenchmarkId) -> None:
+    """Let people see it. What cannot be shown now keeps no alert and no end back: reconcile enters it in MLflow later."""
+    for part in (mirror, show):
+        try:
+            part(benchmark)
+        except SeatrialError as error:
+            log.warning("benchmark.not_shown", benchmark=benchmark, cause=error.what)
+
+
+def end_failed(benchmark: BenchmarkId, error: SeatrialError) -> BenchmarkState:
+    """Write down why it could not run: a failed run says nothing of the model and is no regression."""
+    here = platform()
+    now = here.clock.now()
+    row = here.records.benchmarks.change(benchmark, now, state=BenchmarkState.FAILED, ended_at=now, reason=str(error))
+    here.records.audit.add(AuditEntry(now, "seatrial", "benchmark failed", benchmark, {"code": error.code, "message": error.what}))
+    tell_failure(row)
+    settle_engines(here)
+    return row.state
+
+
+def _await_lease(here: Platform, row: Benchmark) -> None:
+    patience = here.clock.now() + 2 * here.settings.lease_s
+    while row.lease_until > here.clock.now() and row.flow_run != str(flow_run.id):
+        if here.clock.now() > patience:
+            raise Conflict(f"{row.id} is driven by flow run {row.flow_run} already", hint="watch that run; this one is not needed")
+        here.clock.wait(0.5)
+        row = here.records.benchmarks.get(row.id)

@@ -1,0 +1,88 @@
+"""A submission's gate as a benchmark: its row, its answers, its end. History begins here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from core.benchmarks import Benchmark, BenchmarkState, Plan, Sample, Trigger
+from core.errors import NotFound, SeatrialError
+from core.ids import BenchmarkId, EndpointName, SubmissionId, VersionId, new_id
+from core.ports.examiner import Progress
+from core.versions import Decision
+from tasks.baselines import numbers_in
+from tasks.benchmarks import mirror, show
+from wiring import Platform
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class GateEnd:
+    """What a gate says of a candidate; `comparison` is for display."""
+
+    decision: Decision
+    reason: str
+    baseline: BenchmarkId | None = None
+    comparison: Mapping[str, Any] = field(default_factory=dict)
+
+
+def gate_row(here: Platform, submission: SubmissionId, endpoint: EndpointName, version: VersionId, plan: Plan) -> Benchmark:
+    """Return the gate's benchmark of a version by a pinned plan: the one that an earlier attempt made, else a new one, running."""
+    alive = (BenchmarkState.RUNNING, BenchmarkState.DONE)
+    rows = here.records.benchmarks.find(submission=submission, version=version, plan=plan.key, states=alive, limit=1)
+    if rows:
+        return rows[0]
+    now = here.clock.now()
+    row = Benchmark(BenchmarkId(new_id("bm")), version, plan, Trigger.GATE, BenchmarkState.RUNNING, now, endpoint, submission=submission)
+    return here.records.benchmarks.create(row)
+
+
+def known_run(here: Platform, version: VersionId, plan: Plan) -> tuple[Benchmark, tuple[Sample, ...]] | None:
+    """Return the newest whole run of a plan on a version with its answers, whatever started it, or None."""
+    for row in here.records.benchmarks.find(version=version, plan=plan.key, states=[BenchmarkState.DONE]):
+        try:
+            return row, here.answers.read(row)
+        except NotFound as error:
+            log.warning("benchmark.unreadable", benchmark=row.id, cause=error.what)
+    return None
+
+
+def gate_answers(here: Platform, row: Benchmark, address: str, progress: Progress) -> tuple[Sample, ...]:
+    """Return the gate's answers, asked now as far as an earlier attempt has not."""
+    if not here.answers.packed(row.id).is_file():
+        here.answers.pack(row.id, here.examiner.examine(address, row.version, row.plan, here.answers.growing(row.id), progress))
+    return here.answers.read(row)
+
+
+def end_gate(here: Platform, row: Benchmark, samples: tuple[Sample, ...], end: GateEnd) -> Benchmark:
+    """Write the gate's numbers and end into its row, and show it. What cannot be shown now is entered in MLflow by reconcile."""
+    now = here.clock.now()
+    ended = here.records.benchmarks.change(
+        row.id,
+        now,
+        state=BenchmarkState.DONE,
+        ended_at=now,
+        progress=1.0,
+        numbers=numbers_in(samples),
+        decision=end.decision,
+        reason=end.reason,
+        baseline=end.baseline,
+        comparison=dict(end.comparison),
+    )
+    here.answers.forget_growing(row.id)
+    for part in (mirror, show):
+        try:
+            part.fn(row.id)
+        except SeatrialError as error:
+            log.warning("benchmark.not_shown", benchmark=row.id, cause=error.what)
+    return ended
+
+
+def fail_gate(here: Platform, row: Benchmark, error: SeatrialError) -> None:
+    """Write down that a gate could not run; its submission tells why."""
+    now = here.clock.now()
+    here.records.benchmarks.change(row.id, now, state=BenchmarkState.FAILED, ended_at=now, reason=str(error))

@@ -1,0 +1,54 @@
+"""A sampling study on stored rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect.artifacts import create_table_artifact
+from pydantic import BaseModel, Field
+
+from core.errors import SeatrialError
+from core.ids import BenchmarkId
+from tasks.step import step_task
+from wiring import Platform, platform
+
+
+class StudyRequest(BaseModel):
+    """Which benchmark is studied, and which ways of choosing."""
+
+    benchmark: str = Field(description="a benchmark that has ended")
+    study: str = Field(description="the study's id")
+    policies: list[str] = Field(default=["random", "mean_logprob", "voting"], description="ways of choosing one of several answers")
+    best_of: list[int] = Field(default=[1, 4, 8], description="among how many answers is chosen")
+    ranker_url: str = Field(default="", description="an OpenAI-compatible endpoint whose model ranks answers; empty: none")
+    ranker_model: str = Field(default="", description="that model's name")
+
+
+@step_task
+def compare_stored(request: StudyRequest) -> str:
+    """Compare the policies, and keep the table with the benchmark and on Prefect's page."""
+    here = platform()
+    row = here.records.benchmarks.get(BenchmarkId(request.benchmark))
+    found = here.student.compare(
+        here.answers.read(row),
+        row.plan,
+        policies=tuple(request.policies),
+        best_of=tuple(request.best_of),
+        ranker=(request.ranker_url, request.ranker_model) if request.ranker_url else None,
+    )
+    keep(here, request, {"state": "done", **found})
+    create_table_artifact(table=list(found["rows"]), key="study", description=f"Policies compared on {row.id}: {found['advice']}")
+    return str(found["advice"])
+
+
+def end_study_failed(request: StudyRequest, error: SeatrialError) -> None:
+    """Write down why it could not be done."""
+    keep(platform(), request, {"state": "failed", "reason": str(error), "rows": []})
+
+
+def keep(here: Platform, request: StudyRequest, document: dict[str, Any]) -> None:
+    """Keep a study with its benchmark, beside those that are there."""
+    row = here.records.benchmarks.get(BenchmarkId(request.benchmark))
+    asked = request.model_dump(exclude={"study", "benchmark"})
+    studies = {**row.studies, request.study: {"asked": asked, "at": here.clock.now(), **document}}
+    here.records.benchmarks.change(row.id, here.clock.now(), unless_ended=False, studies=studies)

@@ -1,0 +1,92 @@
+"""The contract of BenchmarkHistory, on a real MLflow server and on the double that unit tests use."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from core.benchmarks import BenchmarkState
+from core.errors import Fault, NotFound, Transient
+from core.ids import EndpointName
+from core.ports.history import BenchmarkHistory
+from registry.answers import PACKED, Answers
+from registry.benchmarks import MlflowBenchmarks
+from tests.equipment.fakes import FakeHistory
+from tests.equipment.samples import a_benchmark, a_sample
+
+SAMPLES = tuple(a_sample(problem, index, passed=index == 0) for problem in range(3) for index in range(2))
+DONE = {"state": BenchmarkState.DONE, "ended_at": 1_700_000_100.0, "numbers": {"pass_at_1": 0.5, "none": float("nan")}}
+
+
+@pytest.fixture(params=["fake", "mlflow"])
+def history(request: pytest.FixtureRequest) -> BenchmarkHistory:
+    return FakeHistory() if request.param == "fake" else MlflowBenchmarks(request.getfixturevalue("mlflow_url"))
+
+
+def test_rows_come_back_from_the_history_as_they_were_packed(history: BenchmarkHistory, tmp_path: Path):
+    row = a_benchmark(1, **DONE)
+    packed = Answers(tmp_path / "here", history).pack(row.id, SAMPLES)
+    recorded = history.record(row, {"pass_at_1": 0.5}, {PACKED: packed}, order=0)
+    elsewhere = Answers(tmp_path / "elsewhere", history)
+    assert elsewhere.read(replace(row, rows_uri=recorded.rows_uri)) == SAMPLES
+
+
+def test_recording_again_is_the_same_entry(history: BenchmarkHistory, tmp_path: Path):
+    row = a_benchmark(2, **DONE)
+    files = {PACKED: Answers(tmp_path, history).pack(row.id, SAMPLES)}
+    first = history.record(row, {"pass_at_1": 0.5}, files, order=0)
+    assert history.record(row, {"pass_at_1": 0.5}, files, order=0) == first
+
+
+def test_rows_that_are_gone_are_not_found(history: BenchmarkHistory, tmp_path: Path):
+    recorded = history.record(a_benchmark(3, **DONE), {}, {}, order=0)
+    with pytest.raises(NotFound):
+        history.fetch(recorded.rows_uri, tmp_path / "rows")
+
+
+def test_mlflow_draws_one_curve_per_endpoint_and_suite_with_a_point_per_benchmark(mlflow_url: str):
+    history = MlflowBenchmarks(mlflow_url)
+    for order, score in enumerate([0.5, 0.4, 0.4]):
+        number = min(order, 1)
+        row = a_benchmark(10 + number, endpoint=EndpointName("drawn"), **{**DONE, "ended_at": 1_700_000_000.0 + number})
+        history.record(row, {"pass_at_1/t0.2-f0-p1-m512": score}, {}, order=number)
+    experiment = httpx.get(
+        f"{mlflow_url}/api/2.0/mlflow/experiments/get-by-name", params={"experiment_name": "seatrial-benchmarks/drawn"}
+    ).json()["experiment"]
+    body = {"experiment_ids": [experiment["experiment_id"]]}
+    runs = httpx.post(f"{mlflow_url}/api/2.0/mlflow/runs/search", json=body).json()["runs"]
+    curves = [run["info"]["run_id"] for run in runs if "over time" in run["info"]["run_name"]]
+    assert (len(runs), len(curves)) == (3, 1)
+    found = httpx.get(
+        f"{mlflow_url}/api/2.0/mlflow/metrics/get-history", params={"run_id": curves[0], "metric_key": "pass_at_1/t0.2-f0-p1-m512"}
+    ).json()["metrics"]
+    assert [(point["step"], point["value"]) for point in found] == [(0, 0.5), (1, 0.4)]
+
+
+def test_mlflow_shows_the_plan_of_a_benchmark(mlflow_url: str):
+    recorded = MlflowBenchmarks(mlflow_url).record(a_benchmark(20, **DONE), {}, {}, order=0)
+    run = httpx.get(f"{mlflow_url}/api/2.0/mlflow/runs/get", params={"run_id": recorded.page.rpartition("/")[2]}).json()["run"]
+    params = {param["key"]: param["value"] for param in run["data"]["params"]}
+    assert (params["suite"], params["prompt"], params["samples"], params["grid"]) == ("harbour", "completion@1", "2", "t0.2-f0-p1-m512")
+    assert run["info"]["status"] == "FINISHED"
+    assert [metric["key"] for metric in run["data"]["metrics"]] == ["pass_at_1"]
+
+
+def test_an_absent_mlflow_is_transient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        history = MlflowBenchmarks(f"http://127.0.0.1:{closed.getsockname()[1]}")
+        with pytest.raises(Transient, match="MLflow"):
+            history.record(a_benchmark(), {}, {}, order=0)
+        with pytest.raises(Transient, match="MLflow"):
+            history.fetch("mlflow-run:abc/rows.jsonl.gz", tmp_path / "rows")
+
+
+def test_an_address_that_is_none_of_ours_is_a_fault(tmp_path: Path):
+    with pytest.raises(Fault, match="s3://"):
+        MlflowBenchmarks("http://127.0.0.1:9").fetch("s3://bucket/x", tmp_path / "rows")

@@ -1,0 +1,49 @@
+"""Prompts in a real MLflow's prompt registry."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from core.errors import Refused, Transient
+from evals.suite import CHAT, PromptTemplate
+from registry.prompts import MlflowPrompts
+
+
+def test_a_text_is_entered_once_however_often_it_is_pinned(mlflow_url: str):
+    template = PromptTemplate("once", 1, "{{prompt}}")
+    assert MlflowPrompts(mlflow_url).pin(template) == "once@1"
+    again = MlflowPrompts(mlflow_url)
+    assert [again.pin(template), again.pin(template)] == ["once@1", "once@1"]
+
+
+def test_another_text_is_another_version_and_the_old_one_stays(mlflow_url: str):
+    prompts = MlflowPrompts(mlflow_url)
+    old, new = PromptTemplate("two", 1, "{{prompt}}"), PromptTemplate("two", 2, "# Python\n{{prompt}}")
+    assert [prompts.pin(old), prompts.pin(new), prompts.pin(old)] == ["two@1", "two@2", "two@1"]
+
+
+def test_what_is_kept_is_the_text_with_its_digest(mlflow_url: str):
+    from mlflow import MlflowClient  # noqa: PLC0415
+
+    name, _, version = MlflowPrompts(mlflow_url).pin(CHAT.prompt).partition("@")
+    kept = MlflowClient(mlflow_url, registry_uri=mlflow_url).get_prompt_version(name, version)
+    assert kept is not None
+    assert kept.template == CHAT.prompt.text
+    assert kept.tags["seatrial.sha256"] == CHAT.prompt.digest
+
+
+def test_a_text_that_was_changed_without_a_new_version_is_refused(mlflow_url: str):
+    MlflowPrompts(mlflow_url).pin(PromptTemplate("sly", 1, "{{prompt}}"))
+    with pytest.raises(Refused, match="another text at version 1"):
+        MlflowPrompts(mlflow_url).pin(PromptTemplate("sly", 1, "Please: {{prompt}}"))
+
+
+def test_an_mlflow_that_is_away_is_transient(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(Transient):
+        MlflowPrompts(f"http://127.0.0.1:{port}").pin(PromptTemplate("away", 1, "{{prompt}}"))

@@ -1,0 +1,129 @@
+"""A platform of doubles around a real database, on which the tasks of benchmarks run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import wiring
+from core.endpoints import EndpointPolicy, RolloutState
+from core.errors import NotFound, Transient
+from core.ids import BenchmarkId, EndpointName, SubmissionId, VersionId
+from core.ports.clock import VirtualClock
+from core.settings import BenchmarkPolicy, read_settings
+from registry.answers import Answers
+from registry.database import migrate, open_database
+from serving.control.runs import RunState
+from tests.equipment.fakes import FakeEngines, FakeExaminer, FakeHistory
+from tests.equipment.samples import CHAT, a_request, a_rollout, a_version
+from wiring import Platform
+
+
+@dataclass
+class PrefectDouble:
+    """Prefect as tasks see it."""
+
+    away: bool = False
+    states: dict[str, RunState] = field(default_factory=dict)
+    started: list[tuple[str, int]] = field(default_factory=list)
+    submitted: list[str] = field(default_factory=list)
+    crashed: list[str] = field(default_factory=list)
+
+    def start(self, submission: SubmissionId, attempt: int, _request: Mapping[str, str]) -> str:
+        self._answer()
+        self.submitted.append(submission)
+        return f"run-{submission}-{attempt}"
+
+    def start_benchmark(self, benchmark: BenchmarkId, attempt: int, _request: Mapping[str, Any]) -> str:
+        self._answer()
+        self.started.append((benchmark, attempt))
+        return f"run-{benchmark}-{attempt}"
+
+    def state(self, run: str) -> RunState | None:
+        self._answer()
+        if run not in self.states:
+            raise NotFound(f"no run {run}")
+        return self.states[run]
+
+    def crash(self, run: str) -> None:
+        self.crashed.append(run)
+
+    def trigger_reconcile(self) -> str:
+        return "reconcile"
+
+    def _answer(self) -> None:
+        if self.away:
+            raise Transient("Prefect is away")
+
+
+class BenchYard:
+    """Doubles of engines, examiner, history and Prefect; database, answers and settings are real."""
+
+    def __init__(self, home: Path) -> None:
+        url = f"sqlite:///{home / 'yard.db'}"
+        migrate(url)
+        (home / "operator.key").write_text("st-operator")
+        self.clock = VirtualClock(1_700_000_000.0)
+        self.here = Platform(replace(read_settings({"HOME": str(home)}, home=home), database_url=url))
+        self.here.clock = self.clock
+        self.records = open_database(url, clock=self.clock)
+        self.engines = FakeEngines(self.clock)
+        self.examiner = FakeExaminer()
+        self.history = FakeHistory()
+        self.prefect = PrefectDouble()
+        self.answers = Answers(self.here.settings.answers, self.history)
+        vars(self.here).update(
+            records=self.records, engines=self.engines, examiner=self.examiner, history=self.history, runs=self.prefect,
+            answers=self.answers, weights=_Weights(), alarm=None,
+        )  # fmt: skip
+
+    def policy(self, **fields: Any) -> None:
+        """Change the settings of benchmarks."""
+        self.here.settings = replace(self.here.settings, benchmarks=replace(BenchmarkPolicy(), **fields))
+
+    def serve(self, version: VersionId, endpoint: EndpointName = CHAT, **policy: Any) -> None:
+        """Make an endpoint serve a version, as a rollout that was promoted does."""
+        self.records.versions.put(a_version(id=version, commit=version[:40]))
+        self.records.endpoints.ensure(endpoint, self.clock.now())
+        submission = self.records.submissions.create(
+            a_request(endpoint=endpoint), self.records.access.principal("ann", 1.0).id, self.clock.now()
+        )
+        number = len(self.records.rollouts.find(limit=1000))
+        opened = self.records.rollouts.open(a_rollout(id=f"ro-{number}", submission=submission.id, endpoint=endpoint, candidate=version))
+        self.records.rollouts.change(replace(opened, state=RolloutState.PROMOTED, ended_at=self.clock.now()))
+        if policy:
+            self.records.endpoints.set_policy(endpoint, EndpointPolicy(**policy))
+
+
+class _Weights:
+    """Every bundle is stored."""
+
+    def open(self, digest: str) -> Any:
+        return _Bundle(f"file:///weights/{digest}")
+
+
+@dataclass(frozen=True)
+class _Bundle:
+    uri: str
+    published: bool = True
+
+
+@contextmanager
+def in_yard(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BenchYard]:
+    """Make `platform()` of every task the yard's."""
+    monkeypatch.setenv("SEATRIAL_HOME", str(home))
+    yard = BenchYard(home)
+    wiring.platform.cache_clear()
+    here = wiring.platform()
+    vars(here).update(vars(yard.here))
+    yard.here = here
+    try:
+        yield yard
+    finally:
+        yard.records.close()
+        wiring.platform.cache_clear()

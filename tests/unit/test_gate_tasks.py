@@ -1,0 +1,101 @@
+"""The gate's step on doubles of engines and examiner: what is asked of whom, and what is written down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.benchmarks import BenchmarkState, Plan, Sample, Trigger
+from core.errors import Refused
+from core.ids import EndpointName, RolloutId, SubmissionId, VersionId
+from core.ports.examiner import Progress
+from core.ports.sandbox import RunOutcome
+from core.settings import TrialPolicy
+from core.versions import Decision, TrialKind
+from evals.benchmark import benchmark_key, gate_plan
+from tasks.start import engine_spec
+from tasks.trials import answered, gated
+from tests.equipment.bench_yard import BenchYard
+from tests.equipment.samples import a_rollout, a_version
+
+CHAT = EndpointName("chat")
+STABLE, CANDIDATE = VersionId("a" * 64), VersionId("c" * 64)
+ROLLOUT = a_rollout(id=RolloutId("ro-9"), endpoint=CHAT, candidate=CANDIDATE, stable=STABLE)
+SUBMISSION = SubmissionId("sub-9")
+
+
+class Examines:
+    """Answers that solve the first `solves` of 20 problems, by version."""
+
+    def __init__(self, solves: dict[VersionId, int]) -> None:
+        self.solves = solves
+        self.asked: list[tuple[VersionId, int]] = []
+
+    def pin(self, asked: Plan) -> Plan:
+        return asked
+
+    def examine(self, address: str, version: VersionId, plan: Plan, rows: Path, progress: Progress) -> tuple[Sample, ...]:
+        self.asked.append((version, plan.samples))
+        if version not in self.solves:
+            raise Refused("no such engine")
+        key, said = plan.grid[0].key, f"said by {version[0]}"
+        return tuple(
+            Sample(f"t/{n}", key, index, 100 * n + index, said, said, "stop", 1, 9, None, 0.1, self._of(version, n))
+            for n in range(20)
+            for index in range(plan.samples)
+        )
+
+    def _of(self, version: VersionId, number: int) -> RunOutcome:
+        return RunOutcome.PASSED if number < self.solves[version] else RunOutcome.FAILED
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> BenchYard:
+    yard = BenchYard(tmp_path)
+    yard.serve(STABLE)
+    yard.records.versions.put(a_version(id=CANDIDATE, commit=CANDIDATE[:40]))
+    for version in (STABLE, CANDIDATE):
+        yard.engines.apply(engine_spec(yard.here, yard.records.versions.get(version)))
+    return yard
+
+
+def examined(yard: BenchYard, solves: dict[VersionId, int]) -> Examines:
+    examiner = Examines(solves)
+    vars(yard.here).update(examiner=examiner)
+    return examiner
+
+
+def said(_part: float, _text: str) -> None:
+    """Take progress."""
+
+
+def test_gate_asks_both_versions_by_one_plan_and_writes_both_down(yard: BenchYard):
+    examiner = examined(yard, {STABLE: 20, CANDIDATE: 7})
+    plan = gate_plan(TrialPolicy())
+    judged = gated(yard.here, SUBMISSION, ROLLOUT, plan, said)
+    assert judged.decision is Decision.FAIL
+    assert examiner.asked == [(CANDIDATE, 1), (STABLE, 1)]
+    (ours,) = yard.records.benchmarks.find(version=CANDIDATE, plan=plan.key)
+    (theirs,) = yard.records.benchmarks.find(version=STABLE, plan=plan.key)
+    assert (ours.trigger, ours.state, ours.decision, ours.baseline) == (Trigger.GATE, BenchmarkState.DONE, Decision.FAIL, theirs.id)
+    assert ours.comparison["difference"] == pytest.approx(-0.65)
+    assert theirs.decision is Decision.INCONCLUSIVE
+    assert yard.records.versions.reports(STABLE, TrialKind.BENCHMARK, benchmark_key(plan))
+
+
+def test_gate_that_is_tried_again_asks_nothing_twice(yard: BenchYard):
+    examiner = examined(yard, {STABLE: 20, CANDIDATE: 20})
+    plan = gate_plan(TrialPolicy())
+    first = gated(yard.here, SUBMISSION, ROLLOUT, plan, said)
+    again = gated(yard.here, SUBMISSION, ROLLOUT, plan, said)
+    assert (again.decision, again.numbers["pass_at_1"]) == (first.decision, 1.0)
+    assert len(examiner.asked) == 2
+
+
+def test_gate_that_cannot_ask_writes_down_why(yard: BenchYard):
+    examined(yard, {})
+    with pytest.raises(Refused, match="no such engine"):
+        answered(yard.here, SUBMISSION, ROLLOUT, CANDIDATE, gate_plan(TrialPolicy()), said)
+    (row,) = yard.records.benchmarks.find(version=CANDIDATE)
+    assert (row.state, "no such engine" in row.reason) == (BenchmarkState.FAILED, True)
