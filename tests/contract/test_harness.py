@@ -192,7 +192,7 @@ def test_a_sandbox_with_a_fault_of_its_own_is_not_taken_for_answers_that_are_mis
             raise TypeError("a fault in our own code")
 
     with engine_that(right) as engine, pytest.raises(TypeError, match="our own code"):
-        run_plan(engine.url, VERSION, plan_of(suite, samples=1, grid=(WARM,)), suite, Broken(), tmp_path / "rows.jsonl", concurrency=2)
+        ran(engine, suite, plan_of(suite, samples=1), tmp_path, sandbox=Broken())
 
 
 def test_a_run_that_is_killed_half_way_resumes_and_repeats_no_more_than_what_was_in_flight(tmp_path: Path):
