@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from core.access import Key, Role, new_secret, secret_digest
-from core.errors import Refused
+from core.errors import Conflict, Refused
 from core.ids import VersionId
 from core.ports.clock import Clock, SystemClock
 from core.settings import Settings, base_environ, read_settings
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _REMEMBERED_S = 24 * 3600.0
 _REMEMBERED = 200_000
+_SHORTEST_KEY = 24
 
 
 class Platform:
@@ -125,8 +127,9 @@ class Platform:
 
     @property
     def synthetic_key(self) -> str:
-        """The bearer key of the rollout's own conversations: the one of the settings, else this home's operator key."""
-        return self.settings.synthetic_key or (self.settings.home / "operator.key").read_text(encoding="ascii").strip()
+        """The bearer key of the rollout's own conversations: one of the settings, else this home's operator key."""
+        given = self.settings.synthetic_key or self.settings.operator_key
+        return given or (self.settings.home / "operator.key").read_text(encoding="ascii").strip()
 
     def address(self, version: VersionId) -> str | None:
         """Return where a version answers, or None while no engine of it is ready."""
@@ -140,7 +143,10 @@ def platform() -> Platform:
 
 
 def prepare(settings: Settings) -> str:
-    """Bring the home to the present schema, with an operator's key in `<home>/operator.key`, and return that key. Idempotent."""
+    """Bring the home to the present schema, with an operator's key (the settings' or `<home>/operator.key`), and return it.
+
+    Idempotent, also by several processes at once.
+    """
     from registry.database import migrate  # noqa: PLC0415
 
     for folder in (settings.home, settings.downloads, settings.engines, settings.spool, settings.logs, settings.scratch):
@@ -192,19 +198,33 @@ def engine_keeper(settings: Settings) -> Keeper:
 
 
 def _operator_key(of: Platform) -> str:
-    path = of.settings.home / "operator.key"
-    try:
-        secret = path.read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        _, secret = new_secret()
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secret + "\n")
+    secret = _given_key(of.settings.operator_key) if of.settings.operator_key else _kept_key(of.settings.home / "operator.key")
     if of.records.access.by_secret(secret_digest(secret)) is None:
         now = of.clock.now()
         principal = of.records.access.principal("operator", now)
         key_id, _ = new_secret()
-        of.records.access.add_key(
-            Key(key_id, principal.id, principal.name, Role.OPERATOR, (), secret_digest(secret), now, note="made by seatrial up")
+        with suppress(Conflict):  # another process entered it a moment ago
+            of.records.access.add_key(
+                Key(key_id, principal.id, principal.name, Role.OPERATOR, (), secret_digest(secret), now, note="made at start")
+            )
+    return secret
+
+
+def _given_key(secret: str) -> str:
+    if len(secret) < _SHORTEST_KEY or not secret.isascii() or not secret.isprintable() or " " in secret:
+        raise Refused(
+            "SEATRIAL_OPERATOR_KEY is no key: it has fewer than 24 characters, or some that a header cannot hold",
+            reason="bad_setting",
+            hint="make one: `openssl rand -hex 24`",
         )
+    return secret
+
+
+def _kept_key(path: Path) -> str:
+    with suppress(FileNotFoundError):
+        return path.read_text(encoding="ascii").strip()
+    _, secret = new_secret()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(secret + "\n")
     return secret
