@@ -89,16 +89,22 @@ class KubernetesPolicy:
     node_selector: str = setting("", "labels of the nodes that engines may run on: key=value, separated by commas")
     tolerations: str = setting("", "taints that engines tolerate: key, key=value or key=value:Effect, separated by commas")
     priority_class: str = setting("", "priority class of engine pods")
-    host_paths: str = setting("", "folders of the node that every engine sees, read-only, separated by commas; for test clusters without a registry")
+    host_paths: str = setting(
+        "", "folders of the node that every engine sees, read-only, separated by commas; for test clusters without a registry"
+    )
     cache_claim: str = setting("", "claim of a volume on which nodes keep weights that were read once; default: none")
     address: str = setting("service", "how engines are reached: service (its DNS name) or ip (the service's address)")
     callers: str = setting("gateway,worker,control", "components of seatrial (label app.kubernetes.io/component) that may reach engines")
     metrics_namespace: str = setting("", "namespace whose pods may also reach engines, to scrape them and to scale by it")
     pre_stop_s: float = setting(5.0, "time between an engine's leaving its service and its being told to end, in seconds")
-    min_engines: int = setting(1, "fewest engines of a version that serves; 0: it may sleep, and answers 503 with Retry-After while it wakes")
+    min_engines: int = setting(
+        1, "fewest engines of a version that serves; 0: it may sleep, and answers 503 with Retry-After while it wakes"
+    )
     max_engines: int = setting(1, "most engines of one version; above min_engines an autoscaler is made")
     target_requests: float = setting(16.0, "requests, running and waiting, that one engine should have")
-    target_token_s: float = setting(0.0, "time per output token (90th percentile) above which engines are added, in seconds; 0: not looked at")
+    target_token_s: float = setting(
+        0.0, "time per output token (90th percentile) above which engines are added, in seconds; 0: not looked at"
+    )
     scale_down_s: float = setting(300.0, "load must be lower for so long before an engine is taken away, in seconds")
     prometheus_url: str = setting("", "Prometheus that scrapes engines and gateways; default: the autoscaler asks the engines themselves")
     pull_limit_s: float = setting(300.0, "longest time that an image which cannot be pulled is waited for, in seconds")
