@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from core.ports import Engines, Hub, ModelRegistry, Records, Sandbox, WeightsStore
+    from core.ports import Capacity, Engines, Hub, ModelRegistry, Noticeboard, Records, Sandbox, WeightsStore
     from core.versions import ModelRef
     from serving.control.runs import FlowRuns
     from serving.engines.keeper import Keeper
+    from serving.engines.kubernetes.engines import KubernetesEngines
     from serving.rollout.driver import Driver
 
 _REMEMBERED_S = 24 * 3600.0
@@ -86,10 +87,56 @@ class Platform:
 
     @cached_property
     def engines(self) -> Engines:
-        """Where engines run."""
+        """Where engines run: processes of this machine, or a cluster."""
+        if self._cluster is not None:
+            return self._cluster
         from serving.engines.local import LocalEngines  # noqa: PLC0415
 
         return LocalEngines(self.settings.engines, self.clock)
+
+    @property
+    def capacity(self) -> Capacity | None:
+        """Who tells whether a candidate finds room; None where nobody allots machines."""
+        return self._cluster
+
+    @property
+    def noticeboard(self) -> Noticeboard | None:
+        """Where people look at engines, beside our own pages; None where there is no such place."""
+        return self._cluster
+
+    @cached_property
+    def _cluster(self) -> KubernetesEngines | None:
+        """Engines on Kubernetes, where the settings say so."""
+        namespace = self._namespace
+        if not namespace:
+            return None
+        from serving.engines.kubernetes.api import Api, connect  # noqa: PLC0415
+        from serving.engines.kubernetes.engines import KubernetesEngines  # noqa: PLC0415
+        from serving.engines.kubernetes.place import place  # noqa: PLC0415
+
+        settings = self.settings
+        where = place(
+            namespace,
+            settings.kubernetes,
+            module=settings.engine_module,
+            drain_s=settings.rollout.drain_s,
+            start_limit_s=settings.models.engine_start_limit_s,
+            s3_endpoint_url=settings.s3_endpoint_url,
+        )
+        api = Api(connect(settings.kubernetes.kubeconfig, settings.kubernetes.context), namespace, self.clock)
+        return KubernetesEngines(api, where, self.clock, kept_logs=settings.engines)
+
+    @property
+    def _namespace(self) -> str:
+        """The namespace of the engines; empty where they are processes of this machine."""
+        url = urlsplit(self.settings.engines_url)
+        if not self.settings.engines_url:
+            return ""
+        if url.scheme == "kubernetes" and url.netloc:
+            return url.netloc
+        raise Refused(
+            f"SEATRIAL_ENGINES_URL is {self.settings.engines_url!r}", reason="bad_setting", hint="write kubernetes://NAMESPACE, or nothing"
+        )
 
     @cached_property
     def models(self) -> ModelRegistry:
@@ -132,7 +179,16 @@ class Platform:
         return given or (self.settings.home / "operator.key").read_text(encoding="ascii").strip()
 
     def address(self, version: VersionId) -> str | None:
-        """Return where a version answers, or None while no engine of it is ready."""
+        """Return where a version answers, or None while no engine of it is ready.
+
+        On a cluster it is the Service's name: a gateway then needs no rights in the cluster, and goes on while the API server is away.
+        A Service without a ready engine refuses the connection at once, which the client sees as 503 with Retry-After.
+        """
+        namespace = self._namespace
+        if namespace and self.settings.kubernetes.address == "service":
+            from serving.engines.kubernetes.names import service_address  # noqa: PLC0415
+
+            return service_address(version, namespace)
         return self.engines.state(version).address
 
 
