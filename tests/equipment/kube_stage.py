@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ def where(**more: Any) -> Place:
 
 
 def a_spec(number: int = 0, **more: Any) -> EngineSpec:
-    version = VersionId(f"{number:064x}")
+    version = VersionId(hashlib.sha256(str(number).encode()).hexdigest())
     given: dict[str, Any] = {
         "version": version,
         "model_uri": f"s3://bucket/bundles/{version}",

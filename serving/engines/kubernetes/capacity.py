@@ -165,7 +165,7 @@ def _tightest(asked: Mapping[str, float], nodes: Sequence[Node], *, free: bool) 
         best = max((node.free if free else node.allocatable).get(name, 0.0) for node in nodes)
         lacks.append((best / need if need else 1.0, name, best, need))
     _part, name, best, need = min(lacks)
-    return f"it asks for {_shown(name, need)} {name}, the largest has {_shown(name, max(0.0, best))}" + (" free" if free else "")
+    return f"it asks for {_shown(name, need)} {name}, the largest has {_shown(name, max(0.0, best))} {name}" + (" free" if free else "")
 
 
 def _none_suitable(nodes: Sequence[Node], pod: Object) -> str:
