@@ -158,7 +158,7 @@ class Platform:
         from serving.rollout.driver import Driver  # noqa: PLC0415
 
         owner = f"{socket.gethostname()}:{os.getpid()}"
-        return Driver(self.records, self.engines, self.clock, self.settings.rollout, owner)
+        return Driver(self.records, self.engines, self.clock, self.settings.rollout, owner, self.noticeboard)
 
     @cached_property
     def runs(self) -> FlowRuns:
@@ -233,7 +233,7 @@ def control_app(of: Platform) -> FastAPI:
     """Return the control API."""
     from serving.control.app import Links, control  # noqa: PLC0415
 
-    links = Links(prefect_ui=of.prefect_page, mlflow_ui=of.settings.mlflow_url, gateway_url=of.settings.gateway_url)
+    links = Links(prefect_ui=of.prefect_page, mlflow_ui=of.settings.mlflow_url, gateway_url=of.settings.shown_url)
     return control(of.records, of.runs, of.engines, of.clock, links)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.engines import EngineSpec, Room
-from core.errors import Fault, Refused
+from core.errors import Fault
 from serving.engines.kubernetes import kinds
 from serving.engines.kubernetes.api import Api
 from serving.engines.kubernetes.place import Place
@@ -118,16 +118,6 @@ def tolerated(taint: Object, tolerations: Iterable[Object]) -> bool:
         and (toleration.get("operator") == "Exists" or (toleration.get("value") or "") == (taint.get("value") or ""))
         for toleration in tolerations
     )
-
-
-def ask_first(room: Room, spec: EngineSpec) -> None:
-    """Raise Refused where waiting cannot help."""
-    if not room.fits and not room.ever:
-        raise Refused(
-            f"no machine of the cluster can run {spec.version[:12]}: {room.reason}",
-            reason="unschedulable",
-            hint="add a larger node, lower SEATRIAL_MODELS_ENGINE_MEMORY_BYTES or SEATRIAL_KUBERNETES_CPU, or submit a smaller model",
-        )
 
 
 def _requests(container: Object) -> dict[str, float]:
