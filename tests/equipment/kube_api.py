@@ -327,7 +327,10 @@ class Handler(BaseHTTPRequestHandler):
         start, size = int(query.get("continue") or 0), int(query.get("limit") or 500)
         more = str(start + size) if start + size < len(found) else ""
         metadata = {"resourceVersion": str(self.kube.version), "continue": more}
-        return {"kind": "List", "items": found[start : start + size], "metadata": metadata}
+        items = [
+            {name: value for name, value in entry.items() if name not in {"apiVersion", "kind"}} for entry in found[start : start + size]
+        ]
+        return {"kind": "List", "items": items, "metadata": metadata}
 
     def _log(self, pod: str, query: dict[str, str]) -> str:
         if query.get("previous") == "true":

@@ -183,7 +183,7 @@ class KubernetesEngines:
         if self._checked.get(key) == metadata["resourceVersion"]:
             return live
         wanted = applied(live)
-        found = difference(wanted, live) if wanted is not None else None
+        found = difference(_content(wanted), live) if wanted is not None else None
         if wanted is not None and found is not None:
             live = self._api.apply(kind, with_its_memory(wanted, live), manager=names.MANAGER)
             self._take(kind, live)
@@ -291,6 +291,11 @@ def with_its_memory(wanted: Object, live: Object) -> Object:
 
 def _memory(entry: Object) -> str:
     return str(entry["metadata"].get("annotations", {}).get(names.APPLIED, ""))
+
+
+def _content(body: Object) -> Object:
+    """Return a body without its kind, which a list's entries do not repeat."""
+    return {name: value for name, value in body.items() if name not in {"apiVersion", "kind"}}
 
 
 def _checked(version: VersionId) -> VersionId:
