@@ -123,6 +123,7 @@ class Settings:
     prefect_api_url: str = setting("http://127.0.0.1:4200/api", "Prefect's API")
     control_url: str = setting("http://127.0.0.1:8700", "the control API")
     gateway_url: str = setting("http://127.0.0.1:8800", "the gateway")
+    public_url: str = setting("", "the gateway as people outside reach it, for links; default: gateway_url")
     bind_host: str = setting("", "address that control API and gateway listen on; default: the host of their URL; in a pod 0.0.0.0")
     operator_key: str = setting("", "the operator's bearer key, from a Secret; default: made in <home>/operator.key")
     redis_url: str = setting("", "Redis of several gateways; one gateway needs none (so far `seatrial doctor --kubernetes` reads it)")
@@ -147,6 +148,11 @@ class Settings:
     def environ(self) -> dict[str, str]:
         """Return the environment from which a child process reads these same settings."""
         return {name: str(value) for name, value, _doc, _default in listing(self)}
+
+    @property
+    def shown_url(self) -> str:
+        """The gateway as people are told to reach it."""
+        return self.public_url or self.gateway_url
 
     @property
     def downloads(self) -> Path:
