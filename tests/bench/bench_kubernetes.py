@@ -1,0 +1,111 @@
+"""A fleet on a cluster of simulated nodes (kwok): what a reconcile pass over it costs, in time, calls and memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from core.engines import EnginePhase, EngineSpec, Role
+from core.ids import EndpointName
+from core.ports.clock import SystemClock
+from serving.engines.kubernetes.api import Api, connect
+from serving.engines.kubernetes.engines import KubernetesEngines
+from serving.engines.kubernetes.kinds import NODES
+from serving.engines.kubernetes.place import place
+from tests.equipment.kube_real import namespace
+from tests.equipment.kube_stage import a_spec, policy
+
+ENDPOINTS = 200
+VERSIONS = 1000
+_READY_LIMIT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One pass: seconds, and calls to the API server by verb and kind (watches apart: they are streams that stay open)."""
+
+    seconds: float
+    calls: dict[str, int]
+
+
+def bench(kubeconfig: Path, *, versions: int = VERSIONS, endpoints: int = ENDPOINTS, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Make a fleet on the cluster, reconcile it, and take it away again. `kubeconfig` is an administrator's, its nodes are simulated."""
+    with namespace(kubeconfig) as space:
+        _nodes(space, count=20)
+        specs = [a_spec(number) for number in range(versions)]
+        made = _made(kubeconfig, space.namespace, specs, endpoints)
+        say(f"{versions} versions made in {made.seconds:.0f} s")
+        return {
+            "versions": versions,
+            "endpoints": endpoints,
+            "made": _row(made),
+            **_reconciled(kubeconfig, space.namespace, specs, endpoints),
+        }
+
+
+def _made(kubeconfig: Path, space: str, specs: list[EngineSpec], endpoints: int) -> Pass:
+    engines = _engines(kubeconfig, space)
+    made = _pass(engines, specs, endpoints)
+    clock, give_up = SystemClock(), monotonic() + _READY_LIMIT_S
+    while not all(state.phase is EnginePhase.READY for state in engines.list()):
+        assert monotonic() < give_up, "the fleet does not get ready"
+        clock.wait(1.0)
+    engines.close()
+    return made
+
+
+def _reconciled(kubeconfig: Path, space: str, specs: list[EngineSpec], endpoints: int) -> dict[str, Any]:
+    """A fresh process' first pass, which lists, and its later ones, which do not."""
+    tracemalloc.start()
+    engines = _engines(kubeconfig, space)
+    first = _pass(engines, specs, endpoints)
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    later = [_pass(engines, specs, endpoints) for _ in range(3)]
+    engines.close()
+    return {"first_pass": _row(first), "later_passes": [_row(one) for one in later], "mirror_mb": kept / 1e6}
+
+
+def _pass(engines: KubernetesEngines, specs: list[EngineSpec], endpoints: int) -> Pass:
+    """What `keep_engines` does: apply all, mark those that serve, look for the unwanted."""
+    before, started = dict(engines._api.calls.counts), monotonic()
+    for spec in specs:
+        engines.apply(spec)
+    for number in range(endpoints):
+        engines.mark(specs[number].version, EndpointName(f"endpoint-{number}"), Role.STABLE)
+    states = engines.list()
+    assert len(states) == len(specs)
+    after = engines._api.calls.counts
+    calls = {f"{verb} {kind}": count - before.get((verb, kind), 0) for (verb, kind), count in after.items() if verb != "watch"}
+    return Pass(monotonic() - started, {name: count for name, count in sorted(calls.items()) if count})
+
+
+def _engines(kubeconfig: Path, space: str) -> KubernetesEngines:
+    clock = SystemClock()
+    where = place(space, policy(cpu=0.1, node_selector="type=kwok", tolerations="kwok"), drain_s=1.0)
+    return KubernetesEngines(Api(connect(str(kubeconfig)), space, clock), where, clock)
+
+
+def _nodes(api: Api, count: int) -> None:
+    for number in range(count):
+        name = f"kwok-{number}"
+        if api.get(NODES, name) is None:
+            allocatable = {"cpu": "256", "memory": "4Ti", "pods": "256"}
+            api.create(
+                NODES,
+                {
+                    "apiVersion": "v1",
+                    "kind": "Node",
+                    "metadata": {"name": name, "labels": {"type": "kwok"}, "annotations": {"kwok.x-k8s.io/node": "fake"}},
+                    "spec": {"taints": [{"key": "kwok", "effect": "NoSchedule"}]},
+                    "status": {"allocatable": allocatable, "capacity": allocatable},
+                },
+            )
+
+
+def _row(one: Pass) -> dict[str, Any]:
+    return {"seconds": round(one.seconds, 3), "calls": one.calls}
