@@ -92,6 +92,7 @@ class KubernetesPolicy:
     host_paths: str = setting(
         "", "folders of the node that every engine sees, read-only, separated by commas; for test clusters without a registry"
     )
+    claims: str = setting("", "volumes that every engine sees, read-only: CLAIM=/FOLDER, separated by commas")
     cache_claim: str = setting("", "claim of a volume on which nodes keep weights that were read once; default: none")
     address: str = setting("service", "how engines are reached: service (its DNS name) or ip (the service's address)")
     callers: str = setting("gateway,worker,control", "components of seatrial (label app.kubernetes.io/component) that may reach engines")

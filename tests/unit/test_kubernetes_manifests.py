@@ -122,6 +122,7 @@ def test_settings_choose_nodes_tolerations_cache_and_host_folders() -> None:
         pull_secret="registry",
         cache_claim="cache",
         host_paths="/usr,/opt/engine",
+        claims="models=/models",
         environ="PYTHONPATH=/opt/engine",
     )
     assert pod["nodeSelector"] == {"pool": "gpu"}
@@ -129,6 +130,8 @@ def test_settings_choose_nodes_tolerations_cache_and_host_folders() -> None:
     assert pod["imagePullSecrets"] == [{"name": "registry"}]
     mounts = {mount["mountPath"]: mount for mount in pod["containers"][0]["volumeMounts"]}
     assert mounts["/usr"]["readOnly"] is True
+    (models,) = [volume for volume in pod["volumes"] if volume["name"] == mounts["/models"]["name"]]
+    assert models["persistentVolumeClaim"] == {"claimName": "models", "readOnly": True}
     assert mounts["/cache"]["name"] == "cache"
     environ = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
     assert environ["PYTHONPATH"] == "/opt/engine"

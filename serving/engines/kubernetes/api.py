@@ -30,7 +30,8 @@ _ATTEMPTS = 5
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
 _TIMEOUT_S = (5.0, 30.0)
-_PAGE = 500
+_PAGE = 2000
+"""Objects a list call brings: a fleet of this size costs one call per kind."""
 
 
 class Gone(Transient):

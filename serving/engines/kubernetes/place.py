@@ -41,6 +41,8 @@ class Place:
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
     host_paths: tuple[str, ...] = ()
+    claims: Mapping[str, str] = field(default_factory=dict)
+    """Folder by claim."""
     callers: tuple[str, ...] = ("gateway", "worker", "control")
 
     @property
@@ -100,6 +102,7 @@ def place(
         node_selector=_pairs("NODE_SELECTOR", policy.node_selector),
         tolerations=tuple(_toleration(text) for text in _items(policy.tolerations)),
         host_paths=_items(policy.host_paths),
+        claims=_pairs("CLAIMS", policy.claims),
         callers=_items(policy.callers),
     )
 

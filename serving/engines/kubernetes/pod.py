@@ -161,8 +161,11 @@ def _volumes(place: Place) -> list[Object]:
     ]
     if place.policy.cache_claim:
         volumes.append({"name": "cache", "persistentVolumeClaim": {"claimName": place.policy.cache_claim}})
-    hosts = enumerate(place.host_paths)
-    return volumes + [{"name": f"host-{number}", "hostPath": {"path": path, "type": "Directory"}} for number, path in hosts]
+    given: list[Object] = [
+        *({"hostPath": {"path": path, "type": "Directory"}} for path in place.host_paths),
+        *({"persistentVolumeClaim": {"claimName": claim, "readOnly": True}} for claim in place.claims),
+    ]
+    return volumes + [{"name": f"given-{number}", **source} for number, source in enumerate(given)]
 
 
 def _mounts(place: Place) -> list[Object]:
@@ -173,8 +176,8 @@ def _mounts(place: Place) -> list[Object]:
     ]
     if place.policy.cache_claim:
         mounts.append({"name": "cache", "mountPath": _CACHE})
-    hosts = enumerate(place.host_paths)
-    return mounts + [{"name": f"host-{number}", "mountPath": str(PurePosixPath(path)), "readOnly": True} for number, path in hosts]
+    given = enumerate((*map(str, map(PurePosixPath, place.host_paths)), *place.claims.values()))
+    return mounts + [{"name": f"given-{number}", "mountPath": path, "readOnly": True} for number, path in given]
 
 
 def _tolerations(place: Place) -> list[Object]:
