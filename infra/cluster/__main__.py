@@ -101,9 +101,8 @@ def _build(given: argparse.Namespace) -> None:
     for name in given.pieces or PIECES:
         built = build(name, default_cache(), print)
         size = sum(file.stat().st_size for file in built.folder.rglob("*") if file.is_file()) / 1e6
-        print(
-            f"{name:16} {built.version:10} {size:6.0f} MB  {f'built in {built.seconds:.0f} s' if built.seconds else 'cached'}  {built.folder}"
-        )
+        how = f"built in {built.seconds:.0f} s" if built.seconds else "cached"
+        print(f"{name:16} {built.version:10} {size:6.0f} MB  {how:16} {built.folder}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -32,9 +32,10 @@ def start_dns(home: Home, plane: ControlPlane, folders: Folders) -> None:
     plane.kubectl.apply(_reader(user))
     corefile = home.folder / "node/Corefile"
     ready = f"{GATEWAY}:8181"
+    kubeconfig = plane.kubeconfig("coredns", user)
     corefile.write_text(
         f".:{NODE_PORTS['dns']} {{\n  bind {GATEWAY}\n  errors\n  ready {ready}\n"
-        f"  kubernetes {DOMAIN} in-addr.arpa ip6.arpa {{\n    kubeconfig {plane.kubeconfig('coredns', user)}\n    pods insecure\n    ttl 5\n  }}\n"
+        f"  kubernetes {DOMAIN} in-addr.arpa ip6.arpa {{\n    kubeconfig {kubeconfig}\n    pods insecure\n    ttl 5\n  }}\n"
         "  cache 5\n}\n",
         encoding="ascii",
     )

@@ -1,0 +1,90 @@
+"""Real clusters for tests: one node of this machine, or simulated nodes; and what a machine looks like before and after."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from core.errors import SeatrialError
+from infra.cluster.cluster import Cluster
+from infra.cluster.host import MOUNT_POINTS
+
+WITHOUT = "SEATRIAL_TEST_WITHOUT_CLUSTER"
+_KERNEL = ("net/ipv4/ip_forward", "vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops")
+
+
+@contextmanager
+def running_cluster(*, simulated_nodes: int = 0) -> Iterator[Cluster]:
+    """Give a cluster of our own; afterwards it is gone, and the test fails where it left something on the machine."""
+    if os.environ.get(WITHOUT) == "1":
+        message = f"{WITHOUT}=1: NOTHING WAS TESTED ON KUBERNETES"
+        warnings.warn(message, stacklevel=2)
+        pytest.skip(message)
+    folder = Path(tempfile.mkdtemp(prefix="st-k8s-", dir="/tmp"))  # short: containerd's socket lies below it
+    before = traces(folder)
+    cluster = Cluster(folder / "home")
+    try:
+        try:
+            cluster.up(simulated_nodes=simulated_nodes)
+        except SeatrialError as error:
+            pytest.fail(f"no cluster: {error}", pytrace=False)
+        yield cluster
+    finally:
+        cluster.down()
+        shutil.rmtree(folder, ignore_errors=True)
+    assert traces(folder) == before, "the cluster left something on this machine"
+
+
+def traces(folder: Path) -> dict[str, object]:
+    """Return what a cluster could leave on this machine: processes of the folder, mounts, network, packet rules, settings, cgroups."""
+    return {
+        "processes": _processes(str(folder)),
+        "mounts": sorted(line.split(" - ")[0].split()[4] for line in _read("/proc/self/mountinfo").splitlines()),
+        "network namespaces": sorted(path.name for path in Path("/run/netns").glob("*")),
+        "links": sorted(path.name for path in Path("/sys/class/net").iterdir()),
+        "routes": sorted(_said("ip", "route")),
+        "rules": [
+            line for program in ("iptables", "ip6tables") for table in ("filter", "nat", "mangle") for line in _rules(program, table)
+        ],
+        "settings": {name: _read(f"/proc/sys/{name}") for name in _KERNEL},
+        "cgroups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob("*/kubepods*")),
+        "folders": [point for point in MOUNT_POINTS if Path(point).exists()],
+    }
+
+
+def _processes(folder: str) -> list[str]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                marked = f"={folder}/".encode() in (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if marked or folder in words:
+                found.append(words)
+    return found
+
+
+def _rules(program: str, table: str) -> list[str]:
+    """A table that was never touched prints nothing, one that was emptied its policies: both are empty."""
+    return [line for line in _said(program, "-t", table, "-S") if not line.startswith("-P ")]
+
+
+def _said(*command: str) -> list[str]:
+    if shutil.which(command[0]) is None:
+        return []
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+
+
+def _read(path: str) -> str:
+    file = Path(path)
+    return file.read_text() if file.exists() else ""
