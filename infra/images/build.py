@@ -77,7 +77,8 @@ class Builder:
 def builder() -> Builder:
     """Return the first of docker, podman and buildah that is here. Raises Fault."""
     for name in ("docker", "podman"):
-        if program := shutil.which(name):
+        program = shutil.which(name)
+        if program and subprocess.run([program, "info"], capture_output=True, check=False).returncode == 0:  # a client may have no engine
             return Builder(program)
     if program := shutil.which("buildah"):
         return Builder(program, {"BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "vfs"})

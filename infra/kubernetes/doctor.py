@@ -52,12 +52,12 @@ def examine(settings: Settings, api: Api) -> Iterator[Finding]:
         yield Finding("reach", ok=True, what="storage, database, Prefect and MLflow are looked at from inside: `helm test seatrial`")
 
 
-def _told(name: str, look: Callable[[], Finding]) -> Finding:
-    """Turn an error of a look into its finding."""
+def _told(name: str, look: Callable[[], Finding], mend: str = "") -> Finding:
+    """Turn an error of a look into its finding; `mend` stands where the error has no hint of its own."""
     try:
         return look()
     except SeatrialError as error:
-        return Finding(name, ok=False, what=error.what, next=error.hint)
+        return Finding(name, ok=False, what=error.what, next=error.hint or mend)
 
 
 def _cluster(api: Api) -> Finding:
@@ -164,7 +164,7 @@ def _room(api: Api, settings: Settings) -> Finding:
 
 def _inside(settings: Settings) -> Iterator[Finding]:
     yield _storage(settings)
-    yield _told("database", lambda: _database(settings))
+    yield _told("database", lambda: _database(settings), "mend database-url in the Secret, or the NetworkPolicy's ports")
     yield from _http(
         ("prefect", f"{settings.prefect_api_url}/health"),
         ("flow runner", f"{settings.prefect_api_url}/deployments/name/deploy-model/seatrial"),
