@@ -36,7 +36,11 @@ RBAC = "rbac.authorization.k8s.io"
 
 
 def admin(kubeconfig: Path, namespace: str) -> Api:
-    return Api(connect(str(kubeconfig)), namespace, SystemClock())
+    return Api(admin_client(kubeconfig), namespace, SystemClock())
+
+
+def admin_client(kubeconfig: Path) -> ApiClient:
+    return connect(str(kubeconfig))
 
 
 @contextmanager

@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
 from core.engines import EnginePhase, Role
 from core.errors import Conflict, Fault
 from core.ids import EndpointName
+from infra.cluster.cluster import Cluster
 from serving.engines.kubernetes import kinds
 from serving.engines.kubernetes.api import Api
 from serving.engines.kubernetes.engines import KubernetesEngines
@@ -24,11 +24,6 @@ pytestmark = pytest.mark.kubernetes
 
 OURS = (kinds.DEPLOYMENTS, kinds.SERVICES, kinds.POLICIES, kinds.AUTOSCALERS)
 SPEC = a_spec(1)
-
-
-class Cluster(Protocol):
-    @property
-    def kubeconfig(self) -> Path: ...
 
 
 @pytest.fixture
