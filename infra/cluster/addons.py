@@ -30,14 +30,13 @@ def start_dns(home: Home, plane: ControlPlane, folders: Folders) -> None:
     """Start CoreDNS on the bridge's address and return when it serves the cluster's names."""
     user = "seatrial:coredns"
     plane.kubectl.apply(_reader(user))
-    corefile = home.folder / "node/Corefile"
     ready = f"{GATEWAY}:8181"
     kubeconfig = plane.kubeconfig("coredns", user)
-    corefile.write_text(
+    corefile = home.configure(
+        "node/Corefile",
         f".:{NODE_PORTS['dns']} {{\n  bind {GATEWAY}\n  errors\n  ready {ready}\n"
         f"  kubernetes {DOMAIN} in-addr.arpa ip6.arpa {{\n    kubeconfig {kubeconfig}\n    pods insecure\n    ttl 5\n  }}\n"
         "  cache 5\n}\n",
-        encoding="ascii",
     )
     home.run("coredns", [str(folders("coredns") / "coredns"), "-conf", str(corefile)])
     wait_until("CoreDNS", lambda: _plain(ready, "/ready"), home.clock, _READY_LIMIT_S, why=lambda: home.tail("coredns"))

@@ -85,8 +85,8 @@ class Node:
         return f"/proc/{identity.pid}/ns/{kind}"
 
     def _hold(self) -> None:
-        resolv = self.folder / "resolv.conf"
-        resolv.write_text(f"nameserver {GATEWAY}\nsearch svc.{DOMAIN} {DOMAIN}\noptions ndots:5 timeout:1\n", encoding="ascii")
+        text = f"nameserver {GATEWAY}\nsearch svc.{DOMAIN} {DOMAIN}\noptions ndots:5 timeout:1\n"
+        resolv = self.home.configure("node/resolv.conf", text)
         ready = self.folder / "held"
         if not self.home.lives("holder"):
             ready.unlink(missing_ok=True)
@@ -98,10 +98,8 @@ class Node:
         wait_until("the node's namespace", ready.exists, self.home.clock, 10.0, why=lambda: self.home.tail("holder"))
 
     def _containerd(self) -> Path:
-        config = self.folder / "containerd.toml"
-        folder = json.dumps(str(self.folder))[1:-1]
-        config.write_text(_CONTAINERD.format(folder=folder, pause=PAUSE, cni=host.CNI, conf=self._cni()), encoding="utf-8")
-        return config
+        text = _CONTAINERD.format(folder=self.folder, pause=PAUSE, cni=host.CNI, conf=self._cni())
+        return self.home.configure("node/containerd.toml", text)
 
     def _cni(self) -> Path:
         network = {
@@ -124,10 +122,7 @@ class Node:
                 {"type": "portmap", "capabilities": {"portMappings": True}},
             ],
         }
-        folder = self.folder / "cni"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "10-seatrial.conflist").write_text(json.dumps(network, indent=1), encoding="utf-8")
-        return folder
+        return self.home.configure("node/cni/10-seatrial.conflist", json.dumps(network, indent=1)).parent
 
     def _containerd_answers(self) -> bool:
         try:
@@ -176,8 +171,7 @@ class Node:
             "makeIPTablesUtilChains": True,
             "shutdownGracePeriod": "0s",
         }
-        path = self.folder / "kubelet.json"
-        path.write_text(json.dumps(config, indent=1), encoding="utf-8")
+        path = self.home.configure("node/kubelet.json", json.dumps(config, indent=1))
         return [
             self.plane.programs / "kubelet",
             f"--config={path}",
@@ -202,8 +196,7 @@ class Node:
             "iptables": {"localhostNodePorts": False, "minSyncPeriod": "200ms"},
             "nodePortAddresses": [f"{GATEWAY}/32"],
         }
-        path = self.folder / "proxy.json"
-        path.write_text(json.dumps(config, indent=1), encoding="utf-8")
+        path = self.home.configure("node/proxy.json", json.dumps(config, indent=1))
         return [str(self.plane.programs / "kube-proxy"), f"--config={path}"]
 
 

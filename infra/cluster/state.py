@@ -80,6 +80,14 @@ class Home:
         unfinished.write_text(json.dumps(asdict(self.state), indent=1), encoding="utf-8")
         unfinished.rename(self.folder / _FILE)
 
+    def configure(self, name: str, text: str) -> Path:
+        """Write a configuration file below the home and return it. One that says so already is left alone: kube-proxy ends at a rewrite."""
+        path = self.folder / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        return path
+
     def run(self, name: str, command: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
         """Start a process under this name unless it runs already; what is written down is started again by `resume`."""
         known = self.state.daemons.get(name)

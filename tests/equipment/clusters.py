@@ -40,7 +40,12 @@ def running_cluster(*, simulated_nodes: int = 0) -> Iterator[Cluster]:
     finally:
         cluster.down()
         shutil.rmtree(folder, ignore_errors=True)
-    assert traces(folder) == before, "the cluster left something on this machine"
+    assert left(before, traces(folder)) == {}, "the cluster left something on this machine"
+
+
+def left(before: dict[str, object], after: dict[str, object]) -> dict[str, tuple[object, object]]:
+    """Return what differs, as it was and as it is."""
+    return {name: (value, after[name]) for name, value in before.items() if value != after[name]}
 
 
 def traces(folder: Path) -> dict[str, object]:
