@@ -6,7 +6,7 @@ FROM ${BUILD_BASE} AS build
 USER 0
 ARG UV_VERSION=0.13.8
 RUN PATH="/uv:$PATH"; command -v uv >/dev/null || { python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir uv==${UV_VERSION} && mkdir -p /uv && ln -s /opt/uv/bin/uv /uv/uv; }
-ENV UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy UV_PROJECT_ENVIRONMENT=/opt/engine PYC_INVALIDATION_MODE=unchecked-hash
+ENV UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=true UV_LINK_MODE=copy UV_PROJECT_ENVIRONMENT=/opt/engine PYC_INVALIDATION_MODE=UNCHECKED_HASH
 WORKDIR /src
 COPY serving/engines/vllm/pyproject.toml serving/engines/vllm/uv.lock serving/engines/vllm/README.md ./
 RUN PATH="/uv:$PATH" uv sync --locked --no-dev --no-install-project --python "$(command -v python3)"

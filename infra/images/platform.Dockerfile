@@ -8,7 +8,7 @@ USER 0
 # uv: a mounted /uv (infra.images does that), the image's own, or from the index.
 ARG UV_VERSION=0.13.8
 RUN PATH="/uv:$PATH"; command -v uv >/dev/null || { python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir uv==${UV_VERSION} && mkdir -p /uv && ln -s /opt/uv/bin/uv /uv/uv; }
-ENV UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy UV_PROJECT_ENVIRONMENT=/opt/seatrial/.venv PYC_INVALIDATION_MODE=unchecked-hash
+ENV UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=true UV_LINK_MODE=copy UV_PROJECT_ENVIRONMENT=/opt/seatrial/.venv PYC_INVALIDATION_MODE=UNCHECKED_HASH
 WORKDIR /opt/seatrial
 # Dependencies first: this layer changes with the lock only.
 COPY pyproject.toml uv.lock ./
