@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,13 @@ def running_cluster(*, simulated_nodes: int = 0) -> Iterator[Cluster]:
         message = f"{WITHOUT}=1: NOTHING WAS TESTED ON KUBERNETES"
         warnings.warn(message, stacklevel=2)
         pytest.skip(message)
+    with ExitStack() as stack:
+        if not simulated_nodes:
+            stack.enter_context(_turn())
+        yield from _running(simulated_nodes)
+
+
+def _running(simulated_nodes: int) -> Iterator[Cluster]:
     folder = Path(tempfile.mkdtemp(prefix="st-k8s-", dir="/tmp"))  # short: containerd's socket lies below it
     before = traces(folder)
     cluster = Cluster(folder / "home")
@@ -40,7 +48,19 @@ def running_cluster(*, simulated_nodes: int = 0) -> Iterator[Cluster]:
     finally:
         cluster.down()
         shutil.rmtree(folder, ignore_errors=True)
-    assert left(before, traces(folder)) == {}, "the cluster left something on this machine"
+    if differs := left(before, traces(folder)):
+        pytest.fail(f"the cluster left something on this machine, before and after: {differs}", pytrace=False)
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """Wait for another test run's node on this machine: one machine is one node."""
+    handle = os.open("/tmp/st-k8s-node.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def left(before: dict[str, object], after: dict[str, object]) -> dict[str, tuple[object, object]]:
