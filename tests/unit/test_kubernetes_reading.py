@@ -242,3 +242,10 @@ def test_a_quota_that_is_used_up_is_named_and_one_that_is_too_small_never_fits()
     small = {"metadata": {"name": "team"}, "status": {"hard": {"pods": "0"}, "used": {"pods": "0"}}}
     assert not within_quotas(ASKED, [small]).ever
     assert within_quotas(ASKED, []).fits
+
+
+def test_a_pod_that_is_ready_just_now_serves_once_its_service_leads_there() -> None:
+    just_now = read(deployment(), pod(ready=True), now=NOW - 5)
+    assert (just_now.phase, just_now.detail) == (EnginePhase.STARTING, "is ready; its Service follows")
+    assert read(SERVED, pod(ready=True), now=NOW - 5).phase is EnginePhase.RESTARTING
+    assert read(SERVED, pod(ready=True), now=NOW - 2).phase is EnginePhase.READY

@@ -37,6 +37,8 @@ class Patience:
     start_s: float = 600.0
     pull_s: float = 300.0
     room_s: float = 600.0
+    settle_s: float = 3.0
+    """What nodes take, after a pod is ready, to lead its Service's address to it (kube-proxy writes rules once a second at most)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def read_state(
     living = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp") and pod.get("status", {}).get("phase") != "Failed"]
     serving = [pod for pod in living if is_ready(pod)]
     restarts = sum(_status(pod).get("restartCount", 0) for pod in living)
-    if serving:
+    if serving and now - min(map(_ready_since, serving)) >= patience.settle_s:
         return _ready(version, deployment, living, serving, restarts, address)
     return _coming(version, deployment, living, restarts, now, patience)
 
@@ -90,7 +92,9 @@ def _coming(version: VersionId, deployment: Object, living: Sequence[Object], re
     made = epoch(deployment["metadata"].get("creationTimestamp"))
     if deployment.get("spec", {}).get("replicas", 1) == 0:
         return EngineState(version, phase, detail="asleep (scaled to zero); a request wakes it", since=made)
-    troubles = [trouble(pod, now, patience, was_ready=was_ready) for pod in living]
+    troubles = [trouble(pod, now, patience, was_ready=was_ready) for pod in living if not is_ready(pod)]
+    if len(troubles) < len(living):
+        return EngineState(version, phase, detail="is ready; its Service follows", restarts=restarts, since=made)
     found = next((one for one in troubles if one.failed), None) or next(iter(troubles), None) or _without_pods(deployment)
     since = max((epoch(pod["metadata"].get("creationTimestamp")) for pod in living), default=made)
     hopeless = bool(troubles) and all(one.failed for one in troubles)
