@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.cluster.addresses import DOMAIN, GATEWAY, LOOPBACK, NODE_PORTS, SIMULATED_POD_RANGE
-from infra.cluster.api import Manifest, wait_until
+from infra.cluster.api import Manifest
 from infra.cluster.control_plane import ControlPlane
 from infra.cluster.node import Node
 from infra.cluster.state import Home
 
 ADDONS = ("keda", "metrics-server")
-_READY_LIMIT_S = 60.0
 _SIMULATED = {"seatrial.dev/simulated": "true"}
 
 Folders = Callable[[str], Path]
@@ -39,7 +38,7 @@ def start_dns(home: Home, plane: ControlPlane, folders: Folders) -> None:
         "  cache 5\n}\n",
     )
     home.run("coredns", [str(folders("coredns") / "coredns"), "-conf", str(corefile)])
-    wait_until("CoreDNS", lambda: _plain(ready, "/ready"), home.clock, _READY_LIMIT_S, why=lambda: home.tail("coredns"))
+    home.wait("coredns", lambda: _plain(ready, "/ready"))
 
 
 def start_kwok(home: Home, plane: ControlPlane, folders: Folders, nodes: int) -> None:
@@ -57,7 +56,7 @@ def start_kwok(home: Home, plane: ControlPlane, folders: Folders, nodes: int) ->
     home.run("kwok", command)
     plane.kubectl.apply([simulated_node(number) for number in range(nodes)])
     last = f"/api/v1/nodes/{simulated_node(nodes - 1)['metadata']['name']}"
-    wait_until("kwok's nodes", lambda: plane.asker.condition(last, "Ready"), home.clock, _READY_LIMIT_S, why=lambda: home.tail("kwok"))
+    home.wait("kwok", lambda: plane.asker.condition(last, "Ready"))
 
 
 def simulated_node(number: int) -> Manifest:
@@ -97,7 +96,12 @@ class Aggregated:
             f"{service}.keda{suffix}" for service in ("keda-operator", "keda-metrics-apiserver") for suffix in (".svc", f".svc.{DOMAIN}")
         ]
         certificates = self._certificates("keda", user, (*names, GATEWAY))
-        environ = {"KUBECONFIG": str(self.plane.kubeconfig("keda", user)), "POD_NAMESPACE": "keda", "KEDA_CLUSTER_OBJECT_NAMESPACE": "keda"}
+        environ = {
+            "KUBECONFIG": str(self.plane.kubeconfig("keda", user)),
+            "POD_NAMESPACE": "keda",
+            "KEDA_CLUSTER_OBJECT_NAMESPACE": "keda",
+            "WATCH_NAMESPACE": "",
+        }
         operator: list[str | Path] = [
             folder / "keda-operator",
             "--zap-encoder=console",
@@ -110,6 +114,7 @@ class Aggregated:
         adapter: list[str | Path] = [
             folder / "keda-adapter",
             *self._serving(certificates, environ["KUBECONFIG"], ports["keda-api"]),
+            f"--lister-kubeconfig={environ['KUBECONFIG']}",
             f"--metrics-service-address={GATEWAY}:{ports['keda-grpc']}",
             f"--port={ports['keda-adapter-metrics']}",
         ]
@@ -157,7 +162,7 @@ class Aggregated:
         (folder / "tls.key").chmod(0o600)
         return folder
 
-    def _aggregate(self, namespace: str, service: str, group: str, port: int, log: str) -> None:
+    def _aggregate(self, namespace: str, service: str, group: str, port: int, process: str) -> None:
         authority = base64.b64encode(self.plane.certificates.authority.certificate.read_bytes()).decode()
         name = f"v1beta1.{group}"
         self.plane.kubectl.apply(
@@ -185,13 +190,7 @@ class Aggregated:
             ]
         )
         path = f"/apis/apiregistration.k8s.io/v1/apiservices/{name}"
-        wait_until(
-            service,
-            lambda: self.plane.asker.condition(path, "Available"),
-            self.home.clock,
-            _READY_LIMIT_S,
-            why=lambda: self.home.tail(log),
-        )
+        self.home.wait(process, lambda: self.plane.asker.condition(path, "Available"))
 
 
 def _plain(address: str, path: str) -> bool:

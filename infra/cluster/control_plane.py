@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.cluster.addresses import API_SERVICE, DOMAIN, LOOPBACK, SERVICE_RANGE, Addresses
-from infra.cluster.api import Asker, Kubectl, wait_until
+from infra.cluster.api import Asker, Kubectl
 from infra.cluster.certificates import Certificates, write_kubeconfig
 from infra.cluster.state import Home
 
 NAMES = ("etcd", "apiserver", "controller-manager", "scheduler")
-_READY_LIMIT_S = 120.0
 _KUBELET_CLIENT = "seatrial:kubelet-client"
 
 
@@ -36,14 +35,8 @@ class ControlPlane:
         self.home.state.kubeconfig = str(self.kubeconfig("admin", "seatrial:admin", "system:masters"))
 
     def wait(self) -> None:
-        """Return when the API server says that it is ready. Raises Transient."""
-        wait_until(
-            "the API server",
-            lambda: self.asker.answers("/readyz"),
-            self.home.clock,
-            _READY_LIMIT_S,
-            why=lambda: self.home.tail("apiserver"),
-        )
+        """Return when the API server says that it is ready. Raises Fault or Transient."""
+        self.home.wait("apiserver", lambda: self.asker.answers("/readyz"))
 
     @property
     def asker(self) -> Asker:

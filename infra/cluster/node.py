@@ -17,14 +17,12 @@ from core.errors import Fault
 from core.settings import base_environ
 from infra.cluster import host
 from infra.cluster.addresses import BRIDGE, DOMAIN, GATEWAY, NODE, NODE_PORTS, POD_RANGE
-from infra.cluster.api import wait_until
 from infra.cluster.control_plane import ControlPlane
 from infra.cluster.images import busybox_image
 from infra.cluster.state import Home
 
 NAMES = ("holder", "containerd", "kubelet", "proxy")
 PAUSE = "seatrial.local/pause:1"
-_READY_LIMIT_S = 120.0
 _HOLD = "while :; do sleep 3600 & wait; done"  # the first process: collects orphans, ends when it is killed
 
 
@@ -50,21 +48,15 @@ class Node:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._hold()
         self.home.run("containerd", self.inside("containerd", "--config", self._containerd()), {"PATH": _path()})
-        wait_until("containerd", self._containerd_answers, self.home.clock, 30.0, why=lambda: self.home.tail("containerd"))
+        self.home.wait("containerd", self._containerd_answers)
         self._pause_image()
         self.home.run("kubelet", self.inside(*self._kubelet()), {"PATH": _path()})
         self.home.run("proxy", self._proxy(), {"PATH": _path()})
         self.wait()
 
     def wait(self) -> None:
-        """Return when the node is Ready. Raises Transient."""
-        wait_until(
-            "the node",
-            lambda: self.plane.asker.condition(f"/api/v1/nodes/{NODE}", "Ready"),
-            self.home.clock,
-            _READY_LIMIT_S,
-            why=lambda: self.home.tail("kubelet"),
-        )
+        """Return when the node is Ready. Raises Fault or Transient."""
+        self.home.wait("kubelet", lambda: self.plane.asker.condition(f"/api/v1/nodes/{NODE}", "Ready"))
 
     def inside(self, *command: str | Path) -> list[str]:
         """Return the command that runs this one in the node's namespaces: its mounts, and DNS of the cluster."""
@@ -95,7 +87,7 @@ class Node:
         script = " && ".join(steps) + f" && {_HOLD}"
         unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"]
         self.home.run("holder", [*unshare, "--", "sh", "-c", script])
-        wait_until("the node's namespace", ready.exists, self.home.clock, 10.0, why=lambda: self.home.tail("holder"))
+        self.home.wait("holder", ready.exists)
 
     def _containerd(self) -> Path:
         text = _CONTAINERD.format(folder=self.folder, pause=PAUSE, cni=host.CNI, conf=self._cni())

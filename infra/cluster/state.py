@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
@@ -14,6 +14,7 @@ from typing import Any
 from core.errors import Conflict, Fault, NotFound, Transient
 from core.ports.clock import Clock, SystemClock
 from core.settings import base_environ
+from infra.cluster.api import wait_until
 from serving.engines.processes import Identity, alive, ended, identify, members, send, start
 
 _FILE = "cluster.json"
@@ -115,6 +116,16 @@ class Home:
         daemon = self.state.daemons.get(name)
         return daemon is not None and alive(daemon.identity)
 
+    def wait(self, name: str, ready: Callable[[], bool], limit_s: float = 90.0) -> None:
+        """Return when `ready` says so. Raises Fault with its log's end when the process ends before, Transient after the limit."""
+
+        def looked() -> bool:
+            if not self.lives(name):
+                raise Fault(f"{name} ended by itself: {self.tail(name).strip()[-900:]}", hint="mend that, then run up again")
+            return ready()
+
+        wait_until(name, looked, self.clock, limit_s, why=lambda: self.tail(name))
+
     def stop(self, name: str, *, signal: Signals = SIGTERM) -> None:
         """Stop one process with all of its session; killed when it has not ended in ten seconds. Returns when it is gone."""
         daemon = self._daemon(name)
@@ -150,7 +161,7 @@ class Home:
             raise NotFound(f"this cluster has no process {name}", hint=f"it has: {', '.join(self.state.daemons) or 'none'}")
         return self.state.daemons[name]
 
-    def _end(self, who: Any, signal: Signals) -> None:
+    def _end(self, who: Callable[[], tuple[Identity, ...]], signal: Signals) -> None:
         begun = self.clock.monotonic()
         told = False
         while left := who():
