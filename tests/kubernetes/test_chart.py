@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are no dependency of ours
@@ -15,6 +16,7 @@ from core.conversations import Outcome
 from core.errors import Refused
 from core.settings import KubernetesPolicy, listing, read_settings
 from infra.kubernetes.render import CHART, render, write
+from infra.services.dispatcher import read_template
 from serving.engines.kubernetes.names import labels
 from serving.engines.kubernetes.rights import CLUSTER_ROLE, ROLE
 from serving.gateway.metrics import Metrics
@@ -188,6 +190,37 @@ def test_the_rendered_folder_is_a_kustomization_without_helms_test_hook(tmp_path
     assert "StatefulSet" in kinds
     assert "Pod" not in kinds
     assert yaml.safe_load((tmp_path / "kustomization.yaml").read_text())["resources"] == ["seatrial.yaml"]
+
+
+def test_a_run_on_the_work_pool_is_a_job_that_is_tried_once_and_meets_the_same_standard(tmp_path: Path):
+    found = objects(*VARIANTS["jobs"])
+    (document,) = [item["data"]["job-template.json"] for item in of_kind(found, "ConfigMap") if item["metadata"]["name"] == "seatrial-job"]
+    path = tmp_path / "job.json"
+    path.write_text(document)
+    job = read_template(path)["job_configuration"]["job_manifest"]
+    assert job["spec"]["backoffLimit"] == 0
+    (entry,) = list(containers([{**job, "metadata": {"name": "run"}}]))
+    _, pod, container = entry
+    assert pod["restartPolicy"] == "Never"
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert container["args"] == "{{ command }}"
+    marks = job["spec"]["template"]["metadata"]["labels"]
+    assert any(policy["spec"]["podSelector"]["matchLabels"].items() <= marks.items() for policy in of_kind(found, "NetworkPolicy"))
+    assert "run" in _settings(found)["data"]["SEATRIAL_KUBERNETES_CALLERS"].split(",")
+
+
+@pytest.mark.parametrize("change", [{"backoffLimit": 6}, {"template": {"spec": {"restartPolicy": "OnFailure"}}}])
+def test_a_job_template_that_would_be_retried_is_refused(tmp_path: Path, change: dict[str, Any]):
+    spec = {"backoffLimit": 0, "template": {"spec": {"restartPolicy": "Never"}}, **change}
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps({"job_configuration": {"job_manifest": {"spec": spec}}}))
+    with pytest.raises(Refused, match="backoffLimit: 0"):
+        read_template(path)
 
 
 def _set(rules: Iterable[Object]) -> set[str]:

@@ -66,6 +66,9 @@ SEATRIAL_KUBERNETES_PULL_SECRET: {{ . | quote }}
 {{- with .Values.weights.secret }}
 SEATRIAL_KUBERNETES_WEIGHTS_SECRET: {{ . | quote }}
 {{- end }}
+{{- if eq .Values.worker.mode "kubernetes" }}
+SEATRIAL_KUBERNETES_CALLERS: gateway,worker,control,run
+{{- end }}
 {{- with .Values.metrics.namespace }}
 SEATRIAL_KUBERNETES_METRICS_NAMESPACE: {{ . | quote }}
 {{- end }}
