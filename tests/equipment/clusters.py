@@ -69,20 +69,25 @@ def left(before: dict[str, object], after: dict[str, object]) -> dict[str, tuple
 
 
 def traces(folder: Path) -> dict[str, object]:
-    """Return what a cluster could leave on this machine: processes of the folder, mounts, network, packet rules, settings, cgroups."""
+    """Return what of a cluster is on this machine: processes of the folder, mounts, network, packet rules, settings, cgroups.
+
+    What others do at the same time (a mount of buildah's, another bridge) is not looked at.
+    """
     return {
         "processes": _processes(str(folder)),
-        "mounts": sorted(line.split(" - ")[0].split()[4] for line in _read("/proc/self/mountinfo").splitlines()),
-        "network namespaces": sorted(path.name for path in Path("/run/netns").glob("*")),
-        "links": sorted(path.name for path in Path("/sys/class/net").iterdir()),
-        "routes": sorted(_said("ip", "route")),
-        "rules": [
-            line for program in ("iptables", "ip6tables") for table in ("filter", "nat", "mangle") for line in _rules(program, table)
-        ],
+        "mounts": _about(_read("/proc/self/mountinfo").splitlines(), str(folder), " seatrial ", "kubelet", "containerd", "/netns"),
+        "network namespaces": sorted(path.name for path in Path("/run/netns").glob("cni-*")),
+        "links": _about([path.name for path in Path("/sys/class/net").iterdir()], "seatrial", "veth"),
+        "routes": _about(_said("ip", "route", "show", "table", "all"), "198.18.", "198.19.", "seatrial"),
+        "rules": _about(_said("iptables-save") + _said("ip6tables-save"), "KUBE-", "CNI-", "seatrial", "198.18.", "198.19."),
         "settings": {name: _read(f"/proc/sys/{name}") for name in _KERNEL},
         "cgroups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob("*/kubepods*")),
         "folders": [point for point in MOUNT_POINTS if Path(point).exists()],
     }
+
+
+def _about(lines: list[str], *words: str) -> list[str]:
+    return sorted(line for line in lines if any(word in line for word in words))
 
 
 def _processes(folder: str) -> list[str]:
@@ -97,11 +102,6 @@ def _processes(folder: str) -> list[str]:
             if marked or folder in words:
                 found.append(words)
     return found
-
-
-def _rules(program: str, table: str) -> list[str]:
-    """A table that was never touched prints nothing, one that was emptied its policies: both are empty."""
-    return [line for line in _said(program, "-t", table, "-S") if not line.startswith("-P ")]
 
 
 def _said(*command: str) -> list[str]:

@@ -34,7 +34,7 @@ RESTRICTED = {
 @pytest.fixture(scope="module")
 def image(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> LoadedImage:
     tar = tmp_path_factory.mktemp("image") / "web.tar"
-    contents = [*busybox(), File("srv/index.html", b"hello from a pod\n")]
+    contents = [*busybox(), File("srv/index.html", b"hello from a pod\n"), File("srv/load.json", b'{"waiting": 3}')]
     make_image(
         tar, "seatrial.local/web:1", contents, Settings(command=("httpd", "-f", "-p", "8080", "-h", "/srv"), environ={"PATH": "/bin"})
     )
@@ -218,12 +218,24 @@ def test_a_user_and_a_service_account_may_only_what_rbac_gives(cluster: Cluster)
             refused("get", "pods", "-n", "kube-system")
 
 
-def test_keda_and_metrics_server_answer_behind_the_api_server(cluster: Cluster) -> None:
-    cluster.add("keda", "metrics-server")
+def test_metrics_server_tells_what_the_node_uses(cluster: Cluster) -> None:
+    cluster.add("metrics-server")
+    eventually(lambda: json.loads(cluster.kubectl("get", "--raw", "/apis/metrics.k8s.io/v1beta1/nodes"))["items"], limit_s=60)
+
+
+def test_keda_scales_by_what_a_pod_says(cluster: Cluster, web: str) -> None:
+    cluster.add("keda")
     assert "scaledobjects" in cluster.kubectl("api-resources", "--api-group=keda.sh")
     external = json.loads(cluster.kubectl("get", "--raw", "/apis/external.metrics.k8s.io/v1beta1"))
     assert [resource["name"] for resource in external["resources"]] == ["externalmetrics"]
-    eventually(lambda: json.loads(cluster.kubectl("get", "--raw", "/apis/metrics.k8s.io/v1beta1/nodes"))["items"], limit_s=60)
+    assert answer(f"{web}load.json") == '{"waiting": 3}'
+    url = "http://web.web.svc.cluster.local/load.json"
+    trigger = {"type": "metrics-api", "metadata": {"url": url, "valueLocation": "waiting", "targetValue": "1", "format": "json"}}
+    spec = {"scaleTargetRef": {"name": "web"}, "minReplicaCount": 2, "maxReplicaCount": 3, "pollingInterval": 2, "triggers": [trigger]}
+    scaled = {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"name": "web", "namespace": "web"}, "spec": spec}
+    cluster.kubectl.apply([scaled])
+    eventually(lambda: got(cluster, "deployment/web")["status"]["readyReplicas"] == 3, limit_s=90)
+    cluster.kubectl("delete", "scaledobject/web", "-n", "web", "--timeout=30s")
 
 
 def test_simulated_nodes_run_pods_and_go_without_a_trace() -> None:
