@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import threading
@@ -14,50 +13,22 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from core.engines import EnginePhase, EngineSpec, EngineState
-from core.ids import Digest, VersionId
+from core.engines import EnginePhase
+from core.ids import Digest
 from infra.cluster.cluster import Cluster
-from infra.cluster.images import busybox_image
 from serving.engines.kubernetes import kinds
-from serving.engines.kubernetes.api import Api
-from serving.engines.kubernetes.engines import KubernetesEngines
 from tests.equipment.kube_real import admin_client, engines_on, fake_place, namespace
 from tests.equipment.kube_stage import a_spec, eventually
+from tests.equipment.kube_yard import Yard, bare_image
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow]
 
-MIB = 2**20
 LIMIT_S = 120.0
-
-
-class Yard:
-    """A namespace, an adapter on it, and models of fakes in a folder that the node sees."""
-
-    def __init__(self, space: Api, engines: KubernetesEngines, folder: Path) -> None:
-        self.space, self.engines, self.folder = space, engines, folder
-
-    def spec(self, number: int, **skill: Any) -> EngineSpec:
-        model = self.folder / f"model-{number}"
-        model.mkdir(exist_ok=True)
-        (model / "config.json").write_text(json.dumps({"seatrial_fake": skill}))
-        (model / "tensors.json").write_text("{}")
-        for path in (self.folder, *self.folder.parents):
-            if path.stat().st_uid == 0 and path != path.parent and str(path).startswith("/tmp/"):
-                path.chmod(path.stat().st_mode | 0o055)  # pods are not root
-        uri, digest = model.as_uri(), Digest(hashlib.sha256(b"{}").hexdigest())
-        return a_spec(number, model_uri=uri, tensors_uri=uri, tensors_manifest=digest, memory_bytes=192 * MIB, weights_bytes=MIB)
-
-    def wait_for(self, version: VersionId, phase: EnginePhase) -> EngineState:
-        eventually(lambda: self.engines.state(version).phase is phase, limit_s=LIMIT_S)
-        return self.engines.state(version)
 
 
 @pytest.fixture(scope="session")
 def image(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A bare image on the node, by digest; the engine's environment comes from the node's own folders."""
-    tar = busybox_image(tmp_path_factory.mktemp("image") / "bare.tar", "seatrial.test/bare:1")
-    (loaded,) = cluster.load_image(tar)
-    return loaded.pinned
+    return bare_image(cluster, tmp_path_factory.mktemp("image"))
 
 
 @pytest.fixture
