@@ -10,6 +10,7 @@ from pathlib import Path
 
 from core.errors import Fault, Refused
 from core.settings import base_environ
+from infra.cluster.build import default_cache
 from infra.cluster.state import Home
 
 _NAME = "seatrial"
@@ -79,9 +80,13 @@ class Kind:
 
 
 def _program(name: str, why: str) -> str:
-    found = shutil.which(name)
+    built = default_cache() / name
+    found = shutil.which(name) or (str(built) if built.exists() else None)
     if found is None:
-        raise Fault(f"{name} is not on the PATH; {why}", hint=f"install {name}, or let the real thing be built: leave out the flag")
+        raise Fault(
+            f"{name} is not on the PATH; {why}",
+            hint=f"install {name} (kubectl also by: python -m infra.cluster build kubernetes), or leave out the flag",
+        )
     return found
 
 

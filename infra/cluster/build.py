@@ -132,9 +132,19 @@ def _build_into(piece: Piece, version: str, folder: Path) -> None:
             shutil.copytree(source / extra, staging / extra)
         staging.chmod(0o755)
         staging.rename(folder)
+        for program in piece.programs.values():
+            _link(folder.parent / program, folder / program)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+def _link(name: Path, target: Path) -> None:
+    """Make the cache itself a folder for the PATH: `helm` and `kubectl` there are those built last."""
+    fresh = name.with_name(f".{name.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target.relative_to(name.parent))
+    fresh.replace(name)
 
 
 def _go() -> str:

@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 from core.errors import Conflict, Fault, NotFound, Refused
+from infra.cluster.borrowed import Existing
 from infra.cluster.cluster import Cluster, LoadedImage
 from infra.cluster.images import File, Settings, busybox, make_image
+from infra.cluster.state import Home
 from tests.equipment.clusters import left, running_cluster, traces
 
 pytestmark = pytest.mark.kubernetes
@@ -238,7 +240,7 @@ def test_keda_scales_by_what_a_pod_says(cluster: Cluster, web: str) -> None:
     cluster.kubectl("delete", "scaledobject/web", "-n", "web", "--timeout=30s")
 
 
-def test_simulated_nodes_run_pods_and_go_without_a_trace() -> None:
+def test_simulated_nodes_run_pods_and_go_without_a_trace(tmp_path: Path) -> None:
     nothing = Path("/tmp/st-none")
     before = traces(nothing)
     with running_cluster(simulated_nodes=4) as cluster:
@@ -247,6 +249,9 @@ def test_simulated_nodes_run_pods_and_go_without_a_trace() -> None:
         cluster.kubectl("rollout", "status", "deployment/many", "--timeout=50s")
         cluster.restart("etcd", kill=True)
         assert json.loads(cluster.kubectl("get", "deployment/many", "-o", "json"))["status"]["readyReplicas"] == 40
+        borrowed = Existing(Home(tmp_path / "borrowed"), given=str(cluster.kubeconfig))
+        borrowed.up()
+        assert borrowed.server == cluster.plane.addresses.server
         with pytest.raises(NotFound, match="no real node"):
             cluster.load_image(nothing)
     assert left(before, traces(nothing)) == {}
