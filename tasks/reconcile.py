@@ -6,7 +6,7 @@ from prefect import task
 
 from core.endpoints import RolloutState
 from core.engines import Role
-from core.errors import Fault, NotFound, Refused
+from core.errors import Conflict, Fault, NotFound, Refused
 from core.ids import Digest
 from core.submissions import Submission, SubmissionState
 from serving.control.runs import RunState
@@ -59,6 +59,8 @@ def keep_engines() -> tuple[str, ...]:
             here.engines.apply(engine_spec(here, here.records.versions.get(version)))
         except NotFound:
             continue  # a dark candidate that is not staged yet: its own run applies it
+        except Conflict:
+            continue  # made under other settings: it keeps what it was tried with, until a submission brings it anew
     mark_engines(here)
     return tuple(retire_unwanted(here.records, here.engines, here.clock, drain_s=here.settings.rollout.drain_s))
 
