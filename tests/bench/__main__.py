@@ -1,4 +1,4 @@
-"""`make bench`: what the main job, an idle platform, the gateway and an engine's start cost here. About four minutes.
+"""`make bench`: the cost of the main job, an idle platform, the gateway, an engine's start and a fleet on Kubernetes. Some eight minutes.
 
 Prints tables and writes `.bench/results.json` (ignored by git). Figures are medians with their smallest and largest; the machine is stated,
 because absolute figures belong to it. Comparisons (engine asked directly, engine started cold) are made in the same run, in turn.
@@ -24,6 +24,8 @@ from infra.local.demo_parts import MODELS, hub, stack
 from seatrial import Client
 from tests.bench.asking import compare_engine_and_gateway
 from tests.bench.bench_gateway import bench as gateway_alone
+from tests.bench.bench_kubernetes import bench as fleet
+from tests.bench.bench_kubernetes import table as fleet_table
 from tests.bench.resources import idle_cost
 from tests.e2e.harness import perturb
 
@@ -45,6 +47,7 @@ def main() -> None:
             perturb(models / f"steady-{number}", number + 1)
         results = {"machine": machine(), **measure(models, home, console)}
     results["gateway_alone"] = gateway_alone()
+    results["fleet"] = fleet()
     show(results, console)
     out = ROOT / ".bench" / "results.json"
     out.parent.mkdir(exist_ok=True)
@@ -135,7 +138,7 @@ def show(results: dict[str, Any], console: Console) -> None:
     alone = _table("The gateway before an engine that answers at once", "requests in flight", *counts)
     for name in next(iter(counts.values())):
         alone.add_row(name, *(f"{row[name]:.3g}" for row in counts.values()))
-    console.print(steps, starts, idle, asked, alone)
+    console.print(steps, starts, idle, asked, alone, fleet_table(results["fleet"]))
 
 
 def _table(title: str, *columns: str) -> Table:

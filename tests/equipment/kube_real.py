@@ -5,17 +5,14 @@ from __future__ import annotations
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kubernetes import config
 from kubernetes.client import ApiClient, Configuration
 
-from core.engines import EngineSpec
-from core.ids import VersionId
 from core.ports.clock import SystemClock
 from core.settings import KubernetesPolicy
 from serving.engines.kubernetes.api import Api, connect
@@ -31,7 +28,6 @@ ROLES = Kind("apis/rbac.authorization.k8s.io/v1", "roles")
 BINDINGS = Kind("apis/rbac.authorization.k8s.io/v1", "rolebindings")
 CLUSTER_ROLES = Kind("apis/rbac.authorization.k8s.io/v1", "clusterroles", namespaced=False)
 CLUSTER_BINDINGS = Kind("apis/rbac.authorization.k8s.io/v1", "clusterrolebindings", namespaced=False)
-MIB = 2**20
 RBAC = "rbac.authorization.k8s.io"
 
 
@@ -92,12 +88,11 @@ def fake_place(space: str, image: str, *, folders: tuple[Path, ...] = (), **more
     """Return a place whose engines are tests/equipment/fake_engine.py, run from this checkout by this very interpreter."""
     interpreter = Path(sys.executable)
     home = {Path("/usr"), Path("/lib"), Path("/lib64"), ROOT, interpreter.parents[1], Path(sys.base_prefix), *folders}
-    roots = [path for path in sorted(home) if path.exists() and not any(other != path and other in path.parents for other in home)]
     policy: dict[str, Any] = {
         "image": image,
         "python": str(interpreter),
         "environ": f"PYTHONPATH={ROOT}:{ROOT / 'serving/engines/vllm'},PYTHONDONTWRITEBYTECODE=1",
-        "host_paths": ",".join(map(str, roots)),
+        "host_paths": ",".join(map(str, _outermost(home))),
         "address": "ip",
         "cpu": 0.05,
         "pre_stop_s": 1.0,
@@ -106,10 +101,27 @@ def fake_place(space: str, image: str, *, folders: tuple[Path, ...] = (), **more
     return place(space, chosen, module="tests.equipment.fake_engine", drain_s=20.0, start_limit_s=120.0)
 
 
-def small(spec: EngineSpec, version: VersionId | None = None, **more: Any) -> EngineSpec:
-    """Return the spec with what a fake needs."""
-    given: Mapping[str, Any] = {"memory_bytes": 128 * MIB, **({"version": version} if version else {}), **more}
-    return replace(spec, **given)
+def vllm_place(space: str, image: str, s3_endpoint_url: str, **more: Any) -> Place:
+    """Return a place whose engines are real vLLM, its environment from the node's own folders."""
+    python = ROOT / "serving/engines/vllm/.venv/bin/python"
+    prefix = Path(
+        subprocess.run([str(python), "-c", "import sys; print(sys.base_prefix)"], check=True, capture_output=True, text=True).stdout.strip()
+    )
+    folders = {Path("/usr"), Path("/lib"), Path("/lib64"), ROOT / "serving/engines/vllm", python.parents[1].resolve(), prefix}
+    policy: dict[str, Any] = {
+        "image": image,
+        "python": str(python.parents[1].resolve() / "bin/python"),
+        "environ": f"PYTHONPATH={ROOT / 'serving/engines/vllm'}",
+        "host_paths": ",".join(map(str, _outermost(folders))),
+        "address": "ip",
+        "cpu": 1.0,
+        "pre_stop_s": 1.0,
+    }
+    return place(space, KubernetesPolicy(**{**policy, **more}), drain_s=20.0, start_limit_s=300.0, s3_endpoint_url=s3_endpoint_url)
+
+
+def _outermost(folders: set[Path]) -> list[Path]:
+    return [path for path in sorted(folders) if path.exists() and not any(other != path and other in path.parents for other in folders)]
 
 
 def engines_on(client: ApiClient, where: Place, folder: Path) -> KubernetesEngines:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from core.engines import EnginePhase, EngineSpec, EngineState
 from core.ids import Digest, VersionId
@@ -45,3 +47,10 @@ class Yard:
     def wait_for(self, version: VersionId, phase: EnginePhase) -> EngineState:
         eventually(lambda: self.engines.state(version).phase is phase, limit_s=LIMIT_S)
         return self.engines.state(version)
+
+
+def ask(address: str | None, **body: Any) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(urlsplit(address or "").netloc, timeout=60)
+    connection.request("POST", "/v1/completions", body=json.dumps({"prompt": "def", **body}), headers={"X-Request-Id": "r1"})
+    response = connection.getresponse()
+    return response.status, response.read().decode()

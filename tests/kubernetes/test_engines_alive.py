@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import http.client
-import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -19,7 +17,7 @@ from infra.cluster.cluster import Cluster
 from serving.engines.kubernetes import kinds
 from tests.equipment.kube_real import admin_client, engines_on, fake_place, namespace
 from tests.equipment.kube_stage import a_spec, eventually
-from tests.equipment.kube_yard import Yard, bare_image
+from tests.equipment.kube_yard import Yard, ask, bare_image
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow]
 
@@ -41,13 +39,6 @@ def yard(cluster: Cluster, image: str, tmp_path: Path) -> Iterator[Yard]:
             engines.stop(state.version, drain_s=0)
         eventually(lambda: not space.list(kinds.PODS).items, limit_s=60.0)
         engines.close()
-
-
-def ask(address: str | None, **body: Any) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(urlsplit(address or "").netloc, timeout=60)
-    connection.request("POST", "/v1/completions", body=json.dumps({"prompt": "def", **body}), headers={"X-Request-Id": "r1"})
-    response = connection.getresponse()
-    return response.status, response.read().decode()
 
 
 def test_an_engine_lives_from_wish_to_absence_and_leaves_its_log(yard: Yard) -> None:

@@ -125,6 +125,8 @@ def _environ(spec: EngineSpec, place: Place) -> dict[str, str]:
     environ = {
         **VLLM_ENVIRON,
         "HOME": "/tmp",  # noqa: S108 - an empty folder of the pod
+        "USER": "engine",  # the user has no entry in the image, and torch asks for its name
+        "LOGNAME": "engine",
         "TMPDIR": "/tmp",  # noqa: S108
         "XDG_CACHE_HOME": "/tmp/cache",  # noqa: S108
         "HF_HOME": "/tmp/huggingface",  # noqa: S108
