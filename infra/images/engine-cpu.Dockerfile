@@ -11,7 +11,7 @@ WORKDIR /src
 COPY serving/engines/vllm/pyproject.toml serving/engines/vllm/uv.lock serving/engines/vllm/README.md ./
 RUN PATH="/uv:$PATH" uv sync --locked --no-dev --no-install-project --python "$(command -v python3)"
 COPY serving/engines/vllm/seatrial_engine seatrial_engine
-RUN PATH="/uv:$PATH" uv sync --locked --no-dev --no-editable --compile-bytecode --python "$(command -v python3)" 
+RUN PATH="/uv:$PATH" uv sync --locked --no-dev --no-editable --compile-bytecode --python "$(command -v python3)"
 
 FROM ${BASE}
 USER 0

@@ -16,9 +16,8 @@ COPY client/pyproject.toml client/
 RUN PATH="/uv:$PATH" uv sync --locked --no-dev --no-install-workspace --compile-bytecode --python "$(command -v python3)" \
  && find .venv -depth -type d \( -name tests -o -name test \) -path '*site-packages/*' \( -path '*/pandas/*' -o -path '*/sklearn/*' -o -path '*/scipy/*' -o -path '*/numpy/*' -o -path '*/pyarrow/*' -o -path '*/sqlalchemy/*' -o -path '*/matplotlib/*' \) -exec rm -rf {} +
 COPY . .
-RUN PATH="/uv:$PATH" uv sync --locked --no-dev --compile-bytecode --python "$(command -v python3)" \
- && .venv/bin/python -m compileall -q --invalidation-mode unchecked-hash core registry evals serving tasks flows infra wiring.py client/src \
- 
+RUN PATH="/uv:$PATH" uv sync --locked --no-dev --python "$(command -v python3)" \
+ && .venv/bin/python -m compileall -q --invalidation-mode unchecked-hash core registry evals serving tasks flows infra wiring.py client/src
 
 FROM ${BASE}
 USER 0
