@@ -55,10 +55,13 @@ test-kubernetes: setup ## the platform on a real cluster; the first run builds t
 	$(PY) -m infra.cluster build
 	$(PY) -m pytest -q tests/kubernetes
 
+render: .venv/.done ## render the chart into .render, one file to review and a kustomization; VALUES=file instead of the example's
+	$(PY) -m infra.kubernetes.render $(if $(VALUES),--values $(VALUES))
+
 bench: setup ## measure; prints tables and writes .bench/results.json
 	$(PY) -m tests.bench
 
 docs: ## check that the documentation's links and commands exist
 	$(PY) -m pytest -q tests/unit/test_docs.py
 
-.PHONY: help setup demo up check test equipment cluster test-kubernetes bench docs
+.PHONY: help setup demo up check test equipment cluster test-kubernetes render bench docs
