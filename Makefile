@@ -52,6 +52,7 @@ cluster: .venv/.done ## bring a real Kubernetes cluster up on this machine (with
 
 test-kubernetes: setup ## the platform on a real cluster; the first run builds the cluster's programs (minutes), later ones find them
 	infra/bin/install-cluster-equipment
+	infra/bin/install-image-equipment
 	$(PY) -m infra.cluster build
 	$(PY) -m pytest -q tests/kubernetes
 
