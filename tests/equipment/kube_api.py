@@ -29,7 +29,6 @@ GROUPS = {
     "apis/apps/v1": ["deployments"],
     "apis/autoscaling/v2": ["horizontalpodautoscalers"],
     "apis/networking.k8s.io/v1": ["networkpolicies"],
-    "apis/coordination.k8s.io/v1": ["leases"],
 }
 
 

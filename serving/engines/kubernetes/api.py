@@ -119,10 +119,6 @@ class Api:
         """Create an object. Conflict when it is there."""
         return self._json("create", kind, self._path(kind), method="POST", body=body)
 
-    def replace(self, kind: Kind, body: Mapping[str, Any]) -> Object:
-        """Replace an object whose resourceVersion is the one in `body`; Conflict when somebody was faster."""
-        return self._json("update", kind, self._path(kind, body["metadata"]["name"]), method="PUT", body=body)
-
     def delete(self, kind: Kind, name: str, *, uid: str = "", grace_s: int | None = None) -> Object | None:
         """Delete an object, and in the background what it owns; only the one of `uid`, where that is given.
 

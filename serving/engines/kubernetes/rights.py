@@ -35,7 +35,6 @@ ROLE = (
     Rule(kinds.PODS, ("get",), "log"),
     Rule(kinds.EVENTS, ("create",)),
     Rule(kinds.QUOTAS, ("list",)),
-    Rule(kinds.LEASES, ("get", "create", "update")),
 )
 """In the namespace of the engines."""
 
