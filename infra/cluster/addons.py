@@ -133,6 +133,7 @@ class Aggregated:
             f"--kubelet-certificate-authority={self.plane.certificates.authority.certificate}",
             "--kubelet-preferred-address-types=InternalIP",
             "--metric-resolution=10s",
+            "--kubelet-request-timeout=5s",  # must be shorter
         ]
         self.home.run("metrics-server", command)
         self._aggregate("kube-system", "metrics-server", "metrics.k8s.io", NODE_PORTS["metrics-server"], "metrics-server")

@@ -143,7 +143,10 @@ class Cluster:
         return write_kubeconfig(path, self.plane.addresses.server, self.plane.certificates.authority.certificate, token=token)
 
     def share(self, namespace: str, name: str, folder: Path, *, read_only: bool = True) -> None:
-        """Make a folder of this machine a PersistentVolumeClaim, as pods under the restricted policy may not use hostPath."""
+        """Make a folder of this machine a PersistentVolumeClaim, as pods under the restricted policy may not use hostPath.
+
+        Such pods are no root: all must be allowed to read the folder.
+        """
         mode = "ReadOnlyMany" if read_only else "ReadWriteMany"
         claim = {
             "accessModes": [mode],

@@ -121,6 +121,26 @@ def test_no_packet_of_a_pod_leaves_the_machine(cluster: Cluster, pod: str) -> No
     assert rejected_packets() > before
 
 
+@pytest.mark.usefixtures("web")
+def test_a_folder_of_the_machine_is_a_claim_that_restricted_pods_may_read(cluster: Cluster, image: LoadedImage, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "word").write_text("weights\n")
+    cluster.share("web", "shared", tmp_path)
+    container = {
+        "name": "reader",
+        "image": image.name,
+        "command": ["sh", "-c", "cat /shared/word; touch /shared/mine"],
+        "securityContext": RESTRICTED,
+        "volumeMounts": [{"name": "shared", "mountPath": "/shared", "readOnly": True}],
+    }
+    volumes = [{"name": "shared", "persistentVolumeClaim": {"claimName": "shared"}}]
+    spec = {"restartPolicy": "Never", "automountServiceAccountToken": False, "containers": [container], "volumes": volumes}
+    cluster.kubectl.apply([{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "reader", "namespace": "web"}, "spec": spec}])
+    cluster.kubectl("wait", "--for=jsonpath={.status.phase}=Failed", "pod/reader", "-n", "web", "--timeout=50s")
+    assert cluster.kubectl("logs", "reader", "-n", "web").startswith("weights\n")
+    assert not (tmp_path / "mine").exists()
+
+
 def test_an_image_is_pinned_by_a_digest_that_the_same_contents_give_again(cluster: Cluster, tmp_path: Path) -> None:
     pins = []
     for number in (1, 2):
