@@ -282,7 +282,9 @@ def test_events_are_told_once_and_a_board_that_is_away_is_skipped(stage: tuple[K
         engines.tell(SPEC.version, "ShareChanged", "candidate of demo gets 25 % of new conversations")
     assert len([entry for entry in kube.find("events") if entry["reason"] == "ShareChanged"]) == 1
     kube.fail(503, times=1000)
+    before = sum(kube.calls.values())
     engines.tell(SPEC.version, "Promoted", "stable of demo")
+    assert sum(kube.calls.values()) == before + 1, "nobody waits for an event"
     engines.tell(VersionId("f" * 64), "Promoted", "no such engine")
 
 

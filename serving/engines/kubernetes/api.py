@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -80,7 +81,7 @@ def connect(kubeconfig: str = "", context: str = "") -> ApiClient:
 class Api:
     """Calls to one API server, in one namespace unless told otherwise. Thread-safe.
 
-    Errors: NotFound, Conflict, Fault (rights, a body that it refuses), Transient (away, too busy) after `_ATTEMPTS` attempts.
+    Errors: NotFound, Conflict, Fault (rights, a body that it refuses), Transient (away, too busy) after some attempts.
     """
 
     def __init__(self, client: ApiClient, namespace: str, clock: Clock, *, random: Callable[[], float] = random.random) -> None:
@@ -88,7 +89,14 @@ class Api:
         self.namespace = namespace
         self._clock = clock
         self._random = random
+        self._attempts = _ATTEMPTS
         self.calls = Calls({})
+
+    def once(self) -> Api:
+        """Return the same, but with one attempt a call: for what may be lost rather than waited for."""
+        hasty = copy(self)
+        hasty._attempts = 1  # noqa: SLF001 - our own copy
+        return hasty
 
     def get(self, kind: Kind, name: str) -> Object | None:
         """Return one object, None when there is none."""
@@ -202,13 +210,13 @@ class Api:
         self, verb: str, kind: Kind, path: str, method: str, query: Mapping[str, str], body: Mapping[str, Any] | None, content: str | None
     ) -> BaseHTTPResponse:
         """Ask until it is answered, with growing, jittered, capped pauses; the server's own wish (Retry-After) comes first."""
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(self._attempts):
             try:
                 return self._once(verb, kind, path, method, query, body, content, timeout_s=_TIMEOUT_S)
             except Gone:
                 raise
             except Transient as error:
-                if attempt == _ATTEMPTS - 1:
+                if attempt == self._attempts - 1:
                     raise
                 pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt) * (0.5 + self._random())
                 self._clock.wait(max(pause, min(error.retry_after_s or 0.0, _LONGEST_PAUSE_S)))

@@ -116,7 +116,7 @@ class KubernetesEngines:
                 return
             body = event(live, reason, message, self._clock.now(), warning=warning)
             if body["metadata"]["name"] not in self._told:
-                self._api.create(kinds.EVENTS, body)
+                self._api.once().create(kinds.EVENTS, body)
                 self._told.add(body["metadata"]["name"])
         except Conflict:
             self._told.add(body["metadata"]["name"])  # told before, by another process
@@ -134,7 +134,7 @@ class KubernetesEngines:
             if role is not None:
                 metadata["labels"] = {name: role.value}
             body = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}
-            self._take(kinds.DEPLOYMENTS, self._api.apply(kinds.DEPLOYMENTS, body, manager=names.endpoint_manager(endpoint)))
+            self._take(kinds.DEPLOYMENTS, self._api.once().apply(kinds.DEPLOYMENTS, body, manager=names.endpoint_manager(endpoint)))
         except SeatrialError as error:
             log.warning("mark.lost", version=version[:12], endpoint=endpoint, error=str(error))
 
