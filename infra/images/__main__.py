@@ -17,7 +17,7 @@ from infra.images.build import DOCKERFILES, Build, bootstrap_base, build
 def main(image: str, base: str, tag: str, to: str, *, debootstrap: bool) -> None:
     """Build IMAGE from this checkout."""
     try:
-        built = build(Build(image, bootstrap_base() if debootstrap else base, tag, push=to))
+        built = build(Build(image, bootstrap_base(image) if debootstrap else base, tag, push=to))
     except SeatrialError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{built.tag}: {built.bytes / 1e6:.0f} MB, {built.digest}, {built.seconds:.0f} s")

@@ -24,10 +24,9 @@ DOCKERFILES: Final[Mapping[str, str]] = {
     "engine-cpu": "engine-cpu.Dockerfile",
     "prefect-worker": "prefect-worker.Dockerfile",
 }
-_BASE_PACKAGES = "python3,ca-certificates,libgomp1,g++"
-"""What the platform and vLLM on CPUs need of Debian; torch compiles small kernels with g++ at the first start."""
 _SUITE = "bookworm"
-BASE_TAG = "localhost/seatrial-base:bookworm"
+_PACKAGES: Final[Mapping[str, str]] = {"platform": "python3,ca-certificates", "engine-cpu": "python3,ca-certificates,libgomp1,g++"}
+"""What each needs of Debian; torch compiles small kernels with g++ at an engine's first start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,28 +109,38 @@ def commit_time() -> int:
     return int(done.stdout.strip() or 0)
 
 
-def bootstrap_base(tool: Builder | None = None, *, root: Path | None = None) -> str:
-    """Make a base image from Debian's packages and return its name; one that is there is kept. Needs root, debootstrap, buildah."""
+def bootstrap_base(image: str = "platform", tool: Builder | None = None, *, root: Path | None = None) -> str:
+    """Make a base for `image` from Debian's packages and return its name; one that is there is kept.
+
+    Needs root, debootstrap and buildah; raises Fault without them, Refused for an image that stands on another of ours.
+    """
+    if image in {"worker", "engine"}:
+        raise Refused(f"{image} stands on an image", reason="no_base", hint="give --base: the engine's image, or vLLM's own")
     tool = tool or builder()
-    if tool.is_buildah and BASE_TAG in tool.run("images", "--format", "{{.Name}}:{{.Tag}}"):
-        return BASE_TAG
+    kind = image if image in _PACKAGES else "platform"
+    tag = f"localhost/seatrial-base:{_SUITE}-{kind}"
+    if tool.is_buildah and tag in tool.run("images", "--format", "{{.Name}}:{{.Tag}}"):
+        return tag
     program = shutil.which("debootstrap") or shutil.which("debootstrap", path="/usr/sbin")
     if program is None or os.geteuid() != 0 or not tool.is_buildah:
         raise Fault("a base from packages needs root, debootstrap and buildah", hint="or give --base an image")
     folder = root or Path("/var/tmp/seatrial-base")  # noqa: S108 - root's own, replaced below
     shutil.rmtree(folder, ignore_errors=True)
-    done = subprocess.run(
-        [program, "--variant=minbase", f"--include={_BASE_PACKAGES}", _SUITE, str(folder)], capture_output=True, text=True, check=False
-    )
+    command = [program, "--variant=minbase", f"--include={_PACKAGES[kind]}", _SUITE, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise Fault(f"debootstrap: {done.stdout.strip()[-600:]}", hint="is Debian's archive within reach?")
     _slim(folder)
+    _commit_base(tool, folder, tag)
+    shutil.rmtree(folder, ignore_errors=True)
+    return tag
+
+
+def _commit_base(tool: Builder, folder: Path, tag: str) -> None:
     container = tool.run("from", "scratch").strip()
     tool.run("add", container, f"{folder}/", "/")
     tool.run("config", "--env", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", container)
-    tool.run("commit", "--rm", "--timestamp", "0", container, BASE_TAG)
-    shutil.rmtree(folder, ignore_errors=True)
-    return BASE_TAG
+    tool.run("commit", "--rm", "--timestamp", "0", container, tag)
 
 
 def _slim(folder: Path) -> None:

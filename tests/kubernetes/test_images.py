@@ -51,6 +51,11 @@ def test_an_image_without_a_base_is_refused_with_what_to_give():
         build(Build("platform", "", "x"), with_=Builder("buildah"))
 
 
+def test_a_base_from_packages_is_only_for_what_stands_on_none_of_ours():
+    with pytest.raises(Refused, match="stands on an image"):
+        bootstrap_base("worker", Builder("buildah"))
+
+
 def _buildah() -> Builder:
     program = shutil.which("buildah")
     if program is None or os.geteuid() != 0:
@@ -62,7 +67,7 @@ def _buildah() -> Builder:
 def test_the_platforms_image_builds_here_and_its_commands_run():
     tool = _buildah()
     try:
-        base = bootstrap_base(tool)
+        base = bootstrap_base("platform", tool)
     except Fault as error:
         pytest.skip(f"NOT BUILT: {error}: NO IMAGE WAS TESTED")
     tag = "localhost/seatrial-platform:test"
