@@ -51,6 +51,11 @@ class Yard:
 
 def ask(address: str | None, **body: Any) -> tuple[int, str]:
     connection = http.client.HTTPConnection(urlsplit(address or "").netloc, timeout=60)
-    connection.request("POST", "/v1/completions", body=json.dumps({"prompt": "def", **body}), headers={"X-Request-Id": "r1"})
+    connection.request(
+        "POST",
+        "/v1/completions",
+        body=json.dumps({"prompt": "def", **body}),
+        headers={"Content-Type": "application/json", "X-Request-Id": "r1"},
+    )
     response = connection.getresponse()
     return response.status, response.read().decode()
