@@ -8,8 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import yaml  # type: ignore[import-untyped]  # its stubs are no dependency of ours
 
+from core.engines import EngineSpec
 from core.errors import Fault, Refused, SeatrialError
+from core.ids import Digest, VersionId
+from core.settings import GIB, read_settings
+from serving.engines.kubernetes import manifests
+from serving.engines.kubernetes.names import APPLIED
+from serving.engines.kubernetes.place import place
 
 CHART = Path(__file__).parent / "chart"
 EXAMPLE = Path(__file__).parent / "example-values.yaml"
@@ -43,14 +50,42 @@ def render(values: Sequence[Path], *, namespace: str = "seatrial", release: str 
 
 
 def write(values: Sequence[Path], out: Path, *, namespace: str = "seatrial", hooks: bool = False) -> Path:
-    """Write `seatrial.yaml` and a kustomization into `out` and return the first. Helm's test hook is left out unless `hooks`."""
+    """Write `seatrial.yaml`, a kustomization of it and `engine-example.yaml` into `out`; return the first.
+
+    Helm's test hook is left out unless `hooks`.
+    """
     text = render(values, namespace=namespace)
     documents = [part for part in text.split("\n---\n") if hooks or "helm.sh/hook" not in part]
     out.mkdir(parents=True, exist_ok=True)
     (out / "kustomization.yaml").write_text(_KUSTOMIZATION, encoding="utf-8")
+    (out / "engine-example.yaml").write_text(engine_example(text, namespace), encoding="utf-8")
     target = out / "seatrial.yaml"
     target.write_text("\n---\n".join(documents), encoding="utf-8")
     return target
+
+
+def engine_example(text: str, namespace: str) -> str:
+    """Return, as YAML, what the adapter would make for one model under these settings: not in the chart, yet to be reviewed."""
+    documents = [document for document in yaml.safe_load_all(text) if document]
+    environ = next(item["data"] for item in documents if item["kind"] == "ConfigMap" and "SEATRIAL_HOME" in item["data"])
+    settings = read_settings({"HOME": "/nowhere", **environ})
+    here = place(namespace, settings.kubernetes, s3_endpoint_url=settings.s3_endpoint_url)
+    spec = EngineSpec(
+        version=VersionId("0" * 64),
+        model_uri=f"{settings.weights_url}/MODEL",
+        tensors_uri=f"{settings.weights_url}/TENSORS",
+        tensors_manifest=Digest("0" * 64),
+        max_model_len=settings.models.max_model_len,
+        dtype="auto",
+        memory_bytes=settings.models.engine_memory_bytes,
+        weights_bytes=GIB,
+    )
+    made = manifests.deployment(spec, here)
+    owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": made["metadata"]["name"], "uid": "UID"}
+    objects = (made, manifests.service(spec.version, here, owner), manifests.network_policy(spec.version, here, owner))
+    for item in objects:
+        item["metadata"]["annotations"].pop(APPLIED, None)  # the object once more, as text
+    return str(yaml.safe_dump_all(objects, sort_keys=False, width=140))
 
 
 @click.command()
@@ -58,7 +93,7 @@ def write(values: Sequence[Path], out: Path, *, namespace: str = "seatrial", hoo
 @click.option("--out", type=click.Path(path_type=Path), default=Path(".render"), show_default=True, help="Folder to write into.")
 @click.option("--namespace", default="seatrial", show_default=True)
 def main(values: tuple[Path, ...], out: Path, namespace: str) -> None:
-    """Render the chart into OUT: seatrial.yaml for review, and a kustomization for `kubectl apply -k OUT`."""
+    """Render into OUT: seatrial.yaml, a kustomization for `kubectl apply -k OUT`, and engine-example.yaml, to review only."""
     try:
         target = write(values or (EXAMPLE,), out, namespace=namespace)
     except SeatrialError as error:

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from core.conversations import Outcome
 from core.errors import Refused
 from core.settings import KubernetesPolicy, listing, read_settings
-from infra.kubernetes.render import CHART, render, write
+from infra.kubernetes.render import CHART, EXAMPLE, engine_example, render, write
 from infra.services.dispatcher import read_template
 from serving.engines.kubernetes.names import labels
 from serving.engines.kubernetes.rights import CLUSTER_ROLE, ROLE
@@ -221,6 +221,20 @@ def test_a_job_template_that_would_be_retried_is_refused(tmp_path: Path, change:
     path.write_text(json.dumps({"job_configuration": {"job_manifest": {"spec": spec}}}))
     with pytest.raises(Refused, match="backoffLimit: 0"):
         read_template(path)
+
+
+def test_the_engine_that_the_settings_would_make_meets_the_same_standard():
+    need_helm()
+    found = list(yaml.safe_load_all(engine_example(render((EXAMPLE,)), "seatrial")))
+    assert [item["kind"] for item in found] == ["Deployment", "Service", "NetworkPolicy"]
+    ((_, pod, container),) = containers(found)
+    assert pod["serviceAccountName"] == "seatrial-engine"
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert not [volume for volume in pod["volumes"] if "hostPath" in volume]
+    assert "@sha256:" in container["image"]
 
 
 def _set(rules: Iterable[Object]) -> set[str]:
