@@ -128,6 +128,7 @@ class ControlPlane:
             "--use-service-account-credentials=true",
             "--leader-elect=false",
             "--horizontal-pod-autoscaler-sync-period=5s",  # 15 s is the default; a test of autoscaling waits for several rounds
+            "--pvclaimbinder-sync-period=2s",  # 15 s is the default, and a claim waits for one
             "--kube-api-qps=200",
             "--kube-api-burst=400",
             "--profiling=false",

@@ -137,7 +137,9 @@ def test_a_folder_of_the_machine_is_a_claim_that_restricted_pods_may_read(cluste
     spec = {"restartPolicy": "Never", "automountServiceAccountToken": False, "containers": [container], "volumes": volumes}
     cluster.kubectl.apply([{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "reader", "namespace": "web"}, "spec": spec}])
     cluster.kubectl("wait", "--for=jsonpath={.status.phase}=Failed", "pod/reader", "-n", "web", "--timeout=50s")
-    assert cluster.kubectl("logs", "reader", "-n", "web").startswith("weights\n")
+    said = cluster.kubectl("logs", "reader", "-n", "web")
+    cluster.kubectl("delete", "pod/reader", "-n", "web", "--grace-period=1", "--timeout=50s")
+    assert said.startswith("weights\n")
     assert not (tmp_path / "mine").exists()
 
 
