@@ -5,10 +5,11 @@ USER 0
 WORKDIR /opt/seatrial-engine
 COPY serving/engines/vllm/pyproject.toml serving/engines/vllm/uv.lock serving/engines/vllm/README.md ./
 COPY serving/engines/vllm/seatrial_engine seatrial_engine
-# tensorizer at the locked version and nothing that would move vLLM's own pins; hatchling builds the plugin.
-RUN TENSORIZER=$(python3 -c "import tomllib; print(next(p['version'] for p in tomllib.load(open('uv.lock','rb'))['package'] if p['name']=='tensorizer'))") \
+COPY infra/images/locked.py /tmp/locked.py
+# tensorizer, and what it needs that vLLM's image lacks, at the lock's versions; nothing that vLLM pins is moved.
+RUN python3 /tmp/locked.py uv.lock tensorizer > /tmp/wanted.txt \
  && pip=$(command -v uv >/dev/null && echo "uv pip install --system --no-cache" || echo "python3 -m pip install --no-cache-dir") \
- && $pip --no-deps "tensorizer==${TENSORIZER}" && $pip boto3 libnacl redis hiredis && $pip --no-deps . \
+ && $pip --no-deps --requirement /tmp/wanted.txt && $pip --no-deps . \
  && python3 -c "import seatrial_engine.pod, tensorizer" \
  && mkdir -p /opt/engine/bin && ln -s "$(command -v python3)" /opt/engine/bin/python
 ENV VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1 HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=1

@@ -8,11 +8,13 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from core.errors import Fault, Refused
 from infra.images.build import DOCKERFILES, ROOT, Build, Builder, bootstrap_base, build
+from infra.images.locked import missing
 
 FILES = sorted((ROOT / "infra/images").glob("*.Dockerfile"))
 
@@ -54,6 +56,18 @@ def test_an_image_without_a_base_is_refused_with_what_to_give():
 def test_a_base_from_packages_is_only_for_what_stands_on_none_of_ours():
     with pytest.raises(Refused, match="stands on an image"):
         bootstrap_base("worker", Builder("buildah"))
+
+
+def test_only_what_an_image_lacks_is_added_at_the_locks_versions_and_what_it_has_is_kept():
+    packages: dict[str, dict[str, Any]] = {
+        "wanted": {
+            "version": "2",
+            "dependencies": [{"name": "pytest"}, {"name": "deeper"}, {"name": "w", "marker": "sys_platform == 'win32'"}],
+        },
+        "pytest": {"version": "1", "dependencies": [{"name": "not-looked-at"}]},
+        "deeper": {"version": "3", "dependencies": [{"name": "wanted"}]},
+    }
+    assert list(missing(packages, ["wanted"])) == ["wanted==2", "deeper==3"]
 
 
 def _buildah() -> Builder:
