@@ -1,6 +1,6 @@
 """`python locked.py UV.LOCK NAME...`: print NAME==VERSION of each package, and of what it needs, that this interpreter lacks.
 
-Versions are the lock's. It runs inside an image whose own packages (vLLM's, torch's) are to stay as they are: by itself, with the standard library.
+Versions are the lock's. It runs by itself, with the standard library, inside an image whose own packages (vLLM's, torch's) are to stay.
 """
 
 from __future__ import annotations
