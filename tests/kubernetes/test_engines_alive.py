@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from core.engines import EnginePhase
+from core.errors import Transient
 from core.ids import Digest
 from infra.cluster.cluster import Cluster
 from serving.engines.kubernetes import kinds
@@ -120,3 +121,21 @@ def _running(address: str | None) -> float:
     connection.request("GET", "/metrics")
     lines = connection.getresponse().read().decode().splitlines()
     return next(float(line.split()[-1]) for line in lines if line.startswith("vllm:num_requests_running{"))
+
+
+def test_an_engine_serves_and_is_told_while_the_api_server_is_away_and_is_followed_again(yard: Yard, cluster: Cluster) -> None:
+    spec = yard.spec(7)
+    yard.engines.apply(spec)
+    address = yard.wait_for(spec.version, EnginePhase.READY).address
+    cluster.stop("apiserver", kill=True)
+    try:
+        with pytest.raises(Transient):
+            yard.engines.apply(yard.spec(8))
+        assert ask(address)[0] == 200
+        assert yard.engines.state(spec.version).phase is EnginePhase.READY
+    finally:
+        cluster.start("apiserver")
+    (pod,) = yard.space.list(kinds.PODS).items
+    yard.space.delete(kinds.PODS, pod["metadata"]["name"], grace_s=1)
+    eventually(lambda: yard.engines.state(spec.version).phase is not EnginePhase.READY, limit_s=LIMIT_S)
+    yard.wait_for(spec.version, EnginePhase.READY)
