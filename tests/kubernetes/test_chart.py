@@ -209,6 +209,8 @@ def test_a_run_on_the_work_pool_is_a_job_that_is_tried_once_and_meets_the_same_s
         "capabilities": {"drop": ["ALL"]},
     }
     assert container["args"] == "{{ command }}"
+    assert container["name"] == "prefect-job"  # this and the next: prefect-kubernetes 0.8 refuses a manifest without them
+    assert (pod["completions"], pod["parallelism"]) == (1, 1)
     marks = job["spec"]["template"]["metadata"]["labels"]
     assert any(policy["spec"]["podSelector"]["matchLabels"].items() <= marks.items() for policy in of_kind(found, "NetworkPolicy"))
     assert "run" in _settings(found)["data"]["SEATRIAL_KUBERNETES_CALLERS"].split(",")
