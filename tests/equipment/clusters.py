@@ -16,9 +16,10 @@ import pytest
 
 from core.errors import SeatrialError
 from infra.cluster.cluster import Cluster
-from infra.cluster.host import MOUNT_POINTS
+from infra.cluster.host import MOUNT_POINTS, bridge_owner
 
 WITHOUT = "SEATRIAL_TEST_WITHOUT_CLUSTER"
+_PREFIX = "/tmp/st-k8s-"
 _KERNEL = ("net/ipv4/ip_forward", "vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops")
 
 
@@ -36,7 +37,7 @@ def running_cluster(*, simulated_nodes: int = 0) -> Iterator[Cluster]:
 
 
 def _running(simulated_nodes: int) -> Iterator[Cluster]:
-    folder = Path(tempfile.mkdtemp(prefix="st-k8s-", dir="/tmp"))  # short: containerd's socket lies below it
+    folder = Path(tempfile.mkdtemp(prefix=Path(_PREFIX).name, dir="/tmp"))  # short: containerd's socket lies below it
     before = traces(folder)
     cluster = Cluster(folder / "home")
     try:
@@ -58,6 +59,9 @@ def _turn() -> Iterator[None]:
     handle = os.open("/tmp/st-k8s-node.lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
+        owner = bridge_owner()
+        if owner.startswith(_PREFIX):  # of a test run that was killed: a living one would hold the lock
+            Cluster(Path(owner)).down()
         yield
     finally:
         os.close(handle)
