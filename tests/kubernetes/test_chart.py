@@ -197,7 +197,11 @@ def test_a_run_on_the_work_pool_is_a_job_that_is_tried_once_and_meets_the_same_s
     (document,) = [item["data"]["job-template.json"] for item in of_kind(found, "ConfigMap") if item["metadata"]["name"] == "seatrial-job"]
     path = tmp_path / "job.json"
     path.write_text(document)
-    job = read_template(path)["job_configuration"]["job_manifest"]
+    template = read_template(path)
+    job = template["job_configuration"]["job_manifest"]
+    assert template["variables"]["properties"]["labels"]["default"] == {
+        "app.kubernetes.io/part-of": "seatrial"
+    }  # else Prefect writes its own
     assert job["spec"]["backoffLimit"] == 0
     (entry,) = list(containers([{**job, "metadata": {"name": "run"}}]))
     _, pod, container = entry
