@@ -46,10 +46,23 @@ test: setup equipment check ## everything: contract suites, the engine's environ
 equipment: ## install what the tests need of the system (PostgreSQL)
 	infra/bin/install-equipment
 
+cluster: .venv/.done ## bring a real Kubernetes cluster up on this machine (without Docker; down: python -m infra.cluster down)
+	infra/bin/install-cluster-equipment
+	$(PY) -m infra.cluster up
+
+test-kubernetes: setup ## the platform on a real cluster; the first run builds the cluster's programs (minutes), later ones find them
+	infra/bin/install-cluster-equipment
+	infra/bin/install-image-equipment
+	$(PY) -m infra.cluster build
+	$(PY) -m pytest -q tests/kubernetes
+
+render: .venv/.done ## render the chart into .render, one file to review and a kustomization; VALUES=file instead of the example's
+	$(PY) -m infra.kubernetes.render $(if $(VALUES),--values $(VALUES))
+
 bench: setup ## measure; prints tables and writes .bench/results.json
 	$(PY) -m tests.bench
 
 docs: ## check that the documentation's links and commands exist
 	$(PY) -m pytest -q tests/unit/test_docs.py
 
-.PHONY: help setup demo up check test equipment bench docs
+.PHONY: help setup demo up check test equipment cluster test-kubernetes render bench docs

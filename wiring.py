@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from core.access import Key, Role, new_secret, secret_digest
-from core.errors import Refused, Transient
+from core.errors import Conflict, Refused, Transient
 from core.ids import VersionId
 from core.ports.clock import Clock, SystemClock
 from core.settings import Settings, base_environ, read_settings
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from core.benchmarks import Benchmark, Sample
-    from core.ports import Engines, Hub, ModelRegistry, Records, Sandbox, WeightsStore
+    from core.ports import Capacity, Engines, Hub, ModelRegistry, Noticeboard, Records, Sandbox, WeightsStore
     from core.ports.examiner import Examiner, Student
     from core.ports.history import BenchmarkHistory
     from core.versions import ModelRef
@@ -36,11 +36,13 @@ if TYPE_CHECKING:
     from serving.control.desk import Desk
     from serving.control.runs import FlowRuns
     from serving.engines.keeper import Keeper
+    from serving.engines.kubernetes.engines import KubernetesEngines
     from serving.rollout.driver import Driver
     from serving.webhook import Webhook
 
 _REMEMBERED_S = 24 * 3600.0
 _REMEMBERED = 200_000
+_SHORTEST_KEY = 24
 
 
 class Platform:
@@ -94,10 +96,56 @@ class Platform:
 
     @cached_property
     def engines(self) -> Engines:
-        """Where engines run."""
+        """Where engines run: processes of this machine, or a cluster."""
+        if self._cluster is not None:
+            return self._cluster
         from serving.engines.local import LocalEngines  # noqa: PLC0415
 
         return LocalEngines(self.settings.engines, self.clock)
+
+    @property
+    def capacity(self) -> Capacity | None:
+        """Who tells whether a candidate finds room; None where nobody allots machines."""
+        return self._cluster
+
+    @property
+    def noticeboard(self) -> Noticeboard | None:
+        """Where people look at engines, beside our own pages; None where there is no such place."""
+        return self._cluster
+
+    @cached_property
+    def _cluster(self) -> KubernetesEngines | None:
+        """Engines on Kubernetes, where the settings say so."""
+        namespace = self._namespace
+        if not namespace:
+            return None
+        from serving.engines.kubernetes.api import Api, connect  # noqa: PLC0415
+        from serving.engines.kubernetes.engines import KubernetesEngines  # noqa: PLC0415
+        from serving.engines.kubernetes.place import place  # noqa: PLC0415
+
+        settings = self.settings
+        where = place(
+            namespace,
+            settings.kubernetes,
+            module=settings.engine_module,
+            drain_s=settings.rollout.drain_s,
+            start_limit_s=settings.models.engine_start_limit_s,
+            s3_endpoint_url=settings.s3_endpoint_url,
+        )
+        api = Api(connect(settings.kubernetes.kubeconfig, settings.kubernetes.context), namespace, self.clock)
+        return KubernetesEngines(api, where, self.clock, kept_logs=settings.engines)
+
+    @property
+    def _namespace(self) -> str:
+        """The namespace of the engines; empty where they are processes of this machine."""
+        url = urlsplit(self.settings.engines_url)
+        if not self.settings.engines_url:
+            return ""
+        if url.scheme == "kubernetes" and url.netloc:
+            return url.netloc
+        raise Refused(
+            f"SEATRIAL_ENGINES_URL is {self.settings.engines_url!r}", reason="bad_setting", hint="write kubernetes://NAMESPACE, or nothing"
+        )
 
     @cached_property
     def models(self) -> ModelRegistry:
@@ -180,7 +228,7 @@ class Platform:
         from serving.rollout.driver import Driver  # noqa: PLC0415
 
         owner = f"{socket.gethostname()}:{os.getpid()}"
-        return Driver(self.records, self.engines, self.clock, self.settings.rollout, owner)
+        return Driver(self.records, self.engines, self.clock, self.settings.rollout, owner, self.noticeboard)
 
     @cached_property
     def runs(self) -> FlowRuns:
@@ -196,11 +244,21 @@ class Platform:
 
     @property
     def synthetic_key(self) -> str:
-        """The bearer key of the rollout's own conversations: the one of the settings, else this home's operator key."""
-        return self.settings.synthetic_key or (self.settings.home / "operator.key").read_text(encoding="ascii").strip()
+        """The bearer key of the rollout's own conversations: one of the settings, else this home's operator key."""
+        given = self.settings.synthetic_key or self.settings.operator_key
+        return given or (self.settings.home / "operator.key").read_text(encoding="ascii").strip()
 
     def address(self, version: VersionId) -> str | None:
-        """Return where a version answers, or None while no engine of it is ready."""
+        """Return where a version answers, or None while no engine of it is ready.
+
+        On a cluster it is the Service's name: a gateway then needs no rights in the cluster, and goes on while the API server is away.
+        A Service without a ready engine refuses the connection at once, which the client sees as 503 with Retry-After.
+        """
+        namespace = self._namespace
+        if namespace and self.settings.kubernetes.address == "service":
+            from serving.engines.kubernetes.names import service_address  # noqa: PLC0415
+
+            return service_address(version, namespace)
         return self.engines.state(version).address
 
 
@@ -211,7 +269,10 @@ def platform() -> Platform:
 
 
 def prepare(settings: Settings) -> str:
-    """Bring the home to the present schema, with an operator's key in `<home>/operator.key`, and return that key. Idempotent."""
+    """Bring the home to the present schema, with an operator's key (the settings' or `<home>/operator.key`), and return it.
+
+    Idempotent, also by several processes at once.
+    """
     from registry.database import migrate  # noqa: PLC0415
 
     for folder in (settings.home, settings.downloads, settings.engines, settings.spool, settings.logs, settings.scratch, settings.answers):
@@ -242,7 +303,7 @@ def control_app(of: Platform) -> FastAPI:
     """Return the control API."""
     from serving.control.app import Links, control  # noqa: PLC0415
 
-    links = Links(prefect_ui=of.prefect_page, mlflow_ui=of.settings.mlflow_url, gateway_url=of.settings.gateway_url)
+    links = Links(prefect_ui=of.prefect_page, mlflow_ui=of.settings.mlflow_url, gateway_url=of.settings.shown_url)
     return control(of.records, of.runs, of.engines, of.clock, links, StoredTrials(of.answers))
 
 
@@ -307,19 +368,33 @@ def engine_keeper(settings: Settings) -> Keeper:
 
 
 def _operator_key(of: Platform) -> str:
-    path = of.settings.home / "operator.key"
-    try:
-        secret = path.read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        _, secret = new_secret()
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secret + "\n")
+    secret = _given_key(of.settings.operator_key) if of.settings.operator_key else _kept_key(of.settings.home / "operator.key")
     if of.records.access.by_secret(secret_digest(secret)) is None:
         now = of.clock.now()
         principal = of.records.access.principal("operator", now)
         key_id, _ = new_secret()
-        of.records.access.add_key(
-            Key(key_id, principal.id, principal.name, Role.OPERATOR, (), secret_digest(secret), now, note="made by seatrial up")
+        with suppress(Conflict):  # another process entered it a moment ago
+            of.records.access.add_key(
+                Key(key_id, principal.id, principal.name, Role.OPERATOR, (), secret_digest(secret), now, note="made at start")
+            )
+    return secret
+
+
+def _given_key(secret: str) -> str:
+    if len(secret) < _SHORTEST_KEY or not secret.isascii() or not secret.isprintable() or " " in secret:
+        raise Refused(
+            "SEATRIAL_OPERATOR_KEY is no key: it has fewer than 24 characters, or some that a header cannot hold",
+            reason="bad_setting",
+            hint="make one: `openssl rand -hex 24`",
         )
+    return secret
+
+
+def _kept_key(path: Path) -> str:
+    with suppress(FileNotFoundError):
+        return path.read_text(encoding="ascii").strip()
+    _, secret = new_secret()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(secret + "\n")
     return secret

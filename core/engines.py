@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from core.ids import Digest, Epoch, VersionId
@@ -23,6 +23,10 @@ class EngineSpec:
     max_model_len: int
     dtype: str
     memory_bytes: int
+    weights_bytes: int = field(default=0, compare=False)
+    """Size of the tensors; 0 where it is not known. The version determines it, so it does not tell two specs apart."""
+    quantization: str = ""
+    """vLLM's name of the weights' quantisation; empty where they have none, or vLLM finds it out from the config."""
 
 
 class EnginePhase(StrEnum):
@@ -48,3 +52,20 @@ class EngineState:
     restarts: int = 0
     since: Epoch = 0.0
     load_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Whether an engine fits where it would run. `ever` is False when waiting cannot help: no machine is large enough."""
+
+    fits: bool
+    ever: bool = True
+    reason: str = ""
+    """For people, where it does not fit: what is asked for, what is there, what to do."""
+
+
+class Role(StrEnum):
+    """What a version is to an endpoint."""
+
+    STABLE = "stable"
+    CANDIDATE = "candidate"

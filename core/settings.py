@@ -54,7 +54,9 @@ class TrialPolicy:
     temperature: float = setting(0.0, "temperature of the benchmark gate's answers; 0 is greedy")
     max_samples: int = setting(8, "answers to each problem up to which a gate that cannot tell asks for more (temperature above 0 only)")
     alpha: float = setting(0.05, "chance that the gate is wrong about a candidate that is just as far below stable as the margin, 0 to 0.5")
-    humaneval: str = setting("", "HumanEval.jsonl or .jsonl.gz; default: ../shared/data/HumanEval.jsonl.gz beside the checkout, then the hub")
+    humaneval: str = setting(
+        "", "HumanEval.jsonl or .jsonl.gz; default: ../shared/data/HumanEval.jsonl.gz beside the checkout, then the hub"
+    )
     lmeval_tasks: str = setting("", "folder of your own lm-eval tasks (YAML) that `lmeval:TASK` finds beside lm-eval's")
 
 
@@ -96,6 +98,49 @@ class RolloutPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class KubernetesPolicy:
+    """Engines on a cluster; used with SEATRIAL_ENGINES_URL=kubernetes://NAMESPACE."""
+
+    kubeconfig: str = setting("", "kubeconfig file; default: the pod's own service account, else KUBECONFIG, else ~/.kube/config")
+    context: str = setting("", "context of the kubeconfig; default: its current one")
+    image: str = setting("", "the engine's image, pinned by digest (NAME@sha256:...)")
+    pull_secret: str = setting("", "Secret with which the image is pulled")
+    python: str = setting("python3", "the interpreter of vLLM's environment inside the image")
+    environ: str = setting("", "more environment of an engine: NAME=value, separated by commas")
+    service_account: str = setting("", "service account of engine pods, for workload identity; it needs no rights in the cluster")
+    weights_secret: str = setting("", "Secret whose keys become the AWS variables of an engine, where no workload identity does it")
+    cpu: float = setting(2.0, "cores that one engine asks for")
+    gpu_resource: str = setting("", "resource name of GPUs (nvidia.com/gpu); empty: engines run on the CPU")
+    gpu_memory_bytes: int = setting(80 * GIB, "memory of one GPU, in bytes: a model that needs more is split over several")
+    most_gpus: int = setting(8, "most GPUs of one engine (tensor parallelism within one node)")
+    node_selector: str = setting("", "labels of the nodes that engines may run on: key=value, separated by commas")
+    tolerations: str = setting("", "taints that engines tolerate: key, key=value or key=value:Effect, separated by commas")
+    priority_class: str = setting("", "priority class of engine pods")
+    host_paths: str = setting(
+        "", "folders of the node that every engine sees, read-only, separated by commas; for test clusters without a registry"
+    )
+    claims: str = setting("", "volumes that every engine sees, read-only: CLAIM=/FOLDER, separated by commas")
+    cache_claim: str = setting("", "claim of a volume on which nodes keep weights that were read once; default: none")
+    address: str = setting("service", "how engines are reached: service (its DNS name) or ip (the service's address)")
+    callers: str = setting("gateway,worker,control", "components of seatrial (label app.kubernetes.io/component) that may reach engines")
+    metrics_namespace: str = setting("", "namespace whose pods may also reach engines, to scrape them and to scale by it")
+    pre_stop_s: float = setting(5.0, "time between an engine's leaving its service and its being told to end, in seconds")
+    min_engines: int = setting(
+        1, "fewest engines of a version that serves; 0: it may sleep, and answers 503 with Retry-After while it wakes"
+    )
+    max_engines: int = setting(1, "most engines of one version; above min_engines an autoscaler is made")
+    target_requests: float = setting(16.0, "requests, running and waiting, that one engine should have")
+    target_token_s: float = setting(
+        0.0, "time per output token (90th percentile) above which engines are added, in seconds; 0: not looked at"
+    )
+    scale_down_s: float = setting(300.0, "load must be lower for so long before an engine is taken away, in seconds")
+    prometheus_url: str = setting("", "Prometheus that scrapes engines and gateways; default: the autoscaler asks the engines themselves")
+    pull_limit_s: float = setting(300.0, "longest time that an image which cannot be pulled is waited for, in seconds")
+    queue_s: float = setting(600.0, "longest time that a candidate waits for room, before and after its engine is made, in seconds")
+    grows: int = setting(0, "1: the cluster adds nodes by itself, so a candidate that fits no present node is not refused")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings. Groups are dataclasses of their own; URLs choose adapters (wiring.py)."""
 
@@ -106,6 +151,11 @@ class Settings:
     prefect_api_url: str = setting("http://127.0.0.1:4200/api", "Prefect's API")
     control_url: str = setting("http://127.0.0.1:8700", "the control API")
     gateway_url: str = setting("http://127.0.0.1:8800", "the gateway")
+    public_url: str = setting("", "the gateway as people outside reach it, for links; default: gateway_url")
+    bind_host: str = setting("", "address that control API and gateway listen on; default: the host of their URL; in a pod 0.0.0.0")
+    operator_key: str = setting("", "the operator's bearer key, from a Secret; default: made in <home>/operator.key")
+    redis_url: str = setting("", "Redis of several gateways; one gateway needs none (so far `seatrial doctor --kubernetes` reads it)")
+    engines_url: str = setting("", "where engines run: empty for processes of this machine, kubernetes://NAMESPACE for a cluster")
     s3_endpoint_url: str = setting("", "S3 server other than AWS's; credentials come from the usual AWS places")
     hub_endpoint: str = setting("", "the Hugging Face hub or a mirror (also HF_ENDPOINT); default: huggingface_hub's own")
     hub_token: str = setting("", "token for gated and private models (also HF_TOKEN)")
@@ -122,10 +172,16 @@ class Settings:
     trials: TrialPolicy = field(default_factory=TrialPolicy)
     rollout: RolloutPolicy = field(default_factory=RolloutPolicy)
     benchmarks: BenchmarkPolicy = field(default_factory=BenchmarkPolicy)
+    kubernetes: KubernetesPolicy = field(default_factory=KubernetesPolicy)
 
     def environ(self) -> dict[str, str]:
         """Return the environment from which a child process reads these same settings."""
         return {name: str(value) for name, value, _doc, _default in listing(self)}
+
+    @property
+    def shown_url(self) -> str:
+        """The gateway as people are told to reach it."""
+        return self.public_url or self.gateway_url
 
     @property
     def downloads(self) -> Path:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from prefect import task
 
 from core.endpoints import RolloutState
-from core.errors import Fault, NotFound, Refused
+from core.engines import Role
+from core.errors import Conflict, Fault, NotFound, Refused
 from core.ids import Digest
 from core.submissions import Submission, SubmissionState
 from serving.control.runs import RunState
@@ -67,6 +68,9 @@ def keep_engines() -> tuple[str, ...]:
             here.engines.apply(engine_spec(here, here.records.versions.get(version)))
         except NotFound:
             continue  # a dark candidate that is not staged yet: its own run applies it
+        except Conflict:
+            continue  # made under other settings: it keeps what it was tried with, until a submission brings it anew
+    mark_engines(here)
     return tuple(retire_unwanted(here.records, here.engines, here.clock, drain_s=here.settings.rollout.drain_s))
 
 
@@ -90,6 +94,18 @@ def mark_catalogue() -> None:
             here.models.mark(endpoint.name, champion=endpoint.stable, challenger=endpoint.candidate)
         except NotFound:
             continue  # not registered yet
+
+
+def mark_engines(here: Platform) -> None:
+    """Show beside each engine whose it is, where there is a place for it; what shows it already costs nothing."""
+    board = here.noticeboard
+    if board is None:
+        return
+    for endpoint in here.records.endpoints.list():
+        if endpoint.candidate is not None:
+            board.mark(endpoint.candidate, endpoint.name, Role.CANDIDATE)
+        if endpoint.stable is not None:
+            board.mark(endpoint.stable, endpoint.name, Role.STABLE)
 
 
 def resume(here: Platform, row: Submission) -> bool:

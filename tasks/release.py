@@ -87,8 +87,8 @@ def announce(submission: Submission, version: ModelVersion) -> None:
         now = here.clock.now()
         here.records.audit.add(AuditEntry(now, "seatrial", "serving", endpoint, {"submission": submission.id, "version": version.id}))
         here.records.submissions.change(submission.id, now, state=SubmissionState.SERVING, message=f"{endpoint} serves {version.short}")
-        create_link_artifact(f"{here.settings.gateway_url}/v1", key="endpoint", link_text=f"model `{endpoint}` at the gateway")
-        report.say(f"chat at {here.settings.gateway_url}/v1 with model {endpoint!r}")
+        create_link_artifact(f"{here.settings.shown_url}/v1", key="endpoint", link_text=f"model `{endpoint}` at the gateway")
+        report.say(f"chat at {here.settings.shown_url}/v1 with model {endpoint!r}")
 
 
 def mark_aliases(here: Platform, submission: Submission) -> None:

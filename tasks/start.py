@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from core.endpoints import Rollout, RolloutState
-from core.engines import EnginePhase, EngineSpec
+from core.engines import EnginePhase, EngineSpec, Role
 from core.errors import Conflict, Refused, Transient
 from core.ids import Digest, RolloutId, VersionId
-from core.submissions import StepName, Submission
+from core.submissions import StepName, Submission, SubmissionState
 from core.versions import ModelVersion
 from evals import harness
+from serving.rollout.room import await_room
 from tasks.step import StepReport, recorded, step_task
 from wiring import Platform, platform
 
@@ -19,15 +20,32 @@ def start(submission: Submission, version: ModelVersion) -> Rollout:
     with recorded(submission.id, StepName.START) as report:
         here = platform()
         harness.warm()  # what the benchmark imports is there by the time the engine is
+        spec = engine_spec(here, version)
+        find_room(here, submission, spec, report)
         rollout = open_rollout(here, submission, version, report)
         here.records.submissions.change(submission.id, here.clock.now(), rollout=rollout.id)
         warm = here.engines.state(version.id).phase is EnginePhase.READY
-        here.engines.apply(engine_spec(here, version))
+        here.engines.apply(spec)
+        if here.noticeboard is not None:
+            here.noticeboard.mark(version.id, submission.request.endpoint, Role.CANDIDATE)
         state = await_ready(here, version.id, report)
         report.say(f"engine of {version.short} is ready", address=state)
         if warm:
             report.reuse(f"engine of {version.short} runs already")
         return rollout
+
+
+def find_room(here: Platform, submission: Submission, spec: EngineSpec, report: StepReport) -> None:
+    """Wait until the candidate's engine would find room; nothing is touched before. Refused with the numbers when it does not."""
+    if here.capacity is not None:
+        await_room(
+            here.capacity,
+            spec,
+            here.clock,
+            queue_s=here.settings.kubernetes.queue_s,
+            say=lambda why: report.progress(0.0, why),
+            wanted=lambda: here.records.submissions.get(submission.id).state is not SubmissionState.CANCELLING,
+        )
 
 
 def open_rollout(here: Platform, submission: Submission, version: ModelVersion, report: StepReport) -> Rollout:
@@ -56,6 +74,7 @@ def engine_spec(here: Platform, version: ModelVersion) -> EngineSpec:
         max_model_len=min(version.needs.max_model_len, here.settings.models.max_model_len),
         dtype=version.needs.dtype,
         memory_bytes=here.settings.models.engine_memory_bytes,
+        weights_bytes=version.needs.weights_bytes,
     )
 
 

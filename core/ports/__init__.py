@@ -5,7 +5,7 @@ A port's docstring is its contract; `tests/contract/` holds one suite per port t
 
 from core.ports.assignments import Assignments
 from core.ports.clock import Clock
-from core.ports.engines import Engines
+from core.ports.engines import Capacity, Engines, Noticeboard
 from core.ports.hub import Hub
 from core.ports.ledger import Ledger
 from core.ports.models import ModelRegistry
@@ -16,11 +16,13 @@ from core.ports.weights import WeightsStore
 
 __all__ = [
     "Assignments",
+    "Capacity",
     "Clock",
     "Engines",
     "Hub",
     "Ledger",
     "ModelRegistry",
+    "Noticeboard",
     "Records",
     "Routes",
     "Sandbox",

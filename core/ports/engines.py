@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from core.engines import EngineSpec, EngineState
-from core.ids import VersionId
+from core.engines import EngineSpec, EngineState, Role, Room
+from core.ids import EndpointName, VersionId
 
 
 class Engines(Protocol):
@@ -40,4 +40,24 @@ class Engines(Protocol):
 
     def logs(self, version: VersionId, lines: int) -> tuple[str, ...]:
         """Return the last `lines` lines of its output, oldest first; empty when there are none. Kept after it stopped."""
+        ...
+
+
+class Capacity(Protocol):
+    """Tells before anything is touched whether an engine would find room. Only where engines share machines that somebody else allots."""
+
+    def room(self, spec: EngineSpec) -> Room:
+        """Compare what the engine asks for with what is there now. An engine that runs already has its room. Errors: Transient, Fault."""
+        ...
+
+
+class Noticeboard(Protocol):
+    """Where people look at engines: what was done with one and why, and whose it is. Raises nothing: a board that is away is skipped."""
+
+    def tell(self, version: VersionId, reason: str, message: str, *, warning: bool = False) -> None:
+        """Show one event beside the engine. `reason` is a word in CamelCase for programs. The same event again shows once."""
+        ...
+
+    def mark(self, version: VersionId, endpoint: EndpointName, role: Role | None) -> None:
+        """Show what the version is to an endpoint; None: nothing any more. Marking again changes nothing."""
         ...

@@ -6,11 +6,12 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
@@ -20,7 +21,7 @@ from core.errors import SeatrialError
 from core.ports.clock import SystemClock
 from core.settings import Settings, listing, read_settings
 from infra.local import stack
-from infra.local.doctor import examine
+from infra.local.doctor import Finding, examine
 from infra.local.supervisor import Event, Service, Supervisor
 from serving.engines.processes import Identity
 
@@ -86,10 +87,13 @@ def down(home: Path | None, as_json: bool) -> None:
 @click.command()
 @home_option
 @json_option
+@click.option("--kubernetes", is_flag=True, help="Look at a cluster instead of this machine.")
+@click.option("--namespace", default="", help="With --kubernetes: the namespace; default: SEATRIAL_ENGINES_URL's, else seatrial.")
 @reported
-def doctor(home: Path | None, as_json: bool) -> None:
-    """Say what this machine lacks. Exit code 1 when something is missing."""
-    findings = tuple(examine(read_settings(home=home)))
+def doctor(home: Path | None, namespace: str, *, as_json: bool, kubernetes: bool) -> None:
+    """Say what this machine lacks, or a cluster. Exit code 1 when something is missing."""
+    settings = read_settings(home=home)
+    findings = tuple(_of_cluster(settings, namespace) if kubernetes else examine(settings))
     fine = all(finding.ok for finding in findings)
     if as_json:
         click.echo(json.dumps({"ok": fine, "findings": [asdict(finding) for finding in findings]}))
@@ -100,6 +104,16 @@ def doctor(home: Path | None, as_json: bool) -> None:
         Console().print(table)
     if not fine:
         sys.exit(1)
+
+
+def _of_cluster(settings: Settings, namespace: str) -> Iterator[Finding]:
+    """Look at the cluster. The client is imported here: the other commands do not need it, and it takes a second."""
+    from infra.kubernetes import doctor as cluster  # noqa: PLC0415
+    from serving.engines.kubernetes.api import Api, connect  # noqa: PLC0415
+
+    chosen = namespace or urlsplit(settings.engines_url).netloc or "seatrial"
+    client = connect(settings.kubernetes.kubeconfig, settings.kubernetes.context)
+    return cluster.examine(settings, Api(client, chosen, SystemClock()))
 
 
 @click.command("settings")

@@ -16,7 +16,7 @@ def main() -> None:
     url = urlsplit(settings.control_url)
     uvicorn.run(
         control_app(Platform(settings)),
-        host=url.hostname or "127.0.0.1",
+        host=settings.bind_host or url.hostname or "127.0.0.1",
         port=url.port or 8700,
         access_log=False,
         server_header=False,

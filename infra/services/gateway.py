@@ -18,7 +18,7 @@ def main() -> None:
     url = urlsplit(settings.gateway_url)
     uvicorn.run(
         gateway_app(Platform(settings)),
-        host=url.hostname or "127.0.0.1",
+        host=settings.bind_host or url.hostname or "127.0.0.1",
         port=url.port or 8800,
         loop="uvloop",
         http="httptools",

@@ -33,6 +33,10 @@ def _refused(found: re.Match[str]) -> Cause:
     return Cause(f"weights refused: {found[1].strip()}", permanent=True)
 
 
+def _unreadable(found: re.Match[str]) -> Cause:
+    return Cause(f"weights cannot be read: {found[1].strip()}")
+
+
 def _unsupported(found: re.Match[str]) -> Cause:
     return Cause(f"vLLM does not serve this architecture: {found[1].strip()}", permanent=True)
 
@@ -63,6 +67,7 @@ def _full(_found: re.Match[str]) -> Cause:
 
 _KNOWN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Cause]], ...] = (
     (re.compile(r"seatrial: weights refused: (.*)"), _refused),
+    (re.compile(r"seatrial: weights not readable: (.*)"), _unreadable),
     (re.compile(r"Model architectures (.*?) (?:are|failed to be) (?:not supported|inspected)"), _unsupported),
     (re.compile(r"[Uu]nsupported (?:model )?architecture:? (.*)"), _unsupported),
     (re.compile(r"model type `?([\w-]+)`? but Transformers does not recognize"), _unsupported),

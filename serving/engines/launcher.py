@@ -17,6 +17,15 @@ _RUNTIME_BYTES = 3 * GIB  # torch, vLLM and the interpreter, whatever the model 
 _PASSED_ON = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE")
 _STORE_ACCESS = "AWS_"  # the engine reads s3:// weights itself
 
+VLLM_ENVIRON = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_SKIP_MODEL_NAME_VALIDATION": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "PYTHONUNBUFFERED": "1",
+}
+"""The environment of every engine, wherever it runs."""
+
 
 class Launcher(Protocol):
     """Turns a spec into what a process is started from."""
@@ -46,22 +55,13 @@ class VllmLauncher:
 
     def command(self, spec: EngineSpec, port: int) -> list[str]:
         """Return vLLM's command line."""
-        extra = {"tensors": _place(spec.tensors_uri), "tensors_manifest_sha256": spec.tensors_manifest}
-        options = {
-            "--model": _place(spec.model_uri),
-            "--load-format": "seatrial",
-            "--model-loader-extra-config": json.dumps(extra),
-            "--served-model-name": spec.version,
-            "--host": "127.0.0.1",
-            "--port": str(port),
-            "--max-model-len": str(spec.max_model_len),
-            "--dtype": spec.dtype,
-            "--kv-cache-memory-bytes": str(_cache_bytes(spec)),
-            # On SIGTERM answers in flight are finished; the keeper ends it sooner where a stop asks for less.
-            "--shutdown-timeout": str(self._drain_limit_s),
-        }
-        flags = ["--enforce-eager"]
-        return [self._python, "-m", self._module, *(part for pair in options.items() for part in pair), *flags]
+        cache = cache_bytes(spec.memory_bytes, _weights_on_disk(spec))
+        # On SIGTERM answers in flight are finished; the keeper ends it sooner where a stop asks for less.
+        flags = [
+            *serve_flags(spec, host="127.0.0.1", port=port, drain_s=self._drain_limit_s),
+            *("--kv-cache-memory-bytes", str(cache), "--enforce-eager"),
+        ]
+        return [self._python, "-m", self._module, *flags]
 
     def environ(self, spec: EngineSpec) -> dict[str, str]:
         """Return the engine's environment: vLLM's settings on top of paths and locale."""
@@ -72,15 +72,27 @@ class VllmLauncher:
     def base_environ(self) -> dict[str, str]:
         """Return what every engine gets, whatever it serves."""
         passed = {name: value for name, value in self._given.items() if name in _PASSED_ON}
-        return {
-            **passed,
-            "VLLM_NO_USAGE_STATS": "1",
-            "VLLM_SKIP_MODEL_NAME_VALIDATION": "1",
-            "HF_HUB_OFFLINE": "1",
-            "TRANSFORMERS_OFFLINE": "1",
-            "PYTHONUNBUFFERED": "1",
-            "SPT_NOENV": "1",  # process titles must not overwrite the environment by which the keeper knows its own
-        }
+        # Process titles must not overwrite the environment by which the keeper knows its own.
+        return {**passed, **VLLM_ENVIRON, "SPT_NOENV": "1"}
+
+
+def serve_flags(spec: EngineSpec, *, host: str, port: int, drain_s: int) -> list[str]:
+    """Return vLLM's flags that every engine has, wherever it runs. Raises Refused for a URI that engines do not read."""
+    extra = {"tensors": _place(spec.tensors_uri), "tensors_manifest_sha256": spec.tensors_manifest}
+    options = {
+        "--model": _place(spec.model_uri),
+        "--load-format": "seatrial",
+        "--model-loader-extra-config": json.dumps(extra),
+        "--served-model-name": spec.version,
+        "--host": host,
+        "--port": str(port),
+        "--max-model-len": str(spec.max_model_len),
+        "--dtype": spec.dtype,
+        "--shutdown-timeout": str(drain_s),
+    }
+    if spec.quantization:
+        options["--quantization"] = spec.quantization
+    return [part for pair in options.items() for part in pair]
 
 
 def _place(uri: str) -> str:
@@ -93,13 +105,16 @@ def _place(uri: str) -> str:
     raise Refused(f"{uri}: engines read file:// and s3:// only", reason="bad_uri", hint="check SEATRIAL_WEIGHTS_URL")
 
 
-def _cache_bytes(spec: EngineSpec) -> int:
+def cache_bytes(memory_bytes: int, weights_bytes: int) -> int:
     """Return the KV cache's size: what the limit leaves beside weights and runtime, at least 128 MiB.
 
     At most 16 times the weights: a cache of 1 GiB costs 3 s of start, which a model of a
     megabyte never earns back.
     """
+    room = memory_bytes - weights_bytes - _RUNTIME_BYTES
+    return max(_SMALLEST_CACHE, min(room, 16 * weights_bytes))
+
+
+def _weights_on_disk(spec: EngineSpec) -> int:
     folder = Path(_place(spec.tensors_uri))
-    weights = sum(path.stat().st_size for path in folder.glob("*") if path.is_file()) if folder.is_dir() else 0
-    room = spec.memory_bytes - weights - _RUNTIME_BYTES
-    return max(_SMALLEST_CACHE, min(room, 16 * weights))
+    return sum(path.stat().st_size for path in folder.glob("*") if path.is_file()) if folder.is_dir() else spec.weights_bytes

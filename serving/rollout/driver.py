@@ -7,8 +7,9 @@ from dataclasses import replace
 from core.endpoints import Rollout, RolloutState
 from core.errors import Conflict
 from core.ids import EndpointName, Epoch, RolloutId, SubmissionId, VersionId, new_id
-from core.ports import Clock, Engines, Records
+from core.ports import Clock, Engines, Noticeboard, Records
 from core.settings import RolloutPolicy
+from serving.rollout.narration import narrate
 from serving.rollout.retire import GATEWAY_ALIVE_S, retire_unwanted
 from serving.rollout.steps import begin, decide, needed_conversations, withdraw
 from serving.rollout.verdict import judge
@@ -21,12 +22,15 @@ SUPERSEDED = "superseded by"
 class Driver:
     """Brings rollouts forward. Holds nothing between passes: all state is the row, so any driver can take over."""
 
-    def __init__(self, records: Records, engines: Engines, clock: Clock, policy: RolloutPolicy, owner: str) -> None:
+    def __init__(
+        self, records: Records, engines: Engines, clock: Clock, policy: RolloutPolicy, owner: str, board: Noticeboard | None = None
+    ) -> None:
         self._records = records
         self._engines = engines
         self._clock = clock
         self._policy = policy
         self._owner = owner
+        self._board = board
 
     def open(self, submission: SubmissionId, endpoint: EndpointName, candidate: VersionId) -> Rollout:
         """Open a dark rollout.
@@ -98,9 +102,12 @@ class Driver:
         if after == before or (not _differs(before, after) and now < before.lease_until - LEASE_S / 2):
             return before
         try:
-            return self._records.rollouts.change(replace(after, lease_owner=self._owner, lease_until=now + LEASE_S))
-        except Conflict:  # another driver was faster; its row is as good as ours
+            changed = self._records.rollouts.change(replace(after, lease_owner=self._owner, lease_until=now + LEASE_S))
+        except Conflict:  # another driver was faster; its row is as good as ours, and it told of it
             return self._records.rollouts.get(before.id)
+        if self._board is not None:
+            narrate(self._board, before, changed)
+        return changed
 
 
 def _differs(before: Rollout, after: Rollout) -> bool:

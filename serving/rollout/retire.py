@@ -24,15 +24,21 @@ def retire_unwanted(records: Records, engines: Engines, clock: Clock, *, drain_s
     """Stop every engine that nobody wants, and return which. Does nothing while a living gateway follows older routes.
 
     In-flight answers get `drain_s`. Idempotent: stopping what stops already changes nothing.
+
+    Safe beside others that do the same, however long this one pauses: engines are listed before the rows are read (a row comes before
+    its wish), and each stop is fenced by the routes' generation: where that has grown, somebody decided anew, and the next pass looks.
     """
-    if records.gateways.lagging(records.gateways.generation(), clock.now() - GATEWAY_ALIVE_S):
+    listed = engines.list()
+    generation = records.gateways.generation()
+    if records.gateways.lagging(generation, clock.now() - GATEWAY_ALIVE_S):
         return ()
     wanted = wanted_versions(records)
-    unwanted = tuple(
-        state.version
-        for state in engines.list()
-        if state.version not in wanted and state.phase not in {EnginePhase.STOPPING, EnginePhase.ABSENT}
-    )
-    for version in unwanted:
-        engines.stop(version, drain_s=drain_s)
-    return unwanted
+    stopped: list[VersionId] = []
+    for state in listed:
+        if state.version in wanted or state.phase in {EnginePhase.STOPPING, EnginePhase.ABSENT}:
+            continue
+        if records.gateways.generation() != generation:
+            break
+        engines.stop(state.version, drain_s=drain_s)
+        stopped.append(state.version)
+    return tuple(stopped)

@@ -1,4 +1,4 @@
-"""`make bench`: what the main job, an idle platform, the gateway and an engine's start cost here. About six minutes.
+"""`make bench`: what the main job, an idle platform, the gateway, an engine's start, the sandbox and a fleet on Kubernetes cost here.
 
 Prints tables and writes `.bench/results.json` (ignored by git). Figures are medians with their smallest and largest; the machine is stated,
 because absolute figures belong to it. Comparisons (engine asked directly, engine started cold) are made in the same run, in turn.
@@ -24,6 +24,8 @@ from infra.local.demo_parts import MODELS, hub, stack
 from seatrial import Client
 from tests.bench.asking import compare_engine_and_gateway
 from tests.bench.bench_gateway import bench as gateway_alone
+from tests.bench.bench_kubernetes import bench as fleet
+from tests.bench.bench_kubernetes import table as fleet_table
 from tests.bench.bench_sandbox import bench as sandbox
 from tests.bench.resources import idle_cost
 from tests.e2e.harness import perturb
@@ -47,6 +49,7 @@ def main() -> None:
         results = {"machine": machine(), **measure(models, home, console)}
     results["gateway_alone"] = gateway_alone()
     results["sandbox"] = sandbox()
+    results["fleet"] = fleet()
     show(results, console)
     out = ROOT / ".bench" / "results.json"
     out.parent.mkdir(exist_ok=True)
@@ -137,7 +140,7 @@ def show(results: dict[str, Any], console: Console) -> None:
     alone = _table("The gateway before an engine that answers at once", "requests in flight", *counts)
     for name in next(iter(counts.values())):
         alone.add_row(name, *(f"{row[name]:.3g}" for row in counts.values()))
-    console.print(steps, starts, idle, asked, alone, _sandbox_table(results["sandbox"]))
+    console.print(steps, starts, idle, asked, alone, _sandbox_table(results["sandbox"]), fleet_table(results["fleet"]))
 
 
 def _sandbox_table(found: dict[str, Any]) -> Table:

@@ -30,6 +30,8 @@ from serving.engines.launcher import VllmLauncher
 from serving.engines.local import LocalEngines
 from serving.engines.processes import identify, members
 from tests.equipment.fakes import FakeEngines
+from tests.equipment.kube_api import Behaviour
+from tests.equipment.kube_stage import cluster, pass_time
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE_PYTHON = ROOT / "serving/engines/vllm/.venv/bin/python"
@@ -122,7 +124,7 @@ def local(tmp_path: Path) -> Iterator[LocalHarbour]:
 
 
 @pytest.fixture(
-    params=["memory", "local", pytest.param("vllm", marks=[pytest.mark.slow, pytest.mark.vllm])],
+    params=["memory", "local", "kubernetes", pytest.param("vllm", marks=[pytest.mark.slow, pytest.mark.vllm])],
 )
 def harbour(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harbour]:
     if request.param == "memory":
@@ -134,8 +136,18 @@ def harbour(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harbour]
     elif request.param == "local":
         local: LocalHarbour = request.getfixturevalue("local")
         yield Harbour(local.engines, fake_spec(tmp_path / "model"), pause)
+    elif request.param == "kubernetes":
+        yield from _kubernetes(tmp_path)
     else:
         yield from _vllm(tmp_path)
+
+
+def _kubernetes(tmp_path: Path) -> Iterator[Harbour]:
+    """The adapter against our own API server; against a real one: tests/kubernetes."""
+    clock = VirtualClock()
+    with cluster(clock, tmp_path) as (kube, engines):
+        kube.behave("b" * 64, Behaviour(dies="seatrial: weights refused: tensors.json: its SHA-256 differs; tensorize the weights again"))
+        yield Harbour(engines, fake_spec(tmp_path / "model"), partial(pass_time, kube, clock))
 
 
 def _vllm(tmp_path: Path) -> Iterator[Harbour]:

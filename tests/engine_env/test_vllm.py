@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from equipment import wait_until
+from s3 import s3_server
 from seatrial_engine.manifest import MANIFEST_NAME
 from seatrial_engine.tensorize import tensorize
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -173,6 +175,49 @@ def test_a_cold_start_through_our_launcher_answers_and_stops(bare: Path, weights
     finally:
         process.terminate()
     assert process.wait(60) == 0
+
+
+def bundle(source: Path, folder: Path) -> None:
+    """Lay small files out as the weights' store does."""
+    shutil.copytree(source, folder)
+    files = [
+        {"path": file.name, "size": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        for file in folder.iterdir()
+    ]
+    (folder / "manifest.json").write_text(json.dumps({"format": 1, "files": files}))
+
+
+def status_of(port: int, path: str) -> int | None:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None
+
+
+def test_a_pods_engine_serves_a_model_that_lies_in_s3_and_nowhere_else(
+    bare: Path, weights: Path, tokens_of_plain_vllm: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    bundle(bare, tmp_path / "s3/bucket/model")
+    shutil.copytree(weights, tmp_path / "s3/bucket/weights")
+    sha256 = hashlib.sha256((weights / MANIFEST_NAME).read_bytes()).hexdigest()
+    extra = json.dumps({"tensors": "s3://bucket/weights", "tensors_manifest_sha256": sha256})
+    port, status_port = free_port(), free_port()
+    pod = ["-m", "seatrial_engine.pod", "--status-port", str(status_port), "--model-folder", str(tmp_path / "model"), "--"]
+    load = ["--model", "s3://bucket/model", "--load-format", "seatrial", "--model-loader-extra-config", extra]
+    (tmp_path / "model").mkdir()
+    with s3_server(tmp_path / "s3", monkeypatch), (tmp_path / "log").open("w") as log:
+        command = [sys.executable, *pod, *load, *OPTIONS, *SMALL_CACHE, "--port", str(port)]
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment())
+        try:
+            wait_until(lambda: status_of(status_port, "/ready") == 200 or process.poll() is not None, START_S, f"ready, see {tmp_path}/log")
+            assert complete(port) == tokens_of_plain_vllm
+        finally:
+            process.terminate()
+        assert process.wait(60) == 0
+    assert "seatrial: weights loaded in" in (tmp_path / "log").read_text()
 
 
 def refusal_of(engine: Engine) -> str:

@@ -105,6 +105,7 @@ class Model:
             f"# TYPE vllm:generation_tokens counter\nvllm:generation_tokens_total{label} {self.counts['generation']}\n"
             f"# TYPE vllm:request_success counter\nvllm:request_success_total{label} {self.counts['success']}\n"
             f"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{label} {self.counts['running']}\n"
+            f"# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{label} 0\n"
         )
 
     def _answer(self, asked: str, text: str, max_tokens: int) -> Answer:
@@ -229,11 +230,27 @@ def pause(seconds: float) -> None:
 def check_tensors(extra: str) -> None:
     """Refuse what the real loader would: a folder without its manifest, or with another one."""
     config = json.loads(extra)
-    manifest = Path(config["tensors"]) / "tensors.json"
-    if not manifest.exists():
+    manifest = read_manifest(config["tensors"])
+    if manifest is None:
         refuse("tensors.json: there is none")
-    if hashlib.sha256(manifest.read_bytes()).hexdigest() != config["tensors_manifest_sha256"]:
+    elif hashlib.sha256(manifest).hexdigest() != config["tensors_manifest_sha256"]:
         refuse("tensors.json: its SHA-256 differs from the one asked for")
+
+
+def read_manifest(place: str) -> bytes | None:
+    if not place.startswith("s3://"):
+        path = Path(place) / "tensors.json"
+        return path.read_bytes() if path.exists() else None
+    import boto3  # noqa: PLC0415 - only on a cluster
+    from botocore.config import Config  # noqa: PLC0415
+    from botocore.exceptions import ClientError  # noqa: PLC0415
+
+    bucket, _, prefix = place.removeprefix("s3://").partition("/")
+    client = boto3.client("s3", config=Config(response_checksum_validation="when_required"))
+    try:
+        return bytes(client.get_object(Bucket=bucket, Key=f"{prefix}/tensors.json")["Body"].read())
+    except ClientError:
+        return None
 
 
 def refuse(what: str) -> None:
@@ -251,6 +268,7 @@ def main() -> None:
     for name in ("--model", "--model-loader-extra-config", "--served-model-name"):
         parser.add_argument(name, required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--max-model-len", type=int, default=1024)
     arguments, _others = parser.parse_known_args()
     check_tensors(arguments.model_loader_extra_config)
@@ -260,7 +278,7 @@ def main() -> None:
         sys.stderr.write(f"Traceback (most recent call last):\n{model.skill.dies_at_start}\n")
         raise SystemExit(1)
     Handler.model = model
-    server = Server(("127.0.0.1", arguments.port), Handler)
+    server = Server((arguments.host, arguments.port), Handler)
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()

@@ -23,8 +23,9 @@ _READY_S = 20.0
 class S3Server:
     """Serves the folders below `root` as buckets while its context lasts. Stopped by process id; started again on the same port."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, host: str = "127.0.0.1") -> None:
         self.root = root
+        self._host = host
         self.access_key = secrets.token_hex(8)
         self.secret_key = secrets.token_hex(16)
         self.port = _free_port()
@@ -33,7 +34,7 @@ class S3Server:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self._host}:{self.port}"
 
     def __enter__(self) -> S3Server:
         self.start()
@@ -52,7 +53,7 @@ class S3Server:
             "--config",
             "/dev/null",
             "--addr",
-            f"127.0.0.1:{self.port}",
+            f"{self._host}:{self.port}",
             "--auth-key",
             auth,
             str(self.root),
@@ -87,7 +88,7 @@ class S3Server:
                 message = f"rclone serve s3 ended with {self._child.returncode}: {self._said()}"
                 raise RuntimeError(message)
             with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                if probe.connect_ex((self._host, self.port)) == 0:
                     return
             threading.Event().wait(0.02)
         message = f"rclone serve s3 does not listen after {_READY_S} s: {self._said()}"

@@ -13,6 +13,7 @@ PREFIX = "(EngineCore pid=4711) ERROR 11-21 04:52:00 [core.py:1188] "
     ("line", "text", "permanent"),
     [
         (PREFIX + "seatrial: weights refused: a.bin: 3 bytes, tensors.json says 4; tensorize again", "weights refused: a.bin", True),
+        ("seatrial: weights not readable: s3://b/k: no credentials", "weights cannot be read: s3://b/k: no credentials", False),
         ("ValueError: Model architectures ['Foo'] are not supported for now.", "does not serve this architecture: ['Foo']", True),
         (PREFIX + "RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory: you tried", "out of memory", False),
         ("OSError: [Errno 98] Address already in use", "port was taken", False),

@@ -26,6 +26,7 @@ from seatrial_engine.weights import open_manifest, open_tensors, read_weights
 
 LOAD_FORMAT = "seatrial"
 _PREFIX = "seatrial: weights refused"
+_UNREADABLE = "seatrial: weights not readable"
 logger = init_logger("vllm.seatrial")  # below vLLM's logger, so that its handler and level apply
 
 
@@ -63,6 +64,9 @@ class SeatrialModelLoader(BaseModelLoader):
             self._feed(model, quantized=model_config.quantization is not None)
         except WeightsRefused as refusal:
             logger.error("%s: %s; %s", _PREFIX, refusal.what, refusal.hint)  # noqa: TRY400 - one line is the contract
+            raise
+        except OSError as error:
+            logger.error("%s: %s", _UNREADABLE, error)  # noqa: TRY400 - as above
             raise
         logger.info("seatrial: weights loaded in %.2f s", time.perf_counter() - started)
 

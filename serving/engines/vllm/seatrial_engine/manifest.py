@@ -94,12 +94,22 @@ def sync_folder(folder: Path) -> None:
 
 def verify_file(expected: TensorsFile, size: int, read: Callable[[], Iterable[bytes]]) -> None:
     """Compare a file with its record, size first. Raises WeightsRefused, which names the file."""
-    if size != expected.size:
-        raise WeightsRefused(f"{expected.name}: {size} bytes, {MANIFEST_NAME} says {expected.size}", _TENSORIZE_AGAIN)
+    verify_size(expected, size)
     digest = hashlib.sha256()
     for chunk in read():
         digest.update(chunk)
-    if digest.hexdigest() != expected.sha256:
+    verify_digest(expected, digest.hexdigest())
+
+
+def verify_size(expected: TensorsFile, size: int) -> None:
+    """Compare a file's size with its record."""
+    if size != expected.size:
+        raise WeightsRefused(f"{expected.name}: {size} bytes, {MANIFEST_NAME} says {expected.size}", _TENSORIZE_AGAIN)
+
+
+def verify_digest(expected: TensorsFile, sha256: str) -> None:
+    """Compare a file's SHA-256 with its record."""
+    if sha256 != expected.sha256:
         raise WeightsRefused(f"{expected.name}: its SHA-256 differs from the one in {MANIFEST_NAME}", _TENSORIZE_AGAIN)
 
 

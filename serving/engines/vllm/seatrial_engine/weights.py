@@ -1,11 +1,14 @@
-"""Reads tensorized weights back, and hands out nothing that its manifest does not vouch for.
+"""Reads tensorized weights back, and lets nothing serve that its manifest does not vouch for.
 
-To add a place that weights can lie in (an object store), write one more class like `FolderTensors` and name its scheme in
-`open_tensors`. Nothing else changes.
+To add a place that weights can lie in, write one more class like `FolderTensors` and name its scheme in `open_tensors`. Nothing else
+changes.
 """
 
 import hashlib
+import io
 import itertools
+import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
@@ -14,8 +17,19 @@ from urllib.parse import unquote, urlsplit
 from tensorizer import TensorDeserializer
 from tensorizer.serialization import HashMismatchError
 
+from seatrial_engine.cache import CACHE_VARIABLE, CachedTensors
 from seatrial_engine.errors import WeightsRefused
-from seatrial_engine.manifest import MANIFEST_NAME, TensorRecord, TensorsFile, TensorsManifest, chunks_of, verify_file
+from seatrial_engine.hashed import HashedStream
+from seatrial_engine.manifest import (
+    MANIFEST_NAME,
+    TensorRecord,
+    TensorsFile,
+    TensorsManifest,
+    chunks_of,
+    verify_digest,
+    verify_file,
+    verify_size,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -57,15 +71,24 @@ class FolderTensors:
 
 
 def open_tensors(uri: str) -> TensorsSource:
-    """Choose the reader by URI: a path or file:// today. This is the seam for s3:// and others."""
+    """Choose the reader by URI: a path, file:// or s3://. Where the environment names a cache, what comes from afar is kept there."""
     parts = urlsplit(uri)
     match parts.scheme:
         case "":
             return FolderTensors(Path(uri))
         case "file":
             return FolderTensors(Path(unquote(parts.path)))
+        case "s3":
+            from seatrial_engine.store import S3Tensors  # noqa: PLC0415 - boto3 is only paid for where it is used
+
+            return _cached(uri, S3Tensors(uri))
         case scheme:
-            raise WeightsRefused(f"{uri}: no reader for {scheme}://", "give a folder or a file:// URI")
+            raise WeightsRefused(f"{uri}: no reader for {scheme}://", "give a folder, a file:// or an s3:// URI")
+
+
+def _cached(uri: str, source: TensorsSource) -> TensorsSource:
+    folder = os.environ.get(CACHE_VARIABLE)
+    return CachedTensors(uri, source, Path(folder)) if folder else source
 
 
 def open_manifest(source: TensorsSource, expected_sha256: str) -> TensorsManifest:
@@ -81,9 +104,10 @@ def open_manifest(source: TensorsSource, expected_sha256: str) -> TensorsManifes
 
 
 def read_weights(source: TensorsSource, manifest: TensorsManifest) -> Iterator[tuple[str, "torch.Tensor"]]:
-    """Yield every tensor on the CPU, file by file: each file is hashed whole before the first of its tensors is handed out.
+    """Yield every tensor on the CPU, file by file, each file verified: a local one before its first tensor, one from afar while it is read.
 
-    Raises WeightsRefused when a file is missing, or differs from the manifest in size, hash, or tensors.
+    Raises WeightsRefused when a file is missing, or differs from the manifest in size, hash, or tensors. Only who has read to the end
+    may use what was yielded.
     """
     for file in manifest.files:
         records = {record.name: record for record in manifest.tensors if record.file == file.name}
@@ -93,17 +117,56 @@ def read_weights(source: TensorsSource, manifest: TensorsManifest) -> Iterator[t
 def _read_file(source: TensorsSource, file: TensorsFile, records: dict[str, TensorRecord]) -> Iterator[tuple[str, "torch.Tensor"]]:
     try:
         with source.open(file.name) as stream:
-            verify_file(file, source.size(file.name), lambda: chunks_of(stream))
-            stream.seek(0)
-            with TensorDeserializer(stream, device="cpu", lazy_load=True, verify_hash=True, num_readers=1) as deserializer:
-                _compare_names(file, deserializer, records)
-                for _index, _type, name, tensor in deserializer.read_tensors():
-                    _compare_shape(file, records[str(name)], tuple(tensor.shape))
-                    yield str(name), tensor
+            read = _verified_first if _is_local(stream) else _verified_while_read
+            yield from read(stream, source.size(file.name), file, records)
     except FileNotFoundError as error:
         raise WeightsRefused(f"{file.name}: missing", "tensorize the weights again") from error
+    except WeightsRefused as refusal:
+        if isinstance(source, CachedTensors) and source.forget(file.name):
+            raise OSError(f"the kept copy of {file.name} was damaged and is dropped: {refusal.what}") from refusal
+        raise
+
+
+def _is_local(stream: BinaryIO) -> bool:
+    """Tell whether reading twice costs nothing: the second time comes from the page cache."""
+    return isinstance(getattr(stream, "raw", None), io.FileIO)
+
+
+def _verified_first(
+    stream: BinaryIO, size: int, file: TensorsFile, records: dict[str, TensorRecord]
+) -> Iterator[tuple[str, "torch.Tensor"]]:
+    """Hash the whole file before the first of its tensors is handed out."""
+    verify_file(file, size, lambda: chunks_of(stream))
+    stream.seek(0)
+    try:
+        yield from _tensors(stream, file, records)
     except HashMismatchError as error:
         raise WeightsRefused(f"{file.name}: {error}", "tensorize the weights again") from error
+
+
+def _verified_while_read(
+    stream: BinaryIO, size: int, file: TensorsFile, records: dict[str, TensorRecord]
+) -> Iterator[tuple[str, "torch.Tensor"]]:
+    """Fetch the file once: each tensor is compared with tensorizer's own hash as it comes, the whole file with ours at its end.
+
+    Tensors of a file that turns out to differ were handed out by then; the refusal ends the engine before it serves anything.
+    """
+    verify_size(file, size)
+    hashed = HashedStream(stream)
+    try:
+        yield from _tensors(hashed, file, records)
+    except (HashMismatchError, ValueError, KeyError, EOFError, struct.error, RuntimeError) as error:
+        verify_digest(file, hashed.finish())
+        raise WeightsRefused(f"{file.name}: {error}", "tensorize the weights again") from error
+    verify_digest(file, hashed.finish())
+
+
+def _tensors(stream: BinaryIO, file: TensorsFile, records: dict[str, TensorRecord]) -> Iterator[tuple[str, "torch.Tensor"]]:
+    with TensorDeserializer(stream, device="cpu", lazy_load=True, verify_hash=True, num_readers=1) as deserializer:
+        _compare_names(file, deserializer, records)
+        for _index, _type, name, tensor in deserializer.read_tensors():
+            _compare_shape(file, records[str(name)], tuple(tensor.shape))
+            yield str(name), tensor
 
 
 def _compare_names(file: TensorsFile, deserializer: TensorDeserializer, records: dict[str, TensorRecord]) -> None:

@@ -1,0 +1,97 @@
+"""Clusters that are not ours: the one of KUBECONFIG, and kind. They are used only when asked for, never because they are there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import Fault, Refused
+from core.settings import base_environ
+from infra.cluster.build import default_cache
+from infra.cluster.state import Home
+
+_NAME = "seatrial"
+_LIMIT_S = 600.0
+
+
+@dataclass(slots=True)
+class Existing:
+    """The cluster of a kubeconfig. Nothing is started and nothing is removed; the home remembers which one it is."""
+
+    home: Home
+    given: str
+    """KUBECONFIG as the environment has it."""
+    context: str = ""
+    server: str = ""
+
+    @property
+    def kubeconfig(self) -> Path:
+        """A kubeconfig of our own with that one context."""
+        return self.home.folder / "existing.kubeconfig"
+
+    def up(self) -> None:
+        """Look whether it answers. Raises Refused without KUBECONFIG, Fault when it does not answer."""
+        if not self.given:
+            raise Refused("--existing was asked for, but KUBECONFIG is not set", hint="export KUBECONFIG=FILE, or leave out --existing")
+        kubectl = _program("kubectl", "kubectl reads the kubeconfig")
+        self.home.begin("existing")
+        flat = [kubectl, "--kubeconfig", self.given, "config", "view", "--minify", "--flatten", "-o", "json"]
+        text = _run([*flat, *(["--context", self.context] if self.context else [])])
+        self.kubeconfig.touch(mode=0o600)
+        self.kubeconfig.write_text(text, encoding="utf-8")
+        self.server = json.loads(text)["clusters"][0]["cluster"]["server"]
+        _run([kubectl, "--kubeconfig", str(self.kubeconfig), "--request-timeout=15s", "get", "--raw", "/readyz"])
+        self.home.state.kubeconfig, self.home.state.complete = str(self.kubeconfig), True
+        self.home.save()
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A cluster in Docker by kind, named seatrial."""
+
+    home: Home
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Its administrator's kubeconfig."""
+        return self.home.folder / "kind.kubeconfig"
+
+    def up(self) -> None:
+        """Create it unless it is there. Raises Fault with kind's words."""
+        kind = _program("kind", "--kind was asked for")
+        self.home.begin("kind")
+        if _NAME not in _run([kind, "get", "clusters"]).split():
+            _run([kind, "create", "cluster", "--name", _NAME, "--wait", "120s"])
+        _run([kind, "export", "kubeconfig", "--name", _NAME, "--kubeconfig", str(self.kubeconfig)])
+        self.home.state.kubeconfig, self.home.state.complete = str(self.kubeconfig), True
+        self.home.save()
+
+    def down(self) -> None:
+        """Delete it."""
+        _run([_program("kind", "the cluster was made with it"), "delete", "cluster", "--name", _NAME])
+        self.home.forget()
+
+    def load_image(self, tar: Path) -> None:
+        """Put an archive's images on its nodes."""
+        _run([_program("kind", "the cluster was made with it"), "load", "image-archive", str(tar), "--name", _NAME])
+
+
+def _program(name: str, why: str) -> str:
+    built = default_cache() / name
+    found = shutil.which(name) or (str(built) if built.exists() else None)
+    if found is None:
+        raise Fault(
+            f"{name} is not on the PATH; {why}",
+            hint=f"install {name} (kubectl also by: python -m infra.cluster build kubernetes), or leave out the flag",
+        )
+    return found
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LIMIT_S, env=base_environ())
+    if done.returncode:
+        raise Fault(f"{Path(command[0]).name} failed: {done.stderr.strip()[-500:]}", hint="mend that, then try again")
+    return done.stdout

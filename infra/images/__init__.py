@@ -1,0 +1,1 @@
+"""Container images, built by docker, podman or buildah."""

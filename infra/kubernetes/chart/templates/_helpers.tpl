@@ -1,0 +1,183 @@
+{{- define "seatrial.labels" -}}
+app.kubernetes.io/name: seatrial
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/part-of: seatrial
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{/* What a component's pods are selected by: (dict "root" $ "component" "gateway") */}}
+{{- define "seatrial.selector" -}}
+app.kubernetes.io/name: seatrial
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "seatrial.metadata" -}}
+name: {{ .root.Release.Name }}-{{ .component }}
+namespace: {{ .root.Release.Namespace }}
+labels:
+  {{- include "seatrial.labels" .root | nindent 2 }}
+  app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{/* An image by digest: (dict "root" $ "image" "..." "value" "images.platform") */}}
+{{- define "seatrial.image" -}}
+{{- $image := required (printf "%s is required: NAME@sha256:DIGEST" .value) .image -}}
+{{- if and (not .root.Values.images.allowTags) (not (regexMatch "@sha256:[0-9a-f]{64}$" $image)) -}}
+{{- fail (printf "%s is %q: pin it by digest (NAME@sha256:...), or set images.allowTags for a cluster without a registry" .value $image) -}}
+{{- end -}}
+{{- if hasSuffix ":latest" $image }}{{ fail (printf "%s is %q: latest is no version" .value $image) }}{{ end -}}
+{{- $image -}}
+{{- end }}
+
+{{/* A value as text; YAML's numbers arrive as floats, and 68719476736 would become 6.8e+10. */}}
+{{- define "seatrial.plain" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
+{{- end }}
+
+{{- define "seatrial.prefectUrl" -}}
+{{ .Values.prefect.url | default (printf "http://%s-prefect:4200/api" .Release.Name) }}
+{{- end }}
+
+{{- define "seatrial.mlflowUrl" -}}
+{{ .Values.mlflow.url | default (printf "http://%s-mlflow:5000" .Release.Name) }}
+{{- end }}
+
+{{/* The settings as environment: the same for every process of ours. */}}
+{{- define "seatrial.settings" -}}
+SEATRIAL_HOME: /var/lib/seatrial
+SEATRIAL_BIND_HOST: 0.0.0.0
+SEATRIAL_WEIGHTS_URL: {{ required "weights.url is required: s3://bucket/prefix" .Values.weights.url | quote }}
+SEATRIAL_S3_ENDPOINT_URL: {{ .Values.weights.endpoint | quote }}
+SEATRIAL_PREFECT_API_URL: {{ include "seatrial.prefectUrl" . | quote }}
+SEATRIAL_MLFLOW_URL: {{ include "seatrial.mlflowUrl" . | quote }}
+SEATRIAL_CONTROL_URL: {{ printf "http://%s-control:8700" .Release.Name | quote }}
+SEATRIAL_GATEWAY_URL: {{ printf "http://%s-gateway:8800" .Release.Name | quote }}
+SEATRIAL_ENGINES_URL: {{ printf "kubernetes://%s" .Release.Namespace | quote }}
+SEATRIAL_ENGINE_STANDBY: "0"
+SEATRIAL_TENSORIZE_PYTHON: /opt/engine/bin/python
+SEATRIAL_KUBERNETES_IMAGE: {{ include "seatrial.image" (dict "root" . "image" .Values.images.engine "value" "images.engine") | quote }}
+SEATRIAL_KUBERNETES_SERVICE_ACCOUNT: {{ printf "%s-engine" .Release.Name | quote }}
+{{- with .Values.images.pullSecret }}
+SEATRIAL_KUBERNETES_PULL_SECRET: {{ . | quote }}
+{{- end }}
+{{- with .Values.weights.secret }}
+SEATRIAL_KUBERNETES_WEIGHTS_SECRET: {{ . | quote }}
+{{- end }}
+{{- if eq .Values.worker.mode "kubernetes" }}
+SEATRIAL_KUBERNETES_CALLERS: gateway,worker,control,run
+{{- end }}
+{{- with .Values.metrics.namespace }}
+SEATRIAL_KUBERNETES_METRICS_NAMESPACE: {{ . | quote }}
+{{- end }}
+{{- range $name, $value := .Values.engines }}
+SEATRIAL_KUBERNETES_{{ upper $name }}: {{ include "seatrial.plain" $value | quote }}
+{{- end }}
+{{- range $name, $value := .Values.settings }}
+SEATRIAL_{{ upper $name }}: {{ include "seatrial.plain" $value | quote }}
+{{- end }}
+SEATRIAL_PUBLIC_URL: {{ .Values.publicUrl | quote }}
+{{- with .Values.weights.region }}
+AWS_REGION: {{ . | quote }}
+{{- end }}
+PREFECT_API_URL: {{ include "seatrial.prefectUrl" . | quote }}
+PREFECT_HOME: /var/lib/seatrial/prefect
+PREFECT_SERVER_ANALYTICS_ENABLED: "false"
+PREFECT_CLI_PROMPT: "false"
+MLFLOW_TRACKING_URI: {{ include "seatrial.mlflowUrl" . | quote }}
+MLFLOW_DISABLE_TELEMETRY: "true"
+DO_NOT_TRACK: "true"
+HOME: /var/lib/seatrial
+PYTHONUNBUFFERED: "1"
+{{- end }}
+
+{{/* Environment of a process of ours: settings, and from the Secret what it needs: (dict "root" $ "keys" (list ...)) */}}
+{{- define "seatrial.env" -}}
+{{- $secret := .root.Values.secret -}}
+{{- $names := dict "database-url" "SEATRIAL_DATABASE_URL" "operator-key" "SEATRIAL_OPERATOR_KEY" "redis-url" "SEATRIAL_REDIS_URL" "hub-token" "SEATRIAL_HUB_TOKEN" "prefect-database-url" "PREFECT_API_DATABASE_CONNECTION_URL" "mlflow-database-url" "MLFLOW_BACKEND_STORE_URI" -}}
+{{- $optional := list "redis-url" "hub-token" -}}
+{{- range $key := .keys }}
+- name: {{ get $names $key }}
+  valueFrom:
+    secretKeyRef: {name: {{ $secret }}, key: {{ $key }}{{ if has $key $optional }}, optional: true{{ end }}}
+{{- end }}
+{{- if and .s3 .root.Values.weights.secret }}
+{{- range $key := list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
+- name: {{ $key }}
+  valueFrom:
+    secretKeyRef: {name: {{ $.root.Values.weights.secret }}, key: {{ $key }}}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "seatrial.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "seatrial.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* What all pods of ours have: (dict "root" $ "component" "gateway" "token" false) */}}
+{{- define "seatrial.podSpec" -}}
+serviceAccountName: {{ .root.Release.Name }}-{{ .component }}
+automountServiceAccountToken: {{ .token | default false }}
+enableServiceLinks: false
+securityContext:
+  {{- include "seatrial.podSecurity" .root | nindent 2 }}
+{{- with .root.Values.images.pullSecret }}
+imagePullSecrets: [{name: {{ . }}}]
+{{- end }}
+{{- with .root.Values.placement.nodeSelector }}
+nodeSelector: {{ toJson . }}
+{{- end }}
+{{- with .root.Values.placement.tolerations }}
+tolerations: {{ toJson . }}
+{{- end }}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "seatrial.selector" . | nindent 8 }}
+{{- end }}
+
+{{- define "seatrial.mounts" -}}
+- {name: home, mountPath: /var/lib/seatrial}
+- {name: tmp, mountPath: /tmp}
+{{- end }}
+
+{{- define "seatrial.envFrom" -}}
+- configMapRef: {name: {{ .Release.Name }}-settings}
+{{- end }}
+
+{{/* Migrates before the service starts; whoever comes first does it under the database's lock. */}}
+{{- define "seatrial.prepare" -}}
+- name: prepare
+  image: {{ include "seatrial.image" (dict "root" .root "image" .image "value" "images") }}
+  command: [python, -m, infra.services.prepare]
+  envFrom:
+    {{- include "seatrial.envFrom" .root | nindent 4 }}
+  env:
+    {{- include "seatrial.env" (dict "root" .root "keys" (list "database-url" "operator-key")) | nindent 4 }}
+  resources: {requests: {cpu: 100m, memory: 256Mi}, limits: {memory: 512Mi}}
+  securityContext:
+    {{- include "seatrial.containerSecurity" .root | nindent 4 }}
+  volumeMounts:
+    {{- include "seatrial.mounts" .root | nindent 4 }}
+{{- end }}
+
+{{/* Rolls pods when the settings change. */}}
+{{- define "seatrial.checksum" -}}
+seatrial.dev/settings: {{ include "seatrial.settings" . | sha256sum | trunc 16 }}
+{{- end }}

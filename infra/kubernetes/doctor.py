@@ -1,0 +1,234 @@
+"""What a cluster lacks for seatrial: rights, kinds, room, storage, reach, pod security. Each look says what to do where it is not fine.
+
+From a laptop it looks at the cluster with the kubeconfig's rights; inside the cluster (`helm test`) with the worker's own, and at storage,
+database, Prefect and MLflow too.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from core.engines import EngineSpec
+from core.errors import Fault, SeatrialError
+from core.ids import Digest, VersionId, new_id
+from core.settings import GIB, KubernetesPolicy, Settings
+from infra.local.doctor import Finding
+from infra.local.stack import answers
+from registry.weights.s3 import s3_client
+from serving.engines.kubernetes import kinds
+from serving.engines.kubernetes.api import Api
+from serving.engines.kubernetes.capacity import room_for
+from serving.engines.kubernetes.kinds import Kind
+from serving.engines.kubernetes.place import place
+from serving.engines.kubernetes.rights import CLUSTER_ROLE, ROLE, Rule
+from wiring import Platform
+
+_REVIEWS = Kind("apis/authorization.k8s.io/v1", "selfsubjectaccessreviews", namespaced=False)
+_NAMESPACES = Kind("api/v1", "namespaces", namespaced=False)
+_ENFORCE = "pod-security.kubernetes.io/enforce"
+_SMALLEST_WEIGHTS = 2**20
+_GRANT = "grant what serving/engines/kubernetes/rights.py lists, or install with the chart, which does"
+
+
+def examine(settings: Settings, api: Api) -> Iterator[Finding]:
+    """Yield every finding, in the order in which one would mend them. Where the cluster does not answer, that is the only one."""
+    first = _cluster(api)
+    yield first
+    if not first.ok:
+        return
+    yield from _rights(api)
+    yield _told("pod security", lambda: _pod_security(api))
+    yield _told("autoscaling", lambda: _autoscaling(api, settings.kubernetes))
+    yield _image(settings.kubernetes.image, inside=bool(settings.engines_url))
+    yield _told("room", lambda: _room(api, settings))
+    if settings.engines_url:
+        yield from _inside(settings)
+    else:
+        yield Finding("reach", ok=True, what="storage, database, Prefect and MLflow are looked at from inside: `helm test seatrial`")
+
+
+def _told(name: str, look: Callable[[], Finding], mend: str = "") -> Finding:
+    """Turn an error of a look into its finding; `mend` stands where the error has no hint of its own."""
+    try:
+        return look()
+    except SeatrialError as error:
+        return Finding(name, ok=False, what=error.what, next=error.hint or mend)
+
+
+def _cluster(api: Api) -> Finding:
+    def look() -> Finding:
+        served = api.knows(kinds.DEPLOYMENTS)
+        return Finding(
+            "cluster", served, f"the API server answers; namespace {api.namespace}", "" if served else "is this a Kubernetes API?"
+        )
+
+    return _told("cluster", look)
+
+
+def _rights(api: Api) -> Iterator[Finding]:
+    """Ask the API server itself, one review per verb: roles may come from anywhere."""
+    yield from (_told(f"rights: {_shown(rule)}", lambda rule=rule: _right(api, rule)) for rule in ROLE)  # type: ignore[misc]  # bound now
+    missing = [rule for rule in CLUSTER_ROLE if _missing(api, rule, everywhere=True)]
+    lacks = f"may not list {' and '.join(_shown(rule) for rule in missing)} of the whole cluster: only quotas are looked at before a start"
+    yield Finding("rights: room", ok=True, what=lacks if missing else "may look at the nodes' free room")
+
+
+def _right(api: Api, rule: Rule) -> Finding:
+    missing = _missing(api, rule)
+    what = f"may not {', '.join(missing)}" if missing else f"may {', '.join(rule.verbs)}"
+    return Finding(f"rights: {_shown(rule)}", not missing, what, _GRANT if missing else "")
+
+
+def _shown(rule: Rule) -> str:
+    return f"{rule.kind.plural}/{rule.sub}" if rule.sub else rule.kind.plural
+
+
+def _missing(api: Api, rule: Rule, *, everywhere: bool = False) -> list[str]:
+    return [verb for verb in rule.verbs if not _may(api, rule, verb, everywhere=everywhere)]
+
+
+def _may(api: Api, rule: Rule, verb: str, *, everywhere: bool) -> bool:
+    attributes = {"group": rule.kind.group, "resource": rule.kind.plural, "subresource": rule.sub, "verb": verb}
+    if not everywhere:
+        attributes["namespace"] = api.namespace
+    body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": attributes}}
+    return bool(api.create(_REVIEWS, body).get("status", {}).get("allowed"))
+
+
+def _pod_security(api: Api) -> Finding:
+    name = "pod security"
+    try:
+        found = api.get(_NAMESPACES, api.namespace)
+    except Fault:
+        return Finding(name, ok=True, what="this account may not look at the namespace; an administrator's doctor does")
+    if found is None:
+        return Finding(name, ok=False, what=f"there is no namespace {api.namespace}", next=f"`kubectl create namespace {api.namespace}`")
+    level = (found["metadata"].get("labels") or {}).get(_ENFORCE)
+    label = f"`kubectl label namespace {api.namespace} {_ENFORCE}=restricted`"
+    if level == "restricted":
+        return Finding(name, ok=True, what="restricted is enforced")
+    return Finding(name, ok=False, what=f"the namespace enforces {level or 'nothing'}; all of ours pass restricted", next=label)
+
+
+def _autoscaling(api: Api, policy: KubernetesPolicy) -> Finding:
+    keda = api.knows(kinds.SCALED_OBJECTS)
+    if keda:
+        return Finding("autoscaling", ok=True, what="KEDA is there: ScaledObjects")
+    if policy.min_engines == 0:
+        return Finding(
+            "autoscaling", ok=False, what="min_engines is 0, and only KEDA scales to none", next="install KEDA, or set min_engines to 1"
+        )
+    if policy.max_engines > policy.min_engines and not api.knows(Kind("apis/custom.metrics.k8s.io/v1beta1", "")) and policy.prometheus_url:
+        return Finding("autoscaling", ok=True, what="no KEDA: HorizontalPodAutoscalers, by cores unless a metrics adapter is installed")
+    return Finding("autoscaling", ok=True, what="no KEDA: HorizontalPodAutoscalers where max_engines is above min_engines")
+
+
+def _image(image: str, *, inside: bool) -> Finding:
+    if not image:
+        return Finding(
+            "engine image", ok=not inside, what="SEATRIAL_KUBERNETES_IMAGE is not set", next="give images.engine in the values" * inside
+        )
+    pinned = "@sha256:" in image
+    return Finding(
+        "engine image", pinned, image, "" if pinned else "pin it by digest: a tag may become another image under a running version"
+    )
+
+
+def _room(api: Api, settings: Settings) -> Finding:
+    """Look for room for one engine of the configured size."""
+    policy = replace(settings.kubernetes, image=settings.kubernetes.image or "any")
+    spec = EngineSpec(
+        version=VersionId("0" * 64),
+        model_uri="s3://any/model",
+        tensors_uri="s3://any/tensors",
+        tensors_manifest=Digest("0" * 64),
+        max_model_len=settings.models.max_model_len,
+        dtype="auto",
+        memory_bytes=settings.models.engine_memory_bytes,
+        weights_bytes=_SMALLEST_WEIGHTS,
+    )
+    room = room_for(api, spec, place(api.namespace, policy))
+    asks = f"one engine: {policy.cpu:g} cores, {spec.memory_bytes / GIB:.1f} GiB" + (
+        f", 1 {policy.gpu_resource}" if policy.gpu_resource else ""
+    )
+    if room.fits:
+        return Finding("room", ok=True, what=f"there is room for {asks}")
+    mend = "free some, or add a node" if room.ever else "add a larger node, or lower models_engine_memory_bytes or engines.cpu"
+    return Finding("room", ok=False, what=f"{asks} does not fit: {room.reason}", next=mend)
+
+
+def _inside(settings: Settings) -> Iterator[Finding]:
+    yield _storage(settings)
+    yield _told("database", lambda: _database(settings), "mend database-url in the Secret, or the NetworkPolicy's ports")
+    yield from _http(
+        ("prefect", f"{settings.prefect_api_url}/health"),
+        ("flow runner", f"{settings.prefect_api_url}/deployments/name/deploy-model/seatrial"),
+        ("mlflow", f"{settings.mlflow_url}/health"),
+        ("control", f"{settings.control_url}/healthz"),
+        ("gateway", f"{settings.gateway_url}/healthz"),
+    )
+    if settings.redis_url:
+        yield _redis(settings.redis_url)
+
+
+def _storage(settings: Settings) -> Finding:
+    """Write, read, list and delete a small object, and begin an upload in parts: what publishing and loading weights need."""
+    url = urlsplit(settings.weights_url)
+    if url.scheme != "s3":
+        return Finding(
+            "storage", ok=False, what=f"weights_url is {settings.weights_url}", next="engines on a cluster read from s3://bucket/prefix"
+        )
+    client = s3_client(settings.s3_endpoint_url or None, read_timeout_s=10)
+    bucket, key = url.netloc, f"{url.path.strip('/')}/.doctor/{new_id('probe')}".lstrip("/")
+    doing = "write"
+    try:
+        client.put_object(Bucket=bucket, Key=key, Body=b"seatrial doctor")
+        doing = "read"
+        client.get_object(Bucket=bucket, Key=key)["Body"].read()
+        doing = "list"
+        client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
+        doing = "upload in parts to"
+        upload = client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+        client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload)
+        doing = "delete from"
+        client.delete_object(Bucket=bucket, Key=key)
+    except (ClientError, BotoCoreError) as error:
+        hint = (
+            "the bucket, its region and endpoint, the role's or key's rights (infra/terraform/modules/identity), the NetworkPolicy's ports"
+        )
+        return Finding("storage", ok=False, what=f"could not {doing} {settings.weights_url}: {error}", next=f"look at {hint}")
+    return Finding("storage", ok=True, what=f"{settings.weights_url}: written, read, listed, uploaded in parts, deleted")
+
+
+def _database(settings: Settings) -> Finding:
+    """Ask for one row of ours: the server is there, the login holds, and the schema is this release's."""
+    parts = urlsplit(settings.database_url)
+    if not parts.scheme.startswith("postgres"):
+        return Finding("database", ok=False, what="SQLite, which pods cannot share", next="give database-url in the Secret")
+    generation = Platform(settings).records.gateways.generation()
+    return Finding("database", ok=True, what=f"PostgreSQL at {parts.hostname}:{parts.port or 5432}, generation {generation}")
+
+
+def _http(*looks: tuple[str, str]) -> Iterable[Finding]:
+    for name, url in looks:
+        ok = answers(url, 3)
+        yield Finding(name, ok, url, "" if ok else f"`kubectl get pods -l app.kubernetes.io/part-of=seatrial`; then the pod's log ({name})")
+
+
+def _redis(url: str) -> Finding:
+    """Knock at the port and ask PING: any answer is one, also that it wants a password."""
+    parts = urlsplit(url)
+    where = f"{parts.hostname}:{parts.port or 6379}"
+    try:
+        with socket.create_connection((parts.hostname or "localhost", parts.port or 6379), timeout=3) as connection:
+            if parts.scheme == "redis":
+                connection.sendall(b"PING\r\n")
+                connection.recv(64)
+    except OSError as error:
+        return Finding("redis", ok=False, what=f"{where}: {error}", next="mend redis-url in the Secret, or the NetworkPolicy's ports")
+    return Finding("redis", ok=True, what=where)

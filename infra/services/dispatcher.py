@@ -1,0 +1,76 @@
+"""`python -m infra.services.dispatcher`: flows on Prefect's Kubernetes work pool, a Job per run; beside Prefect's own worker in one pod.
+
+It enters the work pool with the chart's job template, and both deployments in it, then watches over submissions (tasks/pulse.py).
+A Job is never retried by Kubernetes (`backoffLimit: 0`): reconcile resumes a run that died, from its rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import click
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined] # where the documentation imports it from
+
+from core.errors import Refused
+from core.settings import Settings, read_settings
+from flows.deploy_model import deploy_model
+from flows.reconcile import reconcile
+from tasks.pulse import beat
+from wiring import Platform
+
+_TEMPLATE = Path("/etc/seatrial/job-template.json")
+
+
+async def register(settings: Settings, pool: str, template: Path) -> None:
+    """Enter pool and deployments; doing it again brings them to what is given. Raises Refused for a template that retries by itself."""
+    document = read_template(template)
+    async with get_client() as client:
+        await client.create_work_pool(WorkPoolCreate(name=pool, type="kubernetes", base_job_template=document), overwrite=True)
+    options: dict[str, Any] = {
+        "name": "seatrial",
+        "tags": ["seatrial"],
+        "work_pool_name": pool,
+        "entrypoint_type": EntrypointType.MODULE_PATH,
+    }
+    for deployment in (
+        await deploy_model.ato_deployment(description=deploy_model.__doc__, **options),
+        await reconcile.ato_deployment(interval=settings.reconcile_s, **options),
+    ):
+        await deployment.aapply()
+
+
+def read_template(path: Path) -> dict[str, Any]:
+    """Return the base job template. Raises Refused unless its Jobs are tried once: a retried pod would re-run a crashed flow."""
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    job = document["job_configuration"]["job_manifest"]["spec"]
+    if job.get("backoffLimit") != 0 or job["template"]["spec"].get("restartPolicy") != "Never":
+        raise Refused(
+            f"{path} lets Kubernetes retry a run",
+            reason="bad_template",
+            hint="write backoffLimit: 0 and restartPolicy: Never; reconcile resumes runs",
+        )
+    return document
+
+
+@click.command()
+@click.option("--pool", default="seatrial", show_default=True, help="Name of the work pool.")
+@click.option("--template", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=_TEMPLATE, show_default=True)
+def main(pool: str, template: Path) -> None:
+    """Register, then keep the pulse until SIGTERM."""
+    settings = read_settings()
+    over = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: over.set())
+    asyncio.run(register(settings, pool, template))
+    beat(Platform(settings), over)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+output "values" {
+  description = "The chart's values that come from here: `terraform output -raw values > aws-values.yaml`"
+  value = yamlencode({
+    weights = { url = "s3://${module.storage.bucket}/weights", region = var.region }
+    mlflow  = { artifacts = "s3://${module.storage.bucket}/mlflow" }
+    serviceAccounts = {
+      for account, arn in module.identity.roles : account => { "eks.amazonaws.com/role-arn" = arn }
+    }
+    engines = {
+      gpu_resource  = "nvidia.com/gpu"
+      node_selector = "seatrial.dev/pool=gpu"
+      grows         = 1
+    }
+  })
+}
+
+output "cluster" {
+  description = "Name of the cluster: `aws eks update-kubeconfig --name NAME`"
+  value       = module.cluster.name
+}
+
+output "database" {
+  description = "Where PostgreSQL answers, and the Secrets Manager entry of its master user (AWS makes and rotates the password)"
+  value       = { address = module.database.address, port = module.database.port, master_secret = module.database.master_secret }
+}
+
+output "redis" {
+  description = "Where Redis answers (TLS)"
+  value       = module.cache.address
+}
+
+output "bucket" {
+  description = "The bucket of weights and of MLflow's artifacts"
+  value       = module.storage.bucket
+}

@@ -1,0 +1,102 @@
+variable "name" {
+  description = "Name of the installation; every resource's name begins with it"
+  type        = string
+  default     = "seatrial"
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{1,20}$", var.name))
+    error_message = "name: a letter, then up to 20 letters, digits and hyphens; bucket and role names are made of it."
+  }
+}
+
+variable "region" {
+  description = "AWS region"
+  type        = string
+}
+
+variable "account_id" {
+  description = "AWS account; part of the bucket's name and of the trust policies"
+  type        = string
+  validation {
+    condition     = can(regex("^[0-9]{12}$", var.account_id))
+    error_message = "account_id: twelve digits."
+  }
+}
+
+variable "zones" {
+  description = "Availability zones, two at least (RDS and EKS need two)"
+  type        = list(string)
+  validation {
+    condition     = length(var.zones) >= 2 && length(distinct(var.zones)) == length(var.zones)
+    error_message = "zones: two or more, each once."
+  }
+}
+
+variable "cidr" {
+  description = "Addresses of the VPC"
+  type        = string
+  default     = "10.40.0.0/16"
+}
+
+variable "namespace" {
+  description = "Kubernetes namespace of the chart; the roles trust its service accounts only"
+  type        = string
+  default     = "seatrial"
+}
+
+variable "release" {
+  description = "Name of the Helm release; its service accounts are RELEASE-worker, RELEASE-mlflow and RELEASE-engine"
+  type        = string
+  default     = "seatrial"
+}
+
+variable "kubernetes_version" {
+  description = "Version of EKS"
+  type        = string
+  default     = "1.34"
+}
+
+variable "api_callers" {
+  description = "CIDRs that may reach the cluster's API from the internet; empty: from inside the VPC only"
+  type        = list(string)
+  default     = []
+  validation {
+    condition     = !contains(var.api_callers, "0.0.0.0/0") && !contains(var.api_callers, "::/0")
+    error_message = "api_callers: name your networks; the whole internet is none."
+  }
+}
+
+variable "cpu_nodes" {
+  description = "Nodes of the platform itself"
+  type        = object({ type = string, min = number, max = number })
+  default     = { type = "m7i.xlarge", min = 2, max = 6 }
+}
+
+variable "gpu_nodes" {
+  description = "Nodes of the engines; min 0 lets an idle installation cost none"
+  type        = object({ type = string, min = number, max = number })
+  default     = { type = "g6.2xlarge", min = 0, max = 4 }
+}
+
+variable "weights_kept_days" {
+  description = "Days that a deleted or replaced object of the bucket can be brought back"
+  type        = number
+  default     = 30
+}
+
+variable "database" {
+  description = "PostgreSQL: instance class, storage in GiB, days of backups, a standby in a second zone"
+  type        = object({ class = string, storage_gib = number, backup_days = number, standby = bool })
+  default     = { class = "db.t4g.medium", storage_gib = 50, backup_days = 14, standby = true }
+}
+
+variable "cache_type" {
+  description = "Node type of Redis"
+  type        = string
+  default     = "cache.t4g.small"
+}
+
+variable "deletable" {
+  description = "true: `terraform destroy` may take the database and the bucket's content along; for trials only"
+  type        = bool
+  default     = false
+}

@@ -1,0 +1,137 @@
+"""What makes a version's engines more or fewer: a KEDA ScaledObject where the cluster knows it, else a HorizontalPodAutoscaler.
+
+Both scale on the requests that run and wait in the version's own engines, so another version's load moves nothing. Every query gives one
+series. No value is no health: an autoscaler that gets none keeps at least what there is, and never goes below `min_engines`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from core.ids import VersionId
+from serving.engines.kubernetes.manifests import with_memory
+from serving.engines.kubernetes.names import DOMAIN, PORT, labels, object_name, version_label
+from serving.engines.kubernetes.place import Place
+
+Object = dict[str, Any]
+
+METRIC = "seatrial_engine_requests"
+"""The external metric that a HorizontalPodAutoscaler reads, by version; a rule of the metrics adapter makes it (docs/kubernetes.md)."""
+
+_POLLING_S = 5
+_UP_WINDOW_S = 30
+
+
+def autoscaled(place: Place) -> bool:
+    """Tell whether the number of engines moves at all."""
+    return place.policy.max_engines > max(1, place.policy.min_engines) or place.policy.min_engines == 0
+
+
+def scaled_object(version: VersionId, place: Place, owner: Mapping[str, str]) -> Object:
+    """Return the ScaledObject."""
+    policy = place.policy
+    body = _document("keda.sh/v1alpha1", "ScaledObject", version, place, owner)
+    body["spec"] = {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": object_name(version)},
+        "minReplicaCount": policy.min_engines,
+        "maxReplicaCount": max(1, policy.max_engines),
+        "pollingInterval": _POLLING_S,
+        "cooldownPeriod": round(policy.scale_down_s),
+        "initialCooldownPeriod": round(place.start_limit_s + policy.scale_down_s),  # a candidate under trial does not fall asleep
+        "fallback": {"failureThreshold": 3, "replicas": max(1, policy.min_engines), "behavior": "currentReplicasIfHigher"},
+        "advanced": {"horizontalPodAutoscalerConfig": {"behavior": _behaviour(place)}},
+        "triggers": _triggers(version, place),
+    }
+    return with_memory(body)
+
+
+def horizontal_autoscaler(version: VersionId, place: Place, owner: Mapping[str, str]) -> Object:
+    """Return the HorizontalPodAutoscaler. It never goes to zero: that takes KEDA."""
+    policy = place.policy
+    body = _document("autoscaling/v2", "HorizontalPodAutoscaler", version, place, owner)
+    metric = {"name": METRIC, "selector": {"matchLabels": {"version": version_label(version)}}}
+    target = {"type": "AverageValue", "averageValue": f"{round(policy.target_requests * 1000)}m"}
+    body["spec"] = {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": object_name(version)},
+        "minReplicas": max(1, policy.min_engines),
+        "maxReplicas": max(1, policy.max_engines),
+        "metrics": [{"type": "External", "external": {"metric": metric, "target": target}}],
+        "behavior": _behaviour(place),
+    }
+    return with_memory(body)
+
+
+def load_query(version: VersionId) -> str:
+    """Return the query of the requests, running and waiting, in all engines of a version: one series, or none when none is scraped."""
+    return f'sum({{__name__=~"vllm:num_requests_(running|waiting)",model_name="{version}"}})'
+
+
+def wake_query(version: VersionId) -> str:
+    """Return the query of the requests that a gateway turned away in the last minute because no engine of the version was ready."""
+    return f'sum(increase(seatrial_requests_total{{version="{version[:12]}",outcome="engine_error"}}[1m])) or vector(0)'
+
+
+def token_query(version: VersionId) -> str:
+    """Return the query of the 90th percentile of the time per output token; 0 while nothing is generated."""
+    rate = f'sum by (le) (rate(vllm:request_time_per_output_token_seconds_bucket{{model_name="{version}"}}[2m]))'
+    return f"(histogram_quantile(0.9, {rate}) > 0) or vector(0)"
+
+
+def _triggers(version: VersionId, place: Place) -> list[Object]:
+    if not place.policy.prometheus_url:
+        return [_asked(version, place, name) for name in ("running", "waiting")]
+    triggers = [_trigger(place, load_query(version), place.policy.target_requests, "AverageValue", name="load")]
+    if place.policy.min_engines == 0:
+        triggers.append(_trigger(place, wake_query(version), place.policy.target_requests, "AverageValue", name="wake"))
+    if place.policy.target_token_s > 0:
+        triggers.append(_trigger(place, token_query(version), place.policy.target_token_s, "Value", name="token"))
+    return triggers
+
+
+def _trigger(place: Place, query: str, threshold: float, kind: str, *, name: str) -> Object:
+    awake = name == "load" and place.policy.min_engines == 0  # asleep there is no engine, hence no series, and that is no error
+    metadata = {
+        "serverAddress": place.policy.prometheus_url,
+        "query": f"{query} or vector(0)" if awake else query,
+        "threshold": f"{threshold:g}",
+        "activationThreshold": "0",
+        "ignoreNullValues": "false",
+    }
+    return {"type": "prometheus", "name": name, "metricType": kind, "metadata": metadata}
+
+
+def _asked(version: VersionId, place: Place, name: str) -> Object:
+    """Without Prometheus: KEDA asks each ready engine for its own page and adds up."""
+    metadata = {
+        "url": f"http://{object_name(version)}.{place.namespace}.svc:{PORT}/metrics",
+        "format": "prometheus",
+        "valueLocation": f'vllm:num_requests_{name}{{model_name="{version}"}}',
+        "targetValue": f"{place.policy.target_requests:g}",
+        "activationTargetValue": "0",
+        "aggregateFromKubeServiceEndpoints": "true",
+        "aggregationType": "sum",
+    }
+    return {"type": "metrics-api", "name": name, "metricType": "AverageValue", "metadata": metadata}
+
+
+def _behaviour(place: Place) -> Object:
+    """Up at once, two at a time; down one a minute, after the load was lower all along."""
+    return {
+        "scaleUp": {"stabilizationWindowSeconds": 0, "policies": [{"type": "Pods", "value": 2, "periodSeconds": _UP_WINDOW_S}]},
+        "scaleDown": {
+            "stabilizationWindowSeconds": round(place.policy.scale_down_s),
+            "policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}],
+        },
+    }
+
+
+def _document(api: str, kind: str, version: VersionId, place: Place, owner: Mapping[str, str]) -> Object:
+    metadata: Object = {
+        "name": object_name(version),
+        "namespace": place.namespace,
+        "labels": labels(version),
+        "annotations": {f"{DOMAIN}/scales-on": "requests running and waiting"},
+        "ownerReferences": [dict(owner)],
+    }
+    return {"apiVersion": api, "kind": kind, "metadata": metadata}

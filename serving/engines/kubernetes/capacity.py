@@ -1,0 +1,171 @@
+"""Whether an engine would find room: what it asks for against the nodes' free resources and the namespace's quotas, before it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.engines import EngineSpec, Room
+from core.errors import Fault
+from serving.engines.kubernetes import kinds
+from serving.engines.kubernetes.api import Api
+from serving.engines.kubernetes.place import Place
+from serving.engines.kubernetes.pod import pod_template, resources
+from serving.engines.kubernetes.quantity import amount
+
+Object = Mapping[str, Any]
+
+_ENDED = frozenset({"Succeeded", "Failed"})
+_BLOCKING = frozenset({"NoSchedule", "NoExecute"})
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node as the scheduler sees it; amounts in cores, bytes and pieces."""
+
+    name: str
+    allocatable: Mapping[str, float]
+    free: Mapping[str, float]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[Object, ...] = ()
+    open: bool = True
+    """Ready, and not cordoned."""
+
+
+def room_for(api: Api, spec: EngineSpec, place: Place) -> Room:
+    """Ask the cluster and compare. Where we may not see nodes, only the quotas speak. Errors: Transient."""
+    asked = {name: amount(value) for name, value in resources(spec, place)["requests"].items()}
+    template = pod_template(spec, place)["spec"]
+    quotas = api.list(kinds.QUOTAS).items
+    try:
+        nodes = read_nodes(api.list(kinds.NODES).items, api.list(kinds.PODS, everywhere=True).items)
+    except Fault:
+        return within_quotas(asked, quotas)
+    refused = within_quotas(asked, quotas)
+    return refused if not refused.fits else on_nodes(asked, template, nodes, grows=place.policy.grows == 1)
+
+
+def within_quotas(asked: Mapping[str, float], quotas: Iterable[Object]) -> Room:
+    """Compare with what each quota leaves. A quota that is too small even when empty never fits."""
+    wanted = {"pods": 1.0, "count/deployments.apps": 1.0, "count/services": 1.0, "services": 1.0}
+    wanted |= {f"requests.{name}": value for name, value in asked.items()} | dict(asked) | {"limits.memory": asked["memory"]}
+    for quota in quotas:
+        status = quota.get("status", {})
+        for name, hard in (status.get("hard") or {}).items():
+            need, limit, used = wanted.get(name, 0.0), amount(hard), amount((status.get("used") or {}).get(name))
+            if need and used + need > limit:
+                left = _shown(name, max(0.0, limit - used))
+                return Room(
+                    fits=False,
+                    ever=need <= limit,
+                    reason=f"the quota {quota['metadata']['name']} leaves {left} {name} of {_shown(name, limit)}, "
+                    f"the engine asks for {_shown(name, need)}",
+                )
+    return Room(fits=True)
+
+
+def on_nodes(asked: Mapping[str, float], pod: Object, nodes: Sequence[Node], *, grows: bool) -> Room:
+    """Compare with each node that the pod may run on."""
+    if grows:
+        return Room(fits=True)  # a pod that waits is what makes such a cluster grow
+    suitable = [node for node in nodes if _admits(node, pod)]
+    if not suitable:
+        return Room(fits=False, ever=False, reason=_none_suitable(nodes, pod))
+    if any(node.open and _holds(node.free, asked) for node in suitable):
+        return Room(fits=True)
+    ever = any(_holds(node.allocatable, asked) for node in suitable)
+    least = _tightest(asked, suitable, free=ever)
+    return Room(
+        fits=False,
+        ever=ever,
+        reason=f"{len(suitable)} of {len(nodes)} nodes may run it, none has {'room now' if ever else 'ever room'}: {least}",
+    )
+
+
+def read_nodes(nodes: Iterable[Object], pods: Iterable[Object]) -> tuple[Node, ...]:
+    """Return the nodes with what pods that have not ended leave of them."""
+    used: dict[str, dict[str, float]] = {}
+    for pod in pods:
+        place = pod.get("spec", {}).get("nodeName")
+        if place and pod.get("status", {}).get("phase") not in _ENDED:
+            of_node = used.setdefault(place, {"pods": 0.0})
+            of_node["pods"] += 1
+            for name, value in requested(pod["spec"]).items():
+                of_node[name] = of_node.get(name, 0.0) + value
+    return tuple(_node(node, used.get(node["metadata"]["name"], {})) for node in nodes)
+
+
+def requested(pod: Object) -> dict[str, float]:
+    """Return what a pod takes from its node: its containers together, or its largest init container where that is more."""
+    total: dict[str, float] = {}
+    for container in pod.get("containers", ()):
+        for name, value in _requests(container).items():
+            total[name] = total.get(name, 0.0) + value
+    for container in pod.get("initContainers", ()):
+        for name, value in _requests(container).items():
+            total[name] = max(total.get(name, 0.0), value)
+    for name, value in (pod.get("overhead") or {}).items():
+        total[name] = total.get(name, 0.0) + amount(value)
+    return total
+
+
+def tolerated(taint: Object, tolerations: Iterable[Object]) -> bool:
+    """Tell whether one of the tolerations bears the taint."""
+    return any(
+        toleration.get("effect") in {None, "", taint.get("effect")}
+        and (not toleration.get("key") or toleration["key"] == taint.get("key"))
+        and (toleration.get("operator") == "Exists" or (toleration.get("value") or "") == (taint.get("value") or ""))
+        for toleration in tolerations
+    )
+
+
+def _requests(container: Object) -> dict[str, float]:
+    asked = container.get("resources") or {}
+    return {name: amount(value) for name, value in {**(asked.get("limits") or {}), **(asked.get("requests") or {})}.items()}
+
+
+def _node(node: Object, used: Mapping[str, float]) -> Node:
+    status, spec = node.get("status", {}), node.get("spec", {})
+    allocatable = {name: amount(value) for name, value in (status.get("allocatable") or {}).items()}
+    ready = any(condition.get("type") == "Ready" and condition.get("status") == "True" for condition in status.get("conditions") or ())
+    return Node(
+        name=node["metadata"]["name"],
+        allocatable=allocatable,
+        free={name: value - used.get(name, 0.0) for name, value in allocatable.items()},
+        labels=node["metadata"].get("labels") or {},
+        taints=tuple(taint for taint in spec.get("taints") or () if not str(taint.get("key", "")).startswith("node.kubernetes.io/")),
+        open=ready and not spec.get("unschedulable", False),
+    )
+
+
+def _admits(node: Node, pod: Object) -> bool:
+    chosen = all(node.labels.get(key) == value for key, value in (pod.get("nodeSelector") or {}).items())
+    return chosen and all(tolerated(taint, pod.get("tolerations") or ()) for taint in node.taints if taint.get("effect") in _BLOCKING)
+
+
+def _holds(there: Mapping[str, float], asked: Mapping[str, float]) -> bool:
+    return there.get("pods", 1.0) >= 1.0 and all(there.get(name, 0.0) >= value for name, value in asked.items())
+
+
+def _tightest(asked: Mapping[str, float], nodes: Sequence[Node], *, free: bool) -> str:
+    """Name the resource that the best node lacks most, with the numbers."""
+    lacks = []
+    for name, need in asked.items():
+        best = max((node.free if free else node.allocatable).get(name, 0.0) for node in nodes)
+        lacks.append((best / need if need else 1.0, name, best, need))
+    _part, name, best, need = min(lacks)
+    return f"it asks for {_shown(name, need)} {name}, the largest has {_shown(name, max(0.0, best))} {name}" + (" free" if free else "")
+
+
+def _none_suitable(nodes: Sequence[Node], pod: Object) -> str:
+    selector = ",".join(f"{key}={value}" for key, value in (pod.get("nodeSelector") or {}).items())
+    taints = sorted({str(taint.get("key")) for node in nodes for taint in node.taints if taint.get("effect") in _BLOCKING})
+    said = [f"the selector {selector}" if selector else "", f"the taints {', '.join(taints)}" if taints else ""]
+    return f"none of {len(nodes)} nodes may run it; see {' and '.join(filter(None, said)) or 'the nodes'}"
+
+
+def _shown(name: str, value: float) -> str:
+    if "memory" in name or "storage" in name:
+        return f"{value / 2**30:.1f} GiB of"
+    return f"{value:g}"

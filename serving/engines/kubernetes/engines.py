@@ -1,0 +1,304 @@
+"""Engines on Kubernetes: a wish is a Deployment, the kubelet keeps it, and what is known of it comes from a mirror of the cluster."""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from core.engines import EnginePhase, EngineSpec, EngineState, Role, Room
+from core.errors import Conflict, Refused, SeatrialError
+from core.ids import EndpointName, VersionId
+from core.ports.clock import Clock
+from serving.engines.causes import START
+from serving.engines.kubernetes import kinds, names
+from serving.engines.kubernetes.api import Api
+from serving.engines.kubernetes.autoscaling import autoscaled, horizontal_autoscaler, scaled_object
+from serving.engines.kubernetes.capacity import room_for
+from serving.engines.kubernetes.drift import difference
+from serving.engines.kubernetes.events import event
+from serving.engines.kubernetes.kinds import Kind
+from serving.engines.kubernetes.manifests import applied, decode_spec, deployment, network_policy, owner_reference, service
+from serving.engines.kubernetes.mirror import FOREIGN, Mirror
+from serving.engines.kubernetes.place import Place
+from serving.engines.kubernetes.pod import CONTAINER
+from serving.engines.kubernetes.reading import Patience, read_state
+
+Object = dict[str, Any]
+
+log = structlog.get_logger(__name__)
+
+_VERSION = re.compile(r"[0-9a-f]{64}")
+_KEPT_LINES = 400
+
+
+class KubernetesEngines:
+    """The ports Engines, Capacity and Noticeboard on one namespace. Any number of processes may work on it.
+
+    `kept_logs` is where the end of a stopped engine's log is kept: with its pod the cluster drops it.
+    """
+
+    def __init__(self, api: Api, place: Place, clock: Clock, *, kept_logs: Path | None = None) -> None:
+        self._api = api
+        self._place = place
+        self._clock = clock
+        self._kept_logs = kept_logs
+        self._mirrors: dict[Kind, Mirror] = {}
+        self._checked: dict[tuple[str, str], str] = {}
+        self._told: set[str] = set()
+        self._patience = Patience(place.start_limit_s, place.policy.pull_limit_s, place.policy.queue_s)
+
+    def apply(self, spec: EngineSpec) -> None:
+        """Make the version's objects, or see that they are as they were made. See the port."""
+        live = self._deployment(spec.version)
+        if live is None:
+            self._make(spec)
+            return
+        self._compare_spec(spec, live)
+        live = self._put_right(kinds.DEPLOYMENTS, live, spec.version)
+        self._companions(spec.version, live)
+        if self.state(spec.version).phase is EnginePhase.FAILED:
+            self._try_again(spec.version)
+
+    def state(self, version: VersionId) -> EngineState:
+        """Read the mirrors. See the port."""
+        label = names.version_label(_checked(version))
+        live = next(iter(self._mirror(kinds.DEPLOYMENTS).of(label)), None)
+        pods = self._mirror(kinds.PODS).of(label)
+        return read_state(version, live, pods, self._clock.now(), address=self._address(version), patience=self._patience)
+
+    def list(self) -> tuple[EngineState, ...]:
+        """Return the states of all, without a call. See the port."""
+        found = {
+            str(entry["metadata"].get("annotations", {}).get(names.VERSION, ""))
+            for kind in (kinds.DEPLOYMENTS, kinds.PODS)
+            for entry in self._mirror(kind).all()
+        }
+        states = (self.state(VersionId(version)) for version in sorted(found) if _VERSION.fullmatch(version))
+        return tuple(state for state in states if state.phase is not EnginePhase.ABSENT)
+
+    def stop(self, version: VersionId, *, drain_s: float) -> None:
+        """Delete the Deployment, which takes all the rest along; pods leave their Service, pause, and drain. See the port."""
+        live = self._deployment(version) or self._api.get(kinds.DEPLOYMENTS, names.object_name(version))
+        if live is not None and not live["metadata"].get("deletionTimestamp"):
+            self._keep_log(version)
+            self.tell(version, "Stopped", f"nobody wants {version[:12]} any more; answers in flight get {drain_s:.0f} s")
+            self._delete_scaler(version)
+            self._delete(kinds.DEPLOYMENTS, live)
+        grace_s = round(self._place.policy.pre_stop_s + drain_s) if drain_s > 0 else 1
+        if grace_s < self._place.grace_s:
+            self._hurry(version, grace_s)
+
+    def logs(self, version: VersionId, lines: int) -> tuple[str, ...]:
+        """Ask the newest pod; of a stopped engine return what was kept. See the port."""
+        pods = sorted(self._pods(version), key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
+        if not pods:
+            return self._kept_log(version)[-lines:]
+        name = pods[-1]["metadata"]["name"]
+        spoken = self._api.log(name, CONTAINER, lines)
+        before = self._api.log(name, CONTAINER, lines, previous=True) if len(spoken) < lines else ()
+        return ((*before, f"{START} {version[:12]}", *spoken) if before else spoken)[-lines:]
+
+    def room(self, spec: EngineSpec) -> Room:
+        """See the port Capacity."""
+        if self._deployment(spec.version) is not None:
+            return Room(fits=True)
+        return room_for(self._api, spec, self._place)
+
+    def tell(self, version: VersionId, reason: str, message: str, *, warning: bool = False) -> None:
+        """Write an event about the Deployment. See the port Noticeboard."""
+        try:
+            live = self._deployment(version)
+            if live is None:
+                return
+            body = event(live, reason, message, self._clock.now(), warning=warning)
+            if body["metadata"]["name"] not in self._told:
+                self._api.once().create(kinds.EVENTS, body)
+                self._told.add(body["metadata"]["name"])
+        except Conflict:
+            self._told.add(body["metadata"]["name"])  # told before, by another process
+        except SeatrialError as error:
+            log.warning("event.lost", version=version[:12], reason=reason, error=str(error))
+
+    def mark(self, version: VersionId, endpoint: EndpointName, role: Role | None) -> None:
+        """Label the Deployment. See the port Noticeboard."""
+        try:
+            live = self._deployment(version)
+            name = names.endpoint_label(endpoint)
+            if live is None or live["metadata"].get("labels", {}).get(name) == (role.value if role else None):
+                return
+            metadata: Object = {"name": live["metadata"]["name"], "uid": live["metadata"]["uid"]}  # of this very one: never made by this
+            if role is not None:
+                metadata["labels"] = {name: role.value}
+            body = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}
+            self._take(kinds.DEPLOYMENTS, self._api.once().apply(kinds.DEPLOYMENTS, body, manager=names.endpoint_manager(endpoint)))
+        except SeatrialError as error:
+            log.warning("mark.lost", version=version[:12], endpoint=endpoint, error=str(error))
+
+    def close(self) -> None:
+        """Stop to follow the cluster."""
+        for mirror in self._mirrors.values():
+            mirror.close()
+
+    @cached_property
+    def scaler(self) -> Kind | None:
+        """The kind of autoscaler that this cluster offers; None where the number of engines never moves."""
+        if not autoscaled(self._place):
+            return None
+        return kinds.SCALED_OBJECTS if self._api.knows(kinds.SCALED_OBJECTS) else kinds.AUTOSCALERS
+
+    def _make(self, spec: EngineSpec) -> None:
+        live = self._api.apply(kinds.DEPLOYMENTS, deployment(spec, self._place), manager=names.MANAGER)
+        first = self._place.policy.min_engines
+        if first > 1:  # once: whoever scales takes the field over
+            size = {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": {"name": live["metadata"]["name"]},
+                "spec": {"replicas": first},
+            }
+            live = self._api.apply(kinds.DEPLOYMENTS, size, manager=names.FIRST_SIZE)
+        self._take(kinds.DEPLOYMENTS, live)
+        self._companions(spec.version, live)
+        self.tell(spec.version, "Made", f"engine of {spec.version[:12]}: {spec.dtype}, {spec.max_model_len} tokens")
+
+    def _compare_spec(self, spec: EngineSpec, live: Object) -> None:
+        """Raise Conflict when the Deployment was made from another spec. One that has lost its spec is judged by what it says now."""
+        memory = applied(live) or live
+        made_from = decode_spec(memory["metadata"].get("annotations", {}).get(names.SPEC, ""))
+        if made_from is not None and made_from != spec:
+            raise Conflict(f"engine {spec.version[:12]} runs from another spec", hint="stop it first")
+        if applied(live) is None:
+            self._report(spec.version, "PutRight", "it had lost what it was made from; made anew from its spec")
+            body = deployment(spec, self._place)
+            self._take(kinds.DEPLOYMENTS, self._api.apply(kinds.DEPLOYMENTS, body, manager=names.MANAGER))
+
+    def _put_right(self, kind: Kind, live: Object, version: VersionId) -> Object:
+        """Undo what was changed by hand in fields of ours, and report who wrote into others. Costs no call where nothing changed."""
+        metadata = live["metadata"]
+        key = (kind.plural, metadata["uid"])
+        if self._checked.get(key) == metadata["resourceVersion"]:
+            return live
+        wanted = applied(live)
+        found = difference(_content(wanted), live) if wanted is not None else None
+        if wanted is not None and found is not None:
+            live = self._api.apply(kind, with_its_memory(wanted, live), manager=names.MANAGER)
+            self._take(kind, live)
+            self._report(version, "PutRight", f"{kind.plural} {metadata['name']}: {found} was changed by hand, and is as before again")
+        elif metadata.get(FOREIGN):
+            who = ", ".join(metadata[FOREIGN])
+            self._report(version, "ChangedByHand", f"{kind.plural} {metadata['name']}: {who} set fields of its spec that are not ours")
+        self._checked[key] = live["metadata"]["resourceVersion"]
+        return live
+
+    def _companions(self, version: VersionId, live: Object) -> None:
+        """See that Service, policy and autoscaler are there and as the settings of today say."""
+        owner = owner_reference(live)
+        wanted = {kinds.SERVICES: service(version, self._place, owner), kinds.POLICIES: network_policy(version, self._place, owner)}
+        if self.scaler is not None:
+            make = scaled_object if self.scaler is kinds.SCALED_OBJECTS else horizontal_autoscaler
+            wanted[self.scaler] = make(version, self._place, owner)
+        for kind, body in wanted.items():
+            there = self._find(kind, version)
+            if there is None or _memory(there) != _memory(body):
+                self._take(kind, self._api.apply(kind, body, manager=names.MANAGER))
+            else:
+                self._put_right(kind, there, version)
+
+    def _try_again(self, version: VersionId) -> None:
+        """Begin a new attempt: the pods that failed make place for fresh ones."""
+        for pod in self._pods(version):
+            self._delete(kinds.PODS, pod)
+        self.tell(version, "NewAttempt", f"it had failed; tried again at {self._clock.now():.0f}")
+
+    def _hurry(self, version: VersionId, grace_s: int) -> None:
+        """Shorten what pods get until they are killed; the server never lengthens it."""
+        for pod in self._pods(version):
+            if pod["metadata"].get("deletionGracePeriodSeconds", self._place.grace_s) > grace_s:
+                self._delete(kinds.PODS, pod, grace_s=grace_s)
+
+    def _delete_scaler(self, version: VersionId) -> None:
+        there = self._find(self.scaler, version) if self.scaler is not None else None
+        if self.scaler is not None and there is not None:
+            self._delete(self.scaler, there)
+
+    def _delete(self, kind: Kind, live: Object, *, grace_s: int | None = None) -> None:
+        metadata = live["metadata"]
+        answer = self._api.delete(kind, metadata["name"], uid=metadata["uid"], grace_s=grace_s)
+        leaving = answer is not None and bool(answer.get("metadata", {}).get("deletionTimestamp"))
+        if answer is not None and leaving:
+            self._take(kind, answer)
+        else:
+            self._mirror(kind).forget(live)
+
+    def _report(self, version: VersionId, reason: str, message: str) -> None:
+        log.warning("engine.changed", version=version[:12], reason=reason, message=message)
+        self.tell(version, reason, message, warning=True)
+
+    def _deployment(self, version: VersionId) -> Object | None:
+        return self._find(kinds.DEPLOYMENTS, version)
+
+    def _find(self, kind: Kind, version: VersionId) -> Object | None:
+        name = names.object_name(_checked(version))
+        return next((entry for entry in self._mirror(kind).of(names.version_label(version)) if entry["metadata"]["name"] == name), None)
+
+    def _pods(self, version: VersionId) -> tuple[Object, ...]:
+        return self._mirror(kinds.PODS).of(names.version_label(_checked(version)))
+
+    def _mirror(self, kind: Kind) -> Mirror:
+        if kind not in self._mirrors:
+            self._mirrors[kind] = Mirror(self._api, kind, names.SELECTOR, self._clock)
+        return self._mirrors[kind]
+
+    def _take(self, kind: Kind, entry: Object) -> None:
+        mirror = self._mirror(kind)
+        mirror.ensure()
+        mirror.put(entry)
+
+    def _address(self, version: VersionId) -> str | None:
+        if self._place.policy.address == "service":
+            return names.service_address(version, self._place.namespace)
+        there = self._find(kinds.SERVICES, version)
+        return f"http://{there['spec']['clusterIP']}:{names.PORT}" if there is not None else None
+
+    def _keep_log(self, version: VersionId) -> None:
+        if self._kept_logs is None:
+            return
+        try:
+            lines = self.logs(version, _KEPT_LINES)
+            self._kept_logs.mkdir(parents=True, exist_ok=True)
+            (self._kept_logs / f"{version}.log").write_text("\n".join(lines), encoding="utf-8")
+        except (SeatrialError, OSError) as error:
+            log.warning("log.lost", version=version[:12], error=str(error))
+
+    def _kept_log(self, version: VersionId) -> tuple[str, ...]:
+        if self._kept_logs is None:
+            return ()
+        try:
+            return tuple((self._kept_logs / f"{version}.log").read_text(encoding="utf-8").splitlines())
+        except FileNotFoundError:
+            return ()
+
+
+def with_its_memory(wanted: Object, live: Object) -> Object:
+    """Return the body as it was applied with the annotation that remembers it, letter by letter: applied again, it changes nothing."""
+    annotations = {**wanted["metadata"].get("annotations", {}), names.APPLIED: _memory(live)}
+    return {**wanted, "metadata": {**wanted["metadata"], "annotations": annotations}}
+
+
+def _memory(entry: Object) -> str:
+    return str(entry["metadata"].get("annotations", {}).get(names.APPLIED, ""))
+
+
+def _content(body: Object) -> Object:
+    """Return a body without its kind, which a list's entries do not repeat."""
+    return {name: value for name, value in body.items() if name not in {"apiVersion", "kind"}}
+
+
+def _checked(version: VersionId) -> VersionId:
+    if _VERSION.fullmatch(version) is None:
+        raise Refused(f"{version!r} is no version id", hint="give the 64 hexadecimal digits that `seatrial models` shows")
+    return version

@@ -1,0 +1,121 @@
+"""The objects of an engine as pure functions: from its spec and the place to plain documents, one name for all of them.
+
+The Deployment owns the others (`ownerReferences`): whoever deletes it, however, leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import urlsplit
+
+from core.engines import EngineSpec
+from core.ids import VersionId
+from serving.engines.kubernetes.names import APPLIED, PORT, SPEC, VERSION, labels, object_name, selector
+from serving.engines.kubernetes.place import Place
+from serving.engines.kubernetes.pod import pod_template
+
+Object = dict[str, Any]
+
+
+def deployment(spec: EngineSpec, place: Place) -> Object:
+    """Return the Deployment. It carries its spec, and itself as it was applied: by that a change by hand is seen, and undone.
+
+    It says nothing of `replicas`, which belongs to whoever scales. Its pods are replaced one by one, the new one first.
+    """
+    body = _document("apps/v1", "Deployment", spec.version, place.namespace)
+    body["metadata"]["annotations"] = {VERSION: spec.version, SPEC: encode_spec(spec)}
+    body["spec"] = {
+        "selector": {"matchLabels": selector(spec.version)},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "revisionHistoryLimit": 1,
+        "progressDeadlineSeconds": round(place.start_limit_s) + 60,
+        "template": pod_template(spec, place),
+    }
+    return with_memory(body)
+
+
+def service(version: VersionId, place: Place, owner: Mapping[str, str]) -> Object:
+    """Return the Service: ready engines only, so that whoever asks while none is ready is refused at once and not after a timeout."""
+    body = _owned(_document("v1", "Service", version, place.namespace), owner)
+    body["spec"] = {
+        "type": "ClusterIP",
+        "selector": selector(version),
+        "ports": [{"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP", "appProtocol": "http"}],
+    }
+    return with_memory(body)
+
+
+def network_policy(version: VersionId, place: Place, owner: Mapping[str, str]) -> Object:
+    """Return the policy: in come only our own callers (and who scrapes), out go only name look-ups and the weights' store.
+
+    An engine has no key of its own: vLLM's leaves routes open.
+    """
+    body = _owned(_document("networking.k8s.io/v1", "NetworkPolicy", version, place.namespace), owner)
+    mine = {"app.kubernetes.io/part-of": "seatrial"}
+    component = {"key": "app.kubernetes.io/component", "operator": "In", "values": list(place.callers)}
+    peers: list[Object] = [{"podSelector": {"matchLabels": mine, "matchExpressions": [component]}}]
+    if place.policy.metrics_namespace:
+        peers.append({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": place.policy.metrics_namespace}}})
+    body["spec"] = {
+        "podSelector": {"matchLabels": selector(version)},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [{"from": peers, "ports": [{"port": PORT, "protocol": "TCP"}]}],
+        "egress": [
+            {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]},
+            {"ports": [{"port": port, "protocol": "TCP"} for port in _store_ports(place.s3_endpoint_url)]},
+        ],
+    }
+    return with_memory(body)
+
+
+def owner_reference(live: Mapping[str, Any]) -> dict[str, str]:
+    """Return what an object writes that is to go with the Deployment `live`."""
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "name": live["metadata"]["name"], "uid": live["metadata"]["uid"]}
+
+
+def encode_spec(spec: EngineSpec) -> str:
+    """Return the spec as an annotation holds it."""
+    return json.dumps(asdict(spec), sort_keys=True, separators=(",", ":"))
+
+
+def decode_spec(text: str) -> EngineSpec | None:
+    """Return the spec of an annotation, None for what is no spec (changed by hand, or of another release)."""
+    try:
+        return EngineSpec(**json.loads(text))
+    except (ValueError, TypeError):
+        return None
+
+
+def with_memory(body: Object) -> Object:
+    """Return the body with itself as an annotation: what was applied, to compare with what is there later."""
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    metadata = body["metadata"]
+    return {**body, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), APPLIED: text}}}
+
+
+def applied(live: Mapping[str, Any]) -> Object | None:
+    """Return the body as it was applied, from the object's own annotation; None when that was lost."""
+    try:
+        body = json.loads(live["metadata"].get("annotations", {}).get(APPLIED, ""))
+    except ValueError:
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _document(api: str, kind: str, version: VersionId, namespace: str) -> Object:
+    metadata = {"name": object_name(version), "namespace": namespace, "labels": labels(version)}
+    return {"apiVersion": api, "kind": kind, "metadata": metadata}
+
+
+def _owned(body: Object, owner: Mapping[str, str]) -> Object:
+    body["metadata"]["ownerReferences"] = [dict(owner)]
+    return body
+
+
+def _store_ports(endpoint_url: str) -> tuple[int, ...]:
+    url = urlsplit(endpoint_url)
+    other = url.port or {"http": 80, "https": 443}.get(url.scheme, 443)
+    return tuple(sorted({443, other}))

@@ -1,0 +1,189 @@
+"""The pod of an engine: restricted, read-only, ready only after a real completion."""
+
+from __future__ import annotations
+
+import math
+from pathlib import PurePosixPath
+from typing import Any
+
+from core.engines import EngineSpec
+from serving.engines.kubernetes.names import PORT, STATUS_PORT, VERSION, labels, selector
+from serving.engines.kubernetes.place import Place
+from serving.engines.launcher import VLLM_ENVIRON, cache_bytes, serve_flags
+
+Object = dict[str, Any]
+
+CONTAINER = "engine"
+_USER = 10001
+_PROBE_S = 2
+_MEMORY_FOR_USE = 0.92
+"""Part of the container's memory that runtime, weights and cache are planned into; the kernel kills at the whole."""
+_MODEL = "/model"
+_CACHE = "/cache"
+_SHARED_BYTES = 2 * 2**30
+_SCRATCH_BYTES = 8 * 2**30
+
+
+def pod_template(spec: EngineSpec, place: Place) -> Object:
+    """Return the Deployment's pod template. Raises Refused for a model that no machine of the place can hold."""
+    return {
+        "metadata": {
+            "labels": labels(spec.version),
+            "annotations": {
+                VERSION: spec.version,
+                "kubectl.kubernetes.io/default-container": CONTAINER,
+                "prometheus.io/scrape": "true",
+                "prometheus.io/port": str(PORT),
+                "prometheus.io/path": "/metrics",
+            },
+        },
+        "spec": _pod(spec, place),
+    }
+
+
+def _pod(spec: EngineSpec, place: Place) -> Object:
+    pod: Object = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,  # a variable per Service of the namespace would be thousands
+        "terminationGracePeriodSeconds": place.grace_s,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "fsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(spec, place)],
+        "volumes": _volumes(place),
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": selector(spec.version)},
+            }
+        ],
+    }
+    policy = place.policy
+    chosen = {
+        "serviceAccountName": policy.service_account,
+        "priorityClassName": policy.priority_class,
+        "nodeSelector": dict(place.node_selector),
+        "tolerations": _tolerations(place),
+        "imagePullSecrets": [{"name": policy.pull_secret}] if policy.pull_secret else [],
+    }
+    return {**pod, **{name: value for name, value in chosen.items() if value}}
+
+
+def _container(spec: EngineSpec, place: Place) -> Object:
+    container: Object = {
+        "name": CONTAINER,
+        "image": place.policy.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": [place.policy.python, "-m", "seatrial_engine.pod"],
+        "args": _arguments(spec, place),
+        "env": [{"name": name, "value": value} for name, value in sorted(_environ(spec, place).items())],
+        "ports": [{"name": "http", "containerPort": PORT}, {"name": "status", "containerPort": STATUS_PORT}],
+        "resources": resources(spec, place),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": _mounts(place),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "lifecycle": {"preStop": {"sleep": {"seconds": max(1, round(place.policy.pre_stop_s))}}},
+        **_probes(place),
+    }
+    if place.policy.weights_secret:
+        container["envFrom"] = [{"secretRef": {"name": place.policy.weights_secret}}]
+    return container
+
+
+def resources(spec: EngineSpec, place: Place) -> Object:
+    """Return what one engine asks for. Memory is bounded, cores are not: a bound would throttle the server beside the computation."""
+    asked: dict[str, str] = {"cpu": f"{round(place.policy.cpu * 1000)}m", "memory": str(spec.memory_bytes)}
+    bound: dict[str, str] = {"memory": str(spec.memory_bytes)}
+    gpus = place.gpus(spec)
+    if gpus:
+        asked[place.policy.gpu_resource] = bound[place.policy.gpu_resource] = str(gpus)
+    return {"requests": asked, "limits": bound}
+
+
+def _arguments(spec: EngineSpec, place: Place) -> list[str]:
+    flags = serve_flags(spec, host="0.0.0.0", port=PORT, drain_s=math.ceil(place.drain_s))  # noqa: S104 - reached through its Service
+    gpus = place.gpus(spec)
+    if gpus:
+        flags += ["--tensor-parallel-size", str(gpus), "--gpu-memory-utilization", "0.9"]
+    else:
+        cache = cache_bytes(int(spec.memory_bytes * _MEMORY_FOR_USE), spec.weights_bytes)
+        flags += ["--kv-cache-memory-bytes", str(cache), "--enforce-eager"]
+    return ["--module", place.module, "--status-port", str(STATUS_PORT), "--model-folder", _MODEL, "--", *flags]
+
+
+def _environ(spec: EngineSpec, place: Place) -> dict[str, str]:
+    environ = {
+        **VLLM_ENVIRON,
+        "HOME": "/tmp",  # noqa: S108 - an empty folder of the pod
+        "USER": "engine",  # the user has no entry in the image, and torch asks for its name
+        "LOGNAME": "engine",
+        "TMPDIR": "/tmp",  # noqa: S108
+        "XDG_CACHE_HOME": "/tmp/cache",  # noqa: S108
+        "HF_HOME": "/tmp/huggingface",  # noqa: S108
+        "VLLM_CACHE_ROOT": "/tmp/vllm",  # noqa: S108
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    if not place.gpus(spec):
+        environ["OMP_NUM_THREADS"] = str(max(1, int(place.policy.cpu) - 1))  # the node's cores are not the pod's
+    if place.s3_endpoint_url:
+        environ["AWS_ENDPOINT_URL_S3"] = place.s3_endpoint_url
+    if place.policy.cache_claim:
+        environ["SEATRIAL_WEIGHTS_CACHE"] = _CACHE
+    return {**environ, **place.environ}
+
+
+def _probes(place: Place) -> Object:
+    """Return the probes: a start may take long, a hung engine is restarted after a minute, a silent one leaves its Service in seconds.
+
+    `/ready` answers 200 only after a completion came out of this very process (see `seatrial_engine.pod`).
+    """
+    ready = {"httpGet": {"path": "/ready", "port": "status"}, "periodSeconds": _PROBE_S, "timeoutSeconds": 5}
+    return {
+        "startupProbe": {**ready, "failureThreshold": math.ceil(place.start_limit_s / _PROBE_S)},
+        "readinessProbe": {**ready, "failureThreshold": 3},
+        "livenessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
+    }
+
+
+def _volumes(place: Place) -> list[Object]:
+    volumes: list[Object] = [
+        {"name": "tmp", "emptyDir": {"sizeLimit": str(_SCRATCH_BYTES)}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": str(_SHARED_BYTES)}},
+        {"name": "model", "emptyDir": {"sizeLimit": str(2**30)}},
+    ]
+    if place.policy.cache_claim:
+        volumes.append({"name": "cache", "persistentVolumeClaim": {"claimName": place.policy.cache_claim}})
+    given: list[Object] = [
+        *({"hostPath": {"path": path, "type": "Directory"}} for path in place.host_paths),
+        *({"persistentVolumeClaim": {"claimName": claim, "readOnly": True}} for claim in place.claims),
+    ]
+    return volumes + [{"name": f"given-{number}", **source} for number, source in enumerate(given)]
+
+
+def _mounts(place: Place) -> list[Object]:
+    mounts: list[Object] = [
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - an empty folder of the pod
+        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - tensor parallelism talks through it
+        {"name": "model", "mountPath": _MODEL},
+    ]
+    if place.policy.cache_claim:
+        mounts.append({"name": "cache", "mountPath": _CACHE})
+    given = enumerate((*map(str, map(PurePosixPath, place.host_paths)), *place.claims.values()))
+    return mounts + [{"name": f"given-{number}", "mountPath": path, "readOnly": True} for number, path in given]
+
+
+def _tolerations(place: Place) -> list[Object]:
+    chosen = [toleration.document() for toleration in place.tolerations]
+    if place.policy.gpu_resource:
+        chosen.append({"key": place.policy.gpu_resource, "operator": "Exists", "effect": "NoSchedule"})
+    return chosen

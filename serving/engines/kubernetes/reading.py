@@ -1,0 +1,196 @@
+"""From a Deployment and its pods to the port's phases, in words for whoever submitted the model. Pure functions.
+
+Starting or failed is decided like this: what another attempt cannot mend (weights refused, an image name that is none) fails at once; what
+may come by itself (an image that cannot be pulled, no room on any node) fails after a limit; a container that ends is started again by the
+kubelet, and fails when it has ended three times without ever having been ready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from core.engines import EnginePhase, EngineState
+from core.ids import Epoch, VersionId
+from serving.engines.causes import Cause, cause
+from serving.engines.kubernetes.pod import CONTAINER
+
+Object = Mapping[str, Any]
+
+_STARTS = 3
+_CRASHES = 6
+_SHORT_RUN_S = 60.0
+_CONFIG_LIMIT_S = 60.0
+_NEVER = frozenset({"InvalidImageName", "ErrImageNeverPull"})
+_PULLING = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError", "SignatureValidationFailed"})
+_CREATING = frozenset(
+    {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError", "PreCreateHookError", "PostStartHookError"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long what may come by itself is waited for, in seconds."""
+
+    start_s: float = 600.0
+    pull_s: float = 300.0
+    room_s: float = 600.0
+    settle_s: float = 3.0
+    """What nodes take, after a pod is ready, to lead its Service's address to it (kube-proxy writes rules once a second at most)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What keeps a pod from being ready. `failed`: it will not come up by itself."""
+
+    detail: str
+    failed: bool = False
+
+
+def read_state(
+    version: VersionId, deployment: Object | None, pods: Sequence[Object], now: Epoch, *, address: str | None, patience: Patience
+) -> EngineState:
+    """Return the state that these objects show at `now`. `address` is where its Service answers."""
+    if deployment is None or deployment["metadata"].get("deletionTimestamp"):
+        phase = EnginePhase.STOPPING if pods or deployment is not None else EnginePhase.ABSENT
+        return EngineState(version, phase)
+    living = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp") and pod.get("status", {}).get("phase") != "Failed"]
+    serving = [pod for pod in living if is_ready(pod)]
+    restarts = sum(_status(pod).get("restartCount", 0) for pod in living)
+    if serving and now - min(map(_ready_since, serving)) >= patience.settle_s:
+        return _ready(version, deployment, living, serving, restarts, address)
+    return _coming(version, deployment, living, restarts, now, patience)
+
+
+def is_ready(pod: Object) -> bool:
+    """Tell whether a pod is ready and not on its way out."""
+    return not pod["metadata"].get("deletionTimestamp") and _condition(pod, "Ready").get("status") == "True"
+
+
+def epoch(text: str | None) -> Epoch:
+    """Return a time of the API as seconds since 1970; 0 for none."""
+    return datetime.fromisoformat(text).timestamp() if text else 0.0
+
+
+def _ready(
+    version: VersionId, deployment: Object, living: Sequence[Object], serving: Sequence[Object], restarts: int, address: str | None
+) -> EngineState:
+    first = min(serving, key=_ready_since)
+    started = epoch((_status(first).get("state", {}).get("running") or {}).get("startedAt"))
+    since = _ready_since(first)
+    wanted = deployment.get("spec", {}).get("replicas", 1)
+    detail = "" if len(serving) == wanted == 1 else f"{len(serving)} of {max(wanted, len(living))} engines are ready"
+    load = max(0.0, since - started) if started else 0.0
+    return EngineState(version, EnginePhase.READY, address=address, detail=detail, restarts=restarts, since=since, load_seconds=load)
+
+
+def _coming(version: VersionId, deployment: Object, living: Sequence[Object], restarts: int, now: Epoch, patience: Patience) -> EngineState:
+    was_ready = _was_available(deployment)
+    phase = EnginePhase.RESTARTING if was_ready else EnginePhase.STARTING
+    made = epoch(deployment["metadata"].get("creationTimestamp"))
+    if deployment.get("spec", {}).get("replicas", 1) == 0:
+        return EngineState(version, phase, detail="asleep (scaled to zero); a request wakes it", since=made)
+    troubles = [trouble(pod, now, patience, was_ready=was_ready) for pod in living if not is_ready(pod)]
+    if len(troubles) < len(living):
+        return EngineState(version, phase, detail="is ready; its Service follows", restarts=restarts, since=made)
+    found = next((one for one in troubles if one.failed), None) or next(iter(troubles), None) or _without_pods(deployment)
+    since = max((epoch(pod["metadata"].get("creationTimestamp")) for pod in living), default=made)
+    hopeless = bool(troubles) and all(one.failed for one in troubles)
+    return EngineState(version, EnginePhase.FAILED if hopeless else phase, detail=_one_line(found.detail), restarts=restarts, since=since)
+
+
+def trouble(pod: Object, now: Epoch, patience: Patience, *, was_ready: bool) -> Trouble:
+    """Return what keeps a pod from being ready."""
+    placed = _condition(pod, "PodScheduled")
+    if placed.get("status") == "False":
+        return _unplaced(placed, now, patience)
+    status = _status(pod)
+    waiting = status.get("state", {}).get("waiting") or {}
+    last = status.get("lastState", {}).get("terminated") or status.get("state", {}).get("terminated")
+    begun = epoch(pod.get("status", {}).get("startTime") or pod["metadata"].get("creationTimestamp"))
+    if waiting.get("reason") in _NEVER | _PULLING | _CREATING:
+        return _kept_waiting(waiting, now - begun, patience)
+    if last is not None:
+        return _ended(status, last, was_ready=was_ready)
+    if not was_ready and begun and now - begun > patience.start_s:
+        return Trouble(f"it was not ready after {patience.start_s:.0f} s", failed=True)
+    return Trouble("loads the weights" if status.get("state", {}).get("running") else "waits for its container")
+
+
+def _unplaced(placed: Object, now: Epoch, patience: Patience) -> Trouble:
+    """Say it in the scheduler's own words, which tell what is missing on how many nodes."""
+    late = now - epoch(placed.get("lastTransitionTime")) > patience.room_s
+    return Trouble(f"no node has room for it: {placed.get('message') or placed.get('reason', 'unschedulable')}", failed=late)
+
+
+def _kept_waiting(waiting: Object, waited_s: float, patience: Patience) -> Trouble:
+    reason, message = waiting["reason"], waiting.get("message", "")
+    if reason in _NEVER:
+        return Trouble(f"its image cannot be had: {message or reason}; check SEATRIAL_KUBERNETES_IMAGE", failed=True)
+    if reason in _PULLING:
+        return Trouble(
+            f"its image cannot be pulled: {message or reason}; check SEATRIAL_KUBERNETES_IMAGE and the pull secret",
+            failed=waited_s > patience.pull_s,
+        )
+    return Trouble(f"its container cannot be made: {message or reason}", failed=waited_s > _CONFIG_LIMIT_S)
+
+
+def _ended(status: Object, last: Object, *, was_ready: bool) -> Trouble:
+    """Say why a container ended; its last words are in the termination message (see `seatrial_engine.pod`)."""
+    why = _why_ended(last)
+    state = status.get("state", {})
+    ends = status.get("restartCount", 0) + (0 if state.get("running") else 1)
+    if not was_ready:
+        return Trouble(why.text, failed=why.permanent or ends >= _STARTS)
+    ran_s = epoch(last.get("finishedAt")) - epoch(last.get("startedAt"))
+    looping = (state.get("waiting") or {}).get("reason") == "CrashLoopBackOff" and ran_s < _SHORT_RUN_S
+    return Trouble(why.text, failed=why.permanent or (looping and ends >= _CRASHES))
+
+
+def _why_ended(last: Object) -> Cause:
+    if last.get("reason") == "OOMKilled":
+        return Cause("out of memory: it was killed at its limit; raise SEATRIAL_MODELS_ENGINE_MEMORY_BYTES or submit a smaller model")
+    message = str(last.get("message", "")).strip()
+    if message:
+        return cause(message.splitlines())
+    return Cause(f"it ended with exit code {last.get('exitCode', '?')} ({last.get('reason', 'Error')}) and without a word")
+
+
+def _without_pods(deployment: Object) -> Trouble:
+    """Quotas and admission keep pods from being made at all; the Deployment says so."""
+    for condition in _conditions(deployment):
+        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
+            return Trouble(f"its pod is not admitted: {condition.get('message', 'see the Deployment')}")
+    return Trouble("waits for its pod")
+
+
+def _was_available(deployment: Object) -> bool:
+    """Tell whether its pods were ready once: `Progressing` says so until another template is rolled out."""
+    return any(
+        condition.get("type") == "Progressing" and condition.get("reason") == "NewReplicaSetAvailable"
+        for condition in _conditions(deployment)
+    )
+
+
+def _ready_since(pod: Object) -> Epoch:
+    return epoch(_condition(pod, "Ready").get("lastTransitionTime"))
+
+
+def _condition(entry: Object, kind: str) -> Object:
+    return next((condition for condition in _conditions(entry) if condition.get("type") == kind), {})
+
+
+def _conditions(entry: Object) -> Iterable[Object]:
+    conditions: Iterable[Object] = entry.get("status", {}).get("conditions") or ()
+    return conditions
+
+
+def _status(pod: Object) -> Object:
+    statuses = pod.get("status", {}).get("containerStatuses") or ()
+    return next((status for status in statuses if status.get("name") == CONTAINER), {})
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:600]

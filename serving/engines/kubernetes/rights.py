@@ -1,0 +1,42 @@
+"""The rights that the adapter needs, no more: the chart's template renders them, and the tests run with exactly these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from serving.engines.kubernetes import kinds
+from serving.engines.kubernetes.kinds import Kind
+
+_FOLLOW = ("get", "list", "watch")
+_KEEP = ("create", "patch", "delete")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule of a Role, or of a ClusterRole."""
+
+    kind: Kind
+    verbs: tuple[str, ...]
+    sub: str = ""
+
+    def document(self) -> dict[str, list[str]]:
+        """Return it as RBAC writes it."""
+        resource = f"{self.kind.plural}/{self.sub}" if self.sub else self.kind.plural
+        return {"apiGroups": [self.kind.group], "resources": [resource], "verbs": list(self.verbs)}
+
+
+ROLE = (
+    Rule(kinds.DEPLOYMENTS, (*_FOLLOW, *_KEEP)),
+    Rule(kinds.SERVICES, (*_FOLLOW, *_KEEP)),
+    Rule(kinds.POLICIES, (*_FOLLOW, *_KEEP)),
+    Rule(kinds.AUTOSCALERS, (*_FOLLOW, *_KEEP)),
+    Rule(kinds.SCALED_OBJECTS, (*_FOLLOW, *_KEEP)),
+    Rule(kinds.PODS, (*_FOLLOW, "delete")),
+    Rule(kinds.PODS, ("get",), "log"),
+    Rule(kinds.EVENTS, ("create",)),
+    Rule(kinds.QUOTAS, ("list",)),
+)
+"""In the namespace of the engines."""
+
+CLUSTER_ROLE = (Rule(kinds.NODES, ("list",)), Rule(kinds.PODS, ("list",)))
+"""In the whole cluster, for the look at free room; without these, only quotas are looked at and the scheduler has the last word."""

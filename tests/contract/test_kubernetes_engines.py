@@ -1,0 +1,361 @@
+"""Engines on Kubernetes against our own API server: what it costs, what it undoes, what it survives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.engines import EnginePhase, Role
+from core.errors import Conflict, Fault, Refused, Transient
+from core.ids import EndpointName, VersionId
+from core.ports.clock import VirtualClock
+from serving.engines.kubernetes.engines import KubernetesEngines
+from tests.equipment.kube_api import Behaviour, KubeApi, KubeServer
+from tests.equipment.kube_stage import GIB, NAMESPACE, a_spec, adapter, cluster, eventually, pass_time
+
+KINDS = ("deployments", "services", "networkpolicies", "scaledobjects", "horizontalpodautoscalers", "pods")
+SPEC = a_spec(1)
+DEMO = EndpointName("demo")
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+def stage(clock: VirtualClock, tmp_path: Path) -> Iterator[tuple[KubeApi, KubernetesEngines]]:
+    with cluster(clock, tmp_path) as made:
+        yield made
+
+
+def serve(kube: KubeApi, engines: KubernetesEngines, clock: VirtualClock) -> None:
+    engines.apply(SPEC)
+    eventually(lambda: engines.state(SPEC.version).phase is EnginePhase.READY, partial(pass_time, kube, clock))
+
+
+def phase(engines: KubernetesEngines) -> EnginePhase:
+    return engines.state(SPEC.version).phase
+
+
+def versions_of(kube: KubeApi) -> dict[str, str]:
+    return {f"{kind}/{entry['metadata']['name']}": entry["metadata"]["resourceVersion"] for kind in KINDS for entry in kube.find(kind)}
+
+
+def writes(kube: KubeApi) -> int:
+    return sum(count for (verb, _), count in kube.calls.items() if verb in {"patch", "create", "update", "delete"})
+
+
+def reads_and_writes(kube: KubeApi) -> int:
+    return writes(kube) + sum(count for (verb, _), count in kube.calls.items() if verb in {"get", "list"})
+
+
+def reasons(kube: KubeApi) -> set[str]:
+    return {entry["reason"] for entry in kube.find("events")}
+
+
+def test_the_same_version_applied_twice_changes_no_object_and_calls_nothing(
+    stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
+) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+    before, calls = versions_of(kube), reads_and_writes(kube)
+    for _ in range(3):
+        engines.apply(SPEC)
+        engines.state(SPEC.version)
+        engines.list()
+    assert versions_of(kube) == before
+    assert reads_and_writes(kube) == calls
+
+
+def test_another_process_that_applies_the_same_version_changes_no_object(clock: VirtualClock, tmp_path: Path) -> None:
+    kube = KubeApi(clock)
+    with KubeServer(kube) as server:
+        first, second = (adapter(server, clock, tmp_path) for _ in range(2))
+        serve(kube, first, clock)
+        before = versions_of(kube)
+        second.apply(SPEC)
+        assert versions_of(kube) == before
+        with pytest.raises(Conflict):
+            second.apply(a_spec(1, max_model_len=99))
+
+
+def test_a_deployment_edited_by_hand_is_put_right_and_an_event_says_so(
+    stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
+) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+
+    def change(live: dict[str, Any]) -> None:
+        live["spec"]["template"]["spec"]["containers"][0]["image"] = "other:latest"
+
+    kube.edit("deployments", kube.find("deployments")[0]["metadata"]["name"], change)
+    eventually(lambda: "PutRight" in reasons(kube), lambda: engines.apply(SPEC))
+    (live,) = kube.find("deployments")
+    assert live["spec"]["template"]["spec"]["containers"][0]["image"].startswith("engine@sha256")
+    (told,) = [entry for entry in kube.find("events") if entry["reason"] == "PutRight"]
+    assert "spec.template.spec.containers[engine].image was changed by hand" in told["message"]
+
+
+def test_what_a_hand_added_beside_our_fields_stays_and_is_reported(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+
+    def change(live: dict[str, Any]) -> None:
+        live["spec"]["template"]["spec"]["containers"][0]["env"].append({"name": "EXTRA", "value": "1"})
+
+    kube.edit("deployments", kube.find("deployments")[0]["metadata"]["name"], change)
+    eventually(lambda: "ChangedByHand" in reasons(kube), lambda: engines.apply(SPEC))
+    (told,) = [entry for entry in kube.find("events") if entry["reason"] == "ChangedByHand"]
+    assert "kubectl-edit" in told["message"]
+
+
+def test_replicas_belong_to_whoever_scales(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+    (live,) = kube.find("deployments")
+    kube.put("deployments", {**live, "spec": {**live["spec"], "replicas": 3}})
+    eventually(lambda: len(kube.find("pods")) == 3, partial(pass_time, kube, clock))
+    engines.apply(SPEC)
+    assert kube.find("deployments")[0]["spec"]["replicas"] == 3
+
+
+def test_a_service_or_a_policy_that_was_deleted_is_made_again(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+    name = kube.find("services")[0]["metadata"]["name"]
+    for kind in ("services", "networkpolicies"):
+        kube.remove((kind, NAMESPACE, name))
+    eventually(lambda: bool(kube.find("services") and kube.find("networkpolicies")), lambda: engines.apply(SPEC))
+
+
+def test_a_stop_leaves_no_object_behind(clock: VirtualClock, tmp_path: Path) -> None:
+    with cluster(clock, tmp_path, keda=True, max_engines=3) as (kube, engines):
+        serve(kube, engines, clock)
+        assert all(kube.find(kind) for kind in ("deployments", "services", "networkpolicies", "scaledobjects", "pods"))
+        engines.stop(SPEC.version, drain_s=10.0)
+        assert phase(engines) is EnginePhase.STOPPING
+        engines.stop(SPEC.version, drain_s=10.0)
+        eventually(lambda: phase(engines) is EnginePhase.ABSENT, partial(pass_time, kube, clock))
+        assert versions_of(kube) == {}
+
+
+def test_a_stop_with_less_drain_shortens_what_pods_get(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+    engines.stop(SPEC.version, drain_s=3.0)
+    assert kube.find("pods")[0]["metadata"]["deletionGracePeriodSeconds"] == 4, "the pause before it is told to end, and the drain"
+
+
+def test_applied_again_while_it_stops_it_starts_anew(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+    engines.stop(SPEC.version, drain_s=10.0)
+    engines.apply(a_spec(1, max_model_len=99))
+    assert phase(engines) is EnginePhase.STARTING
+    eventually(lambda: phase(engines) is EnginePhase.READY, partial(pass_time, kube, clock))
+
+
+@pytest.mark.parametrize("keda", [True, False])
+def test_the_cluster_decides_which_autoscaler_is_made(clock: VirtualClock, tmp_path: Path, keda: bool) -> None:
+    with cluster(clock, tmp_path, keda=keda, max_engines=3) as (kube, engines):
+        engines.apply(SPEC)
+        assert (len(kube.find("scaledobjects")), len(kube.find("horizontalpodautoscalers"))) == ((1, 0) if keda else (0, 1))
+
+
+def test_more_than_one_engine_from_the_start_is_said_once_by_a_manager_of_its_own(clock: VirtualClock, tmp_path: Path) -> None:
+    with cluster(clock, tmp_path, min_engines=2, max_engines=3) as (kube, engines):
+        engines.apply(SPEC)
+        (live,) = kube.find("deployments")
+        owners = {entry["manager"] for entry in live["metadata"]["managedFields"] if ["spec", "replicas"] in entry["paths"]}
+        assert live["spec"]["replicas"] == 2
+        assert owners == {"seatrial-first-size"}
+
+
+@pytest.mark.parametrize(("status", "verb"), [(500, "patch"), (429, "patch"), (503, "list"), (-1, "list"), (-1, "patch")])
+def test_a_server_that_is_away_for_a_moment_is_asked_again(
+    stage: tuple[KubeApi, KubernetesEngines], status: int, verb: str, clock: VirtualClock
+) -> None:
+    kube, engines = stage
+    kube.fail(status, times=3, verb=verb, retry_after="1")
+    before = clock.now()
+    engines.apply(SPEC)
+    assert kube.find("deployments")
+    assert clock.now() > before, "it paused between the attempts"
+
+
+def test_a_server_that_stays_away_is_a_transient_error(stage: tuple[KubeApi, KubernetesEngines]) -> None:
+    kube, engines = stage
+    kube.fail(503, times=1000)
+    with pytest.raises(Transient, match="told to fail"):
+        engines.apply(SPEC)
+
+
+def test_missing_rights_are_a_fault_that_says_which(stage: tuple[KubeApi, KubernetesEngines]) -> None:
+    kube, engines = stage
+    kube.fail(403, plural="deployments")
+    with pytest.raises(Fault, match=r"deployments: told to fail; grant what serving/engines/kubernetes/rights\.py lists"):
+        engines.list()
+
+
+def test_states_are_still_told_while_the_server_is_away(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+    kube.fail(503, times=10_000)
+    kube.cut_watches()
+    assert phase(engines) is EnginePhase.READY
+    assert len(engines.list()) == 1
+
+
+def test_a_watch_that_was_cut_goes_on_where_it_was_without_another_list(
+    stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
+) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+    kube.cut_watches()
+    kube.remove(("pods", NAMESPACE, kube.find("pods")[0]["metadata"]["name"]))
+    eventually(lambda: phase(engines) is not EnginePhase.READY)
+    assert kube.calls["list", "pods"] == 1
+
+
+def test_a_watch_whose_history_is_gone_lists_again(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+    with kube.lock:
+        kube.remove(("pods", NAMESPACE, kube.find("pods")[0]["metadata"]["name"]))
+        kube.cut_watches(compact=True)
+    eventually(lambda: phase(engines) is not EnginePhase.READY)
+    eventually(lambda: kube.calls["list", "pods"] == 2)
+
+
+def test_a_fleet_costs_one_list_per_kind_and_an_unchanged_pass_nothing(clock: VirtualClock, tmp_path: Path) -> None:
+    with cluster(clock, tmp_path) as (kube, engines):
+        specs = [a_spec(number) for number in range(1, 41)]
+        for spec in specs:
+            engines.apply(spec)
+        eventually(lambda: all(state.phase is EnginePhase.READY for state in engines.list()), partial(pass_time, kube, clock))
+        engines.close()
+        kube.calls.clear()
+        fresh = KubernetesEngines(engines._api, engines._place, clock)
+        for _ in range(3):
+            for spec in specs:
+                fresh.apply(spec)
+            assert len(fresh.list()) == 40
+        lists = {plural: count for (verb, plural), count in kube.calls.items() if verb == "list"}
+        assert lists == {"deployments": 1, "pods": 1, "services": 1, "networkpolicies": 1}
+        assert writes(kube) == 0
+        fresh.close()
+
+
+def test_an_image_that_cannot_be_had_reaches_the_submitter_in_words(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = stage
+    kube.behave(SPEC.version, Behaviour(waiting=("InvalidImageName", "couldn't parse image name")))
+    engines.apply(SPEC)
+    eventually(lambda: phase(engines) is EnginePhase.FAILED, partial(pass_time, kube, clock))
+    assert "its image cannot be had: couldn't parse image name" in engines.state(SPEC.version).detail
+
+
+def test_a_failed_engine_is_tried_again_with_fresh_pods_and_the_same_deployment(
+    stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
+) -> None:
+    kube, engines = stage
+    kube.behave(SPEC.version, Behaviour(dies="RuntimeError: the moon is full"))
+    engines.apply(SPEC)
+    eventually(lambda: phase(engines) is EnginePhase.FAILED, partial(pass_time, kube, clock))
+    before, old = kube.find("deployments")[0]["spec"], kube.find("pods")[0]["metadata"]["name"]
+    kube.behave(SPEC.version, Behaviour())
+    engines.apply(SPEC)
+    assert phase(engines) is EnginePhase.STARTING
+    eventually(lambda: phase(engines) is EnginePhase.READY, partial(pass_time, kube, clock))
+    assert kube.find("deployments")[0]["spec"] == before
+    assert kube.find("pods")[0]["metadata"]["name"] != old
+
+
+def test_events_are_told_once_and_a_board_that_is_away_is_skipped(stage: tuple[KubeApi, KubernetesEngines]) -> None:
+    kube, engines = stage
+    engines.apply(SPEC)
+    for _ in range(3):
+        engines.tell(SPEC.version, "ShareChanged", "candidate of demo gets 25 % of new conversations")
+    assert len([entry for entry in kube.find("events") if entry["reason"] == "ShareChanged"]) == 1
+    kube.fail(503, times=1000)
+    before = sum(kube.calls.values())
+    engines.tell(SPEC.version, "Promoted", "stable of demo")
+    assert sum(kube.calls.values()) == before + 1, "nobody waits for an event"
+    engines.tell(VersionId("f" * 64), "Promoted", "no such engine")
+
+
+def test_labels_tell_what_a_version_is_to_each_of_its_endpoints(stage: tuple[KubeApi, KubernetesEngines]) -> None:
+    kube, engines = stage
+    engines.apply(SPEC)
+    engines.mark(SPEC.version, DEMO, Role.CANDIDATE)
+    engines.mark(SPEC.version, EndpointName("other"), Role.STABLE)
+    engines.mark(SPEC.version, DEMO, Role.STABLE)
+    labels = kube.find("deployments")[0]["metadata"]["labels"]
+    assert (labels["endpoint.seatrial.dev/demo"], labels["endpoint.seatrial.dev/other"]) == ("stable", "stable")
+    engines.mark(SPEC.version, DEMO, None)
+    labels = kube.find("deployments")[0]["metadata"]["labels"]
+    assert "endpoint.seatrial.dev/demo" not in labels
+    assert labels["endpoint.seatrial.dev/other"] == "stable"
+    calls = writes(kube)
+    engines.mark(SPEC.version, EndpointName("other"), Role.STABLE)
+    engines.apply(SPEC)
+    assert writes(kube) == calls, "marking again costs nothing, and marks are no drift"
+
+
+def test_a_mark_never_makes_a_deployment(stage: tuple[KubeApi, KubernetesEngines]) -> None:
+    kube, engines = stage
+    engines.apply(SPEC)
+    kube.remove(("deployments", NAMESPACE, kube.find("deployments")[0]["metadata"]["name"]))
+    engines.mark(SPEC.version, DEMO, Role.STABLE)
+    assert kube.find("deployments") == []
+
+
+def a_node(memory: str) -> dict[str, Any]:
+    status = {"allocatable": {"cpu": "8", "memory": memory, "pods": "110"}, "conditions": [{"type": "Ready", "status": "True"}]}
+    return {"metadata": {"name": "n1"}, "spec": {}, "status": status}
+
+
+def test_room_is_told_before_anything_is_made(stage: tuple[KubeApi, KubernetesEngines]) -> None:
+    kube, engines = stage
+    kube.put("nodes", a_node("4Gi"))
+    room = engines.room(SPEC)
+    assert (room.fits, room.ever) == (False, False)
+    assert kube.find("deployments") == []
+    assert engines.room(a_spec(2, memory_bytes=2 * GIB)).fits
+    engines.apply(SPEC)
+    assert engines.room(SPEC).fits, "what runs has its room"
+
+
+def test_without_the_right_to_see_nodes_only_quotas_are_looked_at(stage: tuple[KubeApi, KubernetesEngines]) -> None:
+    kube, engines = stage
+    kube.fail(403, plural="nodes", times=2)
+    assert engines.room(SPEC).fits
+    hard, used = {"requests.memory": "8Gi"}, {"requests.memory": "1Gi"}
+    kube.put("resourcequotas", {"metadata": {"name": "team", "namespace": NAMESPACE}, "status": {"hard": hard, "used": used}})
+    assert "the quota team leaves" in engines.room(SPEC).reason
+
+
+def test_the_log_of_a_stopped_engine_is_kept_where_it_was_stopped(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+    assert engines.logs(SPEC.version, 5) == ("the engine says hello",)
+    engines.stop(SPEC.version, drain_s=10.0)
+    eventually(lambda: phase(engines) is EnginePhase.ABSENT, partial(pass_time, kube, clock))
+    assert engines.logs(SPEC.version, 5) == ("the engine says hello",)
+
+
+def test_a_name_that_is_no_version_is_refused(stage: tuple[KubeApi, KubernetesEngines]) -> None:
+    with pytest.raises(Refused, match="is no version id"):
+        stage[1].state(VersionId("../x"))
+
+
+def test_an_address_may_be_the_services_own(clock: VirtualClock, tmp_path: Path) -> None:
+    with cluster(clock, tmp_path, address="ip") as (kube, engines):
+        engines.apply(SPEC)
+        (live,) = kube.find("services")
+        kube.put("services", {**live, "spec": {**live["spec"], "clusterIP": "10.0.0.7"}})
+        eventually(lambda: engines.state(SPEC.version).address == "http://10.0.0.7:8000", partial(pass_time, kube, clock))

@@ -1,0 +1,64 @@
+"""The chart's objects as the tests read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]  # its stubs are no dependency of ours
+
+from core.errors import Fault
+from infra.kubernetes.render import EXAMPLE, helm_program, render
+
+Object = dict[str, Any]
+
+TINY = {
+    "images.platform": "r/p@sha256:" + "1" * 64,
+    "images.worker": "r/w@sha256:" + "2" * 64,
+    "images.engine": "r/e@sha256:" + "3" * 64,
+    "weights.url": "s3://bucket/weights",
+    "mlflow.artifacts": "s3://bucket/mlflow",
+}
+
+
+def need_helm() -> None:
+    """Skip, loudly, where there is no helm."""
+    try:
+        helm_program()
+    except Fault as error:
+        pytest.skip(f"NOT CHECKED: {error}")
+
+
+def objects(*settings: str, values: tuple[Path, ...] = (EXAMPLE,), namespace: str = "seatrial") -> list[Object]:
+    """Render and parse."""
+    need_helm()
+    return [document for document in yaml.safe_load_all(render(values, namespace=namespace, settings=settings)) if document]
+
+
+def tiny(**more: str) -> list[str]:
+    """Return the smallest settings that render, and more."""
+    return [f"{name}={value}" for name, value in {**TINY, **more}.items()]
+
+
+def of_kind(found: list[Object], kind: str) -> list[Object]:
+    """Choose by kind."""
+    return [document for document in found if document["kind"] == kind]
+
+
+def pods(found: list[Object]) -> Iterator[tuple[str, Object]]:
+    """Yield (kind/name, pod spec) of whatever makes pods."""
+    for document in found:
+        name = f"{document['kind']}/{document['metadata']['name']}"
+        if document["kind"] == "Pod":
+            yield name, document["spec"]
+        elif "template" in document.get("spec", {}):
+            yield name, document["spec"]["template"]["spec"]
+
+
+def containers(found: list[Object]) -> Iterator[tuple[str, Object, Object]]:
+    """Yield (name, pod, container), init containers too."""
+    for name, pod in pods(found):
+        for container in (*pod.get("initContainers", ()), *pod["containers"]):
+            yield f"{name}/{container['name']}", pod, container

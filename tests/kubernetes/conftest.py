@@ -1,0 +1,24 @@
+"""The clusters that these tests share. The first run builds the programs (minutes), later runs find them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from infra.cluster.cluster import Cluster
+from tests.equipment.clusters import running_cluster
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """One real node. Tests take a namespace of their own and heal what they break."""
+    with running_cluster() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def simulated() -> Iterator[Cluster]:
+    """Eight nodes that kwok plays; needs no root."""
+    with running_cluster(simulated_nodes=8) as running:
+        yield running

@@ -1,0 +1,148 @@
+"""Engines on a real API server: what it says to our objects, our rights and our changes. No node is needed."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.engines import EnginePhase, Role
+from core.errors import Conflict, Fault
+from core.ids import EndpointName
+from infra.cluster.cluster import Cluster
+from serving.engines.kubernetes import kinds
+from serving.engines.kubernetes.api import Api
+from serving.engines.kubernetes.engines import KubernetesEngines
+from serving.engines.kubernetes.kinds import Kind
+from serving.engines.kubernetes.place import place
+from tests.equipment.kube_real import engines_on, least_rights, namespace
+from tests.equipment.kube_stage import GIB, a_spec, eventually, policy
+
+pytestmark = pytest.mark.kubernetes
+
+OURS = (kinds.DEPLOYMENTS, kinds.SERVICES, kinds.POLICIES, kinds.AUTOSCALERS)
+SPEC = a_spec(1)
+
+
+@pytest.fixture
+def space(cluster: Cluster) -> Iterator[Api]:
+    with namespace(cluster.kubeconfig, restricted=True) as api:
+        yield api
+
+
+@pytest.fixture
+def engines(cluster: Cluster, space: Api, tmp_path: Path) -> Iterator[KubernetesEngines]:
+    """The adapter with exactly the rights that it lists."""
+    with least_rights(cluster.kubeconfig, space) as client:
+        made = engines_on(client, place(space.namespace, policy(max_engines=2), drain_s=10.0), tmp_path)
+        yield made
+        made.close()
+
+
+def versions_of(space: Api) -> dict[str, str]:
+    listed = ((kind, entry) for kind in OURS for entry in space.list(kind, "app.kubernetes.io/managed-by=seatrial").items)
+    return {f"{kind.plural}/{entry['metadata']['name']}": entry["metadata"]["resourceVersion"] for kind, entry in listed}
+
+
+def settled(space: Api) -> bool:
+    """Tell whether the controllers have seen the Deployment and said so."""
+    return all(entry.get("status", {}).get("observedGeneration") for entry in space.list(kinds.DEPLOYMENTS).items)
+
+
+def reasons(space: Api) -> set[str]:
+    return {entry["reason"] for entry in space.list(kinds.EVENTS).items if entry["source"].get("component") == "seatrial"}
+
+
+def kubectl(cluster: Cluster, space: Api, *arguments: str) -> str:
+    command = ["kubectl", "--kubeconfig", str(cluster.kubeconfig), "-n", space.namespace, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_the_same_version_twice_changes_nothing_also_from_another_process(space: Api, engines: KubernetesEngines, tmp_path: Path) -> None:
+    engines.apply(SPEC)
+    eventually(lambda: settled(space))
+    before = versions_of(space)
+    assert len(before) == len(OURS)
+    engines.apply(SPEC)
+    other = engines_on(engines._api._client, engines._place, tmp_path)
+    other.apply(SPEC)
+    with pytest.raises(Conflict):
+        other.apply(a_spec(1, max_model_len=99))
+    other.close()
+    assert versions_of(space) == before
+
+
+def test_pods_are_admitted_where_the_restricted_standard_is_enforced(space: Api, engines: KubernetesEngines) -> None:
+    engines.apply(SPEC)
+    eventually(lambda: bool(space.list(kinds.PODS).items))
+
+
+def test_an_image_set_by_hand_is_put_right_and_an_added_variable_is_reported(
+    cluster: Cluster, space: Api, engines: KubernetesEngines
+) -> None:
+    engines.apply(SPEC)
+    kubectl(cluster, space, "set", "image", "deployment", "--all", "engine=busybox:latest")
+    eventually(lambda: "PutRight" in reasons(space), lambda: engines.apply(SPEC))
+    kubectl(cluster, space, "set", "env", "deployment", "--all", "EXTRA=1")
+    eventually(lambda: "ChangedByHand" in reasons(space), lambda: engines.apply(SPEC))
+    (live,) = space.list(kinds.DEPLOYMENTS).items
+    container = live["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == policy().image
+    assert "EXTRA" in {entry["name"] for entry in container["env"]}
+
+
+def test_replicas_that_somebody_scaled_stay(cluster: Cluster, space: Api, engines: KubernetesEngines) -> None:
+    engines.apply(SPEC)
+    kubectl(cluster, space, "scale", "deployment", "--all", "--replicas=2")
+    engines.apply(SPEC)
+    assert space.list(kinds.DEPLOYMENTS).items[0]["spec"]["replicas"] == 2
+
+
+def test_labels_and_events_show_where_people_look(cluster: Cluster, space: Api, engines: KubernetesEngines) -> None:
+    engines.apply(SPEC)
+    engines.mark(SPEC.version, EndpointName("demo"), Role.CANDIDATE)
+    engines.mark(SPEC.version, EndpointName("demo"), Role.STABLE)
+    engines.tell(SPEC.version, "Promoted", "stable version of demo")
+    assert "stable" in kubectl(cluster, space, "get", "deployments", "-L", "endpoint.seatrial.dev/demo")
+    assert "stable version of demo" in kubectl(cluster, space, "describe", "deployments")
+    before = versions_of(space)
+    engines.apply(SPEC)
+    assert versions_of(space) == before, "a label of another manager is no drift"
+
+
+def test_a_stop_leaves_no_object_behind(space: Api, engines: KubernetesEngines) -> None:
+    engines.apply(SPEC)
+    engines.mark(SPEC.version, EndpointName("demo"), Role.STABLE)
+    eventually(lambda: bool(space.list(kinds.PODS).items))
+    engines.stop(SPEC.version, drain_s=1.0)
+    eventually(lambda: engines.state(SPEC.version).phase is EnginePhase.ABSENT, limit_s=30.0)
+    sets = Kind("apis/apps/v1", "replicasets")
+    eventually(lambda: not any(space.list(kind).items for kind in (*OURS, kinds.PODS, sets)), limit_s=30.0)
+
+
+def test_a_quota_is_told_before_anything_is_made(space: Api, engines: KubernetesEngines) -> None:
+    hard = {"requests.memory": "4Gi"}
+    space.create(kinds.QUOTAS, {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "team"}, "spec": {"hard": hard}})
+    eventually(lambda: bool(space.list(kinds.QUOTAS).items[0].get("status", {}).get("hard")))
+    room = engines.room(SPEC)
+    assert (room.fits, room.ever) == (False, False)
+    assert "the quota team leaves 4.0 GiB of requests.memory" in room.reason
+    assert engines.room(a_spec(2, memory_bytes=GIB)).reason != room.reason
+    assert space.list(kinds.DEPLOYMENTS).items == ()
+
+
+def test_the_adapters_rights_do_not_reach_secrets_or_other_namespaces(engines: KubernetesEngines) -> None:
+    engines.apply(SPEC)
+    with pytest.raises(Fault, match="forbidden"):
+        engines._api.list(Kind("api/v1", "secrets"))
+    elsewhere = Api(engines._api._client, "kube-system", engines._clock)
+    with pytest.raises(Fault, match="forbidden"):
+        elsewhere.list(kinds.DEPLOYMENTS)
+
+
+def test_a_pod_without_a_node_tells_the_schedulers_words(engines: KubernetesEngines) -> None:
+    engines.apply(a_spec(3, memory_bytes=2**50))
+    eventually(lambda: "no node has room for it: " in engines.state(a_spec(3).version).detail, limit_s=30.0)
+    assert engines.state(a_spec(3).version).phase is EnginePhase.STARTING

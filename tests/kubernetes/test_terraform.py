@@ -1,0 +1,181 @@
+"""What `terraform apply` would make, against a mocked provider: its own assertions, and policies over the JSON of the result."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]  # its stubs are no dependency of ours
+
+from tests.equipment.terraform import SOURCE, Resource, Terraform, messages, resources, terraform_here
+from tests.kubernetes.chart_objects import objects as chart_objects
+from tests.kubernetes.chart_objects import of_kind, tiny
+
+pytestmark = pytest.mark.slow
+WHOLE = "everything_together_gives_the_charts_values"
+ANYWHERE = {"0.0.0.0/0", "::/0"}
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Terraform:
+    return terraform_here(tmp_path_factory.mktemp("terraform"))
+
+
+@pytest.fixture(scope="module")
+def told(here: Terraform) -> list[dict[str, Any]]:
+    return list(messages(here.run("test", "-json", "-verbose").stdout))
+
+
+@pytest.fixture(scope="module")
+def state(told: list[dict[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = next(item["test_state"] for item in told if item["type"] == "test_state" and item.get("@testrun") == WHOLE)
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(state: dict[str, Any]) -> list[Resource]:
+    return list(resources(state))
+
+
+def test_it_is_valid_and_formatted(here: Terraform):
+    assert here.run("fmt", "-recursive", "-check").stdout == ""
+    assert json.loads(here.run("validate", "-json").stdout)["valid"] is True
+
+
+def test_every_assertion_of_its_own_tests_holds(told: list[dict[str, Any]]):
+    (summary,) = [item["test_summary"] for item in told if item["type"] == "test_summary"]
+    assert summary["status"] == "pass", [item["@message"] for item in told if item["type"] == "diagnostic"]
+    assert summary["passed"] == len(re.findall(r'^run "', (SOURCE / "tests/policies.tftest.hcl").read_text(), re.MULTILINE))
+    assert summary["skipped"] == 0
+
+
+def test_it_makes_what_the_issue_lists(made: list[Resource]):
+    assert {"aws_vpc", "aws_eks_cluster", "aws_eks_node_group", "aws_s3_bucket", "aws_db_instance", "aws_iam_role"} <= {
+        r.type for r in made
+    }
+    assert len([r for r in made if r.type == "aws_eks_node_group"]) == 2
+    assert [r.type for r in made].count("aws_elasticache_replication_group") == 1
+
+
+def test_no_bucket_can_become_public(made: list[Resource]):
+    buckets = [r for r in made if r.type == "aws_s3_bucket"]
+    blocks = [r for r in made if r.type == "aws_s3_bucket_public_access_block"]
+    assert len(buckets) == len(blocks) == 1
+    for block in blocks:
+        assert all(block.values[n] for n in ("block_public_acls", "block_public_policy", "ignore_public_acls", "restrict_public_buckets"))
+    assert not [r for r in made if r.type in {"aws_s3_bucket_acl", "aws_s3_bucket_website_configuration"}]
+
+
+def test_nothing_is_granted_by_a_wildcard(made: list[Resource]):
+    seen = 0
+    for resource, statement in _statements(made):
+        if statement["Effect"] != "Allow":
+            continue
+        seen += 1
+        assert not [a for a in _list(statement["Action"]) if "*" in a], resource.address
+        assert "*" not in _list(statement.get("Resource", [])), resource.address
+        assert statement.get("Principal") != "*", resource.address
+    assert seen > 10
+
+
+def test_only_aws_own_managed_policies_for_nodes_cluster_and_disks_are_attached(made: list[Resource]):
+    attached = {r.values["policy_arn"].rpartition("/")[2] for r in made if r.type == "aws_iam_role_policy_attachment"}
+    assert attached == {
+        "AmazonEKSClusterPolicy",
+        "AmazonEKSWorkerNodePolicy",
+        "AmazonEC2ContainerRegistryReadOnly",
+        "AmazonEKS_CNI_Policy",
+        "AmazonEBSCSIDriverPolicy",
+    }
+
+
+def test_everything_that_holds_data_is_encrypted_by_a_key_that_rotates(made: list[Resource]):
+    for resource in made:
+        values = resource.values
+        match resource.type:
+            case "aws_kms_key":
+                assert values["enable_key_rotation"] is True, resource.address
+            case "aws_db_instance":
+                assert values["storage_encrypted"] is True
+                assert values["kms_key_id"]
+                assert values["manage_master_user_password"] is True
+            case "aws_elasticache_replication_group":
+                assert values["at_rest_encryption_enabled"] in {True, "true"}
+                assert values["transit_encryption_enabled"] is True
+                assert values["transit_encryption_mode"] == "required"
+            case "aws_launch_template":
+                assert values["block_device_mappings"][0]["ebs"][0]["encrypted"] in {True, "true"}
+                assert values["metadata_options"][0]["http_tokens"] == "required"
+            case "aws_eks_cluster":
+                assert values["encryption_config"][0]["resources"] == ["secrets"]
+            case _:
+                pass
+
+
+def test_nothing_of_the_internet_comes_in(made: list[Resource]):
+    rules = [r for r in made if r.type == "aws_vpc_security_group_ingress_rule"]
+    assert len(rules) == 2
+    for rule in rules:
+        assert rule.values["referenced_security_group_id"] == "sg-nodes", rule.address
+        assert rule.values.get("cidr_ipv4") is None, rule.address
+    for resource in made:
+        if resource.type in {"aws_security_group", "aws_default_security_group"}:
+            assert not [block for block in resource.values.get("ingress") or () if ANYWHERE & set(block.get("cidr_blocks") or ())]
+    (database,) = [r for r in made if r.type == "aws_db_instance"]
+    assert database.values["publicly_accessible"] is False
+    (cluster,) = [r for r in made if r.type == "aws_eks_cluster"]
+    assert cluster.values["vpc_config"][0]["endpoint_public_access"] is False
+
+
+def test_data_outlives_a_mistake(made: list[Resource]):
+    (database,) = [r for r in made if r.type == "aws_db_instance"]
+    assert database.values["deletion_protection"] is True
+    assert database.values["skip_final_snapshot"] is False
+    assert database.values["backup_retention_period"] >= 7
+    (bucket,) = [r for r in made if r.type == "aws_s3_bucket"]
+    assert bucket.values["force_destroy"] is False
+
+
+def test_the_outputs_are_values_that_the_chart_takes(state: dict[str, Any], tmp_path: Any):
+    values = tmp_path / "aws.yaml"
+    values.write_text(state["outputs"]["values"]["value"])
+    document = yaml.safe_load(values.read_text())
+    images = [setting for setting in tiny() if setting.startswith("images")]
+    found = chart_objects(*images, values=(values,))
+    accounts = {item["metadata"]["name"]: item["metadata"].get("annotations", {}) for item in of_kind(found, "ServiceAccount")}
+    for name in ("worker", "mlflow", "engine"):
+        assert accounts[f"seatrial-{name}"] == document["serviceAccounts"][name]
+
+
+def test_the_roles_trust_exactly_the_service_accounts_of_the_chart(made: list[Resource]):
+    accounts = {f"system:serviceaccount:seatrial:{item['metadata']['name']}" for item in of_kind(chart_objects(), "ServiceAccount")}
+    trusted = set()
+    for resource in made:
+        if resource.type == "aws_iam_role" and "identity" in resource.address:
+            conditions = json.loads(resource.values["assume_role_policy"])["Statement"][0]["Condition"]["StringEquals"]
+            trusted |= {value for name, value in conditions.items() if name.endswith(":sub")}
+    assert len(trusted) == 3
+    assert trusted <= accounts
+
+
+def test_no_registry_module_and_no_password_stands_in_the_files():
+    for path in SOURCE.rglob("*.tf"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"^\s*password\s*=", text, re.MULTILINE), path
+        for source in re.findall(r'module "[^"]+" \{\s*source\s*=\s*"([^"]+)"', text):
+            assert source.startswith("./"), path
+
+
+def _statements(made: list[Resource]) -> Iterator[tuple[Resource, dict[str, Any]]]:
+    for resource in made:
+        for name in ("policy", "assume_role_policy"):
+            text = resource.values.get(name)
+            if isinstance(text, str) and text.startswith("{"):
+                yield from ((resource, statement) for statement in json.loads(text)["Statement"])
+
+
+def _list(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)

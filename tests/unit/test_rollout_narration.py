@@ -1,0 +1,116 @@
+"""What a rollout tells beside its engines, and how a candidate waits for room."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from core.endpoints import Rollout, RolloutState
+from core.engines import EngineSpec, Role, Room
+from core.errors import Refused
+from core.ids import EndpointName, RolloutId, SubmissionId, VersionId
+from core.ports.clock import VirtualClock
+from serving.rollout.narration import narrate
+from serving.rollout.room import await_room
+from tests.equipment.kube_stage import a_spec
+
+CHAT = EndpointName("chat")
+STABLE, CANDIDATE = VersionId("a" * 64), VersionId("b" * 64)
+ROW = Rollout(RolloutId("ro"), SubmissionId("sub"), CHAT, CANDIDATE, STABLE, RolloutState.DARK, 0, 0.0, 0.0, 0.0, 100.0)
+
+
+@dataclass
+class Board:
+    told: list[tuple[VersionId, str, str, bool]] = field(default_factory=list)
+    roles: dict[tuple[VersionId, EndpointName], Role | None] = field(default_factory=dict)
+
+    def tell(self, version: VersionId, reason: str, message: str, *, warning: bool = False) -> None:
+        self.told.append((version, reason, message, warning))
+
+    def mark(self, version: VersionId, endpoint: EndpointName, role: Role | None) -> None:
+        self.roles[version, endpoint] = role
+
+
+def test_a_step_is_told_with_its_share_and_the_candidate_is_marked() -> None:
+    board = Board()
+    narrate(board, ROW, replace(ROW, state=RolloutState.SHIFTING, step=1, share=0.25))
+    assert board.told == [(CANDIDATE, "ShareChanged", "candidate of chat: 25% of new conversations (step 1)", False)]
+    assert board.roles == {(CANDIDATE, CHAT): Role.CANDIDATE}
+
+
+def test_a_promotion_is_told_to_both_and_the_roles_change_hands() -> None:
+    board = Board()
+    narrate(board, ROW, replace(ROW, state=RolloutState.PROMOTED, share=1.0, reason="as good as stable"))
+    assert [(version, reason) for version, reason, *_ in board.told] == [(CANDIDATE, "Promoted"), (STABLE, "Replaced")]
+    assert board.roles == {(CANDIDATE, CHAT): Role.STABLE, (STABLE, CHAT): None}
+
+
+def test_a_rollback_warns_with_its_reason_and_ends_without_a_role() -> None:
+    board = Board()
+    back = replace(ROW, state=RolloutState.ROLLING_BACK, reason="12 of 20 conversations looped")
+    narrate(board, ROW, back)
+    narrate(board, back, replace(back, state=RolloutState.ROLLED_BACK))
+    assert board.told[0] == (CANDIDATE, "RollingBack", "candidate of chat gets nothing any more: 12 of 20 conversations looped", True)
+    assert board.roles == {(CANDIDATE, CHAT): None}
+
+
+def test_a_candidate_that_is_the_stable_version_itself_stays_marked_as_stable() -> None:
+    board = Board()
+    row = replace(ROW, stable=CANDIDATE)
+    narrate(board, row, replace(row, state=RolloutState.CANCELLED))
+    assert board.roles == {(CANDIDATE, CHAT): Role.STABLE}
+
+
+@pytest.mark.parametrize("state", list(RolloutState))
+def test_every_state_has_words(state: RolloutState) -> None:
+    board = Board()
+    narrate(board, replace(ROW, share=0.5), replace(ROW, state=state))
+    assert board.told[0][2]
+
+
+def test_a_pass_that_changed_nothing_tells_nothing() -> None:
+    board = Board()
+    narrate(board, ROW, replace(ROW, revision=7, lease_until=9.0))
+    assert (board.told, board.roles) == ([], {})
+
+
+@dataclass
+class Rooms:
+    answers: list[Room]
+
+    def room(self, spec: EngineSpec) -> Room:
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+FULL = Room(fits=False, reason="it asks for 8 GiB, the largest has 6 GiB free")
+
+
+def wait(rooms: Rooms, clock: VirtualClock, *, wanted: bool = True) -> list[str]:
+    said: list[str] = []
+    await_room(rooms, a_spec(), clock, queue_s=60.0, say=said.append, wanted=lambda: wanted)
+    return said
+
+
+def test_a_candidate_with_room_starts_at_once() -> None:
+    clock = VirtualClock()
+    before = clock.now()
+    assert wait(Rooms([Room(fits=True)]), clock) == []
+    assert clock.now() == before
+
+
+def test_a_candidate_without_room_is_queued_with_the_reason_and_goes_on_when_there_is_some() -> None:
+    assert wait(Rooms([FULL, FULL, Room(fits=True)]), VirtualClock()) == [f"queued: {FULL.reason}"] * 2
+
+
+def test_a_candidate_that_never_fits_is_refused_at_once_with_the_numbers() -> None:
+    with pytest.raises(Refused, match=r"no machine of the cluster can run .*: it asks for 8 GiB") as refused:
+        wait(Rooms([replace(FULL, ever=False)]), VirtualClock())
+    assert refused.value.reason == "unschedulable"
+
+
+def test_a_queue_ends_and_so_does_a_cancelled_wait() -> None:
+    with pytest.raises(Refused, match="found no room within 60 s"):
+        wait(Rooms([FULL]), VirtualClock())
+    with pytest.raises(Refused, match="cancelled"):
+        wait(Rooms([FULL]), VirtualClock(), wanted=False)
