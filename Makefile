@@ -35,7 +35,7 @@ check: .venv/.done ## the quick part: format, lint, types, layers, unit tests
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	$(PY) -m pytest tests/unit -q -m "not slow"
+	$(PY) -m pytest tests/unit -q -m "not slow" -n auto --dist loadfile
 
 test: setup equipment check ## everything: contract suites, the engine's environment, the whole stack, real vLLM
 	$(PY) -m pytest -q tests/unit -m slow

@@ -16,10 +16,14 @@ from core.versions import Decision
 
 
 class Form(StrEnum):
-    """How a problem is put to the engine: its prompt raw, or as a user's message through the chat template."""
+    """How a problem is put to the engine: its prompt raw, or as a user's message through the chat template.
+
+    `OWN` is the one that the suite is made for; a pinned plan has one of the others.
+    """
 
     COMPLETION = "completion"
     CHAT = "chat"
+    OWN = "own"
 
 
 @dataclass(frozen=True, slots=True)

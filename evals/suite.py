@@ -22,6 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9][\w-]{0,63}")
 _FIELDS = ("task_id", "prompt", "entry_point", "test")
 _PROMPT = "{{prompt}}"
 _WORD = re.compile(r"[\w.-]{1,100}")
+_FORMS = (Form.COMPLETION, Form.CHAT)
 _MOST_TOKENS = 65536
 _MOST_STOPS = 16
 
@@ -98,9 +99,9 @@ class Suite:
     completion: Way = COMPLETION
     chat: Way = CHAT
 
-    def way(self, form: Form | None = None) -> Way:
-        """Return how it is asked in a form (default: its own)."""
-        return self.chat if (form or self.form) is Form.CHAT else self.completion
+    def way(self, form: Form = Form.OWN) -> Way:
+        """Return how it is asked in a form."""
+        return self.chat if (self.form if form is Form.OWN else form) is Form.CHAT else self.completion
 
     @property
     def prompt(self) -> PromptTemplate:
@@ -145,7 +146,7 @@ def plan_of(
     *,
     samples: int,
     grid: Sequence[Sampling] | None = None,
-    form: Form | None = None,
+    form: Form = Form.OWN,
     seed: int = 0,
     prompt: str | None = None,
 ) -> Plan:
@@ -153,7 +154,7 @@ def plan_of(
 
     `prompt` is the pin in the prompt registry, where that is not the suite file's own `name@version`.
     """
-    asked = form or suite.form
+    asked = suite.form if form is Form.OWN else form
     way = suite.way(asked)
     points = tuple(grid) if grid else (Sampling(max_tokens=way.max_tokens),)
     keys = [point.key for point in points]
@@ -199,11 +200,11 @@ def openings(path: Path = SUITES / "conversations.jsonl") -> tuple[Opening, ...]
 
 def _with_header(suite: Suite, header: Mapping[str, Any], path: Path) -> Suite:
     """Return the suite as its sidecar wants it asked: the top level speaks of `form`, the table of the other form's name of that."""
-    try:
-        form = Form(header.get("form", Form.COMPLETION))
-    except ValueError as error:
-        raise bad_suite(path, f"its form {str(header['form'])[:40]!r} is neither completion nor chat", "mend its .suite.toml") from error
-    said = {form: header, **{other: header.get(other.value, {}) for other in Form if other is not form}}
+    asked = header.get("form", Form.COMPLETION)
+    if asked not in _FORMS:
+        raise bad_suite(path, f"its form {str(asked)[:40]!r} is neither completion nor chat", "mend its .suite.toml")
+    form = Form(asked)
+    said = {form: header, **{other: header.get(other.value, {}) for other in _FORMS if other is not form}}
     completion, chat = _way(COMPLETION, said[Form.COMPLETION], path), _way(CHAT, said[Form.CHAT], path)
     return replace(suite, form=form, completion=completion, chat=chat)
 

@@ -43,7 +43,7 @@ class BenchmarkRequest(BaseModel):
     samples: int = Field(default=1, ge=1, le=1000, description="samples a problem at every point of the grid")
     temperature: str = Field(default="0", description="temperatures, separated by commas")
     frequency_penalty: str = Field(default="0", description="frequency penalties, separated by commas")
-    form: Form = Field(default=Form.COMPLETION, description="completion: the prompt raw; chat: as a user's message")
+    form: Form = Field(default=Form.OWN, description="completion: the prompt raw; chat: as a user's message; own: as the suite says")
     max_tokens: int = Field(default=0, ge=0, le=32_768, description="longest answer, in tokens; 0: the suite's own")
     trigger: Trigger = Field(default=Trigger.HAND, description="schedule: a regression against the baseline raises an alert")
     benchmark: str | None = Field(default=None, description="leave empty: set by the platform for a benchmark that exists already")

@@ -66,7 +66,7 @@ class Bench(_Ask):
     frequency_penalty: Annotated[list[_Penalty], Field(min_length=1, max_length=MOST_POINTS)] = [0.0]
     top_p: _TopP = 1.0
     max_tokens: Annotated[int, Field(ge=0, le=32_768, description="longest answer, in tokens; 0: the suite's own")] = 0
-    form: Form = Form.COMPLETION
+    form: Form = Form.OWN
 
 
 class StudyAsk(_Ask):

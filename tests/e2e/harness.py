@@ -125,6 +125,15 @@ class Stack:
                 found.append(int(process["pid"]))
         return found
 
+    def story(self, lines: int = 12) -> str:
+        """What a person would look at first: every submission with its steps, and the end of every log."""
+        records = self.platform.records.submissions
+        rows = [records.get(found.id) for found in records.find()]
+        told = [f"{row.id} {row.request.endpoint} {row.state} {row.reason}: {steps(row)}" for row in rows]
+        for log in sorted(self.settings.logs.glob("*.log")):
+            told += ["", f"== {log.name}", *log.read_text(errors="replace").splitlines()[-lines:]]
+        return "\n".join(told)
+
     def left_processes(self) -> list[str]:
         """Command lines of whatever still runs for this home."""
         return [line for pid in pids() if str(self.home) in environ_of(pid) for line in [f"{pid} {command_of(pid)}"] if command_of(pid)]
@@ -154,6 +163,10 @@ class Stack:
         if change is not None:
             change(folder)
         return f"org/{name}"
+
+
+def steps(row: Any) -> str:
+    return ", ".join(f"{step.name} {step.state} (attempt {step.attempt}, +{step.started_at - row.created_at:.1f} s)" for step in row.steps)
 
 
 def perturb(folder: Path, seed: int) -> None:

@@ -53,8 +53,15 @@ def test_a_stack_that_is_stopped_in_the_middle_goes_on_when_it_is_started_again(
 
 
 def in_step(stack: Stack, submission: str, step: StepName) -> None:
-    records = stack.platform.records
-    within(60, lambda: step in [found.name for found in records.submissions.get(SubmissionId(submission)).steps], f"step {step}")
+    """Wait until a submission is in a step; one that ended before it fails at once."""
+    records = stack.platform.records.submissions
+
+    def look() -> bool:
+        row = records.get(SubmissionId(submission))
+        assert not row.state.ended, f"it ended before its step {step}: {row.state} {row.reason} {row.message}"
+        return step in [found.name for found in row.steps]
+
+    within(120, look, f"step {step}")
 
 
 def run_of(stack: Stack, submission: str) -> str:

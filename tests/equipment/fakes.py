@@ -137,7 +137,8 @@ class FakeHistory:
         self.away = False
         self.entries: dict[str, Mapping[str, float]] = {}
         self.points: dict[tuple[str, str], dict[int, Mapping[str, float]]] = {}
-        self._folder = Path(tempfile.mkdtemp(prefix="fake-history-"))
+        self._kept = tempfile.TemporaryDirectory(prefix="fake-history-")  # goes with the double
+        self._folder = Path(self._kept.name)
 
     def record(self, benchmark: Benchmark, curves: Mapping[str, float], files: Mapping[str, Path], *, order: int) -> Recorded:
         self._answer()

@@ -133,11 +133,11 @@ def test_every_verb_of_the_role_is_asked_for_in_the_namespace():
 
 
 def test_a_missing_verb_is_named_with_where_it_is_granted():
-    found = look(Cluster(forbidden={("deployments", "patch"), ("leases", "create")}))
+    found = look(Cluster(forbidden={("deployments", "patch"), ("events", "create")}))
     assert not found["rights: deployments"].ok
     assert found["rights: deployments"].what == "may not patch"
     assert "rights.py" in found["rights: deployments"].next
-    assert not found["rights: leases"].ok
+    assert not found["rights: events"].ok
     assert found["rights: services"].ok
 
 

@@ -32,12 +32,13 @@ class Benchmarks:
         frequency_penalty: Sequence[float] = (0.0,),
         top_p: float = 1.0,
         max_tokens: int = 0,
-        form: Literal["completion", "chat"] = "completion",
+        form: Literal["completion", "chat", "own"] = "own",
     ) -> words.Benchmark:
         """Ask every problem `samples` times at every temperature with every frequency penalty; returns at once.
 
         `target` is an endpoint (what it serves), `ORG/MODEL`, a folder that was submitted, or 8 characters of a version's id. `suite` is
-        a name, or the path of a .jsonl file on the platform's machine. `max_tokens` 0 is the suite's own longest answer.
+        a name, or the path of a .jsonl file on the platform's machine. `max_tokens` 0 is the suite's own longest answer, `form` "own"
+        the one that the suite is made for.
         """
         body = {
             "target": str(target), "suite": str(suite), "samples": samples, "temperature": list(temperature),

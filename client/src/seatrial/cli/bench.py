@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -58,7 +59,11 @@ def bench() -> None:
 @click.option("--top-p", type=float, default=1.0, show_default=True, help="Part of the probability that answers are drawn from.")
 @click.option("--max-tokens", type=click.IntRange(min=1), default=None, help="Longest answer, in tokens (default: the suite's own).")
 @click.option(
-    "--form", type=click.Choice(["completion", "chat"]), default="completion", show_default=True, help="The prompt raw, or as a user."
+    "--form",
+    type=click.Choice(["completion", "chat", "own"]),
+    default="own",
+    show_default=True,
+    help="The prompt raw, as a user's message, or as the suite is made.",
 )
 @click.option("--watch", "-w", "watched", is_flag=True, help="Show how far it is until it ends, then the results.")
 @as_json
@@ -73,7 +78,7 @@ def run(
     frequency_penalty: tuple[float, ...],
     top_p: float,
     max_tokens: int | None,
-    form: str,
+    form: Literal["completion", "chat", "own"],
     watched: bool,
     as_json: bool,
 ) -> None:
@@ -90,7 +95,7 @@ def run(
         frequency_penalty=frequency_penalty,
         top_p=top_p,
         max_tokens=max_tokens or 0,
-        form="chat" if form == "chat" else "completion",
+        form=form,
     )
     if watched:
         ctx.exit(_watch(client, made, as_json=as_json))
