@@ -62,11 +62,11 @@ def degeneration(benchmark: TrialReport, stable: TrialReport | None, policy: Tri
     allowed = min(1.0, own + policy.max_loop_rate)
     degenerate = rate > allowed + 1e-9
     answers = benchmark.numbers.get("samples", benchmark.numbers["problems"])
-    said = f"{rate * answers:.0f} of {answers:.0f} benchmark answers end in an exact repetition ({rate:.2f})"
+    said = f"{rate * answers:.0f} of {answers:.0f} benchmark answers end in a loop (rate {rate:.2f})"
     finding = Finding(
         "degenerate_answers" if degenerate else "no_degeneration",
         passed=not degenerate,
-        reason=f"{said}, more than the {allowed:.2f} that may" if degenerate else said,
+        reason=f"{said}; at most {allowed:.2f} is allowed here" if degenerate else said,
         hint="look at the looped answers in the benchmark's report; more training or another sampling default helps" if degenerate else "",
     )
     numbers = {"loop_rate": rate, "allowed": allowed, "stable_loop_rate": own}

@@ -104,5 +104,5 @@ def test_loops_may_be_as_many_as_the_stable_versions_and_a_little_more(ours: flo
 def test_degeneration_says_how_many_answers_loop() -> None:
     failure = degeneration(benchmarked(0.25), None, POLICY).first_failure()
     assert failure is not None
-    assert failure.reason == "10 of 40 benchmark answers end in an exact repetition (0.25), more than the 0.05 that may"
+    assert failure.reason == "10 of 40 benchmark answers end in a loop (rate 0.25); at most 0.05 is allowed here"
     assert failure.hint
