@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _DIGEST_TAG = "seatrial.sha256"
 _VERSION_TAG = "seatrial.version"
 _MOST_VERSIONS = 1000
+_PREFIX = "prompt."
+"""MLflow keeps prompts and models in one list of names; ours for models are endpoints', which have no dot (`core.submissions`)."""
 
 
 class Template(Protocol):
@@ -52,7 +54,7 @@ class MlflowPrompts:
         return self._opened
 
     def pin(self, template: Template) -> str:
-        """Return `name@version` of this very text in the registry; the text is entered when it is not there yet.
+        """Return `prompt.NAME@version` of this very text in the registry; the text is entered when it is not there yet.
 
         The version is the registry's own count. Raises Refused when the file's version stands there with another text: then the file was
         changed without a new version, and scores by the two would be taken for comparable.
@@ -61,7 +63,7 @@ class MlflowPrompts:
         with self._lock:
             if key not in self._pinned:
                 with translated(self._uri):
-                    self._pinned[key] = f"{template.name}@{self._number(template)}"
+                    self._pinned[key] = f"{_PREFIX}{template.name}@{self._number(template)}"
             return self._pinned[key]
 
     def _number(self, template: Template) -> int:
@@ -69,14 +71,16 @@ class MlflowPrompts:
         mine = self._versions(template)
         if not mine:
             tags = {_DIGEST_TAG: template.digest, _VERSION_TAG: str(template.version)}
-            self._client.register_prompt(template.name, template.text, commit_message=f"version {template.version} of seatrial", tags=tags)
+            said = f"version {template.version} of seatrial"
+            self._client.register_prompt(_PREFIX + template.name, template.text, commit_message=said, tags=tags)
             mine = self._versions(template)
         return min(mine)
 
     def _versions(self, template: Template) -> list[int]:
-        if self._client.get_prompt(template.name) is None:
+        name = _PREFIX + template.name
+        if self._client.get_prompt(name) is None:
             return []
-        found = list(self._client.search_prompt_versions(template.name, max_results=_MOST_VERSIONS))
+        found = list(self._client.search_prompt_versions(name, max_results=_MOST_VERSIONS))
         for one in found:
             same_version = one.tags.get(_VERSION_TAG) == str(template.version)
             if same_version and one.tags.get(_DIGEST_TAG) != template.digest:

@@ -13,15 +13,15 @@ from registry.prompts import MlflowPrompts
 
 def test_a_text_is_entered_once_however_often_it_is_pinned(mlflow_url: str):
     template = PromptTemplate("once", 1, "{{prompt}}")
-    assert MlflowPrompts(mlflow_url).pin(template) == "once@1"
+    assert MlflowPrompts(mlflow_url).pin(template) == "prompt.once@1"
     again = MlflowPrompts(mlflow_url)
-    assert [again.pin(template), again.pin(template)] == ["once@1", "once@1"]
+    assert [again.pin(template), again.pin(template)] == ["prompt.once@1", "prompt.once@1"]
 
 
 def test_another_text_is_another_version_and_the_old_one_stays(mlflow_url: str):
     prompts = MlflowPrompts(mlflow_url)
     old, new = PromptTemplate("two", 1, "{{prompt}}"), PromptTemplate("two", 2, "# Python\n{{prompt}}")
-    assert [prompts.pin(old), prompts.pin(new), prompts.pin(old)] == ["two@1", "two@2", "two@1"]
+    assert [prompts.pin(old), prompts.pin(new), prompts.pin(old)] == ["prompt.two@1", "prompt.two@2", "prompt.two@1"]
 
 
 def test_what_is_kept_is_the_text_with_its_digest(mlflow_url: str):
@@ -32,6 +32,13 @@ def test_what_is_kept_is_the_text_with_its_digest(mlflow_url: str):
     assert kept is not None
     assert kept.template == CHAT.prompt.text
     assert kept.tags["seatrial.sha256"] == CHAT.prompt.digest
+
+
+def test_a_model_of_the_same_name_is_not_in_the_way(mlflow_url: str):
+    from mlflow import MlflowClient  # noqa: PLC0415
+
+    MlflowClient(mlflow_url, registry_uri=mlflow_url).create_registered_model("shared-name")
+    assert MlflowPrompts(mlflow_url).pin(PromptTemplate("shared-name", 1, "{{prompt}}")) == "prompt.shared-name@1"
 
 
 def test_a_text_that_was_changed_without_a_new_version_is_refused(mlflow_url: str):
