@@ -11,7 +11,7 @@ from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x0002_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000
 _MS_NOSUID, _MS_NODEV, _MS_REC, _MS_PRIVATE, _MNT_DETACH = 2, 4, 0x4000, 0x4_0000, 2
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442  # the same numbers on every 64-bit machine
@@ -34,9 +34,13 @@ def hide_memory() -> None:
     check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
 
 
-def inherit_orphans() -> None:
-    """Become the parent of whatever grandchild loses its own."""
-    check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+def keep_only(*kept: int) -> None:
+    """Close every inherited file but these and the standard streams, which lead nowhere."""
+    begin = 3
+    for descriptor in sorted(kept):
+        os.closerange(begin, descriptor)
+        begin = descriptor + 1
+    os.closerange(begin, 1 << 20)
 
 
 def own_namespaces() -> None:

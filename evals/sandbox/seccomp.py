@@ -57,7 +57,7 @@ _LOOKING = _table(
     "stat 4 -, lstat 6 -, newfstatat 262 79, statx 332 291, getdents64 217 61",
     "access 21 -, faccessat 269 48, faccessat2 439 439, readlink 89 -, readlinkat 267 78",
 )
-_JUDGING = _table("kill 62 129, wait4 61 260")
+_JUDGING = _table("recvmsg 47 212, sendto 44 206, recvfrom 45 207")
 _OPEN, _OPENAT, _FCNTL, _PRLIMIT, _IOCTL = (2, _NONE), (257, 56), (72, 25), (302, 261), (16, 29)
 
 _NOT_TO_READ = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | 0o1000_0000 | 0o2000_0000  # O_PATH, O_TMPFILE
@@ -72,7 +72,7 @@ def knows(machine: str | None = None) -> bool:
 
 
 def program(*, looking: bool, judging: bool = False, machine: str | None = None) -> bytes:
-    """Return a filter. With `looking` files may be opened to be read; `judging` adds ending a child."""
+    """Return a filter. With `looking` files may be opened to be read; `judging` adds what it takes to ask for a cell."""
     column, architecture = _ARCHITECTURES[machine or platform.machine()]
     allowed = {**_COMPUTING, **(_LOOKING if looking else {}), **(_JUDGING if judging else {})}
     rules = [([_return(_ALLOW)], numbers) for numbers in allowed.values()]

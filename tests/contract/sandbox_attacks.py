@@ -337,7 +337,8 @@ def _state(sandbox: ProcessSandbox, canary: Path) -> set[str]:
     files = {str(path) for path in (*canary.iterdir(), *Path("/tmp").glob("seatrial-attack*"), *Path("/dev/shm").glob("seatrial-attack*"))}
     keep = canary / "keep"
     content = {f"keep {keep.read_text(encoding='ascii')} {keep.stat().st_mode:o} {keep.stat().st_uid}"} if keep.exists() else set()
-    return files | content | {f"process {pid}" for pid in _descendants(os.getpid())} | {str(path) for path in sandbox._scratch.iterdir()}
+    processes = {f"process {number}" for number in range(len(_descendants(os.getpid())))}  # another judge may stand for one that is ended
+    return files | content | processes | {str(path) for path in sandbox._scratch.iterdir()}
 
 
 def _descendants(root: int) -> set[int]:

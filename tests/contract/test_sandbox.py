@@ -207,7 +207,9 @@ def processes_of(sandbox: ProcessSandbox) -> int:
 
 
 def at_rest(sandbox: ProcessSandbox) -> int:
-    return 2 if "namespaces" in sandbox.isolation() else 1  # the zygote, and the process that stands outside its namespaces
+    """Return how many stay: the zygote, the process that stands outside its namespaces, the judges that wait for jobs."""
+    zygotes = 2 if "namespaces" in sandbox.isolation() else 1
+    return zygotes + (len(sandbox._zygote._idle) if sandbox._zygote else 0)
 
 
 def test_result_says_how_much_cpu_time_was_used_and_how_the_program_was_isolated(sandbox: ProcessSandbox) -> None:
@@ -249,7 +251,7 @@ def test_zygote_that_dies_at_work_costs_no_verdict(tmp_path: Path) -> None:
     nap = "import time\ndef f(x):\n    time.sleep(1)\n    return x * x\n"
     asking = threading.Thread(target=lambda: results.append(run(sandbox, nap)))
     asking.start()
-    await_that(lambda: processes_of(sandbox) >= at_rest(sandbox) + 2, "judge and cell stand")
+    await_that(lambda: processes_of(sandbox) >= 4, "judge and cell stand, beside the zygote and the one outside")
     os.kill(int(processes_with(str(tmp_path))[0]), signal.SIGKILL)
     asking.join()
     assert results[0].outcome is RunOutcome.PASSED, results
