@@ -146,7 +146,7 @@ def _verdict(said: bytes, nonce: str, wall_s: float) -> tuple[RunOutcome, str, f
     The judge's word counts only with the nonce; the zygote says when there is no judge any more.
     """
     try:
-        word: Any = json.loads(said)
+        word: Any = json.loads(said.partition(b"\n")[0])  # the zygote's word may follow a judge's last one
         if "judge" in word:
             late = word["judge"] == "late"
             outcome = RunOutcome.TIMED_OUT if late else RunOutcome.SANDBOX_FAULT

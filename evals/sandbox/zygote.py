@@ -23,7 +23,9 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ExtensionFileLoader, FileFinder, ModuleSpec, SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -141,10 +143,25 @@ def _live_in(library: Path, home: int) -> None:
     if not os.access("os.py", os.R_OK):
         raise PermissionError(1, "the user of the cells may not read Python's library", str(library))
     sys.path[:] = [".", "./lib-dynload"]
+    sys.path_hooks[:] = [_Here]
     sys.path_importer_cache.clear()
     for module in list(sys.modules.values()):  # packages look for their parts where they were found
         if hasattr(module, "__path__"):
             module.__path__ = [path.replace(str(library), ".") for path in module.__path__]
+
+
+class _Here(FileFinder):
+    """Finds modules from the working folder, as Python's own does, which asks for them by their whole path."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, (ExtensionFileLoader, EXTENSION_SUFFIXES), (SourceFileLoader, SOURCE_SUFFIXES))
+        self.path = path
+
+    def find_spec(self, fullname: str, target: ModuleType | None = None) -> ModuleSpec | None:
+        spec = super().find_spec(fullname, target)
+        if spec is not None and isinstance(spec.loader, ExtensionFileLoader | SourceFileLoader):
+            spec.origin = spec.loader.path
+        return spec
 
 
 class _Judge:
@@ -272,6 +289,7 @@ class _Nursery:
         for judge in self._judges.values():
             self._end_cell(judge)
             os.kill(judge.pid, signal.SIGKILL)
+            os.waitpid(judge.pid, 0)
 
 
 if __name__ == "__main__":
