@@ -5,12 +5,14 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
+from evals.sandbox.seccomp import Filter
+
 
 class Ground(NamedTuple):
     """What the zygote has prepared for all: filters of system calls, Landlock's rules (None where the kernel has none)."""
 
-    cell_filter: bytes
-    judge_filter: bytes
+    cell_filter: Filter
+    judge_filter: Filter
     rules: int | None
 
 

@@ -34,6 +34,9 @@ _MODULES = {
 """Modules that a check may use because its program imported them: harmless ones of the standard library."""
 
 
+_BUILTINS = frozenset(dir(builtins))
+
+
 class Raised(Exception):
     """The program raised something that is no builtin exception."""
 
@@ -115,11 +118,11 @@ def _judge(cell: Cell, job: dict[str, Any]) -> tuple[str, str]:
     return _run_check(cell, job, code, _namespace(cell, job, free, names))
 
 
-@functools.lru_cache(64)
+@functools.lru_cache(256)
 def _compiled(check: str) -> tuple[CodeType, frozenset[str]]:
     """Return a check's code and the names that it does not explain. The same text gives the same."""
     code = compile(check, "check.py", "exec")
-    return code, frozenset(_mentioned(code)) - set(dir(builtins))
+    return code, frozenset(_mentioned(code)) - _BUILTINS
 
 
 def _run_check(cell: Cell, job: dict[str, Any], code: CodeType, space: dict[str, Any]) -> tuple[str, str]:

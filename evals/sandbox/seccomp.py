@@ -12,10 +12,9 @@ import os
 import platform
 import struct
 from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
-from evals.sandbox.linux import check
-
-_libc = ctypes.CDLL(None, use_errno=True)
+from evals.sandbox.linux import check, libc
 
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
 _LOAD, _IF_EQUAL, _IF_NOT_BELOW, _IF_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -96,11 +95,23 @@ def program(*, looking: bool, judging: bool = False, machine: str | None = None)
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
 
 
-def install(code: bytes) -> None:
-    """Hold this process to a filter for good. Needs no_new_privs."""
+class Filter(NamedTuple):
+    """A filter as the kernel takes it: made once, for all that are forked later."""
+
+    argument: bytes
+    buffer: Any
+    """What `argument` points to."""
+
+
+def prepare(code: bytes) -> Filter:
+    """Return what `install` takes."""
     buffer = ctypes.create_string_buffer(code, len(code))
-    argument = struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer))
-    check(_libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, argument, 0, 0))
+    return Filter(struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer)), buffer)
+
+
+def install(prepared: Filter) -> None:
+    """Hold this process to a filter for good. Needs no_new_privs."""
+    check(libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, prepared.argument, 0, 0))
 
 
 def _return(action: int) -> Instruction:

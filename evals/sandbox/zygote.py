@@ -31,7 +31,7 @@ from typing import Any, NoReturn
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from evals.sandbox import landlock, linux, seccomp
-from evals.sandbox.cell import live
+from evals.sandbox.cell import live, rehearse
 from evals.sandbox.ground import BORN, END, GONE, LIMITS, Ground, Limits
 from evals.sandbox.judge import judge_all
 
@@ -62,6 +62,7 @@ def main() -> NoReturn:
     except OSError as error:
         control.send(json.dumps({"fault": f"{error.strerror} ({error.filename or 'set-up'})"}).encode())
         os._exit(1)
+    rehearse()
     gc.collect()
     gc.freeze()
     control.send(json.dumps({"level": level}).encode())
@@ -94,7 +95,8 @@ def _confine(settings: dict[str, Any], control: socket.socket) -> tuple[Ground, 
     looking = namespaces or rules is not None
     for name in () if looking else _RARE:
         __import__(name)
-    ground = Ground(seccomp.program(looking=looking), seccomp.program(looking=True, judging=True), rules)
+    filters = seccomp.program(looking=looking), seccomp.program(looking=True, judging=True)
+    ground = Ground(*map(seccomp.prepare, filters), rules)
     parts = ["seccomp", *(["landlock"] if rules is not None else []), *(["namespaces"] if namespaces else [])]
     return ground, "+".join(parts if looking else [*parts, "rlimits"])
 
