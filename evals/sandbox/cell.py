@@ -44,8 +44,10 @@ def live(ground: Ground, limits: Limits, wire: int) -> NoReturn:
     except OSError as error:
         os.write(wire, encode(("fault", f"{error.strerror} ({error.filename or 'set-up'})")))
         os._exit(_SET_UP_FAILED)
-    _serve(wire)
-    os._exit(0)
+    try:
+        _serve(wire)
+    finally:  # whatever else there is: nothing may return into the zygote's loop
+        os._exit(0)
 
 
 def _enter(ground: Ground, limits: Limits, wire: int) -> None:
@@ -67,8 +69,9 @@ def rehearse() -> None:
     for _time in range(_REHEARSALS):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # a message at a time
         with ours, theirs:
-            for message in (_PIECE, ("f", ([3, 1, 2], "a b"), {}), ("f", ([], ""), {})):
-                ours.send(encode(message))
+            ours.send(encode(_PIECE))
+            for arguments in (([3, 1, 2], "a b"), ([], "")):
+                ours.send(encode(("f", arguments, {})))
             ours.shutdown(socket.SHUT_WR)
             _serve(theirs.fileno())
     del sys.modules["program"]

@@ -95,8 +95,8 @@ def _confine(settings: dict[str, Any], control: socket.socket) -> tuple[Ground, 
     looking = namespaces or rules is not None
     for name in () if looking else _RARE:
         __import__(name)
-    filters = seccomp.program(looking=looking), seccomp.program(looking=True, judging=True)
-    ground = Ground(*map(seccomp.prepare, filters), rules)
+    cell_filter, judge_filter = seccomp.program(looking=looking), seccomp.program(looking=True, judging=True)
+    ground = Ground(seccomp.prepare(cell_filter), seccomp.prepare(judge_filter), rules)
     parts = ["seccomp", *(["landlock"] if rules is not None else []), *(["namespaces"] if namespaces else [])]
     return ground, "+".join(parts if looking else [*parts, "rlimits"])
 
