@@ -1,7 +1,8 @@
 """Where generated code runs: a cell per program, judged from outside the cell. docs/sandbox.md says against what it holds.
 
-    platform ── zygote ──┬─ judge (runs the suite's check) ══ pipes ══ cell (runs the program)
-                         └─ judge ══ cell  ...
+    platform ══ judge (runs the suite's checks, one after the other) ══ cell (runs one program)
+                  ║                                                      │
+                  ╚══════════ asks for a cell ═ zygote ═ forks it ═══════╯
 
 `ProcessSandbox` is what the platform uses. The other files run in its child processes (`python -I -S`, standard library only), which
 import this package too: so the class is loaded when it is asked for.

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import time
 from typing import Any
 
 from evals.sandbox import linux
-from evals.sandbox.cell import live
-from evals.sandbox.ground import Ground, Limits
+from evals.sandbox.ground import BORN, END, GONE, LIMITS, Limits
 from evals.sandbox.wire import MAX_LINE_BYTES, NotData, decode, encode
 
-_END_S = 0.25  # between the end of a process's pipe and its own
-_PIECE = 1 << 16
+_END_MS = 250  # between the end of a process's socket and its own
+_LITTLE, _MUCH = 1 << 12, 1 << 16
 
 
 class Ended(BaseException):
@@ -27,24 +27,22 @@ class Ended(BaseException):
 
 
 class Cell:
-    """A cell, forked when this is made. It inherits nothing that its parent learns later."""
+    """A cell, which the zygote at the other end of `nursery` forks when this is made. Raises Ended when it cannot."""
 
-    def __init__(self, ground: Ground, limits: Limits) -> None:
-        inbox, self._calls = os.pipe()
-        self._answers, outbox = os.pipe()
-        self._pid = os.fork()
-        if self._pid == 0:
-            live(ground, limits, inbox, outbox)
-        os.close(inbox)
-        os.close(outbox)
-        os.set_blocking(self._calls, False)
-        os.set_blocking(self._answers, False)
+    def __init__(self, nursery: socket.socket, limits: Limits) -> None:
+        self._nursery = nursery
+        nursery.send(LIMITS.pack(*limits))
+        word, descriptors, _flags, _address = socket.recv_fds(nursery, BORN.size, 2)
+        (number,) = BORN.unpack(word)
+        if not descriptors:
+            raise Ended("sandbox_fault", f"no process for a cell: {os.strerror(number)}")
+        self._wire, self._alive = descriptors
         self._poll = select.poll()
-        self._poll.register(self._answers, select.POLLIN)
+        self._poll.register(self._wire, select.POLLIN)
         self._buffer = bytearray()
         self._cpu_s = limits.cpu_s
-        self._clock = linux.cpu_clock(self._pid)
-        self._waited: int | None = None
+        self._clock = linux.cpu_clock(number)  # the zygote keeps the number taken until it is told END
+        self._gone = False
         self.cpu_s = 0.0
         self.over: Ended | None = None
         self.deadline = time.monotonic() + limits.wall_s
@@ -66,13 +64,13 @@ class Cell:
             raise self._over(Ended("failed", "the program answers out of turn"))
         while data:
             try:
-                data = data[os.write(self._calls, data) :]
-            except BrokenPipeError:
-                raise self._over(self._gone()) from None
+                data = data[os.write(self._wire, data) :]
+            except (BrokenPipeError, ConnectionResetError):
+                raise self._over(self._why_gone()) from None
             except BlockingIOError:
-                self._poll.register(self._calls, select.POLLOUT)
+                self._poll.modify(self._wire, select.POLLIN | select.POLLOUT)
                 self._await()
-                self._poll.unregister(self._calls)
+                self._poll.modify(self._wire, select.POLLIN)
 
     def receive(self) -> Any:
         """Return the answer to the question before."""
@@ -87,11 +85,16 @@ class Cell:
         except MemoryError:
             raise self._over(Ended("failed", "the program's answer is too large")) from None
 
-    def end(self) -> None:
-        """Kill the cell and return when it is gone; `cpu_s` then says what it used. A cell has one process: it may not fork."""
-        if self._waited is None:
-            os.kill(self._pid, signal.SIGKILL)
-            self._reap(0)
+    def end(self) -> int:
+        """Have the cell killed and return its status when it is gone; `cpu_s` then says what it used."""
+        if self._gone:
+            return 0
+        self._gone = True
+        os.close(self._wire)
+        os.close(self._alive)
+        self._nursery.send(END)
+        status, self.cpu_s = GONE.unpack(self._nursery.recv(GONE.size))
+        return int(status)
 
     def _await(self) -> None:
         """Wait until something moves and take what is there. Raises Ended when a limit is reached or the cell is gone."""
@@ -100,15 +103,18 @@ class Cell:
             raise self._over(Ended("timed_out", "it did not end in time"))
         cpu_left = self._cpu_s - time.clock_gettime(self._clock)
         if cpu_left <= 0:
-            raise self._over(Ended("timed_out", f"it used up its CPU time of {self._cpu_s:.3g} s"))
-        ready = self._poll.poll(1000 * min(wall_left, max(cpu_left, 0.005)))
-        if any(descriptor == self._answers for descriptor, _events in ready):
-            self._take()
+            raise self._over(Ended("timed_out", self._used_up()))
+        for _descriptor, events in self._poll.poll(1000 * min(wall_left, max(cpu_left, 0.005))):
+            if events & ~select.POLLOUT:
+                self._take()
 
     def _take(self) -> None:
-        piece = os.read(self._answers, _PIECE)
+        try:
+            piece = os.read(self._wire, _MUCH if self._buffer else _LITTLE)
+        except ConnectionResetError:  # it ended with a question unread
+            piece = b""
         if not piece:
-            raise self._over(self._gone())
+            raise self._over(self._why_gone())
         self._buffer += piece
         if len(self._buffer) > MAX_LINE_BYTES:
             raise self._over(Ended("failed", "the program answers with more than it may"))
@@ -117,25 +123,21 @@ class Cell:
         self.over = self.over or end
         return self.over
 
-    def _gone(self) -> Ended:
+    def _used_up(self) -> str:
+        return f"it used up its CPU time of {self._cpu_s:.3g} s"
+
+    def _why_gone(self) -> Ended:
         """Say why there are no more answers: the program ended, which no check asks for, or broke a limit."""
-        until = time.monotonic() + _END_S
-        while self._waited is None and time.monotonic() < until:
-            if not self._reap(os.WNOHANG):
-                select.select([], [], [], 0.001)
-        if self._waited is None:
+        life = select.poll()
+        life.register(self._alive, select.POLLIN)
+        by_itself = bool(life.poll(_END_MS))
+        code = os.waitstatus_to_exitcode(self.end())
+        if not by_itself:
             return Ended("failed", "it closed its pipes")
-        code = os.waitstatus_to_exitcode(self._waited)
         if code == -signal.SIGXCPU or (code == -signal.SIGKILL and self.cpu_s >= self._cpu_s):
-            return Ended("timed_out", f"it used up its CPU time of {self._cpu_s:.3g} s")
+            return Ended("timed_out", self._used_up())
         if code == -signal.SIGKILL:
             return Ended("failed", "it was killed, most likely for memory")
         if code < 0:
             return Ended("failed", f"it died of signal {-code}")
         return Ended("failed", f"it ended itself with status {code} before the check was through")
-
-    def _reap(self, options: int) -> bool:
-        pid, waited, usage = os.wait4(self._pid, options)
-        if pid:
-            self._waited, self.cpu_s = waited, usage.ru_utime + usage.ru_stime
-        return bool(pid)

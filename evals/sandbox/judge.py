@@ -1,29 +1,32 @@
-"""Judges one program: the suite's check runs here, the program in a cell. This process never executes generated code.
+"""Judges programs, one after the other: the suite's checks run here, each program in a cell of its own. Never executes generated code.
 
-In on its socket, until the platform closes its side: {"nonce", "code", "check", "given", "entry_point"}.
-Out: {"nonce", "outcome", "detail", "cpu_s"}, written after the check has returned or failed and the cell is gone.
+In on its socket, a line each: {"nonce", "code", "check", "given", "entry_point", "limits"}. Out, a line each: {"nonce", "outcome",
+"detail", "cpu_s", "last"}, written after the check has returned or failed and the cell is gone. After the `last` one it ends.
 """
 
 from __future__ import annotations
 
 import builtins
+import functools
 import importlib
 import json
 import os
 import random
 import resource
 import signal
-import time
-import traceback
+import socket
+import sys
 from types import CodeType
 from typing import Any
 
-from evals.sandbox import seccomp
+from evals.sandbox import linux, seccomp
 from evals.sandbox.ground import Ground, Limits
 from evals.sandbox.handle import Cell, Ended
 
 _CHECK_GRACE_S = 0.5
 _MEMORY_BYTES = 512 * 1024**2  # a check may spread out a small answer (`list(candidate())` of a huge range)
+_JOBS = 1000
+"""After so many another takes its place: whatever checks leave behind in memory goes with it."""
 _MODULES = {
     *("bisect", "cmath", "collections", "copy", "datetime", "decimal", "fractions", "functools", "hashlib", "heapq"),
     *("itertools", "json", "math", "operator", "random", "re", "statistics", "string", "textwrap", "typing"),
@@ -31,44 +34,64 @@ _MODULES = {
 """Modules that a check may use because its program imported them: harmless ones of the standard library."""
 
 
+_BUILTINS = frozenset(dir(builtins))
+
+
 class Raised(Exception):
     """The program raised something that is no builtin exception."""
 
 
-def judge(ground: Ground, limits: Limits, wire: int) -> None:
-    """Judge the job that comes on `wire`."""
-    _keep_only(wire, *([] if ground.rules is None else [ground.rules]))
-    cell = Cell(ground, limits)  # before the job is read: the cell's memory holds nothing of it
+def judge_all(ground: Ground, wire: int, nursery: socket.socket) -> None:
+    """Judge the jobs that come on `wire`, with cells from `nursery`, until the platform hangs up or it is time for another judge."""
+    linux.keep_only(wire, nursery.fileno())
     for which, most in ((resource.RLIMIT_AS, _MEMORY_BYTES), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
         resource.setrlimit(which, (most, most))
-    seccomp.install(ground.judge_filter)
-    job = json.loads(_whole(wire))
-    cell.deadline = time.monotonic() + limits.wall_s
     signal.signal(signal.SIGALRM, _stop)  # for a check that does not end by itself
-    signal.setitimer(signal.ITIMER_REAL, limits.wall_s + _CHECK_GRACE_S)
+    seccomp.install(ground.judge_filter)
+    recursion = sys.getrecursionlimit()
+    for number in range(1, _JOBS + 1):
+        line = _line(wire)
+        if not line:
+            return
+        verdict = _verdict(json.loads(line), nursery)
+        sys.setrecursionlimit(recursion)
+        last = number == _JOBS or verdict["outcome"] in ("timed_out", "sandbox_fault") or "MemoryError" in verdict["detail"]
+        os.write(wire, json.dumps({**verdict, "last": last}).encode() + b"\n")
+        if last:
+            return
+
+
+def _verdict(job: dict[str, Any], nursery: socket.socket) -> dict[str, Any]:
+    """Judge one job."""
+    limits = Limits(*job["limits"])
     try:
-        outcome, detail = _judge(cell, job)
+        cell = Cell(nursery, limits)
     except Ended as end:
+        return {"nonce": job["nonce"], "outcome": end.outcome, "detail": end.detail, "cpu_s": 0.0}
+    try:
+        signal.setitimer(signal.ITIMER_REAL, limits.wall_s + _CHECK_GRACE_S)
+        outcome, detail = _outcome(cell, job)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except Ended as end:  # the alarm, at the last moment
         outcome, detail = end.outcome, end.detail
-    signal.setitimer(signal.ITIMER_REAL, 0)
     cell.end()
-    verdict = {"nonce": job["nonce"], "outcome": outcome, "detail": detail[:500], "cpu_s": cell.cpu_s}
-    os.write(wire, json.dumps(verdict).encode() + b"\n")
+    return {"nonce": job["nonce"], "outcome": outcome, "detail": detail[:500], "cpu_s": cell.cpu_s}
 
 
-def _keep_only(*kept: int) -> None:
-    begin = 3
-    for descriptor in sorted(kept):
-        os.closerange(begin, descriptor)
-        begin = descriptor + 1
-    os.closerange(begin, 1 << 20)
+def _outcome(cell: Cell, job: dict[str, Any]) -> tuple[str, str]:
+    try:
+        return _judge(cell, job)
+    except Ended as end:
+        return end.outcome, end.detail
 
 
-def _whole(wire: int) -> bytes:
-    pieces = []
+def _line(wire: int) -> bytes:
+    line = b""
     while piece := os.read(wire, 1 << 16):
-        pieces.append(piece)
-    return b"".join(pieces)
+        line += piece
+        if line.endswith(b"\n"):
+            return line
+    return b""
 
 
 def _stop(_signal: int, _frame: object) -> None:
@@ -78,7 +101,7 @@ def _stop(_signal: int, _frame: object) -> None:
 def _judge(cell: Cell, job: dict[str, Any]) -> tuple[str, str]:
     cell.send(job["code"])
     try:
-        code = compile(job["check"], "check.py", "exec")  # while the cell loads the program
+        code, free = _compiled(job["check"])  # while the cell loads the program
     except SyntaxError as error:
         return "sandbox_fault", f"the suite's check is no Python: {error}"
     match cell.receive():
@@ -92,12 +115,18 @@ def _judge(cell: Cell, job: dict[str, Any]) -> tuple[str, str]:
             return "failed", "the program answers out of turn"
     if names.get(job["entry_point"]) != "function":
         return "failed", f"NameError: the code defines no function {job['entry_point']}"
-    return _run_check(cell, job, code, names)
+    return _run_check(cell, job, code, _namespace(cell, job, free, names))
 
 
-def _run_check(cell: Cell, job: dict[str, Any], code: CodeType, names: dict[Any, Any]) -> tuple[str, str]:
+@functools.lru_cache(256)
+def _compiled(check: str) -> tuple[CodeType, frozenset[str]]:
+    """Return a check's code and the names that it does not explain. The same text gives the same."""
+    code = compile(check, "check.py", "exec")
+    return code, frozenset(_mentioned(code)) - _BUILTINS
+
+
+def _run_check(cell: Cell, job: dict[str, Any], code: CodeType, space: dict[str, Any]) -> tuple[str, str]:
     """Run the suite's check on a stand-in. The check is ours; what it raises is the program's failure."""
-    space = _namespace(cell, job, code, names)
     random.seed(0)  # a check that draws its arguments draws the same for every program
     try:
         exec(code, space)  # noqa: S102 - the suite's own check
@@ -109,15 +138,15 @@ def _run_check(cell: Cell, job: dict[str, Any], code: CodeType, names: dict[Any,
     return "passed", ""
 
 
-def _namespace(cell: Cell, job: dict[str, Any], code: CodeType, names: dict[Any, Any]) -> dict[str, Any]:
+def _namespace(cell: Cell, job: dict[str, Any], free: frozenset[str], names: dict[Any, Any]) -> dict[str, Any]:
     """Return what the check's free names stand for.
 
     What the suite itself has given comes first (a helper that a prompt defines: the program may have replaced it with one that suits
     it), then functions of the program as stand-ins, and harmless modules that it imported.
     """
     space: dict[str, Any] = {"__name__": "check"}
-    given = _given(job["given"])
-    for name in _mentioned(code) - set(dir(builtins)):
+    given = _given(job["given"]) if any(name in job["given"] for name in free) else {}
+    for name in free:
         kind = str(names.get(name, ""))
         if name in given and name != job["entry_point"]:
             space[name] = given[name]
@@ -165,6 +194,8 @@ def _exception(name: str, text: str) -> Exception:
 
 def _first_line(error: Exception, check: str) -> str:
     lines = check.splitlines()
+    import traceback  # noqa: PLC0415 - not in the zygote, whose memory every cell pays for
+
     at = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "check.py" and frame.lineno]
     where = lines[at[-1] - 1].strip() if at and at[-1] <= len(lines) else ""
     what = (_text(error) if isinstance(error, Raised) else f"{type(error).__name__}: {_text(error)}").rstrip(": ")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from evals.sandbox.linux import check
-
-_libc = ctypes.CDLL(None, use_errno=True)
+from evals.sandbox.linux import check, libc
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same numbers on every 64-bit machine
 _WANT_VERSION, _PATH_BENEATH = 1, 1
@@ -23,7 +20,7 @@ _VERSION_WITH_TCP, _VERSION_WITH_SCOPES = 4, 6
 
 def version() -> int:
     """Return the kernel's version of Landlock, 0 where it has none or does not let us."""
-    return max(0, int(_libc.syscall(_CREATE_RULESET, None, 0, _WANT_VERSION)))
+    return max(0, int(libc.syscall(_CREATE_RULESET, None, 0, _WANT_VERSION)))
 
 
 def ruleset(readable: Iterable[Path | str]) -> int:
@@ -36,11 +33,11 @@ def ruleset(readable: Iterable[Path | str]) -> int:
     if known >= _VERSION_WITH_SCOPES:
         fields.append(_ABSTRACT_SOCKETS_AND_SIGNALS)
     attributes = struct.pack(f"={len(fields)}Q", *fields)
-    rules = check(_libc.syscall(_CREATE_RULESET, attributes, len(attributes), 0))
+    rules = check(libc.syscall(_CREATE_RULESET, attributes, len(attributes), 0))
     for path in readable:
         folder = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
-            check(_libc.syscall(_ADD_RULE, rules, _PATH_BENEATH, struct.pack("=Qi", _READ_FILE | _READ_DIR, folder), 0))
+            check(libc.syscall(_ADD_RULE, rules, _PATH_BENEATH, struct.pack("=Qi", _READ_FILE | _READ_DIR, folder), 0))
         finally:
             os.close(folder)
     return rules
@@ -48,4 +45,4 @@ def ruleset(readable: Iterable[Path | str]) -> int:
 
 def restrict(rules: int) -> None:
     """Hold this process, and those that it forks, to `rules`: a domain of its own. Needs no_new_privs."""
-    check(_libc.syscall(_RESTRICT_SELF, rules, 0))
+    check(libc.syscall(_RESTRICT_SELF, rules, 0))

@@ -9,13 +9,13 @@ import subprocess
 import sys
 import threading
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from core.errors import Fault
-from evals.sandbox.ground import Limits
 
 _ZYGOTE = Path(__file__).with_name("zygote.py")
 _START_S = 30.0
@@ -28,6 +28,26 @@ class Means:
 
     namespaces: bool = True
     landlock: bool = True
+
+
+class Judge:
+    """A judge's socket, and whether its last verdict was said to be its last."""
+
+    def __init__(self, wire: socket.socket) -> None:
+        self.wire = wire
+        self.last = True
+
+    def has_spoken(self) -> bool:
+        """Return whether there is word of a judge that was not asked: it is no more."""
+        self.wire.setblocking(False)
+        try:
+            self.wire.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        self.wire.close()
+        return True
 
 
 class Lost(Exception):
@@ -56,22 +76,41 @@ class Zygote:
             except OSError as error:
                 self._control.close()
                 raise _fault(f"no child process: {error.strerror}") from error
-        self._end = weakref.finalize(self, _end, self._control, self._process)
+        self._idle: list[Judge] = []
+        self._end = weakref.finalize(self, _end, self._control, self._process, self._idle)
         self._lock = threading.Lock()
         self.pid = self._process.pid
         self.level = self._hear()
 
-    def hand_over(self, limits: Limits) -> socket.socket:
-        """Have a judge forked and return the socket to it. Raises Lost."""
+    @contextmanager
+    def judge(self) -> Iterator[Judge]:
+        """Lend a judge: one that waits, or a new one. It waits for the next job afterwards unless it is `last`. Raises Lost."""
+        with self._lock:
+            judge = self._idle.pop() if self._idle else None
+        if judge is None or judge.has_spoken():
+            judge = self._new_judge()
+        try:
+            yield judge
+        except BaseException:
+            judge.wire.close()
+            raise
+        with self._lock:
+            keep = not judge.last and self._end.alive
+            if keep:
+                self._idle.append(judge)
+        if not keep:
+            judge.wire.close()
+
+    def _new_judge(self) -> Judge:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
                 with self._lock:
-                    socket.send_fds(self._control, [json.dumps(asdict(limits)).encode()], [theirs.fileno()])
+                    socket.send_fds(self._control, [b"judge"], [theirs.fileno()])
             except OSError as error:
                 ours.close()
                 raise Lost(error.strerror) from error
-        return ours
+        return Judge(ours)
 
     def is_running(self) -> bool:
         """Return whether it can take samples."""
@@ -98,8 +137,10 @@ def _fault(why: str) -> Fault:
     return Fault(f"the sandbox cannot start: {why}", hint="docs/sandbox.md says what it needs of the machine")
 
 
-def _end(control: socket.socket, process: subprocess.Popen[bytes]) -> None:
+def _end(control: socket.socket, process: subprocess.Popen[bytes], idle: list[Judge]) -> None:
     control.close()
+    for judge in idle:
+        judge.wire.close()
     if process.stderr:
         process.stderr.close()
     try:

@@ -9,9 +9,9 @@ import resource
 from collections.abc import Iterable
 from pathlib import Path
 
-_libc = ctypes.CDLL(None, use_errno=True)
+libc = ctypes.CDLL(None, use_errno=True)
 
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x0002_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000
 _MS_NOSUID, _MS_NODEV, _MS_REC, _MS_PRIVATE, _MNT_DETACH = 2, 4, 0x4000, 0x4_0000, 2
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442  # the same numbers on every 64-bit machine
@@ -26,31 +26,35 @@ NOBODY = 65534
 
 def die_with_parent() -> None:
     """Be killed when the parent ends. A change of user clears it: call it again."""
-    check(_libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0))
+    check(libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0))
 
 
 def hide_memory() -> None:
     """Let no process of the same user read this one's memory or trace it, nor those that it forks."""
-    check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
+    check(libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
 
 
-def inherit_orphans() -> None:
-    """Become the parent of whatever grandchild loses its own."""
-    check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+def keep_only(*kept: int) -> None:
+    """Close every inherited file but these and the standard streams, which lead nowhere."""
+    begin = 3
+    for descriptor in sorted(kept):
+        os.closerange(begin, descriptor)
+        begin = descriptor + 1
+    os.closerange(begin, 1 << 20)
 
 
 def own_namespaces() -> None:
     """Take namespaces for processes (from the next fork on), network, IPC and mounts."""
     flags = _CLONE_NEWNS | _CLONE_NEWPID | _CLONE_NEWNET | _CLONE_NEWIPC
     if os.geteuid() == 0:
-        check(_libc.unshare(flags))
+        check(libc.unshare(flags))
     else:
         user, group = os.geteuid(), os.getegid()
-        check(_libc.unshare(_CLONE_NEWUSER | flags))
+        check(libc.unshare(_CLONE_NEWUSER | flags))
         Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1", encoding="ascii")
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1", encoding="ascii")
-    check(_libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None))
+    check(libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None))
 
 
 def own_root(place: Path, shown: Iterable[Path]) -> None:
@@ -59,22 +63,22 @@ def own_root(place: Path, shown: Iterable[Path]) -> None:
     `place` is any folder; the new root is put together there, in this mount namespace only.
     """
     trees = [(path, _tree(path)) for path in shown]  # before anything is covered
-    check(_libc.mount(b"tmpfs", os.fsencode(place), b"tmpfs", _MS_NOSUID | _MS_NODEV, b"size=1m,mode=0755,nr_inodes=200"))
+    check(libc.mount(b"tmpfs", os.fsencode(place), b"tmpfs", _MS_NOSUID | _MS_NODEV, b"size=1m,mode=0755,nr_inodes=200"))
     for path, tree in trees:
         inside = place / path.relative_to("/")
         inside.mkdir(parents=True, exist_ok=True)
-        check(_libc.syscall(_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(inside), _MOVE_MOUNT_F_EMPTY_PATH))
+        check(libc.syscall(_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(inside), _MOVE_MOUNT_F_EMPTY_PATH))
         os.close(tree)
     attributes = (ctypes.c_uint64 * 4)(_READ_ONLY, 0, 0, 0)
-    check(_libc.syscall(_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(place), _AT_RECURSIVE, attributes, ctypes.sizeof(attributes)))
+    check(libc.syscall(_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(place), _AT_RECURSIVE, attributes, ctypes.sizeof(attributes)))
     os.chdir(place)
-    check(_libc.syscall(_PIVOT_ROOT[platform.machine()], b".", b"."))
-    check(_libc.umount2(b".", _MNT_DETACH))
+    check(libc.syscall(_PIVOT_ROOT[platform.machine()], b".", b"."))
+    check(libc.umount2(b".", _MNT_DETACH))
     os.chdir("/")
 
 
 def _tree(path: Path) -> int:
-    return check(_libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC))
+    return check(libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC))
 
 
 def drop_privileges() -> None:
@@ -84,8 +88,8 @@ def drop_privileges() -> None:
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    check(_libc.capset(header, (ctypes.c_uint32 * 6)()))
-    check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    check(libc.capset(header, (ctypes.c_uint32 * 6)()))
+    check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 
 
 def limit(cpu_s: float, memory_bytes: int) -> None:

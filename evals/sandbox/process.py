@@ -80,6 +80,8 @@ class ProcessSandbox:
         """Return a zygote that has proved itself."""
         with self._starting:
             if self._zygote is None or not self._zygote.is_running():
+                if self._zygote is not None:
+                    self._zygote.close()
                 self._zygote = self._start()
             return self._zygote
 
@@ -104,12 +106,12 @@ class ProcessSandbox:
             "check": program.check,
             "given": program.given,
             "entry_point": program.entry_point,
+            "limits": Limits(program.cpu_s, program.wall_s, program.memory_bytes, _GRACE_S),
         }
-        limits = Limits(program.cpu_s, program.wall_s, program.memory_bytes, _GRACE_S)
-        with zygote.hand_over(limits) as wire:
-            wire.settimeout(program.wall_s + _GRACE_S + _ANSWER_S)
-            said = _exchange(wire, json.dumps(job).encode(), zygote)
-        outcome, detail, cpu_s = _verdict(said, nonce, program.wall_s)
+        with zygote.judge() as judge:
+            judge.wire.settimeout(program.wall_s + _GRACE_S + _ANSWER_S)
+            said = _exchange(judge.wire, json.dumps(job).encode() + b"\n", zygote)
+            outcome, detail, cpu_s, judge.last = _verdict(said, nonce, program.wall_s)
         seconds = self._clock.monotonic() - begin
         return RunResult(program.id, outcome, storable(detail[:_DETAIL_CHARS]), seconds, cpu_s, zygote.level)
 
@@ -118,7 +120,6 @@ def _exchange(wire: socket.socket, job: bytes, zygote: Zygote) -> bytes:
     """Send the job and return the answer. Raises Lost when there is none."""
     try:
         wire.sendall(job)
-        wire.shutdown(socket.SHUT_WR)
     except (BrokenPipeError, ConnectionResetError):
         pass  # the judge is gone: the zygote says why
     except TimeoutError as error:
@@ -139,16 +140,19 @@ def _exchange(wire: socket.socket, job: bytes, zygote: Zygote) -> bytes:
     return said
 
 
-def _verdict(said: bytes, nonce: str, wall_s: float) -> tuple[RunOutcome, str, float]:
-    """Believe the judge's word only with the nonce; the zygote says when there is no judge any more."""
+def _verdict(said: bytes, nonce: str, wall_s: float) -> tuple[RunOutcome, str, float, bool]:
+    """Return outcome, detail, CPU seconds, and whether this judge takes no more jobs.
+
+    The judge's word counts only with the nonce; the zygote says when there is no judge any more.
+    """
     try:
-        word: Any = json.loads(said)
+        word: Any = json.loads(said.partition(b"\n")[0])  # the zygote's word may follow a judge's last one
         if "judge" in word:
             late = word["judge"] == "late"
             outcome = RunOutcome.TIMED_OUT if late else RunOutcome.SANDBOX_FAULT
-            return outcome, f"the check did not end within {wall_s:g} s" if late else f"the judge died: {word['judge']}", 0.0
+            return outcome, f"the check did not end within {wall_s:g} s" if late else f"the judge died: {word['judge']}", 0.0, True
         if secrets.compare_digest(str(word["nonce"]), nonce):
-            return RunOutcome(word["outcome"]), str(word["detail"]), float(word["cpu_s"])
+            return RunOutcome(word["outcome"]), str(word["detail"]), float(word["cpu_s"]), bool(word["last"])
     except (ValueError, KeyError, TypeError):
         pass
-    return RunOutcome.SANDBOX_FAULT, "the judge gave no verdict", 0.0
+    return RunOutcome.SANDBOX_FAULT, "the judge gave no verdict", 0.0, True

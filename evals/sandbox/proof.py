@@ -25,7 +25,7 @@ def attempts():
     yield "exec", lambda: os.execv("/bin/true", ["true"])
     yield "a socket", lambda: socket.socket()
     yield "a unix socket", lambda: socket.socket(socket.AF_UNIX)
-    yield "kill the judge", lambda: os.kill(os.getppid(), 0)
+    yield "kill its parent", lambda: os.kill(os.getppid(), 0)
     yield "clear the parent-death signal", lambda: raw("prctl", 1, 0, 0, 0, 0)
     yield "trace", lambda: raw("ptrace", 0, 0, 0, 0)
     yield "unshare", lambda: raw("unshare", 0x10000000)

@@ -12,10 +12,9 @@ import os
 import platform
 import struct
 from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
-from evals.sandbox.linux import check
-
-_libc = ctypes.CDLL(None, use_errno=True)
+from evals.sandbox.linux import check, libc
 
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
 _LOAD, _IF_EQUAL, _IF_NOT_BELOW, _IF_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -57,7 +56,7 @@ _LOOKING = _table(
     "stat 4 -, lstat 6 -, newfstatat 262 79, statx 332 291, getdents64 217 61",
     "access 21 -, faccessat 269 48, faccessat2 439 439, readlink 89 -, readlinkat 267 78",
 )
-_JUDGING = _table("kill 62 129, wait4 61 260")
+_JUDGING = _table("recvmsg 47 212, sendto 44 206, recvfrom 45 207")
 _OPEN, _OPENAT, _FCNTL, _PRLIMIT, _IOCTL = (2, _NONE), (257, 56), (72, 25), (302, 261), (16, 29)
 
 _NOT_TO_READ = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | 0o1000_0000 | 0o2000_0000  # O_PATH, O_TMPFILE
@@ -72,7 +71,7 @@ def knows(machine: str | None = None) -> bool:
 
 
 def program(*, looking: bool, judging: bool = False, machine: str | None = None) -> bytes:
-    """Return a filter. With `looking` files may be opened to be read; `judging` adds ending a child."""
+    """Return a filter. With `looking` files may be opened to be read; `judging` adds what it takes to ask for a cell."""
     column, architecture = _ARCHITECTURES[machine or platform.machine()]
     allowed = {**_COMPUTING, **(_LOOKING if looking else {}), **(_JUDGING if judging else {})}
     rules = [([_return(_ALLOW)], numbers) for numbers in allowed.values()]
@@ -96,11 +95,23 @@ def program(*, looking: bool, judging: bool = False, machine: str | None = None)
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
 
 
-def install(code: bytes) -> None:
-    """Hold this process to a filter for good. Needs no_new_privs."""
+class Filter(NamedTuple):
+    """A filter as the kernel takes it: made once, for all that are forked later."""
+
+    argument: bytes
+    buffer: Any
+    """What `argument` points to."""
+
+
+def prepare(code: bytes) -> Filter:
+    """Return what `install` takes."""
     buffer = ctypes.create_string_buffer(code, len(code))
-    argument = struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer))
-    check(_libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, argument, 0, 0))
+    return Filter(struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer)), buffer)
+
+
+def install(prepared: Filter) -> None:
+    """Hold this process to a filter for good. Needs no_new_privs."""
+    check(libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, prepared.argument, 0, 0))
 
 
 def _return(action: int) -> Instruction:

@@ -1,13 +1,14 @@
-"""The zygote of a sandbox: a lean Python that confines itself once, then forks a judge per sample. A script: argv[1] are its settings.
+"""The zygote of a sandbox: a lean Python that confines itself once, then forks a cell per sample. A script: argv[1] are its settings.
 
-    platform ═ control ═ zygote ─ fork ─ judge ─ fork ─ cell
-        ╚═══════ one socket per sample ════╝
+    platform ═ control ═ zygote ─ fork ─ cell
+        ╚═ jobs ═ judge ═ nursery ═╝      ║
+                    ╚═════ calls ═════════╝
 
-It never sees a job: each comes on a socket of its own that is handed on to the judge. What all samples share is set up here, once:
+It never sees a job: those go to the judges, which it forks too, a few that stay. What all samples share is set up here, once:
 namespaces and a root that shows Python's library, user nobody, no privileges, Landlock, the filters of system calls, the usual modules.
 
-control in: {"cpu_s", "wall_s", "memory_bytes", "grace_s"} with the sample's socket; its end ends the zygote and all that it has forked.
-control out: once {"level"} or {"fault"}. A sample's socket: the judge's verdict, or from here {"judge": "late" or how it died}.
+control in: a socket, which a new judge takes its jobs from; its end ends the zygote and all that it has forked.
+control out: once {"level"} or {"fault"}. On a judge's socket, from here, only the last word: {"judge": "late" or how it died}.
 """
 
 from __future__ import annotations
@@ -22,26 +23,31 @@ import socket
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ExtensionFileLoader, FileFinder, ModuleSpec, SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from evals.sandbox import judge, landlock, linux, seccomp
-from evals.sandbox.ground import Ground, Limits
+from evals.sandbox import landlock, linux, seccomp
+from evals.sandbox.cell import live, rehearse
+from evals.sandbox.ground import BORN, END, GONE, LIMITS, Ground, Limits
+from evals.sandbox.judge import judge_all
 
 sys.path.pop(0)
 
-_LOADED = (
-    *("abc", "array", "base64", "bisect", "calendar", "cmath", "collections", "collections.abc", "contextlib", "copy", "dataclasses"),
-    *("datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "io", "itertools", "json", "math", "numbers"),
-    *("operator", "queue", "random", "re", "statistics", "string", "struct", "textwrap", "time", "traceback", "types", "typing"),
-    *("unicodedata", "warnings"),
+_USUAL = (
+    *("abc", "bisect", "collections", "collections.abc", "copy", "functools", "heapq", "io", "itertools", "json", "math", "operator"),
+    *("random", "re", "string", "time", "types", "typing"),
 )
-"""Loaded before the first fork, so that no sample waits for them."""
+"""Loaded before the first fork, so that no sample waits for them. Few: every page that a cell shares with the zygote costs the fork."""
+_RARE = (
+    *("array", "base64", "calendar", "cmath", "contextlib", "dataclasses", "datetime", "decimal", "enum", "fractions", "hashlib"),
+    *("numbers", "queue", "statistics", "struct", "textwrap", "traceback", "unicodedata", "warnings"),
+)
+"""Loaded too where a cell may open no file: it could not load them by itself."""
 _SYSTEM = ("/usr/lib", "/lib", "/lib64", "/usr/lib64")
-_ORPHAN_S = 1.0
 
 
 def main() -> NoReturn:
@@ -50,12 +56,13 @@ def main() -> NoReturn:
     control = socket.socket(fileno=settings["control"])
     control.set_inheritable(False)
     try:
-        for name in _LOADED:
+        for name in _USUAL:
             __import__(name)
         ground, level = _confine(settings, control)
     except OSError as error:
         control.send(json.dumps({"fault": f"{error.strerror} ({error.filename or 'set-up'})"}).encode())
         os._exit(1)
+    rehearse()
     gc.collect()
     gc.freeze()
     control.send(json.dumps({"level": level}).encode())
@@ -79,7 +86,6 @@ def _confine(settings: dict[str, Any], control: socket.socket) -> tuple[Ground, 
         linux.own_root(place, _shown(library))
     linux.drop_privileges()
     linux.hide_memory()
-    linux.inherit_orphans()
     if namespaces:
         linux.die_with_parent()  # the change of user has cleared it
     _live_in(library, home)
@@ -87,7 +93,10 @@ def _confine(settings: dict[str, Any], control: socket.socket) -> tuple[Ground, 
     if rules is not None:
         landlock.restrict(rules)
     looking = namespaces or rules is not None
-    ground = Ground(seccomp.program(looking=looking), seccomp.program(looking=True, judging=True), rules)
+    for name in () if looking else _RARE:
+        __import__(name)
+    cell_filter, judge_filter = seccomp.program(looking=looking), seccomp.program(looking=True, judging=True)
+    ground = Ground(seccomp.prepare(cell_filter), seccomp.prepare(judge_filter), rules)
     parts = ["seccomp", *(["landlock"] if rules is not None else []), *(["namespaces"] if namespaces else [])]
     return ground, "+".join(parts if looking else [*parts, "rlimits"])
 
@@ -136,116 +145,153 @@ def _live_in(library: Path, home: int) -> None:
     if not os.access("os.py", os.R_OK):
         raise PermissionError(1, "the user of the cells may not read Python's library", str(library))
     sys.path[:] = [".", "./lib-dynload"]
+    sys.path_hooks[:] = [_Here]
     sys.path_importer_cache.clear()
     for module in list(sys.modules.values()):  # packages look for their parts where they were found
         if hasattr(module, "__path__"):
             module.__path__ = [path.replace(str(library), ".") for path in module.__path__]
 
 
-@dataclass(slots=True)
-class _Sample:
-    """A judge at work: its socket, and until when it may be."""
+class _Here(FileFinder):
+    """Finds modules from the working folder, as Python's own does, which asks for them by their whole path."""
 
-    wire: socket.socket
-    due: float
-    late: bool = False
+    def __init__(self, path: str) -> None:
+        super().__init__(path, (ExtensionFileLoader, EXTENSION_SUFFIXES), (SourceFileLoader, SOURCE_SUFFIXES))
+        self.path = path
+
+    def find_spec(self, fullname: str, target: ModuleType | None = None) -> ModuleSpec | None:
+        spec = super().find_spec(fullname, target)
+        if spec is not None and isinstance(spec.loader, ExtensionFileLoader | SourceFileLoader):
+            spec.origin = spec.loader.path
+        return spec
+
+
+class _Judge:
+    """A judge: its sockets to the platform and to here, its cell while it has one, and until when it may have it."""
+
+    def __init__(self, pid: int, wire: socket.socket, nursery: socket.socket) -> None:
+        self.pid = pid
+        self.wire = wire
+        self.nursery = nursery
+        self.cell = 0
+        self.due = math.inf
 
 
 class _Nursery:
-    """Forks judges, ends those that hang, and answers for those that died. Never blocks on any of them."""
+    """Forks judges, and cells for them; ends those that hang, and answers for those that died."""
 
     def __init__(self, control: socket.socket, ground: Ground) -> None:
         self._control = control
         self._ground = ground
-        self._samples: dict[int, _Sample] = {}
-        self._bereft: list[_Sample] = []
-        """Samples whose judge died before its cell: they are answered when the cell is gone too."""
-        self._woken, waker = os.pipe()
-        os.set_blocking(self._woken, False)
-        os.set_blocking(waker, False)
-        signal.signal(signal.SIGCHLD, lambda _signal, _frame: None)
-        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        self._judges: dict[int, _Judge] = {}
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
 
     def serve(self) -> None:
-        """Return when the platform has hung up and every judge is killed."""
-        poll = select.poll()
-        poll.register(self._control, select.POLLIN)
-        poll.register(self._woken, select.POLLIN)
+        """Return when the platform has hung up and everything forked is killed."""
         while True:
-            ready = {descriptor for descriptor, _events in poll.poll(self._patience_ms())}
-            if self._woken in ready:
-                with suppress(BlockingIOError):
-                    os.read(self._woken, 4096)
-            self._reap()
+            for descriptor, _events in self._poll.poll(self._patience_ms()):
+                if descriptor in self._judges:
+                    self._hear(self._judges[descriptor])
+                elif not self._take():
+                    return self._end_all()
             self._end_late_ones()
-            if self._control.fileno() in ready and not self._take():
-                break
-        for pid in self._samples:
-            os.kill(pid, signal.SIGKILL)
 
     def _patience_ms(self) -> float | None:
-        due = [sample.due for sample in [*self._samples.values(), *self._bereft] if sample.due < math.inf]
-        return max(0.0, min(due) - time.monotonic()) * 1000 + 1 if due else None
+        due = min((judge.due for judge in self._judges.values()), default=math.inf)
+        return None if due == math.inf else max(0.0, due - time.monotonic()) * 1000 + 1
 
     def _take(self) -> bool:
-        """Fork a judge for the next sample. Return False when the platform has hung up."""
+        """Fork a judge for the socket that the platform sends. Return False when the platform has hung up."""
         try:
-            message, descriptors, _flags, _address = socket.recv_fds(self._control, 4096, 1)
+            _message, descriptors, _flags, _address = socket.recv_fds(self._control, 16, 1)
         except ConnectionResetError:
             return False
-        if not message:
+        if not descriptors:
             return False
         wire = socket.socket(fileno=descriptors[0])
-        limits = Limits(**json.loads(message))
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
-            self._be_judge(wire, limits)
-        self._samples[pid] = _Sample(wire, time.monotonic() + limits.wall_s + limits.grace_s)
+            self._be_judge(wire, theirs)
+        theirs.close()
+        self._judges[ours.fileno()] = _Judge(pid, wire, ours)
+        self._poll.register(ours, select.POLLIN)
         return True
 
-    def _be_judge(self, wire: socket.socket, limits: Limits) -> NoReturn:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    def _be_judge(self, wire: socket.socket, nursery: socket.socket) -> NoReturn:
         try:
             linux.die_with_parent()
-            judge.judge(self._ground, limits, wire.detach())
+            judge_all(self._ground, wire.detach(), nursery)
         except BaseException as error:  # noqa: BLE001 - nothing may return into the zygote's loop
             os._exit(2 if isinstance(error, OSError) else 1)
         os._exit(0)
 
-    def _reap(self) -> None:
-        while True:
+    def _hear(self, judge: _Judge) -> None:
+        """Do what a judge asks for, or see it off when it is gone."""
+        try:
+            word = judge.nursery.recv(LIMITS.size)
+            if word == END:
+                judge.nursery.send(GONE.pack(*self._end_cell(judge)))
+            elif word:
+                self._bear(judge, Limits(*LIMITS.unpack(word)))
+            else:
+                self._see_off(judge)
+        except (BrokenPipeError, ConnectionResetError):
+            self._see_off(judge)
+
+    def _bear(self, judge: _Judge, limits: Limits) -> None:
+        """Fork a cell and give the judge the other end of its socket."""
+        theirs, cells = socket.socketpair()
+        with theirs, cells:
             try:
-                pid, waited = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
+                pid = os.fork()
+            except OSError as error:
+                judge.nursery.send(BORN.pack(error.errno or 0))
                 return
             if pid == 0:
-                return
-            sample = self._samples.pop(pid, None)
-            if sample is None:  # an orphan: the cell of a judge that is gone
-                if self._bereft:
-                    self._answer(self._bereft.pop(0), "late")
-            elif sample.late:
-                sample.due = time.monotonic() + _ORPHAN_S
-                self._bereft.append(sample)
-            elif waited == 0:
-                sample.wire.close()
-            else:
-                self._answer(sample, f"it ended with {os.waitstatus_to_exitcode(waited)}")
+                live(self._ground, limits, cells.fileno())
+            judge.cell, judge.due = pid, time.monotonic() + limits.wall_s + limits.grace_s
+            theirs.setblocking(False)
+            alive = os.pidfd_open(pid)
+            try:
+                socket.send_fds(judge.nursery, [BORN.pack(pid)], [theirs.fileno(), alive])
+            finally:
+                os.close(alive)
+
+    def _end_cell(self, judge: _Judge) -> tuple[int, float]:
+        """Kill a judge's cell; return its status and CPU seconds when it is gone."""
+        if not judge.cell:
+            return 0, 0.0
+        os.kill(judge.cell, signal.SIGKILL)
+        _pid, status, usage = os.wait4(judge.cell, 0)
+        judge.cell, judge.due = 0, math.inf
+        return status, usage.ru_utime + usage.ru_stime
 
     def _end_late_ones(self) -> None:
         now = time.monotonic()
-        for pid, sample in self._samples.items():
-            if sample.due <= now and not sample.late:
-                sample.late, sample.due = True, math.inf
-                os.kill(pid, signal.SIGKILL)
-        while self._bereft and self._bereft[0].due <= now:
-            self._answer(self._bereft.pop(0), "late")
+        for judge in [judge for judge in self._judges.values() if judge.due <= now]:
+            os.kill(judge.pid, signal.SIGKILL)
+            self._see_off(judge, "late")
 
-    def _answer(self, sample: _Sample, how: str) -> None:
-        with suppress(BrokenPipeError, BlockingIOError):
-            sample.wire.send(json.dumps({"judge": how}).encode() + b"\n", socket.MSG_DONTWAIT)
-        sample.wire.close()
+    def _see_off(self, judge: _Judge, how: str = "") -> None:
+        """End what is left of a judge and its cell, and tell the platform, which may wait for a verdict."""
+        self._poll.unregister(judge.nursery)
+        del self._judges[judge.nursery.fileno()]
+        judge.nursery.close()
+        self._end_cell(judge)
+        os.kill(judge.pid, signal.SIGKILL)  # it is ending: this does not change how
+        _pid, status = os.waitpid(judge.pid, 0)
+        word = {"judge": how or f"it ended with {os.waitstatus_to_exitcode(status)}"}
+        with suppress(BrokenPipeError, BlockingIOError, ConnectionResetError):
+            judge.wire.send(json.dumps(word).encode() + b"\n", socket.MSG_DONTWAIT)
+        judge.wire.close()
+
+    def _end_all(self) -> None:
+        for judge in self._judges.values():
+            self._end_cell(judge)
+            os.kill(judge.pid, signal.SIGKILL)
+            os.waitpid(judge.pid, 0)
 
 
 if __name__ == "__main__":

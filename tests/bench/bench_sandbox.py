@@ -43,12 +43,16 @@ def bench() -> dict[str, Any]:
         many_s = _many(sandbox)
         memory_mb = _memory_mb(sandbox)
         sandbox.close()
+        cpu_ms = {name: _cpu_ms(way, len(problems())) for name, way in ways.items() if name != OURS}
+        cpu_ms[OURS] = _cpu_ms(lambda: _many_and_the_end(sandbox), _SAMPLES * len(problems()))
     return {
         "isolation": level,
         "workers": WORKERS,
         "start and proof, s": start_s,
         "zygote, PSS MB": memory_mb,
         "seconds": {name: {"median": median(times), "min": min(times), "max": max(times)} for name, times in rounds.items()},
+        "CPU a sample, ms (children included; it bears a busy machine better than the seconds do)": cpu_ms,
+        "ratio of CPU": {name: cost / cpu_ms[OURS] for name, cost in cpu_ms.items()},
         "ratio": {name: median(times) / median(rounds[OURS]) for name, times in rounds.items()},
         f"164 x {_SAMPLES} samples, s": many_s,
     }
@@ -81,6 +85,21 @@ def _many(sandbox: ProcessSandbox) -> float:
     seconds = perf_counter() - begin
     _hold(sum(result.outcome is RunOutcome.PASSED for result in results) // _SAMPLES, OURS)
     return seconds
+
+
+def _many_and_the_end(sandbox: ProcessSandbox) -> float:
+    try:
+        return _many(sandbox)
+    finally:
+        sandbox.close()  # the time of its processes is told when they have ended
+
+
+def _cpu_ms(way: Callable[[], float], samples: int) -> float:
+    """Return the milliseconds of CPU time per sample that a way takes, starting and ending its processes included."""
+    before = os.times()
+    way()
+    after = os.times()
+    return 1000 * sum(late - early for early, late in zip(before[:4], after[:4], strict=True)) / samples
 
 
 def _subprocesses(folder: Path, *options: str) -> float:

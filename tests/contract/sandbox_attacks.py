@@ -124,7 +124,7 @@ READING = {
     "process_vm_readv": _call((310, 270), "os.getppid()", 0, 0, 0, 0, 0),
     "ptrace_attach": _call((101, 117), 16, "os.getppid()", 0, 0),
     "passwords": _attempt("open('/etc/passwd').read()"),
-    "symlink_to_passwords": _attempt("os.symlink('/etc/passwd', '/tmp/link'); open('/tmp/link').read()"),
+    "symlink_to_passwords": _attempt("os.symlink('/etc/passwd', '/tmp/seatrial-attack-link'); open('/tmp/seatrial-attack-link').read()"),
     "the_canary": _attempt("open({canary!r} + '/keep').read()"),
     "the_suite": _attempt("open({checkout!r} + '/core/ports/sandbox.py').read()"),
     "root_folder": _attempt("os.listdir('/root' if os.getuid() == 0 else '/home')"),
@@ -190,11 +190,11 @@ TAKING = {
     "clone": _call((56, 220), 17, 0, 0, 0, 0),
     "clone3": _call((435, 435), "(ctypes.c_uint64 * 11)(0, 0, 0, 0, 17)", 88),
     "threads_bomb": "import threading, time\ndef f(x):\n    while True:\n        threading.Thread(target=time.sleep, args=(9,)).start()\n",
-    "exec": _attempt("os.execv('/bin/sleep', ['sleep', '60'])"),
+    "exec": _attempt("os.execv('/bin/sleep', ['sleep', '60.0125'])"),
     "shell": _attempt("os.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)"),
     "daemon": (
         "import os\ndef f(x):\n    if os.fork() == 0:\n        os.setsid()\n"
-        "        os.execv('/bin/sleep', ['sleep', '60'])\n    return x * x\n"
+        "        os.execv('/bin/sleep', ['sleep', '60.0125'])\n    return x * x\n"
     ),
     "memory": "def f(x):\n    return len('a' * 10 ** 10)\n",
     "memory_by_and_by": "def f(x):\n    kept = []\n    while True:\n        kept.append(bytearray(2 ** 20))\n",
@@ -273,6 +273,8 @@ ESCAPING = {
     "calls_of_32_bits": _MACHINE.format(code=b"\xb8\x14\x00\x00\x00\xcd\x80\xc3", size=8),
     "calls_of_x32": _MACHINE.format(code=b"\xb8\x27\x00\x00\x40\x0f\x05\xc3", size=8),
 }
+_OUTSIDE = (Path("/tmp/seatrial-attack"), Path("/dev/shm/seatrial-attack"), Path("/tmp/seatrial-attack-link"))
+"""What attacks would leave where other tests may leave things too."""
 ATTACKS = {**PRETENDING, **READING, **WRITING, **SENDING, **TAKING, **ANSWERING, **ESCAPING}
 
 
@@ -334,21 +336,22 @@ def _left(sandbox: ProcessSandbox, canary: Path, before: set[str]) -> list[str]:
 
 
 def _state(sandbox: ProcessSandbox, canary: Path) -> set[str]:
-    files = {str(path) for path in (*canary.iterdir(), *Path("/tmp").glob("seatrial-attack*"), *Path("/dev/shm").glob("seatrial-attack*"))}
+    files = {str(path) for path in (*canary.iterdir(), *_OUTSIDE) if os.path.lexists(path)}
     keep = canary / "keep"
     content = {f"keep {keep.read_text(encoding='ascii')} {keep.stat().st_mode:o} {keep.stat().st_uid}"} if keep.exists() else set()
-    return files | content | {f"process {pid}" for pid in _descendants(os.getpid())} | {str(path) for path in sandbox._scratch.iterdir()}
+    processes = {f"process {number}" for number in range(len(_descendants(os.getpid())))}  # another judge may stand for one that is ended
+    return files | content | processes | {str(path) for path in sandbox._scratch.iterdir()}
 
 
 def _descendants(root: int) -> set[int]:
-    """Return every process below `root`, and every stray `sleep 60`, whoever its parent is."""
+    """Return every process below `root`, and every stray `sleep 60.0125`, whoever its parent is."""
     parents: dict[int, int] = {}
     stray: set[int] = set()
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
                 parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-                if (folder / "cmdline").read_bytes() == b"sleep\x0060\x00":
+                if (folder / "cmdline").read_bytes() == b"sleep\x0060.0125\x00":
                     stray.add(int(folder.name))
             except OSError:
                 continue
