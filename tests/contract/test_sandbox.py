@@ -138,6 +138,20 @@ def test_check_that_never_ends_is_timed_out(sandbox: ProcessSandbox) -> None:
     assert result.seconds < 10.0
 
 
+STAYS = {"assert candidate(2) == 4": True, "assert candidate(2) == 5": True, "much = bytearray(10 ** 8)": False, "while True: pass": False}
+
+
+@pytest.mark.parametrize(("body", "kept"), STAYS.items())
+def test_judge_that_was_stalled_or_grew_judges_no_more(sandbox: ProcessSandbox, body: str, *, kept: bool) -> None:
+    run(sandbox, SQUARE, CHECK)
+    zygote = sandbox._zygote
+    assert zygote is not None
+    asked = zygote._idle[-1]
+    run(sandbox, SQUARE, f"def check(candidate):\n    {body}\n", wall_s=0.5)
+    assert (asked in zygote._idle) is kept
+    assert run(sandbox, SQUARE).outcome is RunOutcome.PASSED
+
+
 def test_broken_check_is_a_fault_of_the_sandbox_not_of_the_program(sandbox: ProcessSandbox) -> None:
     assert run(sandbox, SQUARE, "def check(candidate:\n").outcome is RunOutcome.SANDBOX_FAULT
 
