@@ -260,6 +260,22 @@ def test_killed_zygote_is_replaced(tmp_path: Path, *, whole: bool) -> None:
     await_that(lambda: processes_with(str(tmp_path)) == [], "nothing of either zygote is left")
 
 
+def test_zygote_that_is_dead_but_not_yet_gone_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "_END_S", 0.1)
+    sandbox = ProcessSandbox(1, tmp_path)
+    if "namespaces" not in sandbox.isolation() or sandbox._zygote is None:
+        pytest.skip("THIS MACHINE PERMITS NO NAMESPACES: no process stands outside of them")
+    outside = sandbox._zygote.pid
+    os.kill(outside, signal.SIGSTOP)
+    for pid in processes_with(str(tmp_path)):
+        if int(pid) != outside:
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+    assert run(sandbox, SQUARE).outcome is RunOutcome.PASSED
+    sandbox.close()
+    await_that(lambda: processes_with(str(tmp_path)) == [], "nothing of either zygote is left")
+
+
 def test_zygote_that_dies_at_work_costs_no_verdict(tmp_path: Path) -> None:
     sandbox = ProcessSandbox(1, tmp_path)
     sandbox.isolation()
