@@ -25,6 +25,7 @@ from evals.sandbox.handle import Cell, Ended
 
 _CHECK_GRACE_S = 0.5
 _MEMORY_BYTES = 512 * 1024**2  # a check may spread out a small answer (`list(candidate())` of a huge range)
+_LARGE_KIB = 64 * 1024
 _JOBS = 1000
 """After so many another takes its place: whatever checks leave behind in memory goes with it."""
 _MODULES = {
@@ -55,10 +56,15 @@ def judge_all(ground: Ground, wire: int, nursery: socket.socket) -> None:
             return
         verdict = _verdict(json.loads(line), nursery)
         sys.setrecursionlimit(recursion)
-        last = number == _JOBS or verdict["outcome"] in ("timed_out", "sandbox_fault") or "MemoryError" in verdict["detail"]
+        last = number == _JOBS or verdict["outcome"] in ("timed_out", "sandbox_fault") or _is_large()
         os.write(wire, json.dumps({**verdict, "last": last}).encode() + b"\n")
         if last:
             return
+
+
+def _is_large() -> bool:
+    """Return whether a check has made this process grow: what it has left could bring the next one to the limit."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _LARGE_KIB
 
 
 def _verdict(job: dict[str, Any], nursery: socket.socket) -> dict[str, Any]:

@@ -68,13 +68,23 @@ class ProcessSandbox:
             detail = ""
             for _attempt in range(_ATTEMPTS):
                 try:
-                    return self._judge(program, self._ready(), begin)
-                except Lost as error:
-                    detail = f"the sandbox's zygote is gone: {error}"
+                    zygote = self._ready()
                 except Fault as error:
                     detail = str(error)
                     break
+                try:
+                    return self._judge(program, zygote, begin)
+                except Lost as error:
+                    detail = f"the sandbox's zygote is gone: {error}"
+                    self._bury(zygote)
             return RunResult(program.id, RunOutcome.SANDBOX_FAULT, detail[:_DETAIL_CHARS], self._clock.monotonic() - begin)
+
+    def _bury(self, zygote: Zygote) -> None:
+        """See to it that a zygote that does not answer is used no more: it may be some moments until its process has ended."""
+        with self._starting:
+            if self._zygote is zygote:
+                self._zygote = None
+        zygote.close()
 
     def _ready(self) -> Zygote:
         """Return a zygote that has proved itself."""

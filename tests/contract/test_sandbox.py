@@ -138,6 +138,20 @@ def test_check_that_never_ends_is_timed_out(sandbox: ProcessSandbox) -> None:
     assert result.seconds < 10.0
 
 
+STAYS = {"assert candidate(2) == 4": True, "assert candidate(2) == 5": True, "much = bytearray(10 ** 8)": False, "while True: pass": False}
+
+
+@pytest.mark.parametrize(("body", "kept"), STAYS.items())
+def test_judge_that_was_stalled_or_grew_judges_no_more(sandbox: ProcessSandbox, body: str, *, kept: bool) -> None:
+    run(sandbox, SQUARE, CHECK)
+    zygote = sandbox._zygote
+    assert zygote is not None
+    asked = zygote._idle[-1]
+    run(sandbox, SQUARE, f"def check(candidate):\n    {body}\n", wall_s=0.5)
+    assert (asked in zygote._idle) is kept
+    assert run(sandbox, SQUARE).outcome is RunOutcome.PASSED
+
+
 def test_broken_check_is_a_fault_of_the_sandbox_not_of_the_program(sandbox: ProcessSandbox) -> None:
     assert run(sandbox, SQUARE, "def check(candidate:\n").outcome is RunOutcome.SANDBOX_FAULT
 
@@ -241,6 +255,22 @@ def test_killed_zygote_is_replaced(tmp_path: Path, *, whole: bool) -> None:
     for pid in processes_with(str(tmp_path))[: None if whole else 1]:
         with suppress(ProcessLookupError):  # the death of one may be that of the next
             os.kill(int(pid), signal.SIGKILL)
+    assert run(sandbox, SQUARE).outcome is RunOutcome.PASSED
+    sandbox.close()
+    await_that(lambda: processes_with(str(tmp_path)) == [], "nothing of either zygote is left")
+
+
+def test_zygote_that_is_dead_but_not_yet_gone_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "_END_S", 0.1)
+    sandbox = ProcessSandbox(1, tmp_path)
+    if "namespaces" not in sandbox.isolation() or sandbox._zygote is None:
+        pytest.skip("THIS MACHINE PERMITS NO NAMESPACES: no process stands outside of them")
+    outside = sandbox._zygote.pid
+    os.kill(outside, signal.SIGSTOP)
+    for pid in processes_with(str(tmp_path)):
+        if int(pid) != outside:
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
     assert run(sandbox, SQUARE).outcome is RunOutcome.PASSED
     sandbox.close()
     await_that(lambda: processes_with(str(tmp_path)) == [], "nothing of either zygote is left")
