@@ -28,7 +28,7 @@ class S3Server:
         self._host = host
         self.access_key = secrets.token_hex(8)
         self.secret_key = secrets.token_hex(16)
-        self.port = _free_port()
+        self.port = _free_port(host)
         self._child: subprocess.Popen[bytes] | None = None
         self._log = root.with_name(f"{root.name}.log")  # beside the root: every folder in it is a bucket
 
@@ -108,7 +108,7 @@ def _rclone() -> str:
     return found
 
 
-def _free_port() -> int:
+def _free_port(host: str) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])
