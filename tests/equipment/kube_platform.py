@@ -7,19 +7,21 @@ is this working tree, and pods still pass the restricted standard, which forbids
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from core.ids import SubmissionId
 from core.settings import Settings, read_settings
+from core.submissions import StepName, StepState
 from infra.cluster.addresses import GATEWAY
 from infra.cluster.cluster import Cluster
 from infra.cluster.images import File, busybox, make_image
@@ -28,9 +30,10 @@ from infra.kubernetes.render import CHART, helm_program
 from seatrial import Client
 from seatrial.words import Submission
 from serving.engines.kubernetes.api import Api
-from tests.e2e.harness import MODELS, ended_or_none, perturb, quietly, within
+from tests.e2e.harness import MODELS, SEATRIAL, ended_or_none, perturb, quietly, within
 from tests.equipment.hub_server import HubServer
 from tests.equipment.kube_real import admin
+from tests.equipment.marked_traffic import MarkedTraffic
 from tests.equipment.postgres import running_postgres
 from tests.equipment.s3_server import S3Server
 from wiring import Platform
@@ -42,11 +45,10 @@ BUCKET = "platform"
 DATABASES = {"database-url": "postgresql", "prefect-database-url": "postgresql+asyncpg", "mlflow-database-url": "postgresql+psycopg"}
 QUICK: Mapping[str, Any] = {
     "lease_s": 3,
-    "reconcile_s": 20,
     "most_runs": 60,
     "rollout_pass_interval_s": 0.3,
     "rollout_synthetic_after_s": 0,
-    "rollout_min_conversations": 2,
+    "rollout_min_conversations": 4,
     "rollout_step_s": 2,
     "rollout_soak_s": 2,
     "rollout_deadline_s": 600,
@@ -171,7 +173,7 @@ class KubePlatform:
             "settings": {
                 "hub_endpoint": self.hub.url,
                 "engine_module": "tests.equipment.either_engine",
-                "models_engine_memory_bytes": 3 * 2**30,
+                "models_engine_memory_bytes": 4 * 2**30,
                 **self._settings,
             },
         }
@@ -195,27 +197,28 @@ class KubePlatform:
 
     def said(self) -> str:
         """What there is to read when something did not come up: pods, events, and the end of each log."""
-        parts = [self._kubectl("get", "pods", "-o", "wide"), self._kubectl("get", "events", "--sort-by=.lastTimestamp")[-4000:]]
-        for pod in self._kubectl("get", "pods", "-o", "name").split():
-            parts += [f"--- {pod}", self._kubectl("logs", pod, "--all-containers", "--tail=25")]
+        parts = [self.words("get", "pods", "-o", "wide"), self.words("get", "events", "--sort-by=.lastTimestamp")[-4000:]]
+        for pod in self.words("get", "pods", "-o", "name").split():
+            parts += [f"--- {pod}", self.words("logs", pod, "--all-containers", "--tail=25")]
         return "\n".join(parts)
 
-    def _kubectl(self, *words: str) -> str:
+    def words(self, *words: str) -> str:
+        """Run kubectl in the namespace and return what it says, errors too."""
         command = [str(self.kubectl.program), "--kubeconfig", str(self.cluster.kubeconfig), "-n", self.namespace, *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         return done.stdout + done.stderr
 
     def _uninstall(self) -> None:
         """Leave nothing that a second namespace of the same cluster would meet."""
-        self._kubectl("delete", "deployments,statefulsets,jobs", "--all", "--cascade=background", "--wait=false")
-        self._kubectl("delete", "pods", "--all", "--grace-period=1", "--wait=true", "--timeout=40s")
+        self.words("delete", "deployments,statefulsets,jobs", "--all", "--cascade=background", "--wait=false")
+        self.words("delete", "pods", "--all", "--grace-period=1", "--wait=true", "--timeout=40s")
         for claim in self.claims:
-            self._kubectl("delete", "persistentvolume", f"{self.namespace}-{claim}", "--wait=false")
-        self._kubectl("delete", "namespace", self.namespace, "--wait=false")
+            self.words("delete", "persistentvolume", f"{self.namespace}-{claim}", "--wait=false")
+        self.words("delete", "namespace", self.namespace, "--wait=false")
 
     def service(self, component: str, port: int) -> str:
         """The URL of a component's Service, which this machine reaches by its address."""
-        address = self._kubectl("get", "service", f"{RELEASE}-{component}", "-o", "jsonpath={.spec.clusterIP}")
+        address = self.words("get", "service", f"{RELEASE}-{component}", "-o", "jsonpath={.spec.clusterIP}")
         assert re.fullmatch(r"[0-9.]+", address), address
         return f"http://{address}:{port}"
 
@@ -251,8 +254,16 @@ class KubePlatform:
             (folder / "config.json").write_text(json.dumps({**config, "seatrial_fake": fake}))
         return f"org/{name}"
 
+    def traffic(self, endpoint: str, users: int = 4) -> MarkedTraffic:
+        return MarkedTraffic(self.gateway_url, self.key, endpoint, users)
+
+    def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run the command line as from a laptop."""
+        given = {name: value for name, value in os.environ.items() if not name.startswith("SEATRIAL_")}
+        given |= {"SEATRIAL_URL": self.control_url, "SEATRIAL_KEY": self.key, "COLUMNS": "160"}
+        return subprocess.run([str(SEATRIAL), *words], env=given, capture_output=True, text=True, timeout=120, check=False)
+
     def submit(self, model: str, endpoint: str) -> Submission:
-        """As from a laptop, by the command line."""
         with self.client() as client:
             return client.submissions.submit(model, endpoint)
 
@@ -270,13 +281,28 @@ class KubePlatform:
     def pods(self, component: str, *, version: str | None = None) -> list[str]:
         """Names of a component's pods that are not on their way out."""
         selector = f"app.kubernetes.io/component={component}" + (f",seatrial.dev/version={version[:32]}" if version else "")
-        found = json.loads(self._kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
+        found = json.loads(self.words("get", "pods", "-l", selector, "-o", "json"))["items"]
         return [pod["metadata"]["name"] for pod in found if not pod["metadata"].get("deletionTimestamp")]
 
     def delete_pod(self, name: str, *, grace_s: int | None = None) -> None:
         """As `kubectl delete pod` does; `grace_s` 0 kills at once."""
         force = ["--force", "--grace-period=0"] if grace_s == 0 else [] if grace_s is None else [f"--grace-period={grace_s}"]
-        self._kubectl("delete", "pod", name, "--wait=false", *force)
+        self.words("delete", "pod", name, "--wait=false", *force)
 
-    def wait(self, seconds: float) -> None:
-        threading.Event().wait(seconds)
+    def reaches(self, submission: str, step: StepName, limit_s: float = 240.0) -> None:
+        """Return when `step` has begun, or has passed where it took no time."""
+        order = list(StepName)
+
+        def begun() -> bool:
+            row = self.platform.records.submissions.get(SubmissionId(submission))
+            reached = [order.index(seen.name) for seen in row.steps if seen.state is not StepState.RETRYING]
+            return row.state.ended or (bool(reached) and max(reached) >= order.index(step))
+
+        within(limit_s, begun, f"step {step} of {submission}", pause_s=0.05)
+
+    def engines(self, endpoint: str) -> dict[str, str]:
+        """What each engine's Deployment is to the endpoint, by the version's label."""
+        found = json.loads(self.words("get", "deployments", "-l", "app.kubernetes.io/component=engine", "-o", "json"))["items"]
+        labels = [item["metadata"]["labels"] for item in found if not item["metadata"].get("deletionTimestamp")]
+        name = f"endpoint.seatrial.dev/{endpoint}"
+        return {label["seatrial.dev/version"]: label[name] for label in labels if name in label}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from infra.cluster.cluster import Cluster
 from tests.equipment.clusters import running_cluster
+from tests.equipment.kube_platform import KubePlatform
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +26,15 @@ def simulated() -> Iterator[Cluster]:
     """Eight nodes that kwok plays; needs no root."""
     with running_cluster(simulated_nodes=8) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def installed(cluster: Cluster) -> Iterator[KubePlatform]:
+    """The platform in pods, by our chart: one for all tests that submit models to it."""
+    folder = Path(tempfile.mkdtemp(prefix="st-kp-", dir="/tmp"))
+    folder.chmod(0o755)  # pods are not root
+    try:
+        with KubePlatform(cluster, folder) as platform:
+            yield platform
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
