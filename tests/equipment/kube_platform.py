@@ -30,7 +30,7 @@ from infra.kubernetes.render import CHART, helm_program
 from seatrial import Client
 from seatrial.words import Submission
 from serving.engines.kubernetes.api import Api
-from tests.e2e.harness import MODELS, SEATRIAL, ended_or_none, perturb, quietly, within
+from tests.e2e.harness import MODELS, SEATRIAL, ended_or_none, environ_of, kill, perturb, pids, quietly, within
 from tests.equipment.hub_server import HubServer
 from tests.equipment.kube_real import admin
 from tests.equipment.marked_traffic import MarkedTraffic
@@ -50,7 +50,7 @@ QUICK: Mapping[str, Any] = {
     "rollout_synthetic_after_s": 0,
     "rollout_min_conversations": 4,
     "rollout_step_s": 2,
-    "rollout_soak_s": 2,
+    "rollout_soak_s": 4,
     "rollout_deadline_s": 600,
     "rollout_drain_s": 10,
 }
@@ -289,6 +289,13 @@ class KubePlatform:
         force = ["--force", "--grace-period=0"] if grace_s == 0 else [] if grace_s is None else [f"--grace-period={grace_s}"]
         self.words("delete", "pod", name, "--wait=false", *force)
 
+    def kill_pod(self, name: str) -> int:
+        """SIGKILL every process of a pod at this very moment, then let its owner make another; return how many were killed."""
+        processes = [pid for pid in pids() if f"\0HOSTNAME={name}\0" in f"\0{environ_of(pid)}"]
+        kill(*processes)
+        self.delete_pod(name, grace_s=0)
+        return len(processes)
+
     def reaches(self, submission: str, step: StepName, limit_s: float = 240.0) -> None:
         """Return when `step` has begun, or has passed where it took no time."""
         order = list(StepName)
@@ -298,7 +305,7 @@ class KubePlatform:
             reached = [order.index(seen.name) for seen in row.steps if seen.state is not StepState.RETRYING]
             return row.state.ended or (bool(reached) and max(reached) >= order.index(step))
 
-        within(limit_s, begun, f"step {step} of {submission}", pause_s=0.05)
+        within(limit_s, begun, f"step {step} of {submission}", pause_s=0.02)
 
     def engines(self, endpoint: str) -> dict[str, str]:
         """What each engine's Deployment is to the endpoint, by the version's label."""

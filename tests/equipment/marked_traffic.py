@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ class MarkedTraffic:
     endpoint: str
     users: int = 4
     marks: list[Mark] = field(default_factory=list)
+    _prefix: str = field(default_factory=lambda: f"talk-{secrets.token_hex(3)}")
     _over: threading.Event = field(default_factory=threading.Event)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
@@ -69,6 +71,11 @@ class MarkedTraffic:
     def moved(self) -> list[Mark]:
         """Answers that were marked as moved: their model had been withdrawn."""
         return [mark for mark in self.marks if mark.moved]
+
+    @property
+    def withdrawn(self) -> set[str]:
+        """The versions whose conversations had to move."""
+        return {before.version for before, after in self._pairs() if before.version != after.version and after.moved}
 
     @property
     def slowest_s(self) -> float:
@@ -104,6 +111,7 @@ class MarkedTraffic:
                 self._converse(http, next(self._numbers))
 
     def _converse(self, http: httpx.Client, number: int) -> None:
+        conversation = f"{self._prefix}-{number}"  # never one of an earlier day's, whose model may be withdrawn by now
         messages: list[dict[str, str]] = []
         for turn, said in enumerate(_TURNS):
             messages.append({"role": "user", "content": said})
@@ -111,11 +119,11 @@ class MarkedTraffic:
             clock = time.monotonic()
             streamed = number % 2 == 0
             try:
-                answer = _ask(http, {"model": self.endpoint, "messages": messages, "max_tokens": 48}, f"talk-{number}", streamed=streamed)
+                answer = _ask(http, {"model": self.endpoint, "messages": messages, "max_tokens": 48}, conversation, streamed=streamed)
             except (httpx.HTTPError, ValueError, KeyError) as error:
                 answer = {"problem": f"{type(error).__name__}: {error}"}
             messages.append({"role": "assistant", "content": answer.pop("text", "")})
-            self.marks.append(Mark(f"talk-{number}", turn, streamed, began, time.monotonic() - clock, **answer))
+            self.marks.append(Mark(conversation, turn, streamed, began, time.monotonic() - clock, **answer))
             self._over.wait(_READS_S)
 
 

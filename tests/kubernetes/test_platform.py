@@ -64,6 +64,10 @@ def test_not_one_request_failed_hung_or_changed_model(job: MainJob) -> None:
     assert job.traffic.longest_silence_s < 5
 
 
+def test_only_conversations_of_the_looping_model_were_moved(job: MainJob) -> None:
+    assert all((job.looping.version or "").startswith(version) for version in job.traffic.withdrawn)
+
+
 def test_kubectl_tells_what_serves_and_what_the_rollout_did(installed: KubePlatform, job: MainJob) -> None:
     found = json.loads(installed.words("get", "deployments", "-l", "app.kubernetes.io/component=engine", "-o", "json"))["items"]
     assert [item["metadata"]["labels"]["seatrial.dev/version"] for item in found] == [(job.better.version or "")[:32]]
