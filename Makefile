@@ -50,11 +50,11 @@ cluster: .venv/.done ## bring a real Kubernetes cluster up on this machine (with
 	infra/bin/install-cluster-equipment
 	$(PY) -m infra.cluster up
 
-test-kubernetes: setup ## the platform on a real cluster; the first run builds the cluster's programs (minutes), later ones find them
+test-kubernetes: setup equipment ## the platform on a real cluster; the first run builds the cluster's programs (minutes), later ones find them
 	infra/bin/install-cluster-equipment
 	infra/bin/install-image-equipment
 	$(PY) -m infra.cluster build
-	$(PY) -m pytest -q tests/kubernetes
+	trap '$(PY) -m tests.equipment.clusters' EXIT; $(PY) -m pytest -q tests/kubernetes
 
 render: .venv/.done ## render the chart into .render, one file to review and a kustomization; VALUES=file instead of the example's
 	$(PY) -m infra.kubernetes.render $(if $(VALUES),--values $(VALUES))

@@ -82,7 +82,7 @@ class PostgresServer:
         options = [part for setting in settings for part in ("-c", setting)]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._binaries / "postgres", "-D", self._data, *options],
+                [*dying_with_us("QUIT"), self._binaries / "postgres", "-D", self._data, *options],
                 user=self._user,
                 group=self._user,
                 extra_groups=self._groups(),
@@ -127,6 +127,16 @@ class PostgresServer:
             else:
                 return
         pytest.fail(f"PostgreSQL did not start:\n{(self._folder / 'log').read_text()[-2000:]}", pytrace=False)
+
+
+def dying_with_us(signal_name: str) -> list[str]:
+    """Return the words before a command by which the kernel ends it when this process is killed.
+
+    The kernel looks at the thread that starts it, so nothing is promised for what other threads than the first one start.
+    """
+    program = shutil.which("setpriv")
+    first = threading.current_thread() is threading.main_thread()
+    return [program, "--pdeathsig", signal_name, "--"] if program and first else []
 
 
 def free_port(host: str) -> int:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from infra.cluster.cluster import Cluster
-from tests.equipment.clusters import running_cluster
+from tests.equipment.clusters import own_folder, running_cluster
 from tests.equipment.kube_platform import KubePlatform
 
 
@@ -31,10 +28,7 @@ def simulated() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def installed(cluster: Cluster) -> Iterator[KubePlatform]:
     """The platform in pods, by our chart: one for all tests that submit models to it."""
-    folder = Path(tempfile.mkdtemp(prefix="st-kp-", dir="/tmp"))
-    folder.chmod(0o755)  # pods are not root
-    try:
+    with own_folder("/tmp/st-kp-") as folder:
+        folder.chmod(0o755)  # pods are not root
         with KubePlatform(cluster, folder) as platform:
             yield platform
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
