@@ -250,8 +250,12 @@ class Platform:
 
     @property
     def hold_s(self) -> float:
-        """How long the gateway keeps a request for an engine that cannot be reached. On one machine a new engine has a new address."""
-        return self.settings.kubernetes.hold_s if self._namespace else 0.0
+        """How long the gateway keeps a request for an engine that cannot be reached.
+
+        Not at all on one machine, where a new engine has a new address, and where engines may sleep: what wakes them is the 503.
+        """
+        policy = self.settings.kubernetes
+        return policy.hold_s if self._namespace and policy.min_engines > 0 else 0.0
 
     def address(self, version: VersionId) -> str | None:
         """Return where a version answers, or None while no engine of it is ready.

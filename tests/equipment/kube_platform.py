@@ -95,14 +95,14 @@ class KubePlatform:
         self.s3.bucket(BUCKET)
         for name in DATABASES:
             self.postgres.new_database(name=name)
-        image = self._image()
+        self.image = self._image()
         labels = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
         self.kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace, "labels": labels}}])
         self._parts.callback(self._uninstall)
         self._secrets()
         for claim, folder in self.claims.items():
             self.cluster.share(self.namespace, claim, folder)
-        self._install(image)
+        self._install(self.image)
 
     @property
     def kubectl(self) -> Any:
@@ -306,6 +306,11 @@ class KubePlatform:
             return row.state.ended or (bool(reached) and max(reached) >= order.index(step))
 
         within(limit_s, begun, f"step {step} of {submission}", pause_s=0.02)
+
+    def message(self, submission: str, step: StepName) -> str:
+        """What a step says of itself now."""
+        row = self.platform.records.submissions.get(SubmissionId(submission))
+        return next((seen.message for seen in reversed(row.steps) if seen.name is step), "")
 
     def engines(self, endpoint: str) -> dict[str, str]:
         """What each engine's Deployment is to the endpoint, by the version's label."""

@@ -9,12 +9,15 @@ from contextlib import contextmanager
 import pytest
 
 from core.submissions import StepName
+from serving.engines.kubernetes import kinds
+from serving.engines.kubernetes.capacity import read_nodes
 from tests.e2e.harness import within
 from tests.equipment.kube_platform import KubePlatform
 from tests.equipment.marked_traffic import MarkedTraffic
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow]
 ENDPOINT = "faults"
+GIB = 2**30
 LIMIT_S = 300.0
 API_AWAY_S = 30.0
 DATABASE_AWAY_S = 20.0
@@ -134,6 +137,33 @@ def test_a_candidate_that_no_node_can_hold_is_refused_before_anything_is_touched
     assert ended.rollout is None
     expect_nobody_noticed(traffic)
     expect_only_the_stable(serving)
+
+
+def test_a_candidate_without_room_is_queued_with_the_reason_and_goes_on_when_there_is_room(serving: KubePlatform) -> None:
+    with worker_with(serving, SEATRIAL_KUBERNETES_QUEUE_S="200"), serving.traffic(ENDPOINT) as traffic:
+        with filled(serving, but=2 * GIB):
+            submission = serving.submit(serving.model("queued", solves=0.9, start_s=0.7), ENDPOINT).id
+            within(LIMIT_S, lambda: "none has room now" in serving.message(submission, StepName.START), "the reason")
+            assert [role for role in serving.engines(ENDPOINT).values() if role != "stable"] == []
+        ended = serving.finish(submission, LIMIT_S)
+    assert ended.state == "serving", ended.message
+    expect_nobody_noticed(traffic)
+
+
+@contextmanager
+def filled(on: KubePlatform, *, but: int) -> Iterator[None]:
+    """Take all of the node's memory but so much, by a pod that asks for it and does nothing."""
+    (node,) = read_nodes(on.api.list(kinds.NODES).items, on.api.list(kinds.PODS, everywhere=True).items)
+    resources = {"requests": {"memory": str(int(node.free["memory"]) - but)}}
+    filler = {"name": "filler", "image": on.image, "command": ["sleep", "600"], "resources": resources}
+    spec = {"terminationGracePeriodSeconds": 0, "automountServiceAccountToken": False, "containers": [filler]}
+    metadata = {"name": "filler", "namespace": "default"}
+    on.kubectl.apply([{"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}])
+    try:
+        on.kubectl("wait", "--for=condition=Ready", "pod/filler", "-n", "default", "--timeout=50s")
+        yield
+    finally:
+        on.kubectl("delete", "pod/filler", "-n", "default", "--grace-period=0", "--force")
 
 
 def expect_only_the_stable(on: KubePlatform) -> None:
