@@ -291,10 +291,14 @@ class KubePlatform:
 
     def kill_pod(self, name: str) -> int:
         """SIGKILL every process of a pod at this very moment, then let its owner make another; return how many were killed."""
-        processes = [pid for pid in pids() if f"\0HOSTNAME={name}\0" in f"\0{environ_of(pid)}"]
-        kill(*processes)
+        found = self.processes(name)
+        kill(*found)
         self.delete_pod(name, grace_s=0)
-        return len(processes)
+        return len(found)
+
+    def processes(self, pod: str) -> list[int]:
+        """Pids of a pod's processes, as this machine sees them."""
+        return [pid for pid in pids() if f"\0HOSTNAME={pod}\0" in f"\0{environ_of(pid)}"]
 
     def reaches(self, submission: str, step: StepName, limit_s: float = 240.0) -> None:
         """Return when `step` has begun, or has passed where it took no time."""

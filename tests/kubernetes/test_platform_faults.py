@@ -47,7 +47,7 @@ def expect_nobody_noticed(traffic: MarkedTraffic) -> None:
     assert traffic.failed == []
     assert (traffic.changed, traffic.moved) == ([], [])
     assert traffic.slowest_s < 30
-    assert traffic.longest_silence_s < 5
+    assert traffic.longest_silence_s < 10
 
 
 def wait(seconds: float) -> None:
@@ -60,6 +60,7 @@ def test_the_flows_worker_is_killed_at_each_step(serving: KubePlatform) -> None:
     def fault(submission: str) -> None:
         for step in StepName:
             (worker,) = within(60, lambda: serving.pods("worker"), "the worker's pod")
+            within(60, lambda: serving.processes(worker), "the worker's processes")  # noqa: B023 - called at once
             serving.reaches(submission, step, LIMIT_S)
             kills.append(serving.kill_pod(worker))
 
