@@ -50,11 +50,15 @@ cluster: .venv/.done ## bring a real Kubernetes cluster up on this machine (with
 	infra/bin/install-cluster-equipment
 	$(PY) -m infra.cluster up
 
-test-kubernetes: setup ## the platform on a real cluster; the first run builds the cluster's programs (minutes), later ones find them
+test-kubernetes: setup equipment ## the platform on a real cluster; the first run builds the cluster's programs (minutes), later ones find them
 	infra/bin/install-cluster-equipment
-	infra/bin/install-image-equipment
 	$(PY) -m infra.cluster build
-	$(PY) -m pytest -q tests/kubernetes
+	trap '$(PY) -m tests.equipment.clusters' EXIT; \
+	PATH="$$($(PY) -c 'from infra.cluster.build import default_cache; print(default_cache())'):$$PATH" $(PY) -m pytest -q tests/kubernetes -m "not images"
+
+test-images: setup ## build the platform's image without Docker and run it (minutes)
+	infra/bin/install-image-equipment
+	$(PY) -m pytest -q tests/kubernetes/test_images.py
 
 render: .venv/.done ## render the chart into .render, one file to review and a kustomization; VALUES=file instead of the example's
 	$(PY) -m infra.kubernetes.render $(if $(VALUES),--values $(VALUES))
@@ -65,4 +69,4 @@ bench: setup ## measure; prints tables and writes .bench/results.json
 docs: ## check that the documentation's links and commands exist
 	$(PY) -m pytest -q tests/unit/test_docs.py
 
-.PHONY: help setup demo up check test equipment cluster test-kubernetes render bench docs
+.PHONY: help setup demo up check test equipment cluster test-kubernetes test-images render bench docs

@@ -248,6 +248,15 @@ class Platform:
         given = self.settings.synthetic_key or self.settings.operator_key
         return given or (self.settings.home / "operator.key").read_text(encoding="ascii").strip()
 
+    @property
+    def hold_s(self) -> float:
+        """How long the gateway keeps a request for an engine that cannot be reached.
+
+        Not at all on one machine, where a new engine has a new address, and where engines may sleep: what wakes them is the 503.
+        """
+        policy = self.settings.kubernetes
+        return policy.hold_s if self._namespace and policy.min_engines > 0 else 0.0
+
     def address(self, version: VersionId) -> str | None:
         """Return where a version answers, or None while no engine of it is ready.
 
@@ -296,6 +305,7 @@ def gateway_app(of: Platform) -> Callable[..., Awaitable[None]]:
         of.clock,
         name=f"{socket.gethostname()}:{urlsplit(of.settings.gateway_url).port}",
         remembered=lambda: conversations.assignments(of.clock.now() - _REMEMBERED_S, _REMEMBERED),
+        hold_s=of.hold_s,
     )
 
 

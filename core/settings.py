@@ -125,6 +125,7 @@ class KubernetesPolicy:
     callers: str = setting("gateway,worker,control", "components of seatrial (label app.kubernetes.io/component) that may reach engines")
     metrics_namespace: str = setting("", "namespace whose pods may also reach engines, to scrape them and to scale by it")
     pre_stop_s: float = setting(5.0, "time between an engine's leaving its service and its being told to end, in seconds")
+    hold_s: float = setting(15.0, "longest time that a request waits at the gateway for an engine whose pod is being replaced, in seconds")
     min_engines: int = setting(
         1, "fewest engines of a version that serves; 0: it may sleep, and answers 503 with Retry-After while it wakes"
     )

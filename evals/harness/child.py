@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from types import TracebackType
 from typing import Any
 
 from core.errors import Fault, Refused, SeatrialError
@@ -103,5 +104,13 @@ def _told(error: SeatrialError) -> dict[str, Any]:
     return {"error": error.code, "what": error.what, "hint": error.hint, "reason": error.reason if isinstance(error, Refused) else ""}
 
 
+def _ended(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """End with the exception as the last word: the listening thread would else make the interpreter abort, with words of its own."""
+    sys.__excepthook__(kind, error, trace)
+    sys.stderr.flush()
+    os._exit(1)
+
+
 if __name__ == "__main__":
+    sys.excepthook = _ended
     main()

@@ -99,6 +99,7 @@ def restore(home: Home) -> None:
         for program in ("iptables", "ip6tables"):
             _clean_rules(program)
         _conntrack()
+        _unplug()
         _ip("link", "delete", BRIDGE)
     wait_until("removal of the pods' cgroups", _groups_removed, home.clock, 20.0)  # the kernel needs a moment after the last process
     for name, value in home.state.kernel.items():
@@ -162,6 +163,13 @@ def _clean_rules(program: str) -> None:
 
 def _words(rule: str) -> Sequence[str]:
     return [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', rule)]
+
+
+def _unplug() -> None:
+    """Delete the pods' links. The kernel does it too when it takes their namespaces apart, which a busy machine puts off."""
+    for link in Path(f"/sys/class/net/{BRIDGE}/brif").iterdir():
+        command = [shutil.which("ip") or "ip", "link", "delete", link.name]
+        subprocess.run(command, capture_output=True, check=False, timeout=30)  # it may be gone meanwhile
 
 
 def _conntrack() -> None:

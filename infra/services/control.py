@@ -22,6 +22,7 @@ def main() -> None:
         server_header=False,
         log_level=settings.log_level.lower(),
         timeout_graceful_shutdown=5,
+        timeout_keep_alive=75,  # longer than load balancers keep theirs
     )
 
 

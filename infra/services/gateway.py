@@ -10,6 +10,9 @@ from core.settings import read_settings
 from wiring import Platform, gateway_app
 
 _DRAIN_S = 30
+_KEEP_ALIVE_S = 75
+"""Idle connections are kept longer than clients and load balancers keep theirs (60 s): who closes first must not be us, in the very moment
+in which a request is on its way."""
 
 
 def main() -> None:
@@ -26,6 +29,7 @@ def main() -> None:
         server_header=False,
         log_level=settings.log_level.lower(),
         timeout_graceful_shutdown=_DRAIN_S,
+        timeout_keep_alive=_KEEP_ALIVE_S,
     )
 
 

@@ -15,6 +15,8 @@ from core.errors import Fault, Transient
 _HIGH_WATER = 256 * 1024
 _MAX_IDLE = 256
 _MAX_HEADERS = 64 * 1024
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 1.0
 
 
 class Unreachable(Transient):
@@ -234,15 +236,17 @@ class Exchange:
 class Upstream:
     """Connections to all engines, kept alive per address."""
 
-    def __init__(self, *, connect_s: float = 2.0, stall_s: float = 300.0) -> None:
+    def __init__(self, *, connect_s: float = 2.0, stall_s: float = 300.0, hold_s: float = 0.0) -> None:
         self._connect_s = connect_s
         self._stall_s = stall_s
+        self._hold_s = hold_s
         self._idle: dict[str, deque[Connection]] = {}
 
     async def post(self, address: str, path: str, body: bytes, request_id: str, cancel: Cancel) -> Exchange:
         """Send and wait for the answer's head. Unreachable, Cut.
 
-        A kept connection that the engine had closed meanwhile, before a byte came back, is replaced by a fresh one, once.
+        A kept connection that the engine had closed meanwhile, before a byte came back, is replaced by a fresh one, once. While no
+        connection is had at all, the engine is being replaced: it is tried again for `hold_s`, as long as somebody waits.
         """
         head = (
             f"POST {path} HTTP/1.1\r\nhost: {address.partition('://')[2]}\r\ncontent-type: application/json\r\n"
@@ -255,7 +259,7 @@ class Upstream:
             except Unreachable:
                 if cancel.cancelled:
                     raise
-        return await self._send(address, await self._connect(address), head + body, cancel)
+        return await self._send(address, await self._connected(address, cancel), head + body, cancel)
 
     async def _send(self, address: str, connection: Connection, data: bytes, cancel: Cancel) -> Exchange:
         cancel.watch(connection)
@@ -289,6 +293,19 @@ class Upstream:
             if not connection.lost:
                 return connection
         return None
+
+    async def _connected(self, address: str, cancel: Cancel) -> Connection:
+        """Connect, trying again with growing pauses. Unreachable after `hold_s`, or when nobody waits any more."""
+        give_up = asyncio.get_running_loop().time() + self._hold_s
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                return await self._connect(address)
+            except Unreachable:
+                if cancel.cancelled or asyncio.get_running_loop().time() + pause > give_up:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(_LONGEST_PAUSE_S, pause * 2)
 
     async def _connect(self, address: str) -> Connection:
         loop = asyncio.get_running_loop()

@@ -20,6 +20,7 @@ from infra.cluster.host import MOUNT_POINTS, bridge_owner
 
 WITHOUT = "SEATRIAL_TEST_WITHOUT_CLUSTER"
 _PREFIX = "/tmp/st-k8s-"
+_LOCK = "lives"
 _KERNEL = ("net/ipv4/ip_forward", "vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops")
 
 
@@ -37,20 +38,53 @@ def running_cluster(*, simulated_nodes: int = 0) -> Iterator[Cluster]:
 
 
 def _running(simulated_nodes: int) -> Iterator[Cluster]:
-    folder = Path(tempfile.mkdtemp(prefix=Path(_PREFIX).name, dir="/tmp"))  # short: containerd's socket lies below it
-    before = traces(folder)
-    cluster = Cluster(folder / "home")
-    try:
+    sweep()
+    with own_folder(_PREFIX) as folder:
+        before = traces(folder)
+        cluster = Cluster(folder / "home")
         try:
-            cluster.up(simulated_nodes=simulated_nodes)
-        except SeatrialError as error:
-            pytest.fail(f"no cluster: {error}", pytrace=False)
-        yield cluster
-    finally:
-        cluster.down()
-        shutil.rmtree(folder, ignore_errors=True)
+            try:
+                cluster.up(simulated_nodes=simulated_nodes)
+            except SeatrialError as error:
+                pytest.fail(f"no cluster: {error}", pytrace=False)
+            yield cluster
+        finally:
+            cluster.down()
     if differs := left(before, traces(folder)):
         pytest.fail(f"the cluster left something on this machine, before and after: {differs}", pytrace=False)
+
+
+@contextmanager
+def own_folder(prefix: str) -> Iterator[Path]:
+    """Give a folder that is ours while we live, which `sweep` knows by its lock. Its name is short: containerd's socket lies below it."""
+    folder = Path(tempfile.mkdtemp(prefix=Path(prefix).name, dir=Path(prefix).parent))
+    handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def sweep() -> list[Path]:
+    """Take down the clusters of test runs that were killed, and remove what they left; return the folders. Living runs are left alone."""
+    swept = []
+    for folder in (*Path("/tmp").glob("st-k8s-*/"), *Path("/tmp").glob("st-kp-*/")):
+        try:
+            handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # just being made, or just gone
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            Cluster(folder / "home").down()
+            shutil.rmtree(folder, ignore_errors=True)
+            swept.append(folder)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(handle)
+    return swept
 
 
 @contextmanager
@@ -117,3 +151,8 @@ def _said(*command: str) -> list[str]:
 def _read(path: str) -> str:
     file = Path(path)
     return file.read_text() if file.exists() else ""
+
+
+if __name__ == "__main__":
+    for folder in sweep():
+        print(f"took down what a killed test run left in {folder}")  # noqa: T201

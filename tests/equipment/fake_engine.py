@@ -286,6 +286,7 @@ def main() -> None:
     sys.stdout.flush()
     stopping.wait()
     server.shutdown()
+    server.socket.close()  # who comes now is refused at once, and not left to wait in a queue that nobody reads
     give_up = time.monotonic() + 600
     while model.counts["running"] > 0 and time.monotonic() < give_up:
         pause(0.02)

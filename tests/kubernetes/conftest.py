@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from infra.cluster.cluster import Cluster
-from tests.equipment.clusters import running_cluster
+from tests.equipment.clusters import own_folder, running_cluster
+from tests.equipment.kube_platform import KubePlatform
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +23,12 @@ def simulated() -> Iterator[Cluster]:
     """Eight nodes that kwok plays; needs no root."""
     with running_cluster(simulated_nodes=8) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def installed(cluster: Cluster) -> Iterator[KubePlatform]:
+    """The platform in pods, by our chart: one for all tests that submit models to it."""
+    with own_folder("/tmp/st-kp-") as folder:
+        folder.chmod(0o755)  # pods are not root
+        with KubePlatform(cluster, folder) as platform:
+            yield platform

@@ -47,8 +47,8 @@ def versions_of(space: Api) -> dict[str, str]:
 
 
 def settled(space: Api) -> bool:
-    """Tell whether the controllers have seen the Deployment and said so."""
-    return all(entry.get("status", {}).get("observedGeneration") for entry in space.list(kinds.DEPLOYMENTS).items)
+    """Tell whether the controllers have made the pod, which never comes up, and said so: from then on they write nothing."""
+    return all(entry.get("status", {}).get("unavailableReplicas") for entry in space.list(kinds.DEPLOYMENTS).items)
 
 
 def reasons(space: Api) -> set[str]:

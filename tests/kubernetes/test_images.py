@@ -78,6 +78,7 @@ def _buildah() -> Builder:
 
 
 @pytest.mark.slow
+@pytest.mark.images
 def test_the_platforms_image_builds_here_and_its_commands_run():
     tool = _buildah()
     try:
@@ -105,6 +106,7 @@ def test_the_platforms_image_builds_here_and_its_commands_run():
 
 
 @pytest.mark.slow
+@pytest.mark.images
 def test_the_same_commit_gives_the_same_bytes_of_our_own_layer(tmp_path: Path):
     """Files of ours and their bytecode do not depend on when they were compiled."""
     sums = []

@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
@@ -19,6 +20,7 @@ from serving.gateway.assignments import InProcessAssignments
 from tests.equipment.gateway_doubles import CANDIDATE, HARBOUR, STABLE, FixedRoutes, MemoryLedger, route, serving, until
 from tests.equipment.gateway_engine import LOOP, NAME, WORDS, Engine
 from tests.equipment.gateway_sea import CALLERS, EXPIRED, KEY, NARROW, OPERATOR, OTHER, Sea, ask, at_sea
+from tests.equipment.postgres import free_port
 
 TEXT = "".join(WORDS)
 
@@ -251,6 +253,23 @@ def test_an_engine_that_is_away_or_gone_is_a_503_with_retry_after(sea: Sea) -> N
     assert sea.chat("hi")[0] == 503
     sea.follow(route(None))
     assert sea.chat("hi")[1]["error"]["code"] == "model_not_ready"
+
+
+def test_a_request_waits_for_an_engine_that_is_being_replaced_but_not_for_ever() -> None:
+    port = free_port("127.0.0.1")
+    routes, ledger = FixedRoutes(CALLERS, route(f"http://127.0.0.1:{port}")), MemoryLedger()
+    app = gateway(routes, ledger, InProcessAssignments(), SystemClock(), name="gw", hold_s=0.4)
+    with serving(app) as url:
+        sea = Sea(url, None, None, routes, ledger, [])  # type: ignore[arg-type] # no engine is there yet
+        assert sea.chat("hi")[0] == 503
+    app = gateway(routes, ledger, InProcessAssignments(), SystemClock(), name="gw", hold_s=30.0)
+    with serving(app) as url, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(Sea(url, None, None, routes, ledger, []).chat, "hi")  # type: ignore[arg-type]
+        with pytest.raises(TimeoutError):
+            waiting.result(0.5)
+        engine = Engine(port)
+        assert waiting.result(30)[0] == 200
+    engine.close()
 
 
 def test_what_cannot_be_metered_is_not_served(sea: Sea) -> None:

@@ -1,0 +1,187 @@
+"""The same walk while parts of the cluster and of the platform fail. Engines are fakes in pods; everything else is real."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from core.submissions import StepName
+from serving.engines.kubernetes import kinds
+from serving.engines.kubernetes.capacity import read_nodes
+from tests.e2e.harness import within
+from tests.equipment.kube_platform import KubePlatform
+from tests.equipment.marked_traffic import MarkedTraffic
+
+pytestmark = [pytest.mark.kubernetes, pytest.mark.slow]
+ENDPOINT = "faults"
+GIB = 2**30
+LIMIT_S = 300.0
+API_AWAY_S = 30.0
+DATABASE_AWAY_S = 20.0
+
+
+@pytest.fixture(scope="module")
+def serving(installed: KubePlatform) -> KubePlatform:
+    """The platform with a stable version, so that each submission goes through a rollout."""
+    first = installed.deploy(installed.model("stable", solves=0.9), ENDPOINT, LIMIT_S)
+    assert first.state == "serving", (first.message, installed.said())
+    return installed
+
+
+def walk(on: KubePlatform, name: str, fault: Callable[[str], None]) -> None:
+    """Submit a good model under traffic, let `fault` happen, and expect the end that it would have had without."""
+    with on.traffic(ENDPOINT) as traffic:
+        submission = on.submit(on.model(name, solves=0.9, start_s=len(name) / 1000), ENDPOINT)
+        fault(submission.id)
+        ended = on.finish(submission.id, LIMIT_S)
+    print(f"{name}: {ended.state} after {(ended.updated_at - ended.created_at).total_seconds():.0f} s, {ended.runs} runs; {traffic.told()}")  # noqa: T201
+    assert (ended.state, ended.reason) == ("serving", ""), (ended.message, on.said())
+    expect_nobody_noticed(traffic)
+    assert traffic.by(ended.version) > 0
+
+
+def expect_nobody_noticed(traffic: MarkedTraffic) -> None:
+    assert traffic.failed == []
+    assert (traffic.changed, traffic.moved) == ([], [])
+    assert traffic.slowest_s < 30
+    assert traffic.longest_silence_s < 10
+
+
+def wait(seconds: float) -> None:
+    threading.Event().wait(seconds)
+
+
+def test_the_flows_worker_is_killed_at_each_step(serving: KubePlatform) -> None:
+    kills: list[int] = []
+
+    def fault(submission: str) -> None:
+        for step in StepName:
+            (worker,) = within(60, lambda: serving.pods("worker"), "the worker's pod")
+            within(60, lambda: serving.processes(worker), "the worker's processes")  # noqa: B023 - called at once
+            serving.reaches(submission, step, LIMIT_S)
+            kills.append(serving.kill_pod(worker))
+
+    walk(serving, "worker-killed", fault)
+    assert len(kills) == len(StepName)
+    assert all(kills), "a worker was hardly there to be killed"
+
+
+def test_the_api_server_is_down_for_thirty_seconds(serving: KubePlatform) -> None:
+    def fault(submission: str) -> None:
+        serving.reaches(submission, StepName.START, LIMIT_S)
+        serving.cluster.stop("apiserver", kill=True)
+        try:
+            wait(API_AWAY_S)
+        finally:
+            serving.cluster.start("apiserver")
+
+    walk(serving, "api-server-down", fault)
+
+
+def test_etcd_is_restarted(serving: KubePlatform) -> None:
+    def fault(submission: str) -> None:
+        serving.reaches(submission, StepName.START, LIMIT_S)
+        serving.cluster.restart("etcd")
+
+    walk(serving, "etcd-restarted", fault)
+
+
+def test_the_nodes_kubelet_is_restarted(serving: KubePlatform) -> None:
+    def fault(submission: str) -> None:
+        serving.reaches(submission, StepName.BENCHMARK, LIMIT_S)
+        serving.cluster.restart("kubelet")
+
+    walk(serving, "kubelet-restarted", fault)
+
+
+def test_an_engines_pod_is_deleted(serving: KubePlatform) -> None:
+    def fault(submission: str) -> None:
+        serving.reaches(submission, StepName.ROLL_OUT, LIMIT_S)
+        with serving.client() as client:
+            stable = client.endpoints.get(ENDPOINT).stable
+        (pod,) = serving.pods("engine", version=stable)
+        serving.delete_pod(pod)
+
+    walk(serving, "engine-deleted", fault)
+
+
+def test_postgresql_is_away_for_twenty_seconds(serving: KubePlatform) -> None:
+    def fault(submission: str) -> None:
+        serving.reaches(submission, StepName.ROLL_OUT, LIMIT_S)
+        serving.postgres.stop()
+        try:
+            wait(DATABASE_AWAY_S)
+        finally:
+            serving.postgres.start()
+
+    walk(serving, "postgresql-away", fault)
+
+
+def test_a_bad_image_is_told_to_the_submitter_and_nobody_else_notices(serving: KubePlatform) -> None:
+    with worker_with(serving, SEATRIAL_KUBERNETES_IMAGE="nowhere.invalid/engine@sha256:" + "0" * 64), serving.traffic(ENDPOINT) as traffic:
+        ended = serving.deploy(serving.model("bad-image", solves=0.9, start_s=0.5), ENDPOINT, LIMIT_S)
+    assert (ended.state, ended.reason) == ("refused", "engine_failed"), ended.message
+    assert "its image cannot be pulled" in ended.message
+    assert "SEATRIAL_KUBERNETES_IMAGE" in ended.message
+    expect_nobody_noticed(traffic)
+    expect_only_the_stable(serving)
+
+
+def test_a_candidate_that_no_node_can_hold_is_refused_before_anything_is_touched(serving: KubePlatform) -> None:
+    with worker_with(serving, SEATRIAL_MODELS_ENGINE_MEMORY_BYTES=str(2**50)), serving.traffic(ENDPOINT) as traffic:
+        ended = serving.deploy(serving.model("too-large", solves=0.9, start_s=0.6), ENDPOINT, LIMIT_S)
+    assert ended.state == "refused", ended.message
+    assert "none has ever room: it asks for 1048576.0 GiB of memory" in ended.message
+    assert ended.rollout is None
+    expect_nobody_noticed(traffic)
+    expect_only_the_stable(serving)
+
+
+def test_a_candidate_without_room_is_queued_with_the_reason_and_goes_on_when_there_is_room(serving: KubePlatform) -> None:
+    with worker_with(serving, SEATRIAL_KUBERNETES_QUEUE_S="200"), serving.traffic(ENDPOINT) as traffic:
+        with filled(serving, but=2 * GIB):
+            submission = serving.submit(serving.model("queued", solves=0.9, start_s=0.7), ENDPOINT).id
+            within(LIMIT_S, lambda: "none has room now" in serving.message(submission, StepName.START), "the reason")
+            assert [role for role in serving.engines(ENDPOINT).values() if role != "stable"] == []
+        ended = serving.finish(submission, LIMIT_S)
+    assert ended.state == "serving", ended.message
+    expect_nobody_noticed(traffic)
+
+
+@contextmanager
+def filled(on: KubePlatform, *, but: int) -> Iterator[None]:
+    """Take all of the node's memory but so much, by a pod that asks for it and does nothing."""
+    (node,) = read_nodes(on.api.list(kinds.NODES).items, on.api.list(kinds.PODS, everywhere=True).items)
+    resources = {"requests": {"memory": str(int(node.free["memory"]) - but)}}
+    filler = {"name": "filler", "image": on.image, "command": ["sleep", "600"], "resources": resources}
+    spec = {"terminationGracePeriodSeconds": 0, "automountServiceAccountToken": False, "containers": [filler]}
+    metadata = {"name": "filler", "namespace": "default"}
+    on.kubectl.apply([{"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}])
+    try:
+        on.kubectl("wait", "--for=condition=Ready", "pod/filler", "-n", "default", "--timeout=50s")
+        yield
+    finally:
+        on.kubectl("delete", "pod/filler", "-n", "default", "--grace-period=0", "--force")
+
+
+def expect_only_the_stable(on: KubePlatform) -> None:
+    """No object of a refused candidate is left."""
+    with on.client() as client:
+        stable = (client.endpoints.get(ENDPOINT).stable or "")[:32]
+    within(60, lambda: on.engines(ENDPOINT) == {stable: "stable"}, "only the stable version's Deployment is there")
+
+
+@contextmanager
+def worker_with(on: KubePlatform, **environ: str) -> Iterator[None]:
+    """Run the worker with other settings meanwhile, as an operator's mistake would."""
+    deployment = "deployment/seatrial-worker"
+    on.words("set", "env", deployment, *(f"{name}={value}" for name, value in environ.items()))
+    try:
+        on.words("rollout", "status", deployment, "--timeout=50s")
+        yield
+    finally:
+        on.words("set", "env", deployment, *(f"{name}-" for name in environ))
+        on.words("rollout", "status", deployment, "--timeout=50s")
