@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
+import httpx
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
@@ -107,6 +108,10 @@ class Stack:
         """Where a service of this stack listens."""
         return f"http://127.0.0.1:{json.loads((self.home / 'run/stack.json').read_text())['ports'][service]}"
 
+    def prefect(self) -> httpx.Client:
+        """Prefect's API as its page asks it."""
+        return httpx.Client(base_url=f"{self.settings_url('prefect')}/api", timeout=30, transport=_Patient())
+
     def services(self) -> dict[str, int]:
         """Pids of the services by name."""
         document = json.loads((self.home / "run/stack.json").read_text())
@@ -167,6 +172,22 @@ class Stack:
 
 def steps(row: Any) -> str:
     return ", ".join(f"{step.name} {step.state} (attempt {step.attempt}, +{step.started_at - row.created_at:.1f} s)" for step in row.steps)
+
+
+class _Patient(httpx.HTTPTransport):
+    """Asks again, as a person would, while Prefect answers 503: its SQLite does so on a busy machine, and has done nothing then."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        def look() -> httpx.Response | None:
+            response = super(_Patient, self).handle_request(request)
+            if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                return response
+            response.close()
+            return None
+
+        found = within(60, look, f"{request.url}: another answer than 503", pause_s=0.5)
+        assert isinstance(found, httpx.Response)
+        return found
 
 
 def perturb(folder: Path, seed: int) -> None:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 
 from core.ids import SubmissionId
@@ -192,7 +191,8 @@ def attempts(stack: Stack, submission: str) -> int:
 
 
 def ended_run(stack: Stack, run: str) -> dict[str, dict[str, str]] | None:
-    document: dict[str, dict[str, str]] = httpx.get(f"{stack.settings_url('prefect')}/api/flow_runs/{run}", timeout=30).json()
+    with stack.prefect() as prefect:
+        document: dict[str, dict[str, str]] = prefect.get(f"/flow_runs/{run}").json()
     return document if document["state"]["type"] in {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"} else None
 
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import httpx
 import pytest
 
 from core.ids import EndpointName, VersionId
@@ -119,7 +118,7 @@ def gate_of(stack: Stack, version: str) -> dict[str, Any]:
 
 def nightly(stack: Stack) -> str:
     """Let the scheduled deployment run once, now, and return how its run ended."""
-    with httpx.Client(base_url=f"{stack.settings_url('prefect')}/api", timeout=30) as prefect:
+    with stack.prefect() as prefect:
         deployment = prefect.get("/deployments/name/benchmark/nightly").json()
         run = prefect.post(f"/deployments/{deployment['id']}/create_flow_run", json={}).json()["id"]
 
@@ -135,7 +134,8 @@ def events(stack: Stack) -> set[str]:
 
     def seen() -> set[str]:
         body = {"filter": {"event": {"prefix": ["seatrial."]}}, "limit": 50}
-        found = httpx.post(f"{stack.settings_url('prefect')}/api/events/filter", json=body, timeout=30).json()
+        with stack.prefect() as prefect:
+            found = prefect.post("/events/filter", json=body).json()
         return {event["event"] for event in found.get("events", [])}
 
     return set(within(60, seen, "an event of ours in Prefect"))

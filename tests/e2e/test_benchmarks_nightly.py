@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from core.benchmarks import Benchmark, BenchmarkState, Trigger
@@ -55,9 +54,9 @@ def ended(stack: Stack, benchmark: str) -> Benchmark:
 
 def by_night(stack: Stack) -> Benchmark:
     """Start the scheduled deployment as its schedule does, and return the endpoint's benchmark at its end."""
-    api = f"{stack.settings_url('prefect')}/api"
-    nightly = httpx.get(f"{api}/deployments/name/benchmark/nightly").raise_for_status().json()
-    run = httpx.post(f"{api}/deployments/{nightly['id']}/create_flow_run", json={}).raise_for_status().json()["id"]
+    with stack.prefect() as prefect:
+        nightly = prefect.get("/deployments/name/benchmark/nightly").raise_for_status().json()
+        run = prefect.post(f"/deployments/{nightly['id']}/create_flow_run", json={}).raise_for_status().json()["id"]
 
     def found() -> Any:
         rows = stack.platform.records.benchmarks.find(endpoint=ENDPOINT, trigger=Trigger.SCHEDULE)
@@ -87,7 +86,8 @@ def test_a_benchmark_whose_run_is_killed_half_way_goes_on_where_it_stopped(stack
 
 
 def test_the_schedule_shows_its_cron_and_its_parameters(stack: Stack):
-    nightly = httpx.get(f"{stack.settings_url('prefect')}/api/deployments/name/benchmark/nightly").json()
+    with stack.prefect() as prefect:
+        nightly = prefect.get("/deployments/name/benchmark/nightly").json()
     assert nightly["schedules"][0]["schedule"]["cron"] == "0 3 * * *"
     assert nightly["parameters"]["request"]["suite"] == "harbour"
     assert nightly["parameters"]["request"]["trigger"] == "schedule"
@@ -105,9 +105,8 @@ def test_an_endpoint_that_became_worse_is_told_once(stack: Stack, receiver: Rece
     assert headers["X-Seatrial-Signature"].startswith("t=")
     assert json.loads(body)["endpoint"] == ENDPOINT
     asked = {"filter": {"event": {"name": ["seatrial.benchmark.regression"]}}}
-    events = within(
-        30, lambda: httpx.post(f"{stack.settings_url('prefect')}/api/events/filter", json=asked).json()["events"], "the event", pause_s=0.5
-    )
+    with stack.prefect() as prefect:
+        events = within(60, lambda: prefect.post("/events/filter", json=asked).json()["events"], "the event", pause_s=0.5)
     assert [event["resource"]["prefect.resource.id"] for event in events] == [f"seatrial.endpoint.{ENDPOINT}"]
     compared = stack.cli("bench", "compare", bad.id, good.id, "--json")
     assert json.loads(compared.stdout)["found"]["decision"] == "fail"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import httpx
 import pytest
 
 from core.ids import EndpointName, SubmissionId
@@ -75,4 +74,5 @@ def served(stack: Stack, endpoint: str) -> bool:
 
 def set_state(stack: Stack, run: str, kind: str, name: str) -> None:
     body = {"state": {"type": kind, "name": name, "message": "from the page"}, "force": True}
-    httpx.post(f"{stack.settings_url('prefect')}/api/flow_runs/{run}/set_state", json=body).raise_for_status()
+    with stack.prefect() as prefect:
+        prefect.post(f"/flow_runs/{run}/set_state", json=body).raise_for_status()

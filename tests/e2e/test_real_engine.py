@@ -70,7 +70,7 @@ def test_the_ledger_agrees_with_the_engines_own_counters(serving: Stack):
 
 def test_a_submission_from_prefects_page_needs_model_and_endpoint_only(serving: Stack):
     model = serving.model("from-prefect", seed=40)
-    with httpx.Client(base_url=f"{serving.settings_url('prefect')}/api", timeout=30) as prefect:
+    with serving.prefect() as prefect:
         deployment = prefect.get("/deployments/name/deploy-model/seatrial").json()
         assert {"model", "endpoint"} <= set(str(deployment["parameter_openapi_schema"]).replace("'", " ").split())
         body = {"parameters": {"request": {"model": model, "endpoint": "from-prefect"}}}
