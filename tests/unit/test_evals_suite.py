@@ -14,6 +14,7 @@ from core.errors import Refused
 from core.settings import TrialPolicy
 from evals.suite import COMPLETION, PromptTemplate, load_suite, openings, plan_of
 from evals.suite_sources import SUITES
+from tests.contract.humaneval import data
 
 ROW = {"task_id": "t/0", "prompt": "def f(x):\n", "entry_point": "f", "test": "def check(candidate):\n    assert candidate(1)\n"}
 
@@ -178,6 +179,6 @@ HUMANEVAL = SUITES.parents[2] / "shared/data/HumanEval.jsonl.gz"
 
 
 @pytest.mark.skipif(not HUMANEVAL.exists(), reason="HumanEval does not lie beside the checkout")
-def test_humaneval_is_found_beside_the_checkout() -> None:
-    suite = load_suite("humaneval")
+def test_humaneval_is_the_published_file_wherever_it_lies() -> None:
+    suite = load_suite("humaneval", TrialPolicy(humaneval=str(data())))
     assert (suite.name, len(suite.problems), suite.max_tokens) == ("humaneval", 164, 512)
