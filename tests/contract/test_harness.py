@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -308,3 +310,11 @@ def test_a_task_of_lm_evals_is_asked_and_scored_by_lm_eval(own_task: Callable[[s
 def test_a_task_that_lm_eval_does_not_have_is_refused():
     with pytest.raises(Refused, match="has no task 'nonesuch_at_all'"):
         load_suite("lmeval:nonesuch_at_all")
+
+
+def test_a_child_that_cannot_begin_ends_with_the_cause_as_its_last_word() -> None:
+    code = "import runpy, sys; sys.modules['lm_eval.evaluator'] = None; runpy.run_module('evals.harness.child', run_name='__main__')"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.wait(60) == 1, "its input was open: the thread that listens to it kept nobody"
+        assert child.stderr is not None
+        assert child.stderr.read().splitlines()[-1].startswith(b"ModuleNotFoundError")

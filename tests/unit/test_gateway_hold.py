@@ -1,0 +1,24 @@
+"""How long a gateway keeps a request for an engine that cannot be reached."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.settings import read_settings
+from wiring import Platform
+
+CLUSTER = {"HOME": "/nowhere", "SEATRIAL_ENGINES_URL": "kubernetes://models"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "hold_s"),
+    [
+        ({"HOME": "/nowhere"}, 0.0),
+        (CLUSTER, 15.0),
+        ({**CLUSTER, "SEATRIAL_KUBERNETES_HOLD_S": "3"}, 3.0),
+        ({**CLUSTER, "SEATRIAL_KUBERNETES_MIN_ENGINES": "0"}, 0.0),
+    ],
+    ids=["on one machine", "on a cluster", "as set", "where engines may sleep"],
+)
+def test_requests_wait_only_where_an_engine_keeps_its_address_and_does_not_sleep(environ: dict[str, str], hold_s: float) -> None:
+    assert Platform(read_settings(environ)).hold_s == hold_s
