@@ -36,6 +36,7 @@ def test_a_run_that_is_retried_on_the_page_after_a_refusal_is_a_new_submission(s
     refused = stack.finish(stack.submit(model, "come-back").id)
     assert refused.reason == "not_found"
     stack.hub.private.remove(model)
+    within(60, lambda: kind_of(stack, refused.run or "") == "FAILED", "the page shows the failed run")  # its row is ended a little earlier
     set_state(stack, refused.run or "", "SCHEDULED", "AwaitingRetry")
     within(90, lambda: served(stack, "come-back"), "the retried run brings the model")
     states = sorted(str(row.state) for row in stack.platform.records.submissions.find(endpoint=EndpointName("come-back")))
@@ -70,6 +71,12 @@ def run_of(stack: Stack, submission: str) -> str:
 def served(stack: Stack, endpoint: str) -> bool:
     found = stack.platform.records.submissions.find(endpoint=EndpointName(endpoint), states=[SubmissionState.SERVING])
     return bool(found)
+
+
+def kind_of(stack: Stack, run: str) -> str:
+    """Return the run's state as the page shows it."""
+    with stack.prefect() as prefect:
+        return str(prefect.get(f"/flow_runs/{run}").raise_for_status().json()["state"]["type"])
 
 
 def set_state(stack: Stack, run: str, kind: str, name: str) -> None:
