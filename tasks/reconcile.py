@@ -21,6 +21,8 @@ from wiring import Platform, platform
 
 _OPEN = (SubmissionState.QUEUED, SubmissionState.RUNNING, SubmissionState.CANCELLING)
 _WAITING = frozenset({"SCHEDULED", "PENDING"})
+_REMOVED_S = 86_400.0
+"""So long after an endpoint's removal MLflow is brought to say so: it may be away at first."""
 _PICKUP_S = 45.0
 """A run that no runner has picked up after so long is looked at again; starting it twice is harmless, its key is the same."""
 
@@ -94,6 +96,11 @@ def mark_catalogue() -> None:
             here.models.mark(endpoint.name, champion=endpoint.stable, challenger=endpoint.candidate)
         except NotFound:
             continue  # not registered yet
+    for name in here.records.endpoints.removed(here.clock.now() - _REMOVED_S):
+        try:
+            here.models.mark(name, champion=None, challenger=None)
+        except NotFound:
+            continue  # nothing of it was ever registered
 
 
 def mark_engines(here: Platform) -> None:

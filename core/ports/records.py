@@ -101,6 +101,17 @@ class Endpoints(Protocol):
         """Set what the endpoint promises; the routes' generation grows. Refused as `EndpointPolicy.check` says, NotFound."""
         ...
 
+    def remove(self, name: EndpointName, now: Epoch) -> Endpoint:
+        """Take the endpoint out of the routes and return what it was. What it did (usage, votes, rollouts, benchmarks) is kept.
+
+        Conflict while a submission or a rollout of it is open, NotFound. `ensure` makes it anew, with nothing that serves.
+        """
+        ...
+
+    def removed(self, since: Epoch) -> tuple[EndpointName, ...]:
+        """Return the names of endpoints that were removed at or after `since` and not made anew."""
+        ...
+
 
 class Rollouts(Protocol):
     """Rollouts: one row each, changed by compare-and-set. A change bumps the routes' generation in the same transaction."""

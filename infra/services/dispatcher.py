@@ -1,6 +1,6 @@
 """`python -m infra.services.dispatcher`: flows on Prefect's Kubernetes work pool, a Job per run; beside Prefect's own worker in one pod.
 
-It enters the work pool with the chart's job template, and both deployments in it, then watches over submissions (tasks/pulse.py).
+It enters the work pool with the chart's job template, and every deployment in it, then watches over submissions (tasks/pulse.py).
 A Job is never retried by Kubernetes (`backoffLimit: 0`): reconcile resumes a run that died, from its rows.
 """
 
@@ -20,8 +20,7 @@ from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defin
 
 from core.errors import Refused
 from core.settings import Settings, read_settings
-from flows.deploy_model import deploy_model
-from flows.reconcile import reconcile
+from infra.services.deployments import deployments
 from tasks.pulse import beat
 from wiring import Platform
 
@@ -33,16 +32,8 @@ async def register(settings: Settings, pool: str, template: Path) -> None:
     document = read_template(template)
     async with get_client() as client:
         await client.create_work_pool(WorkPoolCreate(name=pool, type="kubernetes", base_job_template=document), overwrite=True)
-    options: dict[str, Any] = {
-        "name": "seatrial",
-        "tags": ["seatrial"],
-        "work_pool_name": pool,
-        "entrypoint_type": EntrypointType.MODULE_PATH,
-    }
-    for deployment in (
-        await deploy_model.ato_deployment(description=deploy_model.__doc__, **options),
-        await reconcile.ato_deployment(interval=settings.reconcile_s, **options),
-    ):
+    for entry in deployments(settings):
+        deployment = await entry.flow.ato_deployment(work_pool_name=pool, entrypoint_type=EntrypointType.MODULE_PATH, **entry.arguments())
         await deployment.aapply()
 
 

@@ -7,15 +7,20 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, select, update
 
 from core.endpoints import Endpoint, EndpointPolicy
-from core.errors import NotFound
+from core.errors import Conflict, NotFound
 from core.ids import EndpointName, Epoch
 from registry.codec import plain, restore
 from registry.database.connection import Connections
 from registry.database.generation import bump
-from registry.database.tables import endpoints
-from registry.database.upsert import insert_new
+from registry.database.submissions import ENDS
+from registry.database.tables import endpoints, submissions
+from registry.database.upsert import upsert
 
 _OWN = ("name", "created_at", "stable", "previous", "candidate", "rollout")
+_NOTHING: dict[str, Any] = dict.fromkeys(("stable", "previous", "candidate", "rollout"))
+_gone = endpoints.c.removed_at.is_not(None)
+standing = endpoints.c.removed_at.is_(None)
+"""What an endpoint's row fulfils unless the endpoint was removed."""
 
 
 class EndpointsTable:
@@ -30,8 +35,8 @@ class EndpointsTable:
             if (row := _row(connection, name)) is not None:
                 return to_endpoint(row)
         with self._connections.write() as connection:
-            made = {"name": name, "created_at": now, **_columns(EndpointPolicy())}
-            insert_new(connection, endpoints, [made])
+            fresh = {"created_at": now, **_NOTHING, "removed_at": None, **_columns(EndpointPolicy())}
+            upsert(connection, endpoints, [{"name": name, **fresh}], lambda _excluded: fresh, where=lambda _excluded: _gone)
             bump(connection)
             return _get(connection, name)
 
@@ -43,23 +48,47 @@ class EndpointsTable:
     def list(self) -> tuple[Endpoint, ...]:
         """Return all by name."""
         with self._connections.read() as connection:
-            rows = connection.execute(select(endpoints)).mappings().all()
+            rows = connection.execute(select(endpoints).where(standing)).mappings().all()
         return tuple(sorted((to_endpoint(row) for row in rows), key=lambda endpoint: endpoint.name))
 
     def set_policy(self, name: EndpointName, policy: EndpointPolicy) -> Endpoint:
         """Set what the endpoint promises."""
         policy.check()
         with self._connections.write() as connection:
-            connection.execute(update(endpoints).where(endpoints.c.name == name).values(**_columns(policy)))
+            connection.execute(update(endpoints).where(endpoints.c.name == name, standing).values(**_columns(policy)))
             changed = _get(connection, name)
             bump(connection)
             return changed
+
+    def remove(self, name: EndpointName, now: Epoch) -> Endpoint:
+        """Take the endpoint out of the routes; its row stays for what refers to it."""
+        with self._connections.write() as connection:
+            connection.execute(select(endpoints.c.name).where(endpoints.c.name == name).with_for_update())
+            was = _get(connection, name)
+            under_way = select(submissions.c.id).where(submissions.c.endpoint == name, submissions.c.state.not_in(ENDS)).limit(1)
+            if (submission := connection.execute(under_way).scalar_one_or_none()) is not None:
+                raise _busy(name, submission, f"seatrial cancel {submission}")
+            if was.rollout is not None:
+                raise _busy(name, was.rollout, f"seatrial rollback {name}")
+            connection.execute(update(endpoints).where(endpoints.c.name == name).values(**_NOTHING, removed_at=now))
+            bump(connection)
+            return was
+
+    def removed(self, since: Epoch) -> tuple[EndpointName, ...]:
+        """Return the names of those that were removed since then."""
+        with self._connections.read() as connection:
+            return tuple(sorted(connection.execute(select(endpoints.c.name).where(endpoints.c.removed_at >= since)).scalars()))
 
 
 def to_endpoint(row: RowMapping) -> Endpoint:
     """Return the endpoint that a row holds."""
     policy = restore(EndpointPolicy, {**row["policy"], "keep_text_days": row["keep_text_days"]})
     return Endpoint(**{name: row[name] for name in _OWN}, policy=policy)
+
+
+def _busy(name: EndpointName, what: str, command: str) -> Conflict:
+    hint = f"wait for its end, or stop it: {command}"
+    return Conflict(f"endpoint {name} is about to change: {what} has not ended", reason="endpoint_busy", hint=hint)
 
 
 def _columns(policy: EndpointPolicy) -> dict[str, Any]:
@@ -69,7 +98,7 @@ def _columns(policy: EndpointPolicy) -> dict[str, Any]:
 
 
 def _row(connection: Connection, name: EndpointName) -> RowMapping | None:
-    return connection.execute(select(endpoints).where(endpoints.c.name == name)).mappings().one_or_none()
+    return connection.execute(select(endpoints).where(endpoints.c.name == name, standing)).mappings().one_or_none()
 
 
 def _get(connection: Connection, name: EndpointName) -> Endpoint:

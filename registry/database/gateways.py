@@ -13,7 +13,7 @@ from core.ports.clock import Clock
 from registry.codec import restore
 from registry.database.access import keys_with_names
 from registry.database.connection import Connections
-from registry.database.endpoints import to_endpoint
+from registry.database.endpoints import standing, to_endpoint
 from registry.database.generation import current
 from registry.database.tables import endpoints, gateways, keys, rollouts
 from registry.database.upsert import replacing, upsert
@@ -30,7 +30,7 @@ class GatewaysTable:
         """Return routes without addresses, and the callers with live keys, all of one moment."""
         with self._connections.read() as connection:
             generation = current(connection)
-            served = [to_endpoint(row) for row in connection.execute(select(endpoints)).mappings()]
+            served = [to_endpoint(row) for row in connection.execute(select(endpoints).where(standing)).mappings()]
             trying = _open_rollouts(connection)
             callers = _live_callers(connection, self._clock.now())
         routes = {endpoint.name: _route(endpoint, trying) for endpoint in served}

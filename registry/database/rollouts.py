@@ -14,6 +14,7 @@ from core.ports.records import Cohorts
 from registry.codec import plain, restore
 from registry.database.cohorts import read_cohorts
 from registry.database.connection import Connections
+from registry.database.endpoints import standing
 from registry.database.generation import bump
 from registry.database.tables import endpoints, rollouts
 
@@ -90,7 +91,7 @@ def _end(connection: Connection, rollout: Rollout) -> None:
 
 def _lock_endpoint(connection: Connection, name: EndpointName) -> Row[Any]:
     """Keep other writers off this endpoint until the transaction ends (SQLite has one writer anyway). NotFound."""
-    row = connection.execute(select(endpoints.c.name).where(endpoints.c.name == name).with_for_update()).one_or_none()
+    row = connection.execute(select(endpoints.c.name).where(endpoints.c.name == name, standing).with_for_update()).one_or_none()
     if row is None:
         raise NotFound(f"there is no endpoint {name}", reason="no_endpoint", hint="`seatrial endpoints` lists them")
     return row

@@ -17,7 +17,8 @@ from registry.database.tables import steps, submissions
 from registry.database.upsert import insert_new, replacing, upsert
 
 _MAY_CHANGE = frozenset({"state", "version", "rollout", "reason", "message", "hint", "flow_run", "runs", "lease_until"})
-_ENDS = [state for state in SubmissionState if state.ended]
+ENDS = [state for state in SubmissionState if state.ended]
+"""States that are never left."""
 _ORDER = {name: place for place, name in enumerate(StepName)}
 
 
@@ -78,7 +79,7 @@ class SubmissionsTable:
             raise Fault(f"a submission has no field {', '.join(sorted(strange))} that changes", hint="this is a bug; report it")
         query = update(submissions).where(submissions.c.id == submission).values(**fields, updated_at=now)
         if unless_ended:
-            query = query.where(submissions.c.state.not_in(_ENDS))
+            query = query.where(submissions.c.state.not_in(ENDS))
         with self._connections.write() as connection:
             connection.execute(query)
             return _get(connection, submission)

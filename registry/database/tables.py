@@ -144,6 +144,7 @@ endpoints = Table(
     Column("rollout", Words),
     _needed("keep_text_days", Integer),
     _needed("policy", Json, server_default="{}"),
+    Column("removed_at", Double),  # a removed endpoint keeps its row: its rollouts refer to it
 )
 
 rollouts = Table(

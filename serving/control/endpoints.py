@@ -65,6 +65,16 @@ def set_policy(name: NamePart, ask: SetPolicy, desk: TheDesk, caller: Operator) 
     return _view(desk, changed)
 
 
+@routes.delete("/endpoints/{name}")
+def remove(name: NamePart, desk: TheDesk, caller: Operator) -> EndpointView:
+    """Stop serving an endpoint: gateways answer 404, its engine ends unless another needs it. Usage, votes and history are kept."""
+    was = desk.records.endpoints.get(endpoint_name(name))
+    shown = _view(desk, desk.records.endpoints.remove(was.name, desk.clock.now()))
+    desk.audit(caller, "remove endpoint", was.name, stable=was.stable)
+    _reconcile_soon(desk, f"endpoint {name} is cleared away")
+    return shown
+
+
 @routes.get("/rollouts")
 def find_rollouts(desk: TheDesk, _caller: Submitter, endpoint: NameQuery = None, limit: Limit = 100) -> list[RolloutView]:
     """List rollouts, newest first."""
@@ -88,11 +98,16 @@ def _turn_back(desk: Desk, caller: Caller, rollout: Rollout) -> Rollout | None:
     except Conflict:
         return None
     desk.audit(caller, "rollback", rollout.id, endpoint=rollout.endpoint, candidate=rollout.candidate)
+    _reconcile_soon(desk, f"rollout {rollout.id} goes back")
+    return changed
+
+
+def _reconcile_soon(desk: Desk, what: str) -> None:
+    """Have a pass made now; where Prefect is away the next one does it."""
     try:
         desk.runs.trigger_reconcile()
     except (Transient, NotFound) as error:
-        _LOG.warning("rollout %s goes back at the next pass: %s", rollout.id, error)
-    return changed
+        _LOG.warning("%s at the next pass: %s", what, error)
 
 
 def back_to_previous(desk: Desk, caller: Caller, endpoint: Endpoint, key: str) -> RollbackView:

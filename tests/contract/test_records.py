@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import text
 
 from core.access import Key, Role
-from core.endpoints import BestOf, EndpointPolicy, OnRegression, RolloutState
+from core.endpoints import BestOf, Endpoint, EndpointPolicy, OnRegression, RolloutState
 from core.errors import Conflict, Fault, NotFound, Refused
-from core.ids import EndpointName, KeyId, PrincipalId, SubmissionId, VersionId
+from core.ids import EndpointName, KeyId, PrincipalId, RolloutId, SubmissionId, VersionId
 from core.ports.clock import VirtualClock
 from core.ports.records import AuditEntry
 from core.submissions import Step, StepName, StepState, SubmissionState
@@ -213,6 +213,50 @@ def test_endpoints_are_made_once_and_their_policy_reaches_the_snapshot(records: 
         records.endpoints.get(EndpointName("none"))
     with pytest.raises(NotFound):
         records.endpoints.set_policy(EndpointName("none"), EndpointPolicy())
+
+
+def test_a_removed_endpoint_is_nowhere_and_what_it_did_is_kept(records: Database) -> None:
+    records.endpoints.ensure(CHAT, NOW)
+    records.endpoints.set_policy(CHAT, EndpointPolicy(temperature=0.3))
+    records.rollouts.change(replace(records.rollouts.open(a_rollout()), state=RolloutState.PROMOTED))
+    was, before = records.endpoints.get(CHAT), records.gateways.generation()
+    assert records.endpoints.remove(CHAT, NOW) == was
+    assert (records.endpoints.list(), records.gateways.snapshot().routes) == ((), {})
+    assert records.gateways.generation() > before
+    assert (records.endpoints.removed(NOW), records.endpoints.removed(NOW + 1)) == ((CHAT,), ())
+    assert len(records.rollouts.find(endpoint=CHAT)) == 1
+    with pytest.raises(NotFound):
+        records.endpoints.get(CHAT)
+    with pytest.raises(NotFound):
+        records.endpoints.remove(CHAT, NOW)
+    with pytest.raises(NotFound):
+        records.endpoints.set_policy(CHAT, EndpointPolicy())
+    with pytest.raises(NotFound):
+        records.rollouts.open(a_rollout(id=RolloutId("ro-late")))
+
+
+def test_a_removed_endpoint_is_made_anew_with_nothing_of_the_old_one(records: Database) -> None:
+    records.endpoints.ensure(CHAT, NOW)
+    records.endpoints.set_policy(CHAT, EndpointPolicy(keep_text_days=3, temperature=0.3))
+    records.rollouts.change(replace(records.rollouts.open(a_rollout()), state=RolloutState.PROMOTED))
+    records.endpoints.remove(CHAT, NOW)
+    assert records.endpoints.ensure(CHAT, NOW + 5) == Endpoint(CHAT, NOW + 5) == records.endpoints.get(CHAT)
+    assert records.endpoints.removed(NOW) == ()
+    assert list(records.gateways.snapshot().routes) == [CHAT]
+
+
+def test_an_endpoint_that_is_about_to_change_is_not_removed(records: Database) -> None:
+    records.endpoints.ensure(CHAT, NOW)
+    submission = records.submissions.create(a_request(), records.access.principal("ann", NOW).id, NOW)
+    with pytest.raises(Conflict, match=f"{submission.id} has not ended") as refused:
+        records.endpoints.remove(CHAT, NOW)
+    assert f"seatrial cancel {submission.id}" in refused.value.hint
+    records.submissions.change(submission.id, NOW, state=SubmissionState.FAILED)
+    rollout = records.rollouts.open(a_rollout())
+    with pytest.raises(Conflict, match=f"{rollout.id} has not ended"):
+        records.endpoints.remove(CHAT, NOW)
+    records.rollouts.change(replace(rollout, state=RolloutState.ROLLED_BACK))
+    assert records.endpoints.remove(CHAT, NOW).name == CHAT
 
 
 def test_a_policy_comes_back_whole(records: Database) -> None:

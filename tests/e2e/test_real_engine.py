@@ -128,16 +128,38 @@ def test_a_killed_engine_comes_back_by_itself(serving: Stack):
     within(90, lambda: answers(serving), "the endpoint answers again")
 
 
+def test_a_removed_endpoint_answers_404_its_engine_ends_and_mlflow_says_so(serving: Stack):
+    within(90, lambda: answers(serving), "the endpoint answers")
+    removed = serving.cli("endpoints", "remove", "chat", "--yes")
+    assert removed.returncode == 0, removed.stderr
+    within(30, lambda: asked(serving).status_code == 404, "the gateway knows it no more")
+    for name in {"from-prefect"} & {endpoint.name for endpoint in serving.platform.records.endpoints.list()}:
+        serving.cli("endpoints", "remove", name, "--yes")
+    within(90, lambda: serving.engine_processes() == [], "no engine is left")
+    within(90, lambda: aliases(serving, "chat") == [], "MLflow has no champion")
+    assert serving.cli("endpoints", "remove", "chat", "--yes").returncode == 4
+
+
+def aliases(stack: Stack, model: str) -> list[str]:
+    """The aliases that MLflow shows for an endpoint's model."""
+    answer = httpx.get(f"{stack.settings_url('mlflow')}/api/2.0/mlflow/registered-models/get", params={"name": model})
+    return [str(alias["alias"]) for alias in answer.raise_for_status().json()["registered_model"].get("aliases", [])]
+
+
 def knows(stack: Stack, secret: str) -> bool:
     headers = {"Authorization": f"Bearer {secret}"}
     return httpx.get(f"{stack.settings_url('gateway')}/v1/models", headers=headers).status_code == 200
 
 
-def answers(stack: Stack) -> bool:
+def asked(stack: Stack) -> httpx.Response:
     body = {"model": "chat", "messages": HELLO, "max_tokens": 8}
+    headers = {"Authorization": f"Bearer {stack.secret}"}
+    return httpx.post(f"{stack.settings_url('gateway')}/v1/chat/completions", json=body, headers=headers, timeout=30)
+
+
+def answers(stack: Stack) -> bool:
     try:
-        headers = {"Authorization": f"Bearer {stack.secret}"}
-        return httpx.post(f"{stack.settings_url('gateway')}/v1/chat/completions", json=body, headers=headers, timeout=30).status_code == 200
+        return asked(stack).status_code == 200
     except httpx.TransportError:
         return False
 

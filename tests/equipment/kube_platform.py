@@ -64,11 +64,16 @@ sys.stdout.write(mounted(sys.stdin.read(), {claims!r}))
 
 
 class KubePlatform:
-    """The whole platform in pods of one namespace. `settings` are those of the chart's value of that name."""
+    """The whole platform in pods of one namespace. `settings` are those of the chart's value of that name.
 
-    def __init__(self, cluster: Cluster, folder: Path, **settings: Any) -> None:
+    `jobs` is the environment of Prefect's own worker (equipment/prefect_worker.py): with it every flow run is a Job, else a process
+    of the worker's pod.
+    """
+
+    def __init__(self, cluster: Cluster, folder: Path, jobs: Path | None = None, **settings: Any) -> None:
         self.cluster = cluster
         self.folder = folder
+        self.jobs = jobs
         self.namespace = f"platform-{secrets.token_hex(3)}"
         self.key = f"st-{secrets.token_hex(24)}"
         self.hub = HubServer(folder / "hub", host=GATEWAY)
@@ -95,7 +100,8 @@ class KubePlatform:
         self.s3.bucket(BUCKET)
         for name in DATABASES:
             self.postgres.new_database(name=name)
-        self.image = self._image()
+        self.image = self._image("platform", Path(sys.prefix))
+        self.jobs_image = self._image("jobs", self.jobs) if self.jobs else ""
         labels = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
         self.kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace, "labels": labels}}])
         self._parts.callback(self._uninstall)
@@ -123,6 +129,7 @@ class KubePlatform:
             "checkout": ROOT,
             "python": Path(sys.base_prefix),
             "engine": ENGINE_ENVIRONMENT.resolve(),
+            **({"jobs": self.jobs} if self.jobs else {}),
         }
         return {name: folder for name, folder in folders.items() if folder.exists()}
 
@@ -132,15 +139,15 @@ class KubePlatform:
         places = {name: str(folder) for name, folder in self.claims.items()}
         return {name: place for name, place in places.items() if not any(Path(other) in Path(place).parents for other in places.values())}
 
-    def _image(self) -> str:
+    def _image(self, name: str, environment: Path) -> str:
         contents = [*busybox(), File("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nseatrial:x:10001:10001::/tmp:/bin/sh\n")]
         environ = {
-            "PATH": f"{Path(sys.prefix) / 'bin'}:/usr/bin:/bin",
+            "PATH": f"{environment / 'bin'}:/usr/bin:/bin",
             "PYTHONPATH": f"{ROOT}:{ROOT / 'serving/engines/vllm'}",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         settings = ImageSettings(environ=environ, user="10001:10001", folder=str(ROOT))
-        (loaded,) = self.cluster.load_image(make_image(self.folder / "platform.tar", "seatrial.test/platform:1", contents, settings))
+        (loaded,) = self.cluster.load_image(make_image(self.folder / f"{name}.tar", f"seatrial.test/{name}:1", contents, settings))
         return loaded.pinned
 
     def _secrets(self) -> None:
@@ -160,7 +167,12 @@ class KubePlatform:
             "prefect": {"resources": _SMALL},
             "gateway": {"spool": {"ephemeral": True, "size": "1Gi"}, "resources": _SMALL},
             "control": {"replicas": 1, "resources": _SMALL},
-            "worker": {"scratch": "4Gi", "resources": {**_SMALL, "limits": {"memory": "6Gi"}}},
+            "worker": {
+                "mode": "kubernetes" if self.jobs else "process",
+                "image": self.jobs_image,
+                "scratch": "4Gi",
+                "resources": {**_SMALL, "limits": {"memory": "6Gi"}},
+            },
             "engines": {
                 "cpu": 0.05,
                 "pre_stop_s": 3,

@@ -97,6 +97,13 @@ class MarkedTraffic:
             f"slowest {self.slowest_s:.1f} s, longest silence {self.longest_silence_s:.1f} s"
         )
 
+    def expect_nobody_noticed(self) -> None:
+        """Assert that every request was answered whole, by its conversation's model, in time, and that there was no pause between them."""
+        assert self.failed == []
+        assert (self.changed, self.moved) == ([], [])
+        assert self.slowest_s < 30
+        assert self.longest_silence_s < 10
+
     def _pairs(self) -> Iterator[tuple[Mark, Mark]]:
         last: dict[str, Mark] = {}
         for mark in sorted(self.marks, key=lambda mark: (mark.conversation, mark.turn)):

@@ -1,4 +1,4 @@
-"""The dispatcher against Prefect's own server: the work pool with the chart's template, and both deployments in it."""
+"""The dispatcher against Prefect's own server: the work pool with the chart's template, and every deployment in it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 
 from core.settings import read_settings
+from infra.services.deployments import deployments
 from infra.services.dispatcher import register
 from tests.kubernetes.chart_objects import objects, of_kind
 from tests.kubernetes.test_chart import VARIANTS
@@ -18,7 +19,7 @@ from tests.kubernetes.test_chart import VARIANTS
 pytestmark = pytest.mark.slow
 
 
-def test_entering_the_pool_twice_leaves_one_with_the_charts_template_and_both_deployments(tmp_path: Path):
+def test_entering_the_pool_twice_leaves_one_with_the_charts_template_and_every_deployment(tmp_path: Path):
     found = objects(*VARIANTS["jobs"])
     template = tmp_path / "job-template.json"
     template.write_text(next(i["data"]["job-template.json"] for i in of_kind(found, "ConfigMap") if "job-template.json" in i["data"]))
@@ -31,13 +32,13 @@ def test_entering_the_pool_twice_leaves_one_with_the_charts_template_and_both_de
             (pool,) = await client.read_work_pools()
             assert (pool.name, pool.type) == ("seatrial", "kubernetes")
             assert pool.base_job_template == json.loads(template.read_text())
-            for name in ("deploy-model/seatrial", "reconcile/seatrial"):
-                deployment = await client.read_deployment_by_name(name)
+            for entry in deployments(settings):
+                deployment = await client.read_deployment_by_name(f"{entry.flow.name}/{entry.name}")
                 assert deployment.work_pool_name == "seatrial"
                 assert deployment.entrypoint is not None
                 assert ":" not in deployment.entrypoint  # a module, which the image has, and not a file of this machine
-            schedules = (await client.read_deployment_by_name("reconcile/seatrial")).schedules
-            assert len(schedules) == 1
+                assert len(deployment.schedules) == bool(entry.options.get("interval") or entry.options.get("cron"))
+            assert len(await client.read_deployments()) == len(list(deployments(settings)))
 
     with prefect_test_harness(server_startup_timeout=180):
         asyncio.run(run())

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+import httpx
 import pytest
 
 from seatrial.words import Submission
-from tests.e2e.harness import SEATRIAL
+from tests.e2e.harness import SEATRIAL, within
 from tests.equipment.kube_platform import KubePlatform
 from tests.equipment.marked_traffic import MarkedTraffic
 
@@ -76,6 +77,16 @@ def test_kubectl_tells_what_serves_and_what_the_rollout_did(installed: KubePlatf
     events = json.loads(installed.words("get", "events", "-o", "json"))["items"]
     told = {event["reason"] for event in events if event.get("source", {}).get("component") == "seatrial"}
     assert {"Made", "ShareChanged", "Promoted", "RollingBack"} <= told
+
+
+def test_an_endpoint_that_is_removed_leaves_no_object_behind(installed: KubePlatform, job: MainJob) -> None:
+    assert installed.cli("endpoints", "remove", "chat", "--yes").returncode == 0
+    kinds = "deployments,replicasets,pods,services,networkpolicies,horizontalpodautoscalers"
+    selector = f"seatrial.dev/version={(job.better.version or '')[:32]}"
+    within(120, lambda: installed.words("get", kinds, "-l", selector, "-o", "name", "--ignore-not-found") == "", "nothing of its engine is left")
+    headers = {"Authorization": f"Bearer {installed.key}"}
+    body = {"model": "chat", "messages": [{"role": "user", "content": "Hello"}]}
+    assert httpx.post(f"{installed.gateway_url}/v1/chat/completions", json=body, headers=headers).status_code == 404
 
 
 def test_the_doctor_finds_nothing_wrong_from_inside(installed: KubePlatform) -> None:

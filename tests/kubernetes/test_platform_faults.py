@@ -13,7 +13,6 @@ from serving.engines.kubernetes import kinds
 from serving.engines.kubernetes.capacity import read_nodes
 from tests.e2e.harness import within
 from tests.equipment.kube_platform import KubePlatform
-from tests.equipment.marked_traffic import MarkedTraffic
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow]
 ENDPOINT = "faults"
@@ -39,15 +38,8 @@ def walk(on: KubePlatform, name: str, fault: Callable[[str], None]) -> None:
         ended = on.finish(submission.id, LIMIT_S)
     print(f"{name}: {ended.state} after {(ended.updated_at - ended.created_at).total_seconds():.0f} s, {ended.runs} runs; {traffic.told()}")  # noqa: T201
     assert (ended.state, ended.reason) == ("serving", ""), (ended.message, on.said())
-    expect_nobody_noticed(traffic)
+    traffic.expect_nobody_noticed()
     assert traffic.by(ended.version) > 0
-
-
-def expect_nobody_noticed(traffic: MarkedTraffic) -> None:
-    assert traffic.failed == []
-    assert (traffic.changed, traffic.moved) == ([], [])
-    assert traffic.slowest_s < 30
-    assert traffic.longest_silence_s < 10
 
 
 def wait(seconds: float) -> None:
@@ -126,7 +118,7 @@ def test_a_bad_image_is_told_to_the_submitter_and_nobody_else_notices(serving: K
     assert (ended.state, ended.reason) == ("refused", "engine_failed"), ended.message
     assert "its image cannot be pulled" in ended.message
     assert "SEATRIAL_KUBERNETES_IMAGE" in ended.message
-    expect_nobody_noticed(traffic)
+    traffic.expect_nobody_noticed()
     expect_only_the_stable(serving)
 
 
@@ -136,7 +128,7 @@ def test_a_candidate_that_no_node_can_hold_is_refused_before_anything_is_touched
     assert ended.state == "refused", ended.message
     assert "none has ever room: it asks for 1048576.0 GiB of memory" in ended.message
     assert ended.rollout is None
-    expect_nobody_noticed(traffic)
+    traffic.expect_nobody_noticed()
     expect_only_the_stable(serving)
 
 
@@ -148,7 +140,7 @@ def test_a_candidate_without_room_is_queued_with_the_reason_and_goes_on_when_the
             assert [role for role in serving.engines(ENDPOINT).values() if role != "stable"] == []
         ended = serving.finish(submission, LIMIT_S)
     assert ended.state == "serving", ended.message
-    expect_nobody_noticed(traffic)
+    traffic.expect_nobody_noticed()
 
 
 @contextmanager

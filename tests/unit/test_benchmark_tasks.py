@@ -22,7 +22,7 @@ from core.submissions import SubmissionState
 from core.versions import Decision
 from flows.benchmark import benchmark
 from flows.study import study
-from infra.services.runner import nightly
+from infra.services.deployments import nightly
 from serving.control.runs import RunState
 from tasks.abandoned import abandoned_benchmarks, mirror_missing, resume_benchmark
 from tasks.alerts import raise_alert

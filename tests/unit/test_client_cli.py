@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from core.access import Role
-from core.ids import SubmissionId
+from core.ids import EndpointName, SubmissionId
 from core.settings import base_environ
 from core.submissions import Step, StepName, StepState, SubmissionState
 from seatrial import Client, Conflict, NotAuthorised, NotFound, RefusedError, Unavailable
@@ -215,6 +215,16 @@ def test_watching_waits_for_a_platform_that_restarts_and_gives_up_in_the_end(cli
     gone = Client("http://127.0.0.1:9", "k", pause=lambda _seconds: None)
     with pytest.raises(Unavailable):
         next(gone.submissions.watch(submission.id, patience_s=0.0))
+
+
+def test_an_endpoint_is_removed_after_a_yes(platform: tuple[Stage, str], run: Run, stage: Stage) -> None:
+    stage.records.endpoints.ensure(EndpointName("old"), NOW)
+    asked = CliRunner().invoke(
+        main, ["--url", platform[1], "--key", stage.secret(Role.OPERATOR), "endpoints", "remove", "old"], input="n\n"
+    )
+    assert (asked.exit_code, asked.stdout) == (1, "")
+    assert run("endpoints", "remove", "old", "--yes").stdout == "old is removed; it served -\n"
+    assert run("endpoints", "remove", "old", "--yes").exit_code == 4
 
 
 def test_errors_of_the_sdk_can_be_told_apart(client: Client, platform: tuple[Stage, str]) -> None:

@@ -24,6 +24,7 @@ MAY: dict[tuple[str, str], set[Role]] = {
     ("get", "/v1/endpoints/{name}"): EVERYONE,
     ("post", "/v1/endpoints/{name}/rollback"): {OPS},
     ("patch", "/v1/endpoints/{name}/policy"): {OPS},
+    ("delete", "/v1/endpoints/{name}"): {OPS},
     ("post", "/v1/benchmarks"): {SUB, OPS},
     ("get", "/v1/benchmarks"): {SUB, OPS},
     ("get", "/v1/benchmarks/power"): {SUB, OPS},

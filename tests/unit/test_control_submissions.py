@@ -191,6 +191,26 @@ def test_rolling_back_without_anything_to_go_back_to_is_a_conflict_with_a_hint(s
     assert "seatrial submit" in answer.json()["error"]["hint"]
 
 
+def test_removing_an_endpoint_tells_what_it_was_and_has_its_engine_cleared_away_soon(stage: Stage) -> None:
+    _rolling(stage, state=RolloutState.PROMOTED)
+    operator = stage.client(Role.OPERATOR, "olga")
+    assert operator.delete("/v1/endpoints/chat").status_code == 409
+    (submission,) = stage.records.submissions.find(endpoint=EndpointName("chat"))
+    stage.records.submissions.change(submission.id, NOW, state=SubmissionState.SERVING)
+    answer = operator.delete("/v1/endpoints/chat")
+    assert (answer.status_code, answer.json()["stable"]) == (200, CANDIDATE)
+    assert stage.runs.reconciles == 1
+    assert stage.records.audit.find(subject="chat", limit=1)[0].action == "remove endpoint"
+    assert operator.get("/v1/endpoints/chat").status_code == operator.delete("/v1/endpoints/chat").status_code == 404
+
+
+def test_an_endpoint_is_removed_also_while_prefect_is_away(stage: Stage) -> None:
+    stage.records.endpoints.ensure(EndpointName("fresh"), NOW)
+    stage.runs.away = True
+    assert stage.client(Role.OPERATOR).delete("/v1/endpoints/fresh").status_code == 200
+    assert stage.records.endpoints.list() == ()
+
+
 def test_a_verdict_beyond_all_numbers_is_still_json(stage: Stage) -> None:
     _rolling(stage, state=RolloutState.SHIFTING, verdict=Verdict(Decision.FAIL, "loops", e_value=float("inf"), at=NOW))
     answer = stage.client(Role.SUBMITTER).get("/v1/rollouts/ro-1")

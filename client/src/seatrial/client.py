@@ -187,6 +187,10 @@ class Endpoints:
         """Set what it promises (operators only): the fields of `Policy` and `keep_text_days`; those left out stay, None takes one away."""
         return read(words.Endpoint, self._transport.call("PATCH", f"/v1/endpoints/{name}/policy", body=fields))
 
+    def remove(self, name: str) -> words.Endpoint:
+        """Stop serving it (operators only) and return what it was. Conflict while a submission to it is open. History is kept."""
+        return read(words.Endpoint, self._transport.call("DELETE", f"/v1/endpoints/{name}"))
+
 
 class Rollouts:
     """Rollouts."""

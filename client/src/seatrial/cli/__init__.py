@@ -14,6 +14,11 @@ _PLUGINS = "seatrial.commands"
 INTERRUPTED = 130
 
 EPILOG = """\b
+Examples:
+  seatrial submit ORG/MODEL --endpoint chat --watch
+  seatrial chat chat "hello"
+
+\b
 Exit codes:
   0    done
   1    refused, or the submission ended otherwise than serving
@@ -110,10 +115,5 @@ def show_error(error: SeatrialError) -> None:
 @click.version_option(package_name="seatrial", prog_name="seatrial")
 @click.pass_context
 def main(ctx: click.Context, url: str | None, key: str | None) -> None:
-    r"""Bring a language model through its trials to real users' feedback.
-
-    \b
-    seatrial submit ORG/MODEL --endpoint chat --watch
-    seatrial chat chat "hello"
-    """
+    """Bring a language model through its trials to real users' feedback."""
     ctx.obj = (url, key)

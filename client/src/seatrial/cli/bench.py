@@ -40,14 +40,16 @@ class DefaultGroup(click.Group):
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=DefaultGroup)
-def bench() -> None:
-    r"""Benchmark models, look at the results problem by problem, and compare them.
+EXAMPLES = """\b
+Examples:
+  seatrial bench ENDPOINT --suite humaneval -n 20 --temperature 0.2,0.8 --watch
+  seatrial bench show ID
+"""
 
-    \b
-    seatrial bench ENDPOINT --suite humaneval -n 20 --temperature 0.2,0.8 --watch
-    seatrial bench show ID
-    """
+
+@click.group(cls=DefaultGroup, epilog=EXAMPLES)
+def bench() -> None:
+    """Benchmark models, look at the results problem by problem, and compare them."""
 
 
 @bench.command()

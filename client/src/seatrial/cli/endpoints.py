@@ -15,7 +15,7 @@ from seatrial.words import Cohort, Endpoint, Rollout
 @as_json
 @click.pass_context
 def endpoints(ctx: click.Context, as_json: bool) -> None:
-    """Show endpoints, what serves behind them and how its engine does; `set` changes what one promises."""
+    """Show endpoints, what serves behind them and how its engine does; `set` changes what one promises, `remove` ends one."""
     if ctx.invoked_subcommand is not None:
         return
     found = client_of(ctx).endpoints.list()
@@ -70,6 +70,19 @@ def set_(ctx: click.Context, /, *, name: str, as_json: bool, **given: Any) -> No
         raise click.UsageError("give at least one of the options")
     changed = client_of(ctx).endpoints.set_policy(name, **fields)
     say_json(changed) if as_json else click.echo(f"{changed.name}: {_promises(changed)}")
+
+
+@endpoints.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@as_json
+@click.pass_context
+def remove(ctx: click.Context, name: str, yes: bool, as_json: bool) -> None:
+    """Stop serving endpoint NAME (operators only). Usage, votes and history are kept; a submission makes it anew."""
+    if not yes:
+        click.confirm(f"{name} will answer 404 to everybody who calls it. Remove it?", abort=True, err=True)
+    was = client_of(ctx).endpoints.remove(name)
+    say_json(was) if as_json else click.echo(f"{was.name} is removed; it served {short(was.stable)}")
 
 
 def _promises(one: Endpoint) -> str:
