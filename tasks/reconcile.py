@@ -21,10 +21,9 @@ from wiring import Platform, platform
 
 _OPEN = (SubmissionState.QUEUED, SubmissionState.RUNNING, SubmissionState.CANCELLING)
 _WAITING = frozenset({"SCHEDULED", "PENDING"})
+"""States of a run that no process has begun."""
 _REMOVED_S = 86_400.0
 """So long after an endpoint's removal MLflow is brought to say so: it may be away at first."""
-_PICKUP_S = 45.0
-"""A run that no runner has picked up after so long is looked at again; starting it twice is harmless, its key is the same."""
 
 
 _part = task(retries=3, retry_delay_seconds=[1.0, 2.0, 4.0], retry_condition_fn=is_transient)
@@ -124,7 +123,7 @@ def resume(here: Platform, row: Submission) -> bool:
     if run is not None and run.type == "CANCELLED":
         finish(row.id, Refused("cancelled on Prefect's page", reason="cancelled", hint="submit again when it is still wanted"))
         return True
-    if run is not None and run.type in _WAITING and here.clock.now() - row.updated_at < _PICKUP_S:
+    if awaits_pickup(here, row, run):
         return False
     if row.runs >= here.settings.most_runs:
         finish(row.id, Fault(f"{row.runs} flow runs of {row.id} ended without a result", hint="see `seatrial logs`; then submit again"))
@@ -133,6 +132,12 @@ def resume(here: Platform, row: Submission) -> bool:
         here.runs.crash(row.flow_run)  # its process is gone: a living one renews the lease
     start_run(here, row)
     return True
+
+
+def awaits_pickup(here: Platform, row: Submission, run: RunState | None) -> bool:
+    """Tell whether a submission's run is on its way: nobody else starts one meanwhile. One that has just begun holds no lease yet."""
+    begins = run is not None and (run.type in _WAITING or (run.type == "RUNNING" and row.state is SubmissionState.QUEUED))
+    return begins and here.clock.now() - row.updated_at < here.settings.pickup_s
 
 
 def run_state(here: Platform, row: Submission) -> RunState | None:

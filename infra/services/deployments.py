@@ -18,12 +18,16 @@ from flows.study import study
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A flow and how it is deployed: `options` are those that Runner.aadd_flow and Flow.ato_deployment share."""
+    """A flow and how it is deployed: `options` are those that Runner.aadd_flow and Flow.ato_deployment share.
+
+    One that is `short` runs each minute for a moment: always a process beside the one that watches, never a pod of its own.
+    """
 
     flow: Flow[..., Any]
     name: str = "seatrial"
     tags: tuple[str, ...] = ("seatrial",)
     options: dict[str, Any] = field(default_factory=dict)
+    short: bool = False
 
     def arguments(self) -> dict[str, Any]:
         """Return all as keyword arguments."""
@@ -33,7 +37,7 @@ class Entry:
 def deployments(settings: Settings) -> Iterator[Entry]:
     """Yield every deployment; what is scheduled has its schedule."""
     yield Entry(deploy_model, options={"description": deploy_model.__doc__})
-    yield Entry(reconcile, options={"interval": settings.reconcile_s})
+    yield Entry(reconcile, options={"interval": settings.reconcile_s}, short=True)
     yield Entry(benchmark, options={"description": benchmark.__doc__})
     yield Entry(
         benchmark,

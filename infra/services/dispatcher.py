@@ -1,6 +1,7 @@
 """`python -m infra.services.dispatcher`: flows on Prefect's Kubernetes work pool, a Job per run; beside Prefect's own worker in one pod.
 
-It enters the work pool with the chart's job template, and every deployment in it, then watches over submissions (tasks/pulse.py).
+It enters the work pool with the chart's job template, and the deployments in it. What is short (reconcile, each minute) runs here: a pod
+for it would cost more than its work. Then it watches over submissions (tasks/pulse.py).
 A Job is never retried by Kubernetes (`backoffLimit: 0`): reconcile resumes a run that died, from its rows.
 """
 
@@ -8,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,7 @@ from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defin
 from core.errors import Refused
 from core.settings import Settings, read_settings
 from infra.services.deployments import deployments
-from tasks.pulse import beat
-from wiring import Platform
+from infra.services.runner import serve
 
 _TEMPLATE = Path("/etc/seatrial/job-template.json")
 
@@ -33,6 +31,8 @@ async def register(settings: Settings, pool: str, template: Path) -> None:
     async with get_client() as client:
         await client.create_work_pool(WorkPoolCreate(name=pool, type="kubernetes", base_job_template=document), overwrite=True)
     for entry in deployments(settings):
+        if entry.short:
+            continue
         deployment = await entry.flow.ato_deployment(work_pool_name=pool, entrypoint_type=EntrypointType.MODULE_PATH, **entry.arguments())
         await deployment.aapply()
 
@@ -54,13 +54,15 @@ def read_template(path: Path) -> dict[str, Any]:
 @click.option("--pool", default="seatrial", show_default=True, help="Name of the work pool.")
 @click.option("--template", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=_TEMPLATE, show_default=True)
 def main(pool: str, template: Path) -> None:
-    """Register, then keep the pulse until SIGTERM."""
+    """Register, run what is short and keep the pulse, until SIGTERM."""
     settings = read_settings()
-    over = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: over.set())
-    asyncio.run(register(settings, pool, template))
-    beat(Platform(settings), over)
+    asyncio.run(dispatch(settings, pool, template))
+
+
+async def dispatch(settings: Settings, pool: str, template: Path) -> None:
+    """Register all, and run what is short until SIGTERM."""
+    await register(settings, pool, template)
+    await serve(settings, [entry for entry in deployments(settings) if entry.short])
 
 
 if __name__ == "__main__":

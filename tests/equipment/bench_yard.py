@@ -33,6 +33,7 @@ class PrefectDouble:
     started: list[tuple[str, int]] = field(default_factory=list)
     submitted: list[str] = field(default_factory=list)
     crashed: list[str] = field(default_factory=list)
+    passes: int = 0
 
     def start(self, submission: SubmissionId, attempt: int, _request: Mapping[str, str]) -> str:
         self._answer()
@@ -54,7 +55,8 @@ class PrefectDouble:
         self.crashed.append(run)
 
     def trigger_reconcile(self) -> str:
-        return "reconcile"
+        self.passes += 1
+        return f"reconcile-{self.passes}"
 
     def _answer(self) -> None:
         if self.away:

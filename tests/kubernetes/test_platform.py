@@ -83,7 +83,11 @@ def test_an_endpoint_that_is_removed_leaves_no_object_behind(installed: KubePlat
     assert installed.cli("endpoints", "remove", "chat", "--yes").returncode == 0
     kinds = "deployments,replicasets,pods,services,networkpolicies,horizontalpodautoscalers"
     selector = f"seatrial.dev/version={(job.better.version or '')[:32]}"
-    within(120, lambda: installed.words("get", kinds, "-l", selector, "-o", "name", "--ignore-not-found") == "", "nothing of its engine is left")
+    within(
+        120,
+        lambda: installed.words("get", kinds, "-l", selector, "-o", "name", "--ignore-not-found") == "",
+        "nothing of its engine is left",
+    )
     headers = {"Authorization": f"Bearer {installed.key}"}
     body = {"model": "chat", "messages": [{"role": "user", "content": "Hello"}]}
     assert httpx.post(f"{installed.gateway_url}/v1/chat/completions", json=body, headers=headers).status_code == 404
