@@ -76,8 +76,8 @@ def pod(folder: Path, **environ: str) -> Iterator[Pod]:
     try:
         yield started
     finally:
-        started.process.kill()
-        started.process.communicate()
+        started.process.terminate()  # its server ends with it; a kill would leave that behind
+        started.process.communicate(timeout=20)
 
 
 def test_a_pod_is_ready_only_after_a_completion_came_out(tmp_path: Path):
