@@ -16,6 +16,7 @@ import click
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined] # where the documentation imports it from
+from prefect.runner.storage import LocalStorage
 
 from core.errors import Refused
 from core.settings import Settings, read_settings
@@ -34,6 +35,7 @@ async def register(settings: Settings, pool: str, template: Path) -> None:
         if entry.short:
             continue
         deployment = await entry.flow.ato_deployment(work_pool_name=pool, entrypoint_type=EntrypointType.MODULE_PATH, **entry.arguments())
+        deployment.storage = LocalStorage(str(Path.cwd()))  # the image has the code; without this every run copies the whole folder first
         await deployment.aapply()
 
 

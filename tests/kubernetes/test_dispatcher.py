@@ -38,6 +38,7 @@ def test_entering_the_pool_twice_leaves_one_with_the_charts_template_and_every_d
                 assert deployment.work_pool_name == "seatrial"
                 assert deployment.entrypoint is not None
                 assert ":" not in deployment.entrypoint  # a module, which the image has, and not a file of this machine
+                assert "set_working_directory" in str(deployment.pull_steps)  # where the code is; nothing is copied
                 assert len(deployment.schedules) == bool(entry.options.get("interval") or entry.options.get("cron"))
             assert len(await client.read_deployments()) == len(pooled)
 
