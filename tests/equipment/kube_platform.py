@@ -214,10 +214,10 @@ class KubePlatform:
             parts += [f"--- {pod}", self.words("logs", pod, "--all-containers", "--tail=25")]
         return "\n".join(parts)
 
-    def words(self, *words: str) -> str:
+    def words(self, *words: str, limit_s: float = 60.0) -> str:
         """Run kubectl in the namespace and return what it says, errors too."""
         command = [str(self.kubectl.program), "--kubeconfig", str(self.cluster.kubeconfig), "-n", self.namespace, *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_s)
         return done.stdout + done.stderr
 
     def _uninstall(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from tests.equipment.kube_stage import GIB, a_spec, eventually, policy
 
 pytestmark = pytest.mark.kubernetes
 
-OURS = (kinds.DEPLOYMENTS, kinds.SERVICES, kinds.POLICIES, kinds.AUTOSCALERS)
+STILL_S = 6.0
+"""Longer than the autoscalers' pause between two looks: what has not changed for so long, no controller changes by itself."""
 SPEC = a_spec(1)
 
 
@@ -41,14 +43,36 @@ def engines(cluster: Cluster, space: Api, tmp_path: Path) -> Iterator[Kubernetes
         made.close()
 
 
-def versions_of(space: Api) -> dict[str, str]:
-    listed = ((kind, entry) for kind in OURS for entry in space.list(kind, "app.kubernetes.io/managed-by=seatrial").items)
-    return {f"{kind.plural}/{entry['metadata']['name']}": entry["metadata"]["resourceVersion"] for kind, entry in listed}
+def kinds_of(engines: KubernetesEngines) -> tuple[Kind, ...]:
+    """The kinds of an engine's objects; which autoscaler depends on what the shared cluster knows by now."""
+    assert engines.scaler is not None
+    return (kinds.DEPLOYMENTS, kinds.SERVICES, kinds.POLICIES, engines.scaler)
 
 
-def settled(space: Api) -> bool:
-    """Tell whether the controllers have made the pod, which never comes up, and said so: from then on they write nothing."""
-    return all(entry.get("status", {}).get("unavailableReplicas") for entry in space.list(kinds.DEPLOYMENTS).items)
+def versions_of(space: Api, engines: KubernetesEngines) -> dict[str, str]:
+    """Each object's resourceVersion; of the autoscaler, whose status its controller never stops writing, when we last changed it."""
+    found = {}
+    for kind in kinds_of(engines):
+        for entry in space.list(kind, "app.kubernetes.io/managed-by=seatrial").items:
+            metadata = entry["metadata"]
+            ours = [field["time"] for field in metadata["managedFields"] if field["manager"] == "seatrial"]
+            found[f"{kind.plural}/{metadata['name']}"] = str(ours) if kind is engines.scaler else metadata["resourceVersion"]
+    return found
+
+
+def settled(space: Api, engines: KubernetesEngines) -> dict[str, str]:
+    """Wait until the controllers have written what they write of themselves, and return the versions of all objects."""
+    seen, since = versions_of(space, engines), time.monotonic()
+
+    def still() -> bool:
+        nonlocal seen, since
+        now = versions_of(space, engines)
+        if now != seen:
+            seen, since = now, time.monotonic()
+        return time.monotonic() - since > STILL_S
+
+    eventually(still, limit_s=60.0)
+    return seen
 
 
 def reasons(space: Api) -> set[str]:
@@ -62,16 +86,15 @@ def kubectl(cluster: Cluster, space: Api, *arguments: str) -> str:
 
 def test_the_same_version_twice_changes_nothing_also_from_another_process(space: Api, engines: KubernetesEngines, tmp_path: Path) -> None:
     engines.apply(SPEC)
-    eventually(lambda: settled(space))
-    before = versions_of(space)
-    assert len(before) == len(OURS)
+    before = settled(space, engines)
+    assert len(before) == len(kinds_of(engines))
     engines.apply(SPEC)
     other = engines_on(engines._api._client, engines._place, tmp_path)
     other.apply(SPEC)
     with pytest.raises(Conflict):
         other.apply(a_spec(1, max_model_len=99))
     other.close()
-    assert versions_of(space) == before
+    assert versions_of(space, engines) == before
 
 
 def test_pods_are_admitted_where_the_restricted_standard_is_enforced(space: Api, engines: KubernetesEngines) -> None:
@@ -107,9 +130,9 @@ def test_labels_and_events_show_where_people_look(cluster: Cluster, space: Api, 
     engines.tell(SPEC.version, "Promoted", "stable version of demo")
     assert "stable" in kubectl(cluster, space, "get", "deployments", "-L", "endpoint.seatrial.dev/demo")
     assert "stable version of demo" in kubectl(cluster, space, "describe", "deployments")
-    before = versions_of(space)
+    before = settled(space, engines)
     engines.apply(SPEC)
-    assert versions_of(space) == before, "a label of another manager is no drift"
+    assert versions_of(space, engines) == before, "a label of another manager is no drift"
 
 
 def test_a_stop_leaves_no_object_behind(space: Api, engines: KubernetesEngines) -> None:
@@ -119,7 +142,7 @@ def test_a_stop_leaves_no_object_behind(space: Api, engines: KubernetesEngines) 
     engines.stop(SPEC.version, drain_s=1.0)
     eventually(lambda: engines.state(SPEC.version).phase is EnginePhase.ABSENT, limit_s=30.0)
     sets = Kind("apis/apps/v1", "replicasets")
-    eventually(lambda: not any(space.list(kind).items for kind in (*OURS, kinds.PODS, sets)), limit_s=30.0)
+    eventually(lambda: not any(space.list(kind).items for kind in (*kinds_of(engines), kinds.PODS, sets)), limit_s=30.0)
 
 
 def test_a_quota_is_told_before_anything_is_made(space: Api, engines: KubernetesEngines) -> None:

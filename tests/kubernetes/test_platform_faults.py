@@ -172,8 +172,13 @@ def worker_with(on: KubePlatform, **environ: str) -> Iterator[None]:
     deployment = "deployment/seatrial-worker"
     on.words("set", "env", deployment, *(f"{name}={value}" for name, value in environ.items()))
     try:
-        on.words("rollout", "status", deployment, "--timeout=50s")
+        rolled_out(on, deployment)
         yield
     finally:
         on.words("set", "env", deployment, *(f"{name}-" for name in environ))
-        on.words("rollout", "status", deployment, "--timeout=50s")
+        rolled_out(on, deployment)
+
+
+def rolled_out(on: KubePlatform, deployment: str) -> None:
+    """Wait until the old pod is gone and the new one is ready: the old one would else take what is meant for the new one."""
+    assert "successfully rolled out" in on.words("rollout", "status", deployment, "--timeout=150s", limit_s=160)
