@@ -24,6 +24,7 @@ from seatrial import Client
 from seatrial.errors import Unavailable
 from seatrial.words import Submission
 from tests.equipment.hub_server import HubServer
+from tests.equipment.prefect_api import prefect_api
 from wiring import Platform
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,7 +111,7 @@ class Stack:
 
     def prefect(self) -> httpx.Client:
         """Prefect's API as its page asks it."""
-        return httpx.Client(base_url=f"{self.settings_url('prefect')}/api", timeout=30, transport=_Patient())
+        return prefect_api(f"{self.settings_url('prefect')}/api")
 
     def services(self) -> dict[str, int]:
         """Pids of the services by name."""
@@ -172,22 +173,6 @@ class Stack:
 
 def steps(row: Any) -> str:
     return ", ".join(f"{step.name} {step.state} (attempt {step.attempt}, +{step.started_at - row.created_at:.1f} s)" for step in row.steps)
-
-
-class _Patient(httpx.HTTPTransport):
-    """Asks again, as a person would, while Prefect answers 503: its SQLite does so on a busy machine, and has done nothing then."""
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        def look() -> httpx.Response | None:
-            response = super(_Patient, self).handle_request(request)
-            if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
-                return response
-            response.close()
-            return None
-
-        found = within(60, look, f"{request.url}: another answer than 503", pause_s=0.5)
-        assert isinstance(found, httpx.Response)
-        return found
 
 
 def perturb(folder: Path, seed: int) -> None:

@@ -18,6 +18,7 @@ from core.errors import NotFound, Refused, SeatrialError, Transient
 from core.ids import SubmissionId
 from core.settings import base_environ
 from serving.control.runs import FlowRuns, LogLine
+from tests.equipment.prefect_api import prefect_api
 
 REQUEST = {"submission": "sub-1", "model": "org/model", "endpoint": "chat"}
 
@@ -28,6 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--no-services", "--no-ui"]  # they write to its SQLite too, and a call that meets them is answered 503
     environ = base_environ() | {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     with Path(home / "log").open("wb") as log, subprocess.Popen(command, env=environ, stdout=log, stderr=log) as process:
         url = f"http://127.0.0.1:{port}/api"
@@ -52,9 +54,10 @@ def _until_healthy(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def _deploy(url: str) -> None:
-    for name in ("deploy-model", "reconcile"):
-        flow = httpx.post(f"{url}/flows/", json={"name": name}).json()
-        httpx.post(f"{url}/deployments/", json={"name": "seatrial", "flow_id": flow["id"]}).raise_for_status()
+    with prefect_api(url) as prefect:
+        for name in ("deploy-model", "reconcile"):
+            flow = prefect.post("/flows/", json={"name": name}).raise_for_status().json()
+            prefect.post("/deployments/", json={"name": "seatrial", "flow_id": flow["id"]}).raise_for_status()
 
 
 @pytest.fixture
@@ -110,7 +113,8 @@ def test_logs_come_oldest_first_and_from_a_time_on(runs: FlowRuns, server: str) 
         {"name": "x", "level": 20 + 10 * n, "message": f"line {n}", "timestamp": at.isoformat(), "flow_run_id": run}
         for n, at in enumerate(times)
     ]
-    httpx.post(f"{server}/logs/", json=lines).raise_for_status()
+    with prefect_api(server) as prefect:
+        prefect.post("/logs/", json=lines).raise_for_status()
     found = _logs(runs, run, 3)
     assert [(line.level, line.message) for line in found] == [("INFO", "line 0"), ("WARNING", "line 1"), ("ERROR", "line 2")]
     assert [line.message for line in runs.logs(run, times[1].timestamp())] == ["line 1", "line 2"]
@@ -134,7 +138,8 @@ def test_what_is_no_id_of_prefects_is_refused(runs: FlowRuns) -> None:
 
 
 def test_a_deployment_that_is_not_registered_yet_is_not_found(runs: FlowRuns, server: str) -> None:
-    flows = httpx.post(f"{server}/deployments/filter", json={}).json()
+    with prefect_api(server) as prefect:
+        flows = prefect.post("/deployments/filter", json={}).raise_for_status().json()
     gone = next(found["id"] for found in flows if httpx.get(f"{server}/flows/{found['flow_id']}").json()["name"] == "reconcile")
     httpx.delete(f"{server}/deployments/{gone}").raise_for_status()
     with pytest.raises(NotFound, match="flow runner"):
