@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from statistics import fmean
 from types import TracebackType
@@ -18,6 +18,8 @@ from core.ids import VersionId
 from core.ports.clock import Clock, SystemClock
 
 _TIMEOUT = httpx.Timeout(120.0, connect=5.0)
+_MOST_STOPS = 4
+"""Stop strings of one request: OpenAI's API takes so many, and so does vLLM (0.32 answers 400 to more)."""
 _WHOLE_TIMEOUT = httpx.Timeout(600.0, connect=5.0)  # a long answer of a busy engine comes in one piece
 _CONNECTIONS = 64
 _REQUESTS_FAULT = {httpx.codes.BAD_REQUEST, httpx.codes.REQUEST_ENTITY_TOO_LARGE, httpx.codes.UNPROCESSABLE_ENTITY}
@@ -116,13 +118,13 @@ class EngineClient:
             "seed": seed,
         }
         if stops:
-            how["stop"] = list(stops)
+            how["stop"] = list(stops[:_MOST_STOPS])
         begin = self._clock.monotonic()
         if isinstance(asked, str):
             document = self._post("/v1/completions", {"prompt": asked, "logprobs": 0, **how})
         else:
             document = self._post("/v1/chat/completions", {"messages": list(asked), "logprobs": True, **how})
-        return _answered(document, self._clock.monotonic() - begin)
+        return _cut(_answered(document, self._clock.monotonic() - begin), stops[_MOST_STOPS:])
 
     def score(self, text: str) -> Scored:
         """Return how likely each token of `text` is to the engine."""
@@ -221,6 +223,12 @@ def _answered(document: Mapping[str, Any], seconds: float) -> Answered:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Transient(f"the engine's answer cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _cut(answer: Answered, stops: Sequence[str]) -> Answered:
+    """Return an answer as it had ended at the first of `stops`, which the engine was not told; tokens are those that it generated."""
+    ends = [at for stop in stops if (at := answer.text.find(stop)) >= 0]
+    return replace(answer, text=answer.text[: min(ends)], finish_reason="stop") if ends else answer
 
 
 def _mean_logprob(told: Mapping[str, Any]) -> float | None:

@@ -10,7 +10,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
 from core.benchmarks import Form, Sampling
-from core.errors import Transient
+from core.errors import Refused, Transient
 from evals.engine_client import Answered, EngineClient, Scored
 from evals.harness.asking import Ask, Asking
 from evals.harness.job import Job
@@ -88,6 +88,13 @@ class EngineLM(LM):  # type: ignore[misc]  # lm-eval is untyped
             if bare.identity in self.rows:
                 self._tell(self.rows[bare.identity])
         self._asking.each([question for question in questions if question[0].identity not in self.rows], self._take, len(questions))
+        refusals = [self.rows[bare.identity].refused for bare, _ask in questions if bare.identity in self.rows]
+        if refusals and all(refusals):
+            raise Refused(
+                f"the engine took none of {len(refusals)} questions: {refusals[0]}",
+                reason="engine_refused",
+                hint="nothing was measured: see that the suite's prompts and its longest answer fit the model's context",
+            )
 
     def _take(self, row: Row) -> None:
         self._rows.add(row)

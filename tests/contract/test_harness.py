@@ -179,6 +179,25 @@ def test_a_prompt_that_the_engine_will_not_take_counts_against_the_model(suite: 
     assert prompts(engine).count("def f2(x):\n") == 1
 
 
+def test_an_engine_that_takes_no_question_at_all_is_no_score_of_zero(suite: Suite, tmp_path: Path):
+    for _ in range(2):  # also when the rows of the first attempt lie there
+        with (
+            engine_that(lambda _path, _body: Says("no such field", status=422)) as engine,
+            pytest.raises(Refused, match="took none of 6 questions"),
+        ):
+            ran(engine, suite, plan_of(suite, samples=1), tmp_path)
+
+
+def test_more_stop_strings_than_an_engine_takes_cut_all_the_same(tmp_path: Path):
+    stops = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(")
+    suite = written(tmp_path, 6)
+    plan = replace(plan_of(suite, samples=1), stops=stops)
+    with engine_that(lambda path, body: Says(right(path, body).text + "\nprint('never judged')")) as engine:
+        samples = ran(engine, suite, plan, tmp_path)
+    assert all(sample.passed and "never judged" not in sample.text for sample in samples)
+    assert {tuple(body["stop"]) for _path, body in engine.asked} == {stops[:4]}
+
+
 def test_a_fault_of_the_sandbox_is_tried_again_and_then_ends_the_run(suite: Suite, tmp_path: Path):
     plan = plan_of(suite, samples=1)
     with engine_that(right) as engine:

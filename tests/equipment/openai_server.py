@@ -25,6 +25,8 @@ class Says:
     retry_after: str = ""
 
 
+_MOST_STOPS = 4
+"""As vLLM 0.32."""
 Script = Callable[[str, dict[str, Any]], Says]
 
 
@@ -48,6 +50,8 @@ def engine_that(script: Script) -> Iterator[Engine]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             engine.asked.append((self.path, body))
             says = script(self.path, body)
+            if len(body.get("stop") or ()) > _MOST_STOPS:
+                says = Says("stop: List should have at most 4 items", status=400)
             self.send_response(says.status)
             if says.retry_after:
                 self.send_header("Retry-After", says.retry_after)
