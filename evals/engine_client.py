@@ -18,7 +18,7 @@ from core.ids import VersionId
 from core.ports.clock import Clock, SystemClock
 
 _TIMEOUT = httpx.Timeout(120.0, connect=5.0)
-_MOST_STOPS = 4
+_STOPS_A_REQUEST = 4
 """Stop strings of one request: OpenAI's API takes so many, and so does vLLM (0.32 answers 400 to more)."""
 _WHOLE_TIMEOUT = httpx.Timeout(600.0, connect=5.0)  # a long answer of a busy engine comes in one piece
 _CONNECTIONS = 64
@@ -118,13 +118,13 @@ class EngineClient:
             "seed": seed,
         }
         if stops:
-            how["stop"] = list(stops[:_MOST_STOPS])
+            how["stop"] = list(stops[:_STOPS_A_REQUEST])
         begin = self._clock.monotonic()
         if isinstance(asked, str):
             document = self._post("/v1/completions", {"prompt": asked, "logprobs": 0, **how})
         else:
             document = self._post("/v1/chat/completions", {"messages": list(asked), "logprobs": True, **how})
-        return _cut(_answered(document, self._clock.monotonic() - begin), stops[_MOST_STOPS:])
+        return _cut(_answered(document, self._clock.monotonic() - begin), stops[_STOPS_A_REQUEST:])
 
     def score(self, text: str) -> Scored:
         """Return how likely each token of `text` is to the engine."""

@@ -9,7 +9,6 @@ from serving.control.runs import RunState
 from tasks.benchmarks import end_failed, mirror
 from wiring import Platform
 
-_WAITING = frozenset({"SCHEDULED", "PENDING"})
 _MIRRORED_S = 7 * 86_400.0
 
 
@@ -29,7 +28,7 @@ def resume_benchmark(here: Platform, row: Benchmark) -> bool:
     if run is not None and run.type == "CANCELLED":
         end_failed(row.id, Refused("cancelled on Prefect's page", reason="cancelled", hint="start it again when it is still wanted"))
         return True
-    if run is not None and run.type in _WAITING and here.clock.now() - row.updated_at < here.settings.pickup_s:
+    if run is not None and run.waiting and here.clock.now() - row.updated_at < here.settings.pickup_s:
         return False
     if row.runs >= here.settings.most_runs:
         end_failed(row.id, Fault(f"{row.runs} flow runs of {row.id} ended without a result", hint="see Prefect's page; then run it again"))

@@ -20,8 +20,6 @@ from tasks.step import is_transient
 from wiring import Platform, platform
 
 _OPEN = (SubmissionState.QUEUED, SubmissionState.RUNNING, SubmissionState.CANCELLING)
-_WAITING = frozenset({"SCHEDULED", "PENDING"})
-"""States of a run that no process has begun."""
 _REMOVED_S = 86_400.0
 """So long after an endpoint's removal MLflow is brought to say so: it may be away at first."""
 
@@ -136,7 +134,7 @@ def resume(here: Platform, row: Submission) -> bool:
 
 def awaits_pickup(here: Platform, row: Submission, run: RunState | None) -> bool:
     """Tell whether a submission's run is on its way: nobody else starts one meanwhile. One that has just begun holds no lease yet."""
-    begins = run is not None and (run.type in _WAITING or (run.type == "RUNNING" and row.state is SubmissionState.QUEUED))
+    begins = run is not None and (run.waiting or (run.type == "RUNNING" and row.state is SubmissionState.QUEUED))
     return begins and here.clock.now() - row.updated_at < here.settings.pickup_s
 
 

@@ -63,7 +63,7 @@ class EndpointsTable:
     def remove(self, name: EndpointName, now: Epoch) -> Endpoint:
         """Take the endpoint out of the routes; its row stays for what refers to it."""
         with self._connections.write() as connection:
-            connection.execute(select(endpoints.c.name).where(endpoints.c.name == name).with_for_update())
+            lock_endpoint(connection, name)
             was = _get(connection, name)
             under_way = select(submissions.c.id).where(submissions.c.endpoint == name, submissions.c.state.not_in(ENDS)).limit(1)
             if (submission := connection.execute(under_way).scalar_one_or_none()) is not None:
@@ -78,6 +78,12 @@ class EndpointsTable:
         """Return the names of those that were removed since then."""
         with self._connections.read() as connection:
             return tuple(sorted(connection.execute(select(endpoints.c.name).where(endpoints.c.removed_at >= since)).scalars()))
+
+
+def lock_endpoint(connection: Connection, name: EndpointName) -> None:
+    """Keep other writers off this endpoint until the transaction ends (SQLite has one writer anyway). NotFound."""
+    if connection.execute(select(endpoints.c.name).where(endpoints.c.name == name, standing).with_for_update()).one_or_none() is None:
+        raise _unknown(name)
 
 
 def to_endpoint(row: RowMapping) -> Endpoint:
@@ -104,5 +110,9 @@ def _row(connection: Connection, name: EndpointName) -> RowMapping | None:
 def _get(connection: Connection, name: EndpointName) -> Endpoint:
     row = _row(connection, name)
     if row is None:
-        raise NotFound(f"there is no endpoint {name}", reason="no_endpoint", hint="`seatrial endpoints` lists them")
+        raise _unknown(name)
     return to_endpoint(row)
+
+
+def _unknown(name: EndpointName) -> NotFound:
+    return NotFound(f"there is no endpoint {name}", reason="no_endpoint", hint="`seatrial endpoints` lists them")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from core.endpoints import Rollout, RolloutState
 from core.errors import Conflict, NotFound
@@ -14,7 +14,7 @@ from core.ports.records import Cohorts
 from registry.codec import plain, restore
 from registry.database.cohorts import read_cohorts
 from registry.database.connection import Connections
-from registry.database.endpoints import standing
+from registry.database.endpoints import lock_endpoint
 from registry.database.generation import bump
 from registry.database.tables import endpoints, rollouts
 
@@ -32,7 +32,7 @@ class RolloutsTable:
     def open(self, rollout: Rollout) -> Rollout:
         """Enter a rollout and make its candidate the endpoint's, or return the open one of the same submission."""
         with self._connections.write() as connection:
-            _lock_endpoint(connection, rollout.endpoint)
+            lock_endpoint(connection, rollout.endpoint)
             standing = select(rollouts).where(rollouts.c.endpoint == rollout.endpoint, rollouts.c.state.in_(_OPEN))
             row = connection.execute(standing).mappings().one_or_none()
             if row is not None and row["submission"] == rollout.submission:
@@ -64,7 +64,7 @@ class RolloutsTable:
         values = plain(rollout) | {"revision": rollout.revision + 1}
         mine = update(rollouts).where(rollouts.c.id == rollout.id, rollouts.c.revision == rollout.revision, rollouts.c.state.not_in(_ENDS))
         with self._connections.write() as connection:
-            _lock_endpoint(connection, rollout.endpoint)
+            lock_endpoint(connection, rollout.endpoint)
             if connection.execute(mine.values(**values)).rowcount != 1:
                 raise _moved_on(_get(connection, rollout.id), rollout)
             if rollout.state.ended:
@@ -87,14 +87,6 @@ def _end(connection: Connection, rollout: Rollout) -> None:
         if stable != rollout.candidate:  # the same weights once more: what was served before them stays the way back
             served["previous"] = stable
     _set_endpoint(connection, rollout.endpoint, **served)
-
-
-def _lock_endpoint(connection: Connection, name: EndpointName) -> Row[Any]:
-    """Keep other writers off this endpoint until the transaction ends (SQLite has one writer anyway). NotFound."""
-    row = connection.execute(select(endpoints.c.name).where(endpoints.c.name == name, standing).with_for_update()).one_or_none()
-    if row is None:
-        raise NotFound(f"there is no endpoint {name}", reason="no_endpoint", hint="`seatrial endpoints` lists them")
-    return row
 
 
 def _set_endpoint(connection: Connection, name: EndpointName, **values: Any) -> None:

@@ -29,6 +29,11 @@ class RunState:
     message: str = ""
 
     @property
+    def waiting(self) -> bool:
+        """Whether no process has begun the run."""
+        return self.type in {"SCHEDULED", "PENDING"}
+
+    @property
     def ended(self) -> bool:
         """Whether the run will do nothing more."""
         return self.type in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
