@@ -48,7 +48,7 @@ equipment: ## install what the tests need of the system (PostgreSQL)
 
 cluster: .venv/.done ## bring a real Kubernetes cluster up on this machine (without Docker; down: python -m infra.cluster down)
 	infra/bin/install-cluster-equipment
-	$(PY) -m infra.cluster up
+	$(PY) -m infra.cluster up --own
 
 test-kubernetes: setup equipment ## the platform on a real cluster; the first run builds the cluster's programs (minutes), later ones find them
 	infra/bin/install-cluster-equipment

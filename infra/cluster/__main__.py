@@ -11,7 +11,7 @@ from pathlib import Path
 from core.errors import Refused, SeatrialError
 from core.settings import base_environ
 from infra.cluster.addons import ADDONS
-from infra.cluster.borrowed import Existing, Kind
+from infra.cluster.borrowed import Existing, Kind, at_hand
 from infra.cluster.build import PIECES, build, default_cache
 from infra.cluster.cluster import Cluster
 from infra.cluster.state import Home
@@ -34,11 +34,14 @@ def default_home() -> Path:
 
 def _up(given: argparse.Namespace) -> None:
     began = time.monotonic()
-    if given.existing:
+    taken = given.cluster or ("own" if given.simulated_nodes else at_hand(Home(given.home), base_environ()))
+    if given.addons and taken != "own":
+        raise Refused(f"--with installs addons into a cluster of our own only, and this is {taken}", hint="leave it out, or add --own")
+    if taken == "existing":
         borrowed = Existing(Home(given.home), base_environ().get("KUBECONFIG", ""), given.context)
         borrowed.up()
         kubeconfig, words = borrowed.kubeconfig, f"using the existing cluster at {borrowed.server} (from KUBECONFIG); nothing was started"
-    elif given.kind:
+    elif taken == "kind":
         kind = Kind(Home(given.home))
         kind.up()
         kubeconfig, words = kind.kubeconfig, "using a kind cluster named seatrial"
@@ -113,11 +116,17 @@ def _parser() -> argparse.ArgumentParser:
         "--home", type=lambda text: Path(text).absolute(), default=default_home(), help="state directory (default: %(default)s)"
     )
 
-    up = commands.add_parser("up", parents=[homed], help="bring a cluster up, or what of it does not run")
+    up = commands.add_parser(
+        "up", parents=[homed], help="take the cluster of KUBECONFIG, else kind's, else build one; start what of it does not run"
+    )
     up.set_defaults(do=_up)
     where = up.add_mutually_exclusive_group()
-    where.add_argument("--existing", action="store_true", help="use the cluster of KUBECONFIG")
-    where.add_argument("--kind", action="store_true", help="use a kind cluster (needs kind and Docker)")
+    for name, words in (
+        ("existing", "use the cluster of KUBECONFIG"),
+        ("kind", "use a kind cluster (needs kind and Docker)"),
+        ("own", "build and start one, whatever else is there"),
+    ):
+        where.add_argument(f"--{name}", dest="cluster", action="store_const", const=name, default="", help=words)
     where.add_argument("--simulated-nodes", type=int, default=0, metavar="N", help="no real node but N that kwok plays; needs no root")
     up.add_argument("--context", default="", help="context of KUBECONFIG (default: its current one)")
     up.add_argument("--with", dest="addons", default="", metavar="NAMES", help=f"addons, separated by commas: {', '.join(ADDONS)}")

@@ -1,10 +1,12 @@
-"""Clusters that are not ours: the one of KUBECONFIG, and kind. They are used only when asked for, never because they are there."""
+"""Clusters that are not ours: the one of KUBECONFIG, and kind's. `at_hand` says which is taken when nothing was asked for."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,29 @@ from infra.cluster.state import Home
 
 _NAME = "seatrial"
 _LIMIT_S = 600.0
+_ASK_S = 10.0
+
+
+def at_hand(home: Home, environ: Mapping[str, str]) -> str:
+    """Return what `up` takes unasked: `existing` where KUBECONFIG names a cluster, `kind` where kind and Docker answer, else `own`.
+
+    A home that has a cluster keeps it, and a kubeconfig of that very home, or one that is gone, names no other.
+    """
+    if home.state.kind:
+        return home.state.kind if home.state.kind in ("existing", "kind") else "own"
+    files = [Path(name).absolute() for name in environ.get("KUBECONFIG", "").split(os.pathsep) if name]
+    if any(file.exists() and home.folder not in file.parents for file in files):
+        return "existing"
+    return "kind" if shutil.which("kind") and _answers("docker", "info") else "own"
+
+
+def _answers(*command: str) -> bool:
+    if shutil.which(command[0]) is None:
+        return False
+    try:
+        return subprocess.run(command, capture_output=True, check=False, timeout=_ASK_S, env=base_environ()).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 @dataclass(slots=True)
@@ -23,7 +48,7 @@ class Existing:
 
     home: Home
     given: str
-    """KUBECONFIG as the environment has it."""
+    """KUBECONFIG as the environment has it: one file, or several as kubectl merges them."""
     context: str = ""
     server: str = ""
 
@@ -35,11 +60,13 @@ class Existing:
     def up(self) -> None:
         """Look whether it answers. Raises Refused without KUBECONFIG, Fault when it does not answer."""
         if not self.given:
-            raise Refused("--existing was asked for, but KUBECONFIG is not set", hint="export KUBECONFIG=FILE, or leave out --existing")
+            raise Refused(
+                "--existing was asked for, but KUBECONFIG is not set", hint="export KUBECONFIG=FILE, or take one of our own: --own"
+            )
         kubectl = _program("kubectl", "kubectl reads the kubeconfig")
         self.home.begin("existing")
-        flat = [kubectl, "--kubeconfig", self.given, "config", "view", "--minify", "--flatten", "-o", "json"]
-        text = _run([*flat, *(["--context", self.context] if self.context else [])])
+        flat = [kubectl, "config", "view", "--minify", "--flatten", "--raw", "-o", "json"]
+        text = _run([*flat, *(["--context", self.context] if self.context else [])], KUBECONFIG=self.given)
         self.kubeconfig.touch(mode=0o600)
         self.kubeconfig.write_text(text, encoding="utf-8")
         self.server = json.loads(text)["clusters"][0]["cluster"]["server"]
@@ -85,13 +112,13 @@ def _program(name: str, why: str) -> str:
     if found is None:
         raise Fault(
             f"{name} is not on the PATH; {why}",
-            hint=f"install {name} (kubectl also by: python -m infra.cluster build kubernetes), or leave out the flag",
+            hint=f"install {name} (kubectl also by: python -m infra.cluster build kubernetes), or take one of our own: --own",
         )
     return found
 
 
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LIMIT_S, env=base_environ())
+def _run(command: list[str], **environ: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LIMIT_S, env={**base_environ(), **environ})
     if done.returncode:
         raise Fault(f"{Path(command[0]).name} failed: {done.stderr.strip()[-500:]}", hint="mend that, then try again")
     return done.stdout

@@ -124,9 +124,11 @@ def _build_into(piece: Piece, version: str, folder: Path) -> None:
     go = _go()
     staging = Path(tempfile.mkdtemp(prefix=f".{piece.name}-", dir=folder.parent))
     try:
+        flags = f"-s -w {piece.stamps(version)}".strip()
+        # One call for all of them: while one is linked, which takes one core, the next is compiled.
+        _run([go, "build", "-mod=readonly", "-trimpath", f"-ldflags={flags}", "-o", f"{staging}/", *piece.programs], piece)
         for package, program in piece.programs.items():
-            flags = f"-s -w {piece.stamps(version)}".strip()
-            _run([go, "build", "-mod=readonly", "-trimpath", f"-ldflags={flags}", "-o", str(staging / program), package], piece)
+            (staging / _gos_name(package)).rename(staging / program)
         source = Path(_run([go, "list", "-m", "-f", "{{.Dir}}", piece.module], piece)) if piece.extra else Path()
         for extra in piece.extra:
             shutil.copytree(source / extra, staging / extra)
@@ -137,6 +139,11 @@ def _build_into(piece: Piece, version: str, folder: Path) -> None:
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+def _gos_name(package: str) -> str:
+    """Return what `go build` calls the program of a package: its last element that is no major version."""
+    return next(element for element in reversed(package.split("/")) if not re.fullmatch(r"v[0-9]+", element))
 
 
 def _link(name: Path, target: Path) -> None:

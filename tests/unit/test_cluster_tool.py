@@ -13,7 +13,7 @@ import pytest
 from core.errors import Conflict, Fault, NotFound, Refused
 from core.ports.clock import VirtualClock
 from infra.cluster.api import wait_until
-from infra.cluster.borrowed import Existing
+from infra.cluster.borrowed import Existing, at_hand
 from infra.cluster.build import PIECES, build, folder_of, version_of
 from infra.cluster.certificates import Certificates
 from infra.cluster.cluster import Cluster, running
@@ -132,6 +132,27 @@ def test_what_cannot_go_together_is_refused_before_anything_is_built(tmp_path: P
     with pytest.raises(Refused, match="addons need a real node"):
         cluster.up(simulated_nodes=2, addons=["keda"])
     assert not (tmp_path / "cache").exists()
+
+
+def test_what_is_at_hand_is_taken_and_a_home_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    home, elsewhere = Home(tmp_path / "home"), tmp_path / "team.kubeconfig"
+    assert at_hand(home, {}) == at_hand(home, {"KUBECONFIG": str(elsewhere)}) == "own", "a kubeconfig that is gone is none"
+    elsewhere.touch()
+    assert at_hand(home, {"KUBECONFIG": f"{tmp_path}/gone:{elsewhere}"}) == "existing"
+    (programs / "kind").touch(0o755)
+    (programs / "docker").write_text("#!/bin/sh\nexit 1\n")
+    (programs / "docker").chmod(0o755)
+    assert at_hand(home, {}) == "own", "kind without Docker makes nothing"
+    (programs / "docker").write_text("#!/bin/sh\nexit 0\n")
+    assert at_hand(home, {}) == "kind"
+    home.begin("node")
+    ours = home.folder / "kubeconfigs/admin.kubeconfig"
+    ours.parent.mkdir()
+    ours.touch()
+    assert at_hand(home, {"KUBECONFIG": str(ours)}) == at_hand(home, {"KUBECONFIG": str(elsewhere)}) == "own"
 
 
 def test_an_existing_cluster_is_used_only_when_kubeconfig_says_which(tmp_path: Path) -> None:
