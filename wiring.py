@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from serving.rollout.driver import Driver
     from serving.webhook import Webhook
 
+_REUSE_S = 300.0
 _REMEMBERED_S = 24 * 3600.0
 _REMEMBERED = 200_000
 _SHORTEST_KEY = 24
@@ -257,6 +258,15 @@ class Platform:
         policy = self.settings.kubernetes
         return policy.hold_s if self._namespace and policy.min_engines > 0 else 0.0
 
+    @property
+    def reuse_s(self) -> float:
+        """How old the gateway lets a connection to an engine become.
+
+        On a cluster half of the pause between an engine's leaving its Service and its being told to end: the other half is for the
+        news to reach every node. On one machine an address is one engine, and connections may be kept.
+        """
+        return self.settings.kubernetes.pre_stop_s / 2 if self._namespace else _REUSE_S
+
     def address(self, version: VersionId) -> str | None:
         """Return where a version answers, or None while no engine of it is ready.
 
@@ -306,6 +316,7 @@ def gateway_app(of: Platform) -> Callable[..., Awaitable[None]]:
         name=f"{socket.gethostname()}:{urlsplit(of.settings.gateway_url).port}",
         remembered=lambda: conversations.assignments(of.clock.now() - _REMEMBERED_S, _REMEMBERED),
         hold_s=of.hold_s,
+        reuse_s=of.reuse_s,
     )
 
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
+from multiprocessing import active_children
+from typing import Any
 
 from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined] # where the documentation imports it from
 from prefect.runner import Runner
@@ -16,6 +21,10 @@ from wiring import Platform
 
 _POLL_S = 1.0
 _RUNS_AT_ONCE = 10
+_RUNS_END_S = 5.0
+"""So long a run has after SIGTERM to let go of its row; then its process is killed."""
+_END_S = 15.0
+"""So long all of the end may take (Prefect may be away); a pod's grace period must be longer."""
 
 
 async def main() -> None:
@@ -25,17 +34,61 @@ async def main() -> None:
 
 
 async def serve(settings: Settings, entries: Iterable[Entry]) -> None:
-    """Register `entries`, run what is due of them, and keep the pulse, until SIGTERM."""
-    runner = Runner(name="seatrial", query_seconds=_POLL_S, limit=_RUNS_AT_ONCE)
+    """Register `entries`, run what is due of them, and keep the pulse, until SIGTERM. Call it in the main thread."""
+    told = asyncio.Event()
+    tell = partial(asyncio.get_running_loop().call_soon_threadsafe, told.set)
+    runner = _Runner(tell, name="seatrial", query_seconds=_POLL_S, limit=_RUNS_AT_ONCE)
+    signal.signal(signal.SIGTERM, runner.handle_sigterm)  # from now on: as a pod's first process we would not hear it without
     for entry in entries:
         await runner.aadd_flow(entry.flow, entrypoint_type=EntrypointType.MODULE_PATH, **entry.arguments())
     over = threading.Event()
     pulse = threading.Thread(target=beat, args=(Platform(settings), over), name="pulse", daemon=True)
     pulse.start()
+    running, telling = asyncio.create_task(runner.start()), asyncio.create_task(told.wait())
     try:
-        await runner.start()
+        await asyncio.wait({running, telling}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         over.set()
+    if not told.is_set():
+        telling.cancel()
+        await running  # raises what ended it
+    await _end(running)
+
+
+async def _end(running: asyncio.Task[None]) -> None:
+    """Take no more runs, end those there are, and be gone by `_END_S` whatever hangs."""
+    last_resort = threading.Timer(_END_S, os._exit, [0])
+    last_resort.daemon = True
+    last_resort.start()
+    clock = asyncio.get_running_loop().time
+    kill_at = clock() + _RUNS_END_S
+    asked: set[int | None] = set()
+    running.cancel()
+    while (children := active_children()) or not running.done():
+        for child in children:
+            if clock() > kill_at:
+                child.kill()
+            elif child.pid not in asked:
+                asked.add(child.pid)
+                child.terminate()
+        await asyncio.sleep(0.05)
+    await asyncio.gather(running, return_exceptions=True)  # cancelled, or Prefect was away: there is nothing to do about it
+
+
+class _Runner(Runner):
+    """Prefect's, but SIGTERM is told to us.
+
+    Its own handler (3.8.8) ends no run and then waits for all of them; its `stop()` would mark them cancelled, and such a run is not
+    resumed: for reconcile somebody did not want it any more.
+    """
+
+    def __init__(self, tell: Callable[[], object], **options: Any) -> None:
+        super().__init__(**options)
+        self._tell = tell
+
+    def handle_sigterm(self, *_args: Any, **_kwargs: Any) -> None:
+        """Do what little a signal handler may."""
+        self._tell()
 
 
 if __name__ == "__main__":

@@ -47,15 +47,17 @@ def gateway(
     stall_s: float = 300.0,
     body_s: float = 30.0,
     hold_s: float = 0.0,
+    reuse_s: float = 300.0,
 ) -> ASGIApp:
     """Return the gateway. Serve it with uvicorn (uvloop, httptools, `lifespan="on"`, one process per `name`).
 
     `remembered` returns the assignments that outlived the last process, newest first; it is called on a thread after the spool
     was shipped. `stall_s` is how long an engine may be silent within one answer, `body_s` how long a client may take to send one,
-    `hold_s` how long a request waits for an engine that cannot be reached before it is answered with 503.
+    `hold_s` how long a request waits for an engine that cannot be reached before it is answered with 503, `reuse_s` how old a
+    connection to an engine may be to carry another request.
     """
     metrics = Metrics()
-    upstream = Upstream(connect_s=connect_s, stall_s=stall_s, hold_s=hold_s)
+    upstream = Upstream(connect_s=connect_s, stall_s=stall_s, hold_s=hold_s, reuse_s=reuse_s)
     pace = Pace(refresh_s=refresh_s, heartbeat_s=heartbeat_s, ship_s=ship_s)
     follower = Follower(routes, ledger, assignments, clock, metrics=metrics, upstream=upstream, name=name, pace=pace, remembered=remembered)
     return Gateway(follower, ledger, assignments, clock, metrics=metrics, upstream=upstream, body_s=body_s)

@@ -25,7 +25,7 @@ from serving.gateway.answers import (
     unavailable,
 )
 from serving.gateway.metering import GONE_STATUS, Meter
-from serving.gateway.reading import read_piece, rename
+from serving.gateway.reading import Piece, read_piece, rename
 from serving.gateway.requests import Ask
 from serving.gateway.sampling import choose
 from serving.gateway.sse import DONE, Events, event
@@ -35,6 +35,7 @@ BEST_OF = b"x-seatrial-best-of"
 _MAX_ANSWER = 32 * 1024 * 1024
 _DRAIN_S = 1.0
 _BUSY = frozenset({429, 503})
+_ABANDONED = "abort"
 _NOT_THE_CLIENTS = frozenset({401, 403, 404, 405, 407, 408})
 """4xx that tell of our set-up and not of the client's request: it was this gateway that chose path, name and credentials."""
 
@@ -91,6 +92,7 @@ class Relay:
         if piece is None or piece.error:
             raise Cut("the engine's answer is no completion")
         self._meter.note(piece)
+        _expect_unabandoned(piece)
         if ask.draws == 1:
             return await self._end(Answer(HTTPStatus.OK, rename(body, piece.document, self._names)))
         document, index = choose(ask, piece.document)
@@ -128,6 +130,7 @@ class Relay:
         if piece.error:
             raise Cut(f"the engine reported: {said_wrong(piece.document)[0] or 'an error'}")
         self._meter.note(piece)
+        _expect_unabandoned(piece)
         if piece.only_usage and not show_usage:
             return b""
         return event(rename(payload, piece.document, self._names))
@@ -147,6 +150,12 @@ class Relay:
             await self._emit(event(error_body(str(error), kind=ENGINE, param=None, code="engine_error")), last=True)
             return Outcome.ENGINE_ERROR, int(HTTPStatus.OK)
         return await self._end(_away(str(error)) if isinstance(error, Unreachable) else _broken(str(error)))
+
+
+def _expect_unabandoned(piece: Piece) -> None:
+    """Raise Cut where vLLM gave the answer up, which it tells with status 200 and this reason: it is ending. Nobody here asked for it."""
+    if _ABANDONED in piece.finish_reasons.values():
+        raise Cut("the engine gave the answer up, as one does that is ending")
 
 
 def said_wrong(document: Mapping[str, object]) -> tuple[str, str | None, str | int | None]:

@@ -37,7 +37,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.lost = False
-        self.used = 0
+        self.opened = loop.time()
         self._reset()
 
     def _reset(self) -> None:
@@ -63,7 +63,6 @@ class Connection(asyncio.Protocol):
     def send(self, data: bytes) -> None:
         """Write one request and expect its answer."""
         self._reset()
-        self.used += 1
         self._last = self._loop.time()
         self._arm()
         if self._transport is not None:
@@ -234,12 +233,17 @@ class Exchange:
 
 
 class Upstream:
-    """Connections to all engines, kept alive per address."""
+    """Connections to all engines, kept alive per address, and used again until they are `reuse_s` old.
 
-    def __init__(self, *, connect_s: float = 2.0, stall_s: float = 300.0, hold_s: float = 0.0) -> None:
+    An address may be a Service, which chooses one of its engines for a connection, not for a request: an engine that came last gets
+    its part, and one that is to end gets nothing new, once the connections from before are no longer used.
+    """
+
+    def __init__(self, *, connect_s: float = 2.0, stall_s: float = 300.0, hold_s: float = 0.0, reuse_s: float = 300.0) -> None:
         self._connect_s = connect_s
         self._stall_s = stall_s
         self._hold_s = hold_s
+        self._reuse_s = reuse_s
         self._idle: dict[str, deque[Connection]] = {}
 
     async def post(self, address: str, path: str, body: bytes, request_id: str, cancel: Cancel) -> Exchange:
@@ -275,7 +279,7 @@ class Upstream:
         """Keep the connection for the next request, or close it."""
         connection.rest()
         idle = self._idle.setdefault(address, deque())
-        if connection.reusable and len(idle) < _MAX_IDLE:
+        if connection.reusable and self._young(connection) and len(idle) < _MAX_IDLE:
             idle.append(connection)
         else:
             connection.abort()
@@ -290,9 +294,13 @@ class Upstream:
         idle = self._idle.get(address)
         while idle:
             connection = idle.pop()
-            if not connection.lost:
+            if not connection.lost and self._young(connection):
                 return connection
+            connection.abort()
         return None
+
+    def _young(self, connection: Connection) -> bool:
+        return asyncio.get_running_loop().time() - connection.opened < self._reuse_s
 
     async def _connected(self, address: str, cancel: Cancel) -> Connection:
         """Connect, trying again with growing pauses. Unreachable after `hold_s`, or when nobody waits any more."""

@@ -118,6 +118,8 @@ class Model:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     model: Model
+    ending = threading.Event()
+    """Set when the engine was told to end: what still comes, on a connection from before, is answered as vLLM does, with nothing."""
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """Say nothing: prompts stay out of logs."""
@@ -145,7 +147,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         try:
             body = json.loads(raw)
-            answer = self._answer(body, chat=chat)
+            answer = Answer(("",), "abort", 1) if self.ending.is_set() else self._answer(body, chat=chat)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             self._json(400, {"error": {"message": str(error), "type": "BadRequestError", "code": 400}})
             return
@@ -279,12 +281,11 @@ def main() -> None:
         raise SystemExit(1)
     Handler.model = model
     server = Server((arguments.host, arguments.port), Handler)
-    stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    signal.signal(signal.SIGTERM, lambda *_: Handler.ending.set())
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     sys.stdout.write(f"fake engine of {model.name} at {arguments.port}\n")
     sys.stdout.flush()
-    stopping.wait()
+    Handler.ending.wait()
     server.shutdown()
     server.socket.close()  # who comes now is refused at once, and not left to wait in a queue that nobody reads
     give_up = time.monotonic() + 600

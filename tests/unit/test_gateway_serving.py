@@ -201,12 +201,13 @@ def test_the_engines_own_words_reach_a_client_whose_request_was_wrong(sea: Sea) 
     assert caught.value.param == "top_p"
 
 
-def test_an_answer_cut_half_way_is_an_engine_error(sea: Sea) -> None:
-    assert sea.chat("cut")[0] == 502
+@pytest.mark.parametrize("wish", ["cut", "give up"])
+def test_an_answer_cut_half_way_is_an_engine_error(sea: Sea, wish: str) -> None:
+    assert sea.chat(wish)[0] == 502
     assert sea.ledger.last().outcome is Outcome.ENGINE_ERROR
 
 
-@pytest.mark.parametrize("wish", ["cut", "error", "stall"])
+@pytest.mark.parametrize("wish", ["cut", "error", "stall", "give up"])
 def test_a_stream_that_breaks_ends_with_an_error_event(sea: Sea, wish: str) -> None:
     client = sea.client()
     with pytest.raises(openai.APIError):  # an error status where nothing was streamed yet, an event where something was
@@ -235,6 +236,18 @@ def test_connections_are_kept_and_a_stale_one_is_replaced_unnoticed(sea: Sea) ->
     for _ in range(3):
         assert sea.chat("close after")[0] == 200
     assert sea.chat("hi")[0] == 200
+
+
+def test_a_connection_that_is_too_old_carries_no_other_request() -> None:
+    engine, ledger = Engine(), MemoryLedger()
+    routes = FixedRoutes(CALLERS, route(engine.address))
+    with serving(gateway(routes, ledger, InProcessAssignments(), SystemClock(), name="gw", reuse_s=0.0)) as url:
+        sea = Sea(url, engine, engine, routes, ledger, [])
+        for stream in (False, True, False):
+            assert sea.call("POST", "/v1/chat/completions", ask("hi", stream=stream))[0] == 200
+            sea.ledger.last()
+    assert engine.connections == 3
+    engine.close()
 
 
 def test_streams_give_their_connection_back(sea: Sea) -> None:

@@ -1,0 +1,75 @@
+"""The flow runner at SIGTERM, against Prefect's own server: gone within seconds, its runs left as reconcile resumes them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from prefect.settings import PREFECT_API_URL
+from prefect.testing.utilities import prefect_test_harness
+
+from tests.e2e.harness import ROOT, children, within
+from tests.equipment.prefect_api import prefect_api
+
+pytestmark = pytest.mark.slow
+GRACE_S = 50
+RUNNER = "from tests.equipment.runner_child import main; main()"  # no module is __main__: the run's process would import it again
+
+
+@pytest.fixture(scope="module")
+def prefect() -> Iterator[httpx.Client]:
+    with prefect_test_harness(server_startup_timeout=180), prefect_api(str(PREFECT_API_URL.value())) as api:
+        yield api
+
+
+@contextmanager
+def flow_runner(api: httpx.Client, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A runner with its pulse at rest: there is no database."""
+    given = {"PREFECT_API_URL": str(api.base_url), "SEATRIAL_HOME": str(folder), "SEATRIAL_LEASE_S": "3600", "PYTHONPATH": str(ROOT)}
+    child = subprocess.Popen([sys.executable, "-c", RUNNER], cwd=ROOT, env={**os.environ, **given})
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
+
+
+def a_run(api: httpx.Client, folder: Path, *, deaf: bool) -> str:
+    """Start a run and return its id when its process has begun."""
+    where = "/deployments/name/endless/seatrial"
+    found = within(60, lambda: (answer := api.get(where)).is_success and answer.json(), "the deployment is there")
+    body = {"parameters": {"folder": str(folder), "deaf": deaf}}
+    run = api.post(f"/deployments/{found['id']}/create_flow_run", json=body).raise_for_status().json()
+    within(90, (folder / "begun").exists, "the run has begun")
+    return str(run["id"])
+
+
+def tell_to_end(runner: subprocess.Popen[bytes]) -> None:
+    """Ask it as a kubelet does, and expect that it is gone well before that would kill it."""
+    runner.send_signal(signal.SIGTERM)
+    assert runner.wait(timeout=GRACE_S) == 0
+
+
+def test_a_run_lets_go_of_its_row_and_is_crashed_not_cancelled(prefect: httpx.Client, tmp_path: Path) -> None:
+    with flow_runner(prefect, tmp_path) as runner:
+        run = a_run(prefect, tmp_path, deaf=False)
+        processes = children(runner.pid)
+        tell_to_end(runner)
+    assert (tmp_path / "let-go").exists()
+    assert prefect.get(f"/flow_runs/{run}").json()["state"]["type"] == "CRASHED"
+    within(10, lambda: not [pid for pid in processes if Path(f"/proc/{pid}").exists()], "no process of it is left")
+
+
+def test_a_run_that_does_not_heed_it_is_killed(prefect: httpx.Client, tmp_path: Path) -> None:
+    with flow_runner(prefect, tmp_path) as runner:
+        run = a_run(prefect, tmp_path, deaf=True)
+        tell_to_end(runner)
+    assert not (tmp_path / "let-go").exists()
+    assert prefect.get(f"/flow_runs/{run}").json()["state"]["type"] in {"RUNNING", "CRASHED"}  # as when all of it is killed
