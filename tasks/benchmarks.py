@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import structlog
 from prefect.artifacts import create_image_artifact, create_table_artifact
@@ -89,15 +89,17 @@ def held_benchmarks(rows: tuple[Benchmark, ...]) -> Iterator[None]:
 
     def renew(until: float) -> None:
         for row in rows:
-            here.records.benchmarks.change(row.id, here.clock.now(), lease_until=until, flow_run=run)
+            here.records.benchmarks.change(row.id, here.clock.now(), held_by=run, lease_until=until)
 
-    renew(here.clock.now() + here.settings.lease_s)
+    for row in rows:
+        here.records.benchmarks.change(row.id, here.clock.now(), flow_run=run, lease_until=here.clock.now() + here.settings.lease_s)
     try:
         with renewed(here, renew):
             yield
     finally:
         for row in rows:
-            here.records.benchmarks.change(row.id, here.clock.now(), unless_ended=False, lease_until=0.0)
+            with suppress(Conflict):
+                here.records.benchmarks.change(row.id, here.clock.now(), unless_ended=False, held_by=run, lease_until=0.0)
 
 
 @step_task

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 
 from prefect.runtime import flow_run
 from pydantic import BaseModel, Field
@@ -51,12 +52,14 @@ def held(submission: Submission) -> Iterator[None]:
     """
     here = platform()
     _await_lease(here, submission)
-    _renew(here, submission.id)
+    _take(here, submission.id)
+    mine = partial(here.records.submissions.change, submission.id, held_by=str(flow_run.id))  # asked here: the thread knows no run
     try:
-        with renewed(here, lambda until: here.records.submissions.change(submission.id, here.clock.now(), lease_until=until)):
+        with renewed(here, lambda until: mine(here.clock.now(), lease_until=until)):
             yield
     finally:
-        here.records.submissions.change(submission.id, here.clock.now(), unless_ended=False, lease_until=0.0)
+        with suppress(Conflict):
+            mine(here.clock.now(), unless_ended=False, lease_until=0.0)
 
 
 def _await_lease(here: Platform, submission: Submission) -> None:
@@ -70,7 +73,7 @@ def _await_lease(here: Platform, submission: Submission) -> None:
         row = here.records.submissions.get(submission.id)
 
 
-def _renew(here: Platform, submission: SubmissionId) -> None:
+def _take(here: Platform, submission: SubmissionId) -> None:
     now = here.clock.now()
     row = here.records.submissions.get(submission)
     state = SubmissionState.RUNNING if row.state is SubmissionState.QUEUED else row.state

@@ -47,10 +47,13 @@ class Submissions(Protocol):
         """Enter a step or replace the one of its name."""
         ...
 
-    def change(self, submission: SubmissionId, now: Epoch, *, unless_ended: bool = True, **fields: Any) -> Submission:
+    def change(
+        self, submission: SubmissionId, now: Epoch, *, unless_ended: bool = True, held_by: str | None = None, **fields: Any
+    ) -> Submission:
         """Set fields (state, version, rollout, reason, message, hint, flow_run, runs, lease_until) and return the new row.
 
         With `unless_ended` a change to an ended submission is not made and the row comes back as it is: an end state is never left.
+        With `held_by` it is not made either, and Conflict is raised, when another flow run drives the submission by now.
         """
         ...
 
@@ -228,10 +231,13 @@ class Benchmarks(Protocol):
         """Return those that match, newest first. `plan` is a plan's key; empty `states` means all."""
         ...
 
-    def change(self, benchmark: BenchmarkId, now: Epoch, *, unless_ended: bool = True, **fields: Any) -> Benchmark:
+    def change(
+        self, benchmark: BenchmarkId, now: Epoch, *, unless_ended: bool = True, held_by: str | None = None, **fields: Any
+    ) -> Benchmark:
         """Set fields (all but id, version, trigger, started_at, endpoint, submission, asked_by) and return the new row. NotFound.
 
         With `unless_ended` a change to one that has ended is not made and the row comes back as it is: an end state is never left.
+        With `held_by` it is not made either, and Conflict is raised, when another flow run drives it by now.
         """
         ...
 

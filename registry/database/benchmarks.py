@@ -12,6 +12,7 @@ from core.errors import Fault, NotFound
 from core.ids import BenchmarkId, Digest, EndpointName, Epoch, SubmissionId, VersionId
 from registry.codec import plain, restore
 from registry.database.connection import Connections
+from registry.database.holding import expect_held
 from registry.database.tables import benchmarks
 from registry.database.upsert import insert_new
 
@@ -61,8 +62,10 @@ class BenchmarksTable:
         with self._connections.read() as connection:
             return tuple(_benchmark(row) for row in connection.execute(query).mappings())
 
-    def change(self, benchmark: BenchmarkId, now: Epoch, *, unless_ended: bool = True, **fields: Any) -> Benchmark:
-        """Set fields and return the new row; an ended one stays as it is with `unless_ended`."""
+    def change(
+        self, benchmark: BenchmarkId, now: Epoch, *, unless_ended: bool = True, held_by: str | None = None, **fields: Any
+    ) -> Benchmark:
+        """Set fields and return the new row; an ended one stays as it is with `unless_ended`, one of another driver with `held_by`."""
         if strange := fields.keys() - _MAY_CHANGE:
             raise Fault(f"a benchmark has no field {', '.join(sorted(strange))} that changes", hint="this is a bug; report it")
         values = plain(fields)
@@ -71,9 +74,11 @@ class BenchmarksTable:
         query = update(benchmarks).where(benchmarks.c.id == benchmark).values(**values, updated_at=now)
         if unless_ended:
             query = query.where(benchmarks.c.state.not_in(_ENDS))
+        if held_by is not None:
+            query = query.where(benchmarks.c.flow_run == held_by)
         with self._connections.write() as connection:
             connection.execute(query)
-            return _get(connection, benchmark)
+            return expect_held(_get(connection, benchmark), held_by)
 
 
 def _planned(plan: Plan) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from core.submissions import Step, StepName, StepState, Submission, SubmissionRe
 from core.versions import ModelRef
 from registry.codec import plain
 from registry.database.connection import Connections
+from registry.database.holding import expect_held
 from registry.database.tables import steps, submissions
 from registry.database.upsert import insert_new, replacing, upsert
 
@@ -73,16 +74,20 @@ class SubmissionsTable:
                 raise _unknown(submission)
             upsert(connection, steps, [row], replacing(steps))
 
-    def change(self, submission: SubmissionId, now: Epoch, *, unless_ended: bool = True, **fields: Any) -> Submission:
-        """Set fields and return the new row; an ended one stays as it is with `unless_ended`."""
+    def change(
+        self, submission: SubmissionId, now: Epoch, *, unless_ended: bool = True, held_by: str | None = None, **fields: Any
+    ) -> Submission:
+        """Set fields and return the new row; an ended one stays as it is with `unless_ended`, one of another driver with `held_by`."""
         if strange := fields.keys() - _MAY_CHANGE:
             raise Fault(f"a submission has no field {', '.join(sorted(strange))} that changes", hint="this is a bug; report it")
         query = update(submissions).where(submissions.c.id == submission).values(**fields, updated_at=now)
         if unless_ended:
             query = query.where(submissions.c.state.not_in(ENDS))
+        if held_by is not None:
+            query = query.where(submissions.c.flow_run == held_by)
         with self._connections.write() as connection:
             connection.execute(query)
-            return _get(connection, submission)
+            return expect_held(_get(connection, submission), held_by)
 
 
 def _get(connection: Connection, submission: SubmissionId) -> Submission:

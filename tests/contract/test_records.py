@@ -86,6 +86,16 @@ def test_an_end_state_is_never_left(records: Database) -> None:
     assert records.submissions.change(made.id, NOW + 2, state=SubmissionState.RUNNING) == ended
 
 
+def test_a_driver_that_slept_through_its_lease_changes_nothing_any_more(records: Database) -> None:
+    made = records.submissions.create(a_request(), ANN, NOW)
+    records.submissions.change(made.id, NOW + 1, flow_run="first", lease_until=NOW + 5)
+    assert records.submissions.change(made.id, NOW + 2, held_by="first", lease_until=NOW + 6).lease_until == NOW + 6
+    taken = records.submissions.change(made.id, NOW + 9, flow_run="second", lease_until=NOW + 20)
+    with pytest.raises(Conflict, match=f"{made.id} is driven by flow run second by now, not by first"):
+        records.submissions.change(made.id, NOW + 10, held_by="first", lease_until=NOW + 30, state=SubmissionState.FAILED)
+    assert records.submissions.get(made.id) == taken
+
+
 def test_a_field_that_may_not_change_is_a_fault(records: Database) -> None:
     made = records.submissions.create(a_request(), ANN, NOW)
     with pytest.raises(Fault, match="submitter"):

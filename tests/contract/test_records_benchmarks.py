@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from core.benchmarks import BenchmarkState, Sampling, Trigger
-from core.errors import Fault, NotFound
+from core.errors import Conflict, Fault, NotFound
 from core.ids import BenchmarkId, Digest, EndpointName, SubmissionId
 from core.versions import Decision
 from registry.database import Database
@@ -69,6 +69,15 @@ def test_an_end_state_is_never_left(records: Database) -> None:
     )
     assert (ended.numbers, ended.decision, ended.baseline, ended.updated_at) == (numbers, Decision.FAIL, "bm-0", NOW + 9)
     assert records.benchmarks.change(row.id, NOW + 10, state=BenchmarkState.RUNNING) == ended
+
+
+def test_a_driver_that_slept_through_its_lease_changes_no_benchmark_any_more(records: Database) -> None:
+    row = records.benchmarks.create(a_benchmark(flow_run="first"))
+    records.benchmarks.change(row.id, NOW + 1, held_by="first", lease_until=NOW + 5)
+    taken = records.benchmarks.change(row.id, NOW + 9, flow_run="second", lease_until=NOW + 20)
+    with pytest.raises(Conflict, match="driven by flow run second by now"):
+        records.benchmarks.change(row.id, NOW + 10, held_by="first", state=BenchmarkState.FAILED)
+    assert records.benchmarks.get(row.id) == taken
 
 
 def test_what_is_learnt_after_the_end_can_still_be_written_down(records: Database) -> None:

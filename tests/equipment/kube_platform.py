@@ -13,8 +13,8 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -289,6 +289,22 @@ class KubePlatform:
 
     def deploy(self, model: str, endpoint: str, limit_s: float = 240.0) -> Submission:
         return self.finish(self.submit(model, endpoint).id, limit_s)
+
+    @contextmanager
+    def worker_with(self, **environ: str) -> Iterator[None]:
+        """Run the worker with other settings meanwhile, as an operator would."""
+        deployment = f"deployment/{RELEASE}-worker"
+        self.words("set", "env", deployment, *(f"{name}={value}" for name, value in environ.items()))
+        try:
+            self._rolled_out(deployment)
+            yield
+        finally:
+            self.words("set", "env", deployment, *(f"{name}-" for name in environ))
+            self._rolled_out(deployment)
+
+    def _rolled_out(self, deployment: str) -> None:
+        """Wait until the old pod is gone and the new one is ready: the old one would else take what is meant for the new one."""
+        assert "successfully rolled out" in self.words("rollout", "status", deployment, "--timeout=150s", limit_s=160)
 
     def pods(self, component: str, *, version: str | None = None) -> list[str]:
         """Names of a component's pods that are not on their way out."""

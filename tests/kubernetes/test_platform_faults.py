@@ -113,7 +113,7 @@ def test_postgresql_is_away_for_twenty_seconds(serving: KubePlatform) -> None:
 
 
 def test_a_bad_image_is_told_to_the_submitter_and_nobody_else_notices(serving: KubePlatform) -> None:
-    with worker_with(serving, SEATRIAL_KUBERNETES_IMAGE="nowhere.invalid/engine@sha256:" + "0" * 64), serving.traffic(ENDPOINT) as traffic:
+    with serving.worker_with(SEATRIAL_KUBERNETES_IMAGE="nowhere.invalid/engine@sha256:" + "0" * 64), serving.traffic(ENDPOINT) as traffic:
         ended = serving.deploy(serving.model("bad-image", solves=0.9, start_s=0.5), ENDPOINT, LIMIT_S)
     assert (ended.state, ended.reason) == ("refused", "engine_failed"), ended.message
     assert "its image cannot be pulled" in ended.message
@@ -123,7 +123,7 @@ def test_a_bad_image_is_told_to_the_submitter_and_nobody_else_notices(serving: K
 
 
 def test_a_candidate_that_no_node_can_hold_is_refused_before_anything_is_touched(serving: KubePlatform) -> None:
-    with worker_with(serving, SEATRIAL_MODELS_ENGINE_MEMORY_BYTES=str(2**50)), serving.traffic(ENDPOINT) as traffic:
+    with serving.worker_with(SEATRIAL_MODELS_ENGINE_MEMORY_BYTES=str(2**50)), serving.traffic(ENDPOINT) as traffic:
         ended = serving.deploy(serving.model("too-large", solves=0.9, start_s=0.6), ENDPOINT, LIMIT_S)
     assert ended.state == "refused", ended.message
     assert "none has ever room: it asks for 1048576.0 GiB of memory" in ended.message
@@ -133,7 +133,7 @@ def test_a_candidate_that_no_node_can_hold_is_refused_before_anything_is_touched
 
 
 def test_a_candidate_without_room_is_queued_with_the_reason_and_goes_on_when_there_is_room(serving: KubePlatform) -> None:
-    with worker_with(serving, SEATRIAL_KUBERNETES_QUEUE_S="200"), serving.traffic(ENDPOINT) as traffic:
+    with serving.worker_with(SEATRIAL_KUBERNETES_QUEUE_S="200"), serving.traffic(ENDPOINT) as traffic:
         with filled(serving, but=2 * GIB):
             submission = serving.submit(serving.model("queued", solves=0.9, start_s=0.7), ENDPOINT).id
             within(LIMIT_S, lambda: "none has room now" in serving.message(submission, StepName.START), "the reason")
@@ -164,21 +164,3 @@ def expect_only_the_stable(on: KubePlatform) -> None:
     with on.client() as client:
         stable = (client.endpoints.get(ENDPOINT).stable or "")[:32]
     within(60, lambda: on.engines(ENDPOINT) == {stable: "stable"}, "only the stable version's Deployment is there")
-
-
-@contextmanager
-def worker_with(on: KubePlatform, **environ: str) -> Iterator[None]:
-    """Run the worker with other settings meanwhile, as an operator's mistake would."""
-    deployment = "deployment/seatrial-worker"
-    on.words("set", "env", deployment, *(f"{name}={value}" for name, value in environ.items()))
-    try:
-        rolled_out(on, deployment)
-        yield
-    finally:
-        on.words("set", "env", deployment, *(f"{name}-" for name in environ))
-        rolled_out(on, deployment)
-
-
-def rolled_out(on: KubePlatform, deployment: str) -> None:
-    """Wait until the old pod is gone and the new one is ready: the old one would else take what is meant for the new one."""
-    assert "successfully rolled out" in on.words("rollout", "status", deployment, "--timeout=150s", limit_s=160)

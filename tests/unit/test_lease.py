@@ -1,0 +1,55 @@
+"""The lease of a row: renewed while the block runs, and the end of a process that another has replaced."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+from core.errors import Fault
+from core.ports.clock import SystemClock
+from tasks.lease import renewed
+
+REPLACED = """
+import threading
+from types import SimpleNamespace
+from core.errors import Conflict
+from core.ports.clock import SystemClock
+from tasks.lease import renewed
+
+def renew(until):
+    raise Conflict("another drives it by now", hint="watch that run")
+
+with renewed(SimpleNamespace(settings=SimpleNamespace(lease_s=0.1), clock=SystemClock()), renew):
+    threading.Event().wait(60)
+"""
+
+
+def here() -> Any:
+    return SimpleNamespace(settings=SimpleNamespace(lease_s=0.02), clock=SystemClock())
+
+
+def test_a_lease_is_renewed_until_the_block_ends_also_while_the_database_is_away_for_a_while() -> None:
+    seen: list[float] = []
+    enough = threading.Event()
+
+    def renew(until: float) -> None:
+        seen.append(until)
+        if len(seen) == 2:
+            raise Fault("the database is away", hint="tried again")
+        if len(seen) == 4:
+            enough.set()
+
+    with renewed(here(), renew):
+        assert enough.wait(30)
+    count = len(seen)
+    threading.Event().wait(0.1)
+    assert len(seen) == count
+    assert seen == sorted(seen)
+
+
+def test_a_process_whose_row_another_drives_ends_at_once() -> None:
+    done = subprocess.run([sys.executable, "-c", REPLACED], check=False, timeout=50)
+    assert done.returncode == 1
