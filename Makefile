@@ -46,13 +46,16 @@ test: setup equipment check ## everything: contract suites, the engine's environ
 equipment: ## install what the tests need of the system (PostgreSQL)
 	infra/bin/install-equipment
 
-cluster: .venv/.done ## bring a real Kubernetes cluster up on this machine (without Docker; down: python -m infra.cluster down)
-	infra/bin/install-cluster-equipment
+cluster: cluster-equipment .venv/.done ## bring a real Kubernetes cluster up on this machine (without Docker; down: python -m infra.cluster down)
 	$(PY) -m infra.cluster up --own
 
-test-kubernetes: setup equipment ## the platform on a real cluster; the first run builds the cluster's programs (minutes), later ones find them
+cluster-equipment: ## install what a cluster needs of the system (containerd, runc, CNI plugins and more)
 	infra/bin/install-cluster-equipment
+
+cluster-programs: .venv/.done ## compile the cluster's programs into the cache (minutes; once)
 	$(PY) -m infra.cluster build
+
+test-kubernetes: setup equipment cluster-equipment cluster-programs ## the platform on a real cluster
 	trap '$(PY) -m tests.equipment.clusters' EXIT; \
 	PATH="$$($(PY) -c 'from infra.cluster.build import default_cache; print(default_cache())'):$$PATH" $(PY) -m pytest -q tests/kubernetes -m "not images"
 
@@ -69,4 +72,4 @@ bench: setup ## measure; prints tables and writes .bench/results.json
 docs: ## check that the documentation's links and commands exist
 	$(PY) -m pytest -q tests/unit/test_docs.py
 
-.PHONY: help setup demo up check test equipment cluster test-kubernetes test-images render bench docs
+.PHONY: help setup demo up check test equipment cluster cluster-equipment cluster-programs test-kubernetes test-images render bench docs
