@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are no dependency of ours
 
+from tests.equipment.s3_rights import ON_BUCKET, ON_OBJECTS, operations, rights
 from tests.equipment.terraform import SOURCE, Resource, Terraform, messages, resources, terraform_here
 from tests.kubernetes.chart_objects import objects as chart_objects
 from tests.kubernetes.chart_objects import of_kind, tiny
@@ -17,6 +18,12 @@ from tests.kubernetes.chart_objects import of_kind, tiny
 pytestmark = pytest.mark.slow
 WHOLE = "everything_together_gives_the_charts_values"
 ANYWHERE = {"0.0.0.0/0", "::/0"}
+REPOSITORY = SOURCE.parents[1]
+S3_CALLERS = [
+    ("worker", "registry/weights/s3.py"),
+    ("worker", "infra/kubernetes/doctor.py"),
+    ("engine", "serving/engines/vllm/seatrial_engine/store.py"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +168,25 @@ def test_the_roles_trust_exactly_the_service_accounts_of_the_chart(made: list[Re
     assert trusted <= accounts
 
 
+@pytest.mark.parametrize(("account", "source"), S3_CALLERS)
+def test_a_role_may_do_what_its_code_asks_of_s3(made: list[Resource], account: str, source: str):
+    called = operations(REPOSITORY / source) - {"get_paginator"}
+    assert called
+    assert called <= ON_OBJECTS.keys() | ON_BUCKET.keys(), "tell tests/equipment/s3_rights.py which action it needs"
+    (policy,) = [r for r in made if r.address == f'module.identity.aws_iam_role_policy.this["{account}"]']
+    granted = json.loads(policy.values["policy"])["Statement"]
+    assert rights(called, ON_OBJECTS) <= _granted(granted, "arn:aws:s3:::bucket/weights/*")
+    assert rights(called, ON_BUCKET) <= _granted(granted, "arn:aws:s3:::bucket")
+
+
+@pytest.mark.parametrize("account", ["worker", "engine", "mlflow"])
+def test_a_key_that_is_not_there_answers_404_and_not_403(made: list[Resource], account: str):
+    (policy,) = [r for r in made if r.address == f'module.identity.aws_iam_role_policy.this["{account}"]']
+    (listing,) = [s for s in json.loads(policy.values["policy"])["Statement"] if "s3:ListBucket" in s["Action"]]
+    assert listing["Resource"] == ["arn:aws:s3:::bucket"]
+    assert "Condition" not in listing  # S3 says 404 only to who may list the bucket, and reading a key carries no prefix
+
+
 def test_no_registry_module_and_no_password_stands_in_the_files():
     for path in SOURCE.rglob("*.tf"):
         text = path.read_text(encoding="utf-8")
@@ -175,6 +201,11 @@ def _statements(made: list[Resource]) -> Iterator[tuple[Resource, dict[str, Any]
             text = resource.values.get(name)
             if isinstance(text, str) and text.startswith("{"):
                 yield from ((resource, statement) for statement in json.loads(text)["Statement"])
+
+
+def _granted(statements: list[dict[str, Any]], resource: str) -> set[str]:
+    granted = [s for s in statements if s["Effect"] == "Allow" and resource in s["Resource"] and "Condition" not in s]
+    return {action for statement in granted for action in statement["Action"]}
 
 
 def _list(value: Any) -> list[str]:
