@@ -187,6 +187,15 @@ def test_a_key_that_is_not_there_answers_404_and_not_403(made: list[Resource], a
     assert "Condition" not in listing  # S3 says 404 only to who may list the bucket, and reading a key carries no prefix
 
 
+def test_addons_take_over_what_a_new_cluster_comes_with(made: list[Resource]):
+    addons = {r.values["addon_name"]: r.values for r in made if r.type == "aws_eks_addon"}
+    assert addons.keys() == {"vpc-cni", "kube-proxy", "coredns", "aws-ebs-csi-driver"}
+    for name, values in addons.items():
+        assert values["resolve_conflicts_on_create"] == "OVERWRITE", name
+        assert values["resolve_conflicts_on_update"] == "OVERWRITE", name
+    assert json.loads(addons["vpc-cni"]["configuration_values"]) == {"enableNetworkPolicy": "true"}
+
+
 def test_no_registry_module_and_no_password_stands_in_the_files():
     for path in SOURCE.rglob("*.tf"):
         text = path.read_text(encoding="utf-8")

@@ -135,21 +135,26 @@ resource "aws_eks_node_group" "this" {
   depends_on = [aws_iam_role_policy_attachment.nodes]
 }
 
-# The network add-on enforces the chart's NetworkPolicies only when told to; the others are what pods and volumes need.
+# A new cluster comes with these three installed by EKS itself, without which no node would become ready: the add-ons take them over.
+# The network add-on enforces the chart's NetworkPolicies only when told to.
 resource "aws_eks_addon" "this" {
-  for_each             = { vpc-cni = jsonencode({ enableNetworkPolicy = "true" }), kube-proxy = null, coredns = null, eks-pod-identity-agent = null }
-  cluster_name         = aws_eks_cluster.this.name
-  addon_name           = each.key
-  configuration_values = each.value
-  depends_on           = [aws_eks_node_group.this]
+  for_each                    = { vpc-cni = jsonencode({ enableNetworkPolicy = "true" }), kube-proxy = null, coredns = null }
+  cluster_name                = aws_eks_cluster.this.name
+  addon_name                  = each.key
+  configuration_values        = each.value
+  resolve_conflicts_on_create = "OVERWRITE"
+  resolve_conflicts_on_update = "OVERWRITE" # what stands here holds, not an edit by hand
+  depends_on                  = [aws_eks_node_group.this]
 }
 
 # The spool of the gateway is a volume.
 resource "aws_eks_addon" "disks" {
-  cluster_name             = aws_eks_cluster.this.name
-  addon_name               = "aws-ebs-csi-driver"
-  service_account_role_arn = aws_iam_role.disks.arn
-  depends_on               = [aws_eks_node_group.this]
+  cluster_name                = aws_eks_cluster.this.name
+  addon_name                  = "aws-ebs-csi-driver"
+  service_account_role_arn    = aws_iam_role.disks.arn
+  resolve_conflicts_on_create = "OVERWRITE"
+  resolve_conflicts_on_update = "OVERWRITE"
+  depends_on                  = [aws_eks_node_group.this, aws_iam_role_policy_attachment.disks]
 }
 
 resource "aws_iam_role" "disks" {
