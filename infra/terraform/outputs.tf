@@ -3,6 +3,7 @@ output "values" {
   value = yamlencode({
     weights = { url = "s3://${module.storage.bucket}/weights", region = var.region }
     mlflow  = { artifacts = "s3://${module.storage.bucket}/mlflow" }
+    gateway = { spool = { storageClass = local.storage_class } }
     serviceAccounts = {
       for account, arn in module.identity.roles : account => { "eks.amazonaws.com/role-arn" = arn }
     }
@@ -11,6 +12,19 @@ output "values" {
       node_selector = "seatrial.dev/pool=gpu"
       grows         = 1
     }
+  })
+}
+
+output "storage_class" {
+  description = "Encrypted volumes, and the cluster's default (EKS has none): `terraform output -raw storage_class | kubectl apply -f -`, before the chart"
+  value = yamlencode({
+    apiVersion           = "storage.k8s.io/v1"
+    kind                 = "StorageClass"
+    metadata             = { name = local.storage_class, annotations = { "storageclass.kubernetes.io/is-default-class" = "true" } }
+    provisioner          = "ebs.csi.aws.com"
+    parameters           = { type = "gp3", encrypted = "true" } # the class that the add-on itself can make does not encrypt
+    volumeBindingMode    = "WaitForFirstConsumer"               # in the zone where its pod goes
+    allowVolumeExpansion = true
   })
 }
 
@@ -32,4 +46,8 @@ output "redis" {
 output "bucket" {
   description = "The bucket of weights and of MLflow's artifacts"
   value       = module.storage.bucket
+}
+
+locals {
+  storage_class = "${var.name}-encrypted"
 }

@@ -12,8 +12,8 @@ import yaml  # type: ignore[import-untyped]  # its stubs are no dependency of ou
 
 from tests.equipment.s3_rights import ON_BUCKET, ON_OBJECTS, operations, rights
 from tests.equipment.terraform import SOURCE, Resource, Terraform, messages, resources, terraform_here
+from tests.kubernetes.chart_objects import Object, of_kind, tiny
 from tests.kubernetes.chart_objects import objects as chart_objects
-from tests.kubernetes.chart_objects import of_kind, tiny
 
 pytestmark = pytest.mark.slow
 WHOLE = "everything_together_gives_the_charts_values"
@@ -45,6 +45,20 @@ def state(told: list[dict[str, Any]]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def made(state: dict[str, Any]) -> list[Resource]:
     return list(resources(state))
+
+
+@pytest.fixture(scope="module")
+def values(state: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(state["outputs"]["values"]["value"])
+    return found
+
+
+@pytest.fixture(scope="module")
+def rendered(state: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
+    """Return the chart's objects with the outputs for values."""
+    written = tmp_path_factory.mktemp("chart") / "aws.yaml"
+    written.write_text(state["outputs"]["values"]["value"])
+    return chart_objects(*(setting for setting in tiny() if setting.startswith("images")), values=(written,))
 
 
 def test_it_is_valid_and_formatted(here: Terraform):
@@ -146,15 +160,19 @@ def test_data_outlives_a_mistake(made: list[Resource]):
     assert bucket.values["force_destroy"] is False
 
 
-def test_the_outputs_are_values_that_the_chart_takes(state: dict[str, Any], tmp_path: Any):
-    values = tmp_path / "aws.yaml"
-    values.write_text(state["outputs"]["values"]["value"])
-    document = yaml.safe_load(values.read_text())
-    images = [setting for setting in tiny() if setting.startswith("images")]
-    found = chart_objects(*images, values=(values,))
-    accounts = {item["metadata"]["name"]: item["metadata"].get("annotations", {}) for item in of_kind(found, "ServiceAccount")}
+def test_the_outputs_are_values_that_the_chart_takes(values: dict[str, Any], rendered: list[Object]):
+    accounts = {item["metadata"]["name"]: item["metadata"].get("annotations", {}) for item in of_kind(rendered, "ServiceAccount")}
     for name in ("worker", "mlflow", "engine"):
-        assert accounts[f"seatrial-{name}"] == document["serviceAccounts"][name]
+        assert accounts[f"seatrial-{name}"] == values["serviceAccounts"][name]
+
+
+def test_the_spool_has_a_storage_class_that_encrypts(state: dict[str, Any], rendered: list[Object]):
+    storage = yaml.safe_load(state["outputs"]["storage_class"]["value"])
+    assert storage["metadata"]["annotations"] == {"storageclass.kubernetes.io/is-default-class": "true"}
+    assert storage["provisioner"] == "ebs.csi.aws.com"
+    assert storage["parameters"]["encrypted"] == "true"
+    claims = [claim for s in of_kind(rendered, "StatefulSet") for claim in s["spec"].get("volumeClaimTemplates", ())]
+    assert [claim["spec"]["storageClassName"] for claim in claims] == [storage["metadata"]["name"]]
 
 
 def test_the_roles_trust_exactly_the_service_accounts_of_the_chart(made: list[Resource]):
