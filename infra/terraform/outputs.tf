@@ -8,9 +8,11 @@ output "values" {
       for account, arn in module.identity.roles : account => { "eks.amazonaws.com/role-arn" = arn }
     }
     engines = {
-      gpu_resource  = "nvidia.com/gpu"
-      node_selector = "seatrial.dev/pool=gpu"
-      grows         = 1
+      gpu_resource     = "nvidia.com/gpu"
+      gpu_memory_bytes = var.gpu_nodes.gpu_memory_gib * 1024 * 1024 * 1024
+      most_gpus        = var.gpu_nodes.gpus
+      node_selector    = "seatrial.dev/pool=gpu"
+      grows            = 1
     }
   })
 }

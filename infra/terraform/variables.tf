@@ -72,9 +72,21 @@ variable "cpu_nodes" {
 }
 
 variable "gpu_nodes" {
-  description = "Nodes of the engines; min 0 lets an idle installation cost none"
-  type        = object({ type = string, min = number, max = number })
-  default     = { type = "g6.2xlarge", min = 0, max = 4 }
+  description = "Nodes of the engines, with the GPUs of one node and the GiB that one GPU has; min 0 lets an idle installation cost none"
+  type        = object({ type = string, gpus = number, gpu_memory_gib = number, min = number, max = number })
+  default     = { type = "g6.2xlarge", gpus = 1, gpu_memory_gib = 22, min = 0, max = 4 } # one L4: 24 GB are 22.4 GiB
+  validation {
+    condition     = contains([1, 2, 4, 8, 16], var.gpu_nodes.gpus)
+    error_message = "gpu_nodes.gpus: of one node: 1, 2, 4, 8 or 16, as a model is split over them."
+  }
+  validation {
+    condition     = var.gpu_nodes.gpu_memory_gib >= 8 && var.gpu_nodes.gpu_memory_gib <= 1024 && floor(var.gpu_nodes.gpu_memory_gib) == var.gpu_nodes.gpu_memory_gib
+    error_message = "gpu_nodes.gpu_memory_gib: whole GiB of ONE GPU, rounded down; `aws ec2 describe-instance-types` tells MiB."
+  }
+  validation {
+    condition     = var.gpu_nodes.min >= 0 && var.gpu_nodes.max >= max(var.gpu_nodes.min, 1)
+    error_message = "gpu_nodes: min is 0 or more, max is 1 or more and not below min."
+  }
 }
 
 variable "weights_kept_days" {

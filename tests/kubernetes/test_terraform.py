@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are no dependency of ours
 
+from core.settings import GIB, KubernetesPolicy
 from tests.equipment.s3_rights import ON_BUCKET, ON_OBJECTS, operations, rights
 from tests.equipment.terraform import SOURCE, Resource, Terraform, messages, resources, terraform_here
 from tests.kubernetes.chart_objects import Object, of_kind, tiny
@@ -164,6 +166,14 @@ def test_the_outputs_are_values_that_the_chart_takes(values: dict[str, Any], ren
     accounts = {item["metadata"]["name"]: item["metadata"].get("annotations", {}) for item in of_kind(rendered, "ServiceAccount")}
     for name in ("worker", "mlflow", "engine"):
         assert accounts[f"seatrial-{name}"] == values["serviceAccounts"][name]
+
+
+def test_engines_are_told_of_the_gpus_that_the_nodes_have(values: dict[str, Any], rendered: list[Object]):
+    assert values["engines"].keys() <= {field.name for field in fields(KubernetesPolicy)}
+    (settings,) = [item["data"] for item in of_kind(rendered, "ConfigMap") if item["metadata"]["name"] == "seatrial-settings"]
+    memory_bytes = int(settings["SEATRIAL_KUBERNETES_GPU_MEMORY_BYTES"])
+    assert 20 * GIB < memory_bytes <= 24_000_000_000  # a g6.2xlarge: one L4 of 24 GB
+    assert settings["SEATRIAL_KUBERNETES_MOST_GPUS"] == "1"
 
 
 def test_the_spool_has_a_storage_class_that_encrypts(state: dict[str, Any], rendered: list[Object]):

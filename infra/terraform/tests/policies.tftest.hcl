@@ -116,6 +116,24 @@ run "one_zone_is_too_few" {
   expect_failures = [var.zones]
 }
 
+run "a_model_cannot_be_split_over_three_gpus" {
+  command = plan
+  variables { gpu_nodes = { type = "g6.12xlarge", gpus = 3, gpu_memory_gib = 22, min = 0, max = 4 } }
+  expect_failures = [var.gpu_nodes]
+}
+
+run "memory_of_a_gpu_in_bytes_is_no_gib" {
+  command = plan
+  variables { gpu_nodes = { type = "g6.12xlarge", gpus = 4, gpu_memory_gib = 24000000000, min = 0, max = 4 } }
+  expect_failures = [var.gpu_nodes]
+}
+
+run "no_gpu_nodes_at_all_would_leave_every_engine_waiting" {
+  command = plan
+  variables { gpu_nodes = { type = "g6.2xlarge", gpus = 1, gpu_memory_gib = 22, min = 0, max = 0 } }
+  expect_failures = [var.gpu_nodes]
+}
+
 run "a_name_that_no_bucket_could_have_is_refused" {
   command = plan
   variables { name = "Sea_Trial" }

@@ -3,7 +3,7 @@ variable "kubernetes_version" { type = string }
 variable "subnets" { type = list(string) }
 variable "api_callers" { type = list(string) }
 variable "cpu_nodes" { type = object({ type = string, min = number, max = number }) }
-variable "gpu_nodes" { type = object({ type = string, min = number, max = number }) }
+variable "gpu_nodes" { type = object({ type = string, gpus = number, min = number, max = number }) }
 
 output "name" { value = aws_eks_cluster.this.name }
 output "issuer" { value = local.issuer }
