@@ -17,6 +17,19 @@ output "values" {
   })
 }
 
+output "autoscaler_values" {
+  description = "Values of cluster-autoscaler's own chart: `terraform output -raw autoscaler_values > autoscaler.yaml`; docs/terraform.md has the command"
+  value = yamlencode({
+    autoDiscovery = { clusterName = module.cluster.name }
+    awsRegion     = var.region
+    image         = { tag = "v${var.kubernetes_version}.0" } # each release is for one version of Kubernetes
+    rbac = { serviceAccount = {
+      name        = "cluster-autoscaler"
+      annotations = { "eks.amazonaws.com/role-arn" = module.cluster.autoscaler_role }
+    } }
+  })
+}
+
 output "storage_class" {
   description = "Encrypted volumes, and the cluster's default (EKS has none): `terraform output -raw storage_class | kubectl apply -f -`, before the chart"
   value = yamlencode({

@@ -7,6 +7,12 @@ mock_provider "aws" {
       vpc_config = { cluster_security_group_id = "sg-nodes" }
     }
   }
+  mock_resource "aws_eks_node_group" {
+    defaults = {
+      arn       = "arn:aws:eks:eu-central-1:123456789012:nodegroup/seatrial/pool/1"
+      resources = [{ autoscaling_groups = [{ name = "eks-pool-1" }] }]
+    }
+  }
   mock_resource "aws_iam_openid_connect_provider" {
     defaults = { arn = "arn:aws:iam::123456789012:oidc-provider/oidc.example/id/1" }
   }
