@@ -54,8 +54,8 @@ output "database" {
 }
 
 output "redis" {
-  description = "Where Redis answers (TLS)"
-  value       = module.cache.address
+  description = "Where Redis answers (TLS); null without `cache`"
+  value       = one(module.cache[*].address)
 }
 
 output "bucket" {

@@ -101,6 +101,12 @@ variable "database" {
   default     = { class = "db.t4g.medium", storage_gib = 50, backup_days = 14, standby = true }
 }
 
+variable "cache" {
+  description = "true: make Redis (ElastiCache). Nothing needs it yet: one gateway keeps conversations in its memory, several will share Redis"
+  type        = bool
+  default     = false
+}
+
 variable "cache_type" {
   description = "Node type of Redis"
   type        = string

@@ -96,6 +96,7 @@ run "each_role_is_trusted_by_one_service_account_and_engines_cannot_write" {
 
 run "everything_together_gives_the_charts_values" {
   command = apply
+  variables { cache = true }
   assert {
     condition     = yamldecode(output.values).weights.url == "s3://${output.bucket}/weights"
     error_message = "the chart would look for weights elsewhere"
@@ -107,6 +108,14 @@ run "everything_together_gives_the_charts_values" {
   assert {
     condition     = strcontains(output.bucket, var.account_id)
     error_message = "bucket names are global: the account's number keeps ours apart"
+  }
+}
+
+run "nobody_pays_for_a_cache_that_was_not_asked_for" {
+  command = plan
+  assert {
+    condition     = output.redis == null && length(module.cache) == 0
+    error_message = "a cache is made by default"
   }
 }
 
