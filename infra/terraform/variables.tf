@@ -3,8 +3,8 @@ variable "name" {
   type        = string
   default     = "seatrial"
   validation {
-    condition     = can(regex("^[a-z][a-z0-9-]{1,20}$", var.name))
-    error_message = "name: a letter, then up to 20 letters, digits and hyphens; bucket and role names are made of it."
+    condition     = can(regex("^[a-z][a-z0-9-]{0,19}[a-z0-9]$", var.name)) && !strcontains(var.name, "--")
+    error_message = "name: 2 to 21 small letters, digits and single hyphens, a letter first, no hyphen last: names of bucket, database and cache begin with it."
   }
 }
 

@@ -154,3 +154,15 @@ run "a_name_that_no_bucket_could_have_is_refused" {
   variables { name = "Sea_Trial" }
   expect_failures = [var.name]
 }
+
+run "a_name_with_two_hyphens_together_is_none_for_a_database" {
+  command = plan
+  variables { name = "a--b" }
+  expect_failures = [var.name]
+}
+
+run "a_name_that_ends_with_a_hyphen_is_none_for_a_database" {
+  command = plan
+  variables { name = "a-" }
+  expect_failures = [var.name]
+}
