@@ -60,8 +60,8 @@ variable "api_callers" {
   type        = list(string)
   default     = []
   validation {
-    condition     = !contains(var.api_callers, "0.0.0.0/0") && !contains(var.api_callers, "::/0")
-    error_message = "api_callers: name your networks; the whole internet is none."
+    condition     = alltrue([for caller in var.api_callers : try(cidrhost(caller, 0) != "" && tonumber(split("/", caller)[1]) >= 8, false)])
+    error_message = "api_callers: name your networks as ADDRESS/BITS, 8 bits at least; the whole internet, or half of it, is none."
   }
 }
 

@@ -125,6 +125,29 @@ run "the_whole_internet_may_not_reach_the_api" {
   expect_failures = [var.api_callers]
 }
 
+run "half_the_internet_may_not_reach_the_api" {
+  command = plan
+  variables { api_callers = ["203.0.113.0/24", "128.0.0.0/1"] }
+  expect_failures = [var.api_callers]
+}
+
+run "the_api_is_reached_by_the_callers_that_were_named_and_no_others" {
+  command = apply
+  module { source = "./modules/cluster" }
+  variables {
+    name               = "seatrial"
+    kubernetes_version = "1.34"
+    subnets            = ["subnet-1", "subnet-2"]
+    api_callers        = ["203.0.113.0/24"]
+    cpu_nodes          = { type = "m7i.xlarge", min = 2, max = 6 }
+    gpu_nodes          = { type = "g6.2xlarge", gpus = 1, min = 0, max = 4 }
+  }
+  assert {
+    condition     = aws_eks_cluster.this.vpc_config[0].public_access_cidrs == toset(["203.0.113.0/24"]) && aws_eks_cluster.this.vpc_config[0].endpoint_private_access
+    error_message = "others reach the API, or the nodes do not"
+  }
+}
+
 run "one_zone_is_too_few" {
   command = plan
   variables { zones = ["eu-central-1a"] }
