@@ -35,7 +35,9 @@ module "database" {
   deletable = var.deletable
 }
 
+# Only where it is asked for: so far nothing but the doctor reads redis-url.
 module "cache" {
+  count   = var.cache ? 1 : 0
   source  = "./modules/cache"
   name    = var.name
   vpc     = module.network.vpc

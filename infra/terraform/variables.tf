@@ -3,8 +3,8 @@ variable "name" {
   type        = string
   default     = "seatrial"
   validation {
-    condition     = can(regex("^[a-z][a-z0-9-]{1,20}$", var.name))
-    error_message = "name: a letter, then up to 20 letters, digits and hyphens; bucket and role names are made of it."
+    condition     = can(regex("^[a-z][a-z0-9-]{0,19}[a-z0-9]$", var.name)) && !strcontains(var.name, "--")
+    error_message = "name: 2 to 21 small letters, digits and single hyphens, a letter first, no hyphen last: names of bucket, database and cache begin with it."
   }
 }
 
@@ -60,8 +60,8 @@ variable "api_callers" {
   type        = list(string)
   default     = []
   validation {
-    condition     = !contains(var.api_callers, "0.0.0.0/0") && !contains(var.api_callers, "::/0")
-    error_message = "api_callers: name your networks; the whole internet is none."
+    condition     = alltrue([for caller in var.api_callers : try(cidrhost(caller, 0) != "" && tonumber(split("/", caller)[1]) >= 8, false)])
+    error_message = "api_callers: name your networks as ADDRESS/BITS, 8 bits at least; the whole internet, or half of it, is none."
   }
 }
 
@@ -72,9 +72,21 @@ variable "cpu_nodes" {
 }
 
 variable "gpu_nodes" {
-  description = "Nodes of the engines; min 0 lets an idle installation cost none"
-  type        = object({ type = string, min = number, max = number })
-  default     = { type = "g6.2xlarge", min = 0, max = 4 }
+  description = "Nodes of the engines, with the GPUs of one node and the GiB that one GPU has; min 0 lets an idle installation cost none"
+  type        = object({ type = string, gpus = number, gpu_memory_gib = number, min = number, max = number })
+  default     = { type = "g6.2xlarge", gpus = 1, gpu_memory_gib = 22, min = 0, max = 4 } # one L4: 24 GB are 22.4 GiB
+  validation {
+    condition     = contains([1, 2, 4, 8, 16], var.gpu_nodes.gpus)
+    error_message = "gpu_nodes.gpus: of one node: 1, 2, 4, 8 or 16, as a model is split over them."
+  }
+  validation {
+    condition     = var.gpu_nodes.gpu_memory_gib >= 8 && var.gpu_nodes.gpu_memory_gib <= 1024 && floor(var.gpu_nodes.gpu_memory_gib) == var.gpu_nodes.gpu_memory_gib
+    error_message = "gpu_nodes.gpu_memory_gib: whole GiB of ONE GPU, rounded down; `aws ec2 describe-instance-types` tells MiB."
+  }
+  validation {
+    condition     = var.gpu_nodes.min >= 0 && var.gpu_nodes.max >= max(var.gpu_nodes.min, 1)
+    error_message = "gpu_nodes: min is 0 or more, max is 1 or more and not below min."
+  }
 }
 
 variable "weights_kept_days" {
@@ -87,6 +99,12 @@ variable "database" {
   description = "PostgreSQL: instance class, storage in GiB, days of backups, a standby in a second zone"
   type        = object({ class = string, storage_gib = number, backup_days = number, standby = bool })
   default     = { class = "db.t4g.medium", storage_gib = 50, backup_days = 14, standby = true }
+}
+
+variable "cache" {
+  description = "true: make Redis (ElastiCache). Nothing needs it yet: one gateway keeps conversations in its memory, several will share Redis"
+  type        = bool
+  default     = false
 }
 
 variable "cache_type" {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,3 +74,23 @@ def messages(output: str) -> Iterator[dict[str, Any]]:
     for line in output.splitlines():
         if line.startswith("{"):
             yield json.loads(line)
+
+
+def changed(made: Sequence[Resource], kind: str, path: Sequence[str | int], value: Any) -> list[Resource]:
+    """Return a copy in which the first resource of a type has another value at a path of names and positions."""
+    copies = deepcopy(list(made))
+    place: Any = next(resource for resource in copies if resource.type == kind).values
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    return copies
+
+
+def without(made: Sequence[Resource], kind: str) -> list[Resource]:
+    """Return a copy that lacks the resources of a type."""
+    return [resource for resource in made if resource.type != kind]
+
+
+def with_one_more(made: Sequence[Resource], kind: str, values: dict[str, Any]) -> list[Resource]:
+    """Return a copy that has one resource more."""
+    return [*made, Resource(f"{kind}.more", kind, values)]

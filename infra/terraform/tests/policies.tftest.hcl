@@ -7,6 +7,12 @@ mock_provider "aws" {
       vpc_config = { cluster_security_group_id = "sg-nodes" }
     }
   }
+  mock_resource "aws_eks_node_group" {
+    defaults = {
+      arn       = "arn:aws:eks:eu-central-1:123456789012:nodegroup/seatrial/pool/1"
+      resources = [{ autoscaling_groups = [{ name = "eks-pool-1" }] }]
+    }
+  }
   mock_resource "aws_iam_openid_connect_provider" {
     defaults = { arn = "arn:aws:iam::123456789012:oidc-provider/oidc.example/id/1" }
   }
@@ -90,6 +96,7 @@ run "each_role_is_trusted_by_one_service_account_and_engines_cannot_write" {
 
 run "everything_together_gives_the_charts_values" {
   command = apply
+  variables { cache = true }
   assert {
     condition     = yamldecode(output.values).weights.url == "s3://${output.bucket}/weights"
     error_message = "the chart would look for weights elsewhere"
@@ -104,10 +111,41 @@ run "everything_together_gives_the_charts_values" {
   }
 }
 
+run "nobody_pays_for_a_cache_that_was_not_asked_for" {
+  command = plan
+  assert {
+    condition     = output.redis == null && length(module.cache) == 0
+    error_message = "a cache is made by default"
+  }
+}
+
 run "the_whole_internet_may_not_reach_the_api" {
   command = plan
   variables { api_callers = ["0.0.0.0/0"] }
   expect_failures = [var.api_callers]
+}
+
+run "half_the_internet_may_not_reach_the_api" {
+  command = plan
+  variables { api_callers = ["203.0.113.0/24", "128.0.0.0/1"] }
+  expect_failures = [var.api_callers]
+}
+
+run "the_api_is_reached_by_the_callers_that_were_named_and_no_others" {
+  command = apply
+  module { source = "./modules/cluster" }
+  variables {
+    name               = "seatrial"
+    kubernetes_version = "1.34"
+    subnets            = ["subnet-1", "subnet-2"]
+    api_callers        = ["203.0.113.0/24"]
+    cpu_nodes          = { type = "m7i.xlarge", min = 2, max = 6 }
+    gpu_nodes          = { type = "g6.2xlarge", gpus = 1, min = 0, max = 4 }
+  }
+  assert {
+    condition     = aws_eks_cluster.this.vpc_config[0].public_access_cidrs == toset(["203.0.113.0/24"]) && aws_eks_cluster.this.vpc_config[0].endpoint_private_access
+    error_message = "others reach the API, or the nodes do not"
+  }
 }
 
 run "one_zone_is_too_few" {
@@ -116,8 +154,38 @@ run "one_zone_is_too_few" {
   expect_failures = [var.zones]
 }
 
+run "a_model_cannot_be_split_over_three_gpus" {
+  command = plan
+  variables { gpu_nodes = { type = "g6.12xlarge", gpus = 3, gpu_memory_gib = 22, min = 0, max = 4 } }
+  expect_failures = [var.gpu_nodes]
+}
+
+run "memory_of_a_gpu_in_bytes_is_no_gib" {
+  command = plan
+  variables { gpu_nodes = { type = "g6.12xlarge", gpus = 4, gpu_memory_gib = 24000000000, min = 0, max = 4 } }
+  expect_failures = [var.gpu_nodes]
+}
+
+run "no_gpu_nodes_at_all_would_leave_every_engine_waiting" {
+  command = plan
+  variables { gpu_nodes = { type = "g6.2xlarge", gpus = 1, gpu_memory_gib = 22, min = 0, max = 0 } }
+  expect_failures = [var.gpu_nodes]
+}
+
 run "a_name_that_no_bucket_could_have_is_refused" {
   command = plan
   variables { name = "Sea_Trial" }
+  expect_failures = [var.name]
+}
+
+run "a_name_with_two_hyphens_together_is_none_for_a_database" {
+  command = plan
+  variables { name = "a--b" }
+  expect_failures = [var.name]
+}
+
+run "a_name_that_ends_with_a_hyphen_is_none_for_a_database" {
+  command = plan
+  variables { name = "a-" }
   expect_failures = [var.name]
 }

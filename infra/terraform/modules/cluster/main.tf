@@ -104,7 +104,7 @@ resource "aws_eks_node_group" "this" {
   subnet_ids      = var.subnets
   instance_types  = [each.value.type]
   ami_type        = each.value.ami
-  labels          = { "seatrial.dev/pool" = each.key }
+  labels          = each.value.labels
 
   scaling_config {
     min_size     = each.value.min
@@ -120,10 +120,10 @@ resource "aws_eks_node_group" "this" {
   }
 
   dynamic "taint" {
-    for_each = each.key == "gpu" ? ["nvidia.com/gpu"] : []
+    for_each = each.value.taints
     content {
-      key    = taint.value
-      value  = "present"
+      key    = taint.key
+      value  = taint.value
       effect = "NO_SCHEDULE"
     }
   }
@@ -135,21 +135,26 @@ resource "aws_eks_node_group" "this" {
   depends_on = [aws_iam_role_policy_attachment.nodes]
 }
 
-# The network add-on enforces the chart's NetworkPolicies only when told to; the others are what pods and volumes need.
+# A new cluster comes with these three installed by EKS itself, without which no node would become ready: the add-ons take them over.
+# The network add-on enforces the chart's NetworkPolicies only when told to.
 resource "aws_eks_addon" "this" {
-  for_each             = { vpc-cni = jsonencode({ enableNetworkPolicy = "true" }), kube-proxy = null, coredns = null, eks-pod-identity-agent = null }
-  cluster_name         = aws_eks_cluster.this.name
-  addon_name           = each.key
-  configuration_values = each.value
-  depends_on           = [aws_eks_node_group.this]
+  for_each                    = { vpc-cni = jsonencode({ enableNetworkPolicy = "true" }), kube-proxy = null, coredns = null }
+  cluster_name                = aws_eks_cluster.this.name
+  addon_name                  = each.key
+  configuration_values        = each.value
+  resolve_conflicts_on_create = "OVERWRITE"
+  resolve_conflicts_on_update = "OVERWRITE" # what stands here holds, not an edit by hand
+  depends_on                  = [aws_eks_node_group.this]
 }
 
 # The spool of the gateway is a volume.
 resource "aws_eks_addon" "disks" {
-  cluster_name             = aws_eks_cluster.this.name
-  addon_name               = "aws-ebs-csi-driver"
-  service_account_role_arn = aws_iam_role.disks.arn
-  depends_on               = [aws_eks_node_group.this]
+  cluster_name                = aws_eks_cluster.this.name
+  addon_name                  = "aws-ebs-csi-driver"
+  service_account_role_arn    = aws_iam_role.disks.arn
+  resolve_conflicts_on_create = "OVERWRITE"
+  resolve_conflicts_on_update = "OVERWRITE"
+  depends_on                  = [aws_eks_node_group.this, aws_iam_role_policy_attachment.disks]
 }
 
 resource "aws_iam_role" "disks" {
@@ -173,10 +178,88 @@ resource "aws_iam_role_policy_attachment" "disks" {
   policy_arn = "arn:aws:iam::aws:policy/service-role/AmazonEBSCSIDriverPolicy"
 }
 
+# What cluster-autoscaler finds the groups by, and what it must know of a node that is not there yet: without this no GPU node would ever come.
+resource "aws_autoscaling_group_tag" "this" {
+  for_each               = merge([for pool, tags in local.autoscaler_tags : { for key, value in tags : "${pool}/${key}" => { pool = pool, key = key, value = value } }]...)
+  autoscaling_group_name = one(one(aws_eks_node_group.this[each.value.pool].resources).autoscaling_groups).name
+  tag {
+    key                 = each.value.key
+    value               = each.value.value
+    propagate_at_launch = false
+  }
+}
+
+resource "aws_iam_role" "autoscaler" {
+  name = "${var.name}-autoscaler"
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Action    = "sts:AssumeRoleWithWebIdentity"
+      Principal = { Federated = aws_iam_openid_connect_provider.this.arn }
+      Condition = { StringEquals = {
+        "${local.issuer}:sub" = "system:serviceaccount:kube-system:cluster-autoscaler"
+        "${local.issuer}:aud" = "sts.amazonaws.com"
+      } }
+    }]
+  })
+}
+
+resource "aws_iam_role_policy" "autoscaler" {
+  name = "nodes"
+  role = aws_iam_role.autoscaler.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Effect = "Allow" # AWS lets none of these be narrowed to a resource
+        Action = [
+          "autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeAutoScalingInstances", "autoscaling:DescribeLaunchConfigurations",
+          "autoscaling:DescribeScalingActivities", "autoscaling:DescribeTags",
+          "ec2:DescribeImages", "ec2:DescribeInstanceTypes", "ec2:DescribeLaunchTemplateVersions", "ec2:GetInstanceTypesFromInstanceRequirements",
+        ]
+        Resource = "*"
+      },
+      { Effect = "Allow", Action = ["eks:DescribeNodegroup"], Resource = [for group in aws_eks_node_group.this : group.arn] },
+      {
+        Effect    = "Allow"
+        Action    = ["autoscaling:SetDesiredCapacity", "autoscaling:TerminateInstanceInAutoScalingGroup"]
+        Resource  = ["arn:aws:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/*"] # EKS makes up the names
+        Condition = { StringEquals = { "aws:ResourceTag/k8s.io/cluster-autoscaler/${var.name}" = "owned" } }
+      },
+    ]
+  })
+}
+
 locals {
   issuer = replace(aws_eks_cluster.this.identity[0].oidc[0].issuer, "https://", "")
   pools = {
-    cpu = { type = var.cpu_nodes.type, min = var.cpu_nodes.min, max = var.cpu_nodes.max, ami = "AL2023_x86_64_STANDARD", disk_gib = 200 }
-    gpu = { type = var.gpu_nodes.type, min = var.gpu_nodes.min, max = var.gpu_nodes.max, ami = "AL2023_x86_64_NVIDIA", disk_gib = 200 }
+    cpu = {
+      type     = var.cpu_nodes.type
+      min      = var.cpu_nodes.min
+      max      = var.cpu_nodes.max
+      ami      = "AL2023_x86_64_STANDARD"
+      disk_gib = 200
+      labels   = { "seatrial.dev/pool" = "cpu" }
+      taints   = {}
+      gives    = {}
+    }
+    gpu = {
+      type     = var.gpu_nodes.type
+      min      = var.gpu_nodes.min
+      max      = var.gpu_nodes.max
+      ami      = "AL2023_x86_64_NVIDIA"
+      disk_gib = 200
+      # The second: the autoscaler waits for a new node's GPUs to show instead of adding another node meanwhile.
+      labels = { "seatrial.dev/pool" = "gpu", "k8s.amazonaws.com/accelerator" = "nvidia" }
+      taints = { "nvidia.com/gpu" = "present" }
+      gives  = { "nvidia.com/gpu" = tostring(var.gpu_nodes.gpus) }
+    }
   }
+  autoscaler_tags = { for name, pool in local.pools : name => merge(
+    { "k8s.io/cluster-autoscaler/enabled" = "true", "k8s.io/cluster-autoscaler/${var.name}" = "owned" },
+    { for label, value in pool.labels : "k8s.io/cluster-autoscaler/node-template/label/${label}" => value },
+    { for taint, value in pool.taints : "k8s.io/cluster-autoscaler/node-template/taint/${taint}" => "${value}:NoSchedule" },
+    { for resource, count in pool.gives : "k8s.io/cluster-autoscaler/node-template/resources/${resource}" => count },
+  ) }
 }

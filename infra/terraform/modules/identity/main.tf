@@ -25,12 +25,9 @@ resource "aws_iam_role_policy" "this" {
     Version = "2012-10-17"
     Statement = [
       { Effect = "Allow", Action = each.value.objects, Resource = ["${var.bucket_arn}/${each.value.prefix}/*"] },
-      {
-        Effect    = "Allow"
-        Action    = ["s3:ListBucket"]
-        Resource  = [var.bucket_arn]
-        Condition = { StringLike = { "s3:prefix" = ["${each.value.prefix}/*"] } }
-      },
+      # No condition on s3:prefix: reading a key carries no prefix, so under one S3 would answer 403 instead of 404 for a key that is not there,
+      # and absent weights would read as a fault of ours. The bucket is this installation's alone; names of objects are all that more is shown.
+      { Effect = "Allow", Action = each.value.bucket, Resource = [var.bucket_arn] },
       { Effect = "Allow", Action = each.value.key, Resource = [var.key_arn] },
     ]
   })
@@ -39,8 +36,13 @@ resource "aws_iam_role_policy" "this" {
 locals {
   write = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
   rights = {
-    worker = { prefix = "weights", objects = local.write, key = ["kms:Decrypt", "kms:GenerateDataKey"] }
-    engine = { prefix = "weights", objects = ["s3:GetObject"], key = ["kms:Decrypt"] }
-    mlflow = { prefix = "mlflow", objects = local.write, key = ["kms:Decrypt", "kms:GenerateDataKey"] }
+    worker = {
+      prefix  = "weights"
+      objects = local.write
+      bucket  = ["s3:ListBucket", "s3:ListBucketMultipartUploads"] # deleting weights aborts the uploads that were cut off
+      key     = ["kms:Decrypt", "kms:GenerateDataKey"]
+    }
+    engine = { prefix = "weights", objects = ["s3:GetObject"], bucket = ["s3:ListBucket"], key = ["kms:Decrypt"] }
+    mlflow = { prefix = "mlflow", objects = local.write, bucket = ["s3:ListBucket"], key = ["kms:Decrypt", "kms:GenerateDataKey"] }
   }
 }
