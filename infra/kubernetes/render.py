@@ -36,9 +36,11 @@ def helm_program(cache: Path | None = None) -> str:
     return found
 
 
-def render(values: Sequence[Path], *, namespace: str = "seatrial", release: str = "seatrial", settings: Sequence[str] = ()) -> str:
+def render(
+    values: Sequence[Path], *, namespace: str = "seatrial", release: str = "seatrial", settings: Sequence[str] = (), chart: Path = CHART
+) -> str:
     """Return the chart's manifests as YAML. Raises Refused with helm's own words for values that are wrong or missing."""
-    command = [helm_program(), "template", release, str(CHART), "--namespace", namespace, "--kube-version", KUBE_VERSION]
+    command = [helm_program(), "template", release, str(chart), "--namespace", namespace, "--kube-version", KUBE_VERSION]
     for path in values:
         command += ["--values", str(path)]
     for setting in settings:

@@ -17,10 +17,12 @@ from core.errors import Refused
 from core.settings import KubernetesPolicy, listing, read_settings
 from infra.kubernetes.render import CHART, EXAMPLE, engine_example, render, write
 from infra.services.dispatcher import read_template
+from seatrial.config import find_connection
+from seatrial.transport import Transport
 from serving.engines.kubernetes.names import labels
 from serving.engines.kubernetes.rights import CLUSTER_ROLE, ROLE
 from serving.gateway.metrics import Metrics
-from tests.kubernetes.chart_objects import Object, containers, need_helm, objects, of_kind, pods, tiny
+from tests.kubernetes.chart_objects import Object, containers, need_helm, notes, objects, of_kind, pods, tiny
 
 VARIANTS = {
     "example": (),
@@ -177,6 +179,22 @@ def test_values_that_cannot_work_are_refused_with_the_values_name(change: dict[s
     need_helm()
     with pytest.raises(Refused, match=words):
         render((), settings=tiny(**change))
+
+
+@pytest.mark.parametrize("publicly", ["", "publicUrl=https://models.example.org"])
+def test_the_notes_and_the_docs_export_what_a_laptop_needs_to_reach_the_ports_they_forward(tmp_path: Path, publicly: str):
+    page = (CHART.parents[2] / "docs/kubernetes-install.md").read_text(encoding="utf-8")
+    ports = {item["metadata"]["name"]: item["spec"]["ports"][0]["port"] for item in of_kind(objects(), "Service")}
+    for text in (notes(tmp_path, *filter(None, [publicly])), page):
+        exports = dict(re.findall(r"^ *export (SEATRIAL_[A-Z_]+)=(\S+)", text, re.MULTILINE))
+        connection = find_connection(environ={"HOME": "/nowhere", **exports})
+        forwarded = {
+            f"http://127.0.0.1:{port}" for name, port in re.findall(r"port-forward svc/(\S+) (\d+)", text) if ports[name] == int(port)
+        }
+        assert forwarded == {connection.url, connection.gateway_url}
+        assert (
+            Transport(connection).gateway() == connection.gateway_url
+        )  # not the Service's name, which whoami tells where publicUrl is empty
 
 
 def test_the_values_file_fits_a_screen():
