@@ -105,6 +105,34 @@ def test_every_pod_has_a_policy_that_denies_what_is_not_named(found: list[Object
         assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
 
 
+def test_what_is_given_by_url_can_be_reached():
+    urls = {
+        "weights.endpoint": "http://store:9000",
+        "prefect.url": "http://prefect.flows:4200/api",
+        "mlflow.url": "http://mlflow.flows",
+        "settings.hub_endpoint": "https://hub.example.org:8443",
+        "settings.benchmarks_webhook_url": "http://alarms.flows:8081/seatrial",
+    }
+    for policy in of_kind(objects(*(f"{name}={url}" for name, url in urls.items())), "NetworkPolicy"):
+        ports = [item["port"] for item in policy["spec"]["egress"][-1]["ports"]]
+        assert ports == [443, 6443, 5432, 6379, 9000, 4200, 80, 8443, 8081], policy["metadata"]["name"]
+
+
+def test_every_namespace_of_prometheus_is_let_in_to_the_gateway():
+    found = objects("metrics.namespace=monitoring\\,keda", "network.callers[0].podSelector.matchLabels.app=shop")
+    (gateway,) = [item for item in of_kind(found, "NetworkPolicy") if item["metadata"]["name"] == "seatrial-gateway"]
+    peers = gateway["spec"]["ingress"][0]["from"]
+    named = [peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for peer in peers if "namespaceSelector" in peer]
+    assert named == ["monitoring", "keda"]
+
+
+def test_the_example_lets_keda_in_to_the_engines_that_it_asks():
+    need_helm()
+    found = list(yaml.safe_load_all(engine_example(render((EXAMPLE,)), "seatrial")))
+    (policy,) = of_kind(found, "NetworkPolicy")
+    assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}}} in policy["spec"]["ingress"][0]["from"]
+
+
 def test_the_callers_of_engines_are_components_of_the_chart_and_engines_are_not_covered_by_its_policies():
     found = objects()
     components = {

@@ -67,7 +67,7 @@ SEATRIAL_KUBERNETES_PULL_SECRET: {{ . | quote }}
 SEATRIAL_KUBERNETES_WEIGHTS_SECRET: {{ . | quote }}
 {{- end }}
 {{- if eq .Values.worker.mode "kubernetes" }}
-SEATRIAL_KUBERNETES_CALLERS: gateway,worker,control,run
+SEATRIAL_KUBERNETES_CALLERS: gateway,worker,run
 {{- if not (hasKey .Values.settings "pickup_s") }}
 SEATRIAL_PICKUP_S: "600"  # a run's pod may wait for a node and an image
 {{- end }}
