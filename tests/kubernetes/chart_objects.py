@@ -33,10 +33,10 @@ def need_helm() -> None:
         pytest.skip(f"NOT CHECKED: {error}")
 
 
-def objects(*settings: str, values: tuple[Path, ...] = (EXAMPLE,), namespace: str = "seatrial") -> list[Object]:
+def objects(*settings: str, values: tuple[Path, ...] = (EXAMPLE,), namespace: str = "seatrial", release: str = "seatrial") -> list[Object]:
     """Render and parse."""
     need_helm()
-    return [document for document in yaml.safe_load_all(_text(settings, values, namespace)) if document]
+    return [document for document in yaml.safe_load_all(_text(settings, values, namespace, release)) if document]
 
 
 def notes(folder: Path, *settings: str) -> str:
@@ -51,8 +51,8 @@ def notes(folder: Path, *settings: str) -> str:
 
 
 @cache
-def _text(settings: tuple[str, ...], values: tuple[Path, ...], namespace: str) -> str:
-    return render(values, namespace=namespace, settings=settings)
+def _text(settings: tuple[str, ...], values: tuple[Path, ...], namespace: str, release: str) -> str:
+    return render(values, namespace=namespace, release=release, settings=settings)
 
 
 def tiny(**more: str) -> list[str]:

@@ -321,11 +321,32 @@ def test_every_outcome_that_is_asked_for_exists(file: str):
     assert asked <= {outcome.value for outcome in Outcome}
 
 
-def test_every_alert_says_what_and_what_next():
+def test_every_alert_says_what_and_what_next_and_has_a_runbook():
     groups = yaml.safe_load((CHART / "files/alerts.yaml").read_text(encoding="utf-8"))["groups"]
+    page = (CHART.parents[2] / "docs/kubernetes-operations.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^### (Seatrial\w+)$", page, re.MULTILINE)
+    assert headings == [rule["alert"] for rule in groups[0]["rules"]]
     for rule in groups[0]["rules"]:
-        assert set(rule["annotations"]) == {"summary", "next"}
+        assert rule["annotations"]["runbook"] == f"docs/kubernetes-operations.md#{rule['alert'].lower()}"
+        assert set(rule["annotations"]) == {"summary", "next", "runbook"}
         assert rule["labels"]["severity"] in {"page", "ticket"}
+
+
+@pytest.mark.parametrize("page", ["kubernetes-install", "kubernetes-operations"])
+def test_every_value_and_object_that_the_docs_name_exists(page: str):
+    text = (CHART.parents[2] / f"docs/{page}.md").read_text(encoding="utf-8")
+    known = {name.removeprefix("SEATRIAL_").lower() for name, *_ in listing(read_settings({"HOME": "/nowhere"}))}
+    named = {("kubernetes_" if group == "engines" else "") + name for group, name in re.findall(r"`(engines|settings)\.([a-z_]+)", text)}
+    assert named
+    assert named - known == set()
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    for group, name in re.findall(
+        r"`(images|weights|gateway|worker|network|metrics|prefect|mlflow|placement|serviceAccounts)\.([a-zA-Z]+)", text
+    ):
+        assert name in values[group], f"{group}.{name}"
+    made = {(item["kind"].lower(), item["metadata"]["name"]) for item in objects()}
+    asked = re.findall(r"(deployment|statefulset)[/ ](seatrial[-a-z]+)", text)
+    assert set(asked) - made == set()
 
 
 def test_the_dashboards_panels_do_not_overlap():

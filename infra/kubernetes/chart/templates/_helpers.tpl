@@ -22,6 +22,13 @@ labels:
   app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
+{{/* Labels by which a Prometheus chooses what it reads; they end the labels of seatrial.metadata. */}}
+{{- define "seatrial.monitored" -}}
+{{- range $name, $value := .Values.metrics.labels }}
+{{ $name }}: {{ $value | quote }}
+{{- end }}
+{{- end }}
+
 {{/* An image by digest: (dict "root" $ "image" "..." "value" "images.platform") */}}
 {{- define "seatrial.image" -}}
 {{- $image := required (printf "%s is required: NAME@sha256:DIGEST" .value) .image -}}
