@@ -16,6 +16,7 @@ from core.conversations import Outcome
 from core.errors import Refused
 from core.settings import KubernetesPolicy, listing, read_settings
 from infra.kubernetes.render import CHART, EXAMPLE, engine_example, render, write
+from infra.kubernetes.schema import SCHEMA, schema
 from infra.services.dispatcher import read_template
 from seatrial.config import find_connection
 from seatrial.transport import Transport
@@ -24,11 +25,12 @@ from serving.engines.kubernetes.rights import CLUSTER_ROLE, ROLE
 from serving.gateway.metrics import Metrics
 from tests.kubernetes.chart_objects import Object, containers, need_helm, notes, objects, of_kind, pods, tiny
 
+IMAGE = "r/x@sha256:" + "4" * 64
 VARIANTS = {
     "example": (),
     "secrets": ("weights.secret=s3", "weights.endpoint=http://store:9000", "images.pullSecret=pull"),
     "theirs": ("prefect.url=http://prefect.flows:4200/api", "mlflow.url=http://mlflow.flows:5000", "gateway.spool.ephemeral=true"),
-    "jobs": ("worker.mode=kubernetes", "worker.image=r/x@sha256:" + "4" * 64),
+    "jobs": ("worker.mode=kubernetes", f"worker.image={IMAGE}"),
 }
 
 
@@ -167,6 +169,31 @@ def test_every_setting_in_the_manifests_exists(found: list[Object]):
     read_settings({name: str(value) for name, value in settings["data"].items()})
 
 
+def test_what_is_set_goes_before_what_the_chart_would_write_and_stands_there_once():
+    text = render(
+        (EXAMPLE,), settings=("settings.engine_standby=1", "engines.callers=gateway", "worker.mode=kubernetes", f"worker.image={IMAGE}")
+    )
+    assert text.count("SEATRIAL_ENGINE_STANDBY:") == text.count("SEATRIAL_KUBERNETES_CALLERS:") == 1
+    data = _settings([item for item in yaml.safe_load_all(text) if item])["data"]
+    assert (data["SEATRIAL_ENGINE_STANDBY"], data["SEATRIAL_KUBERNETES_CALLERS"], data["SEATRIAL_PICKUP_S"]) == ("1", "gateway", "600")
+    assert all(isinstance(value, str) for value in data.values())
+
+
+def test_the_schema_knows_the_settings_that_there_are():
+    assert schema() == SCHEMA.read_text(encoding="utf-8"), "run `python -m infra.kubernetes.schema`"
+
+
+def test_every_secret_among_the_settings_has_a_key_of_the_secret_for_the_worker_and_its_runs():
+    secret = {name for name, *_ in listing(read_settings({"HOME": "/nowhere"})) if re.search("_(TOKEN|KEY|SECRET|PASSWORD)$", name)}
+    secret -= {"SEATRIAL_KUBERNETES_PULL_SECRET", "SEATRIAL_KUBERNETES_WEIGHTS_SECRET"}  # names of Secrets
+    found = objects(*VARIANTS["jobs"])
+    (job,) = [item["data"]["job-template.json"] for item in of_kind(found, "ConfigMap") if "job-template.json" in item["data"]]
+    run = json.loads(job)["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]["containers"][0]
+    (worker,) = [container for name, _, container in containers(found) if name == "Deployment/seatrial-worker/worker"]
+    for container in (run, worker):
+        assert secret <= {variable["name"] for variable in container["env"] if "secretKeyRef" in variable["valueFrom"]}
+
+
 def test_one_gateway_and_its_spool_outlives_the_pod():
     (gateway,) = of_kind(objects(), "StatefulSet")
     assert gateway["spec"]["replicas"] == 1
@@ -201,6 +228,17 @@ def test_a_changed_setting_rolls_the_pods():
         ({"mlflow.artifacts": ""}, "mlflow.artifacts is required"),
         ({"worker.mode": "cron"}, "process"),
         ({"gateways": "3"}, "gateways"),
+        ({"settings.rolout_step_s": "300"}, "rolout_step_s"),
+        ({"engines.max_engine": "4"}, "max_engine"),
+        ({"engines.max_engines": "four"}, "max_engines"),
+        ({"settings.gateway_url": "http://elsewhere"}, "gateway_url"),
+        ({"settings.hub_token": "hf_x"}, "put it into the Secret .seatrial. under the key hub-token"),
+        ({"settings.operator_key": "st-x"}, "under the key operator-key"),
+        ({"settings.synthetic_key": "st-x"}, "under the key synthetic-key"),
+        ({"settings.benchmarks_webhook_secret": "x"}, "under the key webhook-secret"),
+        ({"settings.benchmarks_ranker_key": "x"}, "under the key ranker-key"),
+        ({"settings.hub_endpoint": "https://me:word@hub"}, "settings.hub_endpoint holds a password"),
+        ({"engines.environ": "HF_TOKEN=hf_x"}, "engines.environ holds a password or a key"),
     ],
 )
 def test_values_that_cannot_work_are_refused_with_the_values_name(change: dict[str, str], words: str):
