@@ -12,6 +12,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are no dependency of ours
 
 from core.errors import Fault
+from infra.cluster.build import default_cache
 from infra.kubernetes.render import CHART, EXAMPLE, helm_program, render
 
 Object = dict[str, Any]
@@ -31,6 +32,15 @@ def need_helm() -> None:
         helm_program()
     except Fault as error:
         pytest.skip(f"NOT CHECKED: {error}")
+
+
+def kubectl_program() -> str:
+    """Return a kubectl: the PATH's, else the one that infra/cluster built. Skips, loudly, where there is none."""
+    built = default_cache() / "kubectl"
+    found = shutil.which("kubectl") or (str(built) if built.exists() else None)
+    if found is None:
+        pytest.skip("NOT CHECKED: there is no kubectl; install it, or let `python -m infra.cluster build` make it")
+    return found
 
 
 def objects(*settings: str, values: tuple[Path, ...] = (EXAMPLE,), namespace: str = "seatrial", release: str = "seatrial") -> list[Object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from seatrial.transport import Transport
 from serving.engines.kubernetes.names import labels
 from serving.engines.kubernetes.rights import CLUSTER_ROLE, ROLE
 from serving.gateway.metrics import Metrics
-from tests.kubernetes.chart_objects import Object, containers, need_helm, notes, objects, of_kind, pods, tiny
+from tests.kubernetes.chart_objects import Object, containers, kubectl_program, need_helm, notes, objects, of_kind, pods, tiny
 
 IMAGE = "r/x@sha256:" + "4" * 64
 VARIANTS = {
@@ -273,7 +274,21 @@ def test_the_rendered_folder_is_a_kustomization_without_helms_test_hook(tmp_path
     kinds = [document["kind"] for document in yaml.safe_load_all(target.read_text(encoding="utf-8")) if document]
     assert "StatefulSet" in kinds
     assert "Pod" not in kinds
-    assert yaml.safe_load((tmp_path / "kustomization.yaml").read_text())["resources"] == ["seatrial.yaml"]
+
+
+def test_kubectl_makes_of_the_rendered_folder_what_helm_would_install(tmp_path: Path):
+    write((EXAMPLE,), tmp_path)
+    done = subprocess.run([kubectl_program(), "kustomize", str(tmp_path)], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    hooks = {"helm.sh/hook"}
+    helms = [item for item in objects() if not hooks & set(item["metadata"].get("annotations", ()))]
+    assert _set(item for item in yaml.safe_load_all(done.stdout) if item) == _set(helms)
+
+
+def test_an_engine_alone_has_no_autoscaler_to_review():
+    need_helm()
+    found = yaml.safe_load_all(engine_example(render((EXAMPLE,), settings=("engines.max_engines=1",)), "seatrial"))
+    assert "ScaledObject" not in {item["kind"] for item in found}
 
 
 def test_a_run_on_the_work_pool_is_a_job_that_is_tried_once_and_meets_the_same_standard(tmp_path: Path):
@@ -316,7 +331,8 @@ def test_a_job_template_that_would_be_retried_is_refused(tmp_path: Path, change:
 def test_the_engine_that_the_settings_would_make_meets_the_same_standard():
     need_helm()
     found = list(yaml.safe_load_all(engine_example(render((EXAMPLE,)), "seatrial")))
-    assert [item["kind"] for item in found] == ["Deployment", "Service", "NetworkPolicy"]
+    assert [item["kind"] for item in found] == ["Deployment", "Service", "NetworkPolicy", "ScaledObject"]
+    assert found[-1]["spec"]["maxReplicaCount"] == yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))["engines"]["max_engines"]
     ((_, pod, container),) = containers(found)
     assert pod["serviceAccountName"] == "seatrial-engine"
     assert pod["automountServiceAccountToken"] is False
