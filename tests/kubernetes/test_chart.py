@@ -264,6 +264,47 @@ def test_the_notes_and_the_docs_export_what_a_laptop_needs_to_reach_the_ports_th
         )  # not the Service's name, which whoami tells where publicUrl is empty
 
 
+def test_the_docs_tell_each_value():
+    page = (CHART.parents[2] / "docs/kubernetes-install.md").read_text(encoding="utf-8")
+    told = " ".join(re.findall(r"^\| (`.+?) \|", page, re.MULTILINE))
+    for group, content in yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8")).items():
+        for name in content if isinstance(content, dict) and content and group not in {"settings", "engines"} else ("",):
+            ways = (f"`{group}.{name}`", f"`{group}.*`", f"`*.{name}`") if name else (f"`{group}`", f"`{group}.*`")
+            assert any(way in told for way in ways), f"{group}.{name}"
+
+
+def test_engines_get_a_secret_of_their_own_where_there_is_one():
+    def secret(*more: str) -> object:
+        return _settings(objects("weights.secret=writes", *more))["data"]["SEATRIAL_KUBERNETES_WEIGHTS_SECRET"]
+
+    assert secret() == "writes"
+    assert secret("weights.engineSecret=reads") == "reads"
+
+
+def test_whoever_downloads_asks_its_node_for_the_room(tmp_path: Path):
+    def asked(container: Object) -> object:
+        return container["resources"]["requests"].get("ephemeral-storage")
+
+    workers = {name: container for name, _, container in containers(objects("worker.scratch=70Gi"))}
+    assert asked(workers["Deployment/seatrial-worker/worker"]) == "70Gi"
+    found = objects(*VARIANTS["jobs"], "worker.scratch=70Gi")
+    dispatcher = {name: container for name, _, container in containers(found)}
+    assert asked(dispatcher["Deployment/seatrial-worker/worker"]) is None
+    (document,) = [item["data"]["job-template.json"] for item in of_kind(found, "ConfigMap") if item["metadata"]["name"] == "seatrial-job"]
+    path = tmp_path / "job.json"
+    path.write_text(document)
+    (run,) = read_template(path)["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]["containers"]
+    assert asked(run) == "70Gi"
+
+
+def test_prefects_own_worker_is_restarted_when_it_no_longer_asks_for_runs():
+    found = {name: container for name, _, container in containers(objects(*VARIANTS["jobs"]))}
+    worker = found["Deployment/seatrial-worker/prefect-worker"]
+    given = {variable["name"]: variable.get("value") for variable in worker["env"]}
+    assert "--with-healthcheck" in worker["command"]
+    assert worker["livenessProbe"]["httpGet"] == {"path": "/health", "port": int(str(given["PREFECT_WORKER_WEBSERVER_PORT"]))}
+
+
 def test_the_values_file_fits_a_screen():
     assert len((CHART / "values.yaml").read_text(encoding="utf-8").splitlines()) <= 55
 

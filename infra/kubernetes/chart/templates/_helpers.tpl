@@ -102,7 +102,7 @@ ranker-key: SEATRIAL_BENCHMARKS_RANKER_KEY
   "SEATRIAL_KUBERNETES_IMAGE" (include "seatrial.image" (dict "root" . "image" .Values.images.engine "value" "images.engine"))
   "SEATRIAL_KUBERNETES_SERVICE_ACCOUNT" (printf "%s-engine" .Release.Name)
   "SEATRIAL_KUBERNETES_PULL_SECRET" .Values.images.pullSecret
-  "SEATRIAL_KUBERNETES_WEIGHTS_SECRET" .Values.weights.secret
+  "SEATRIAL_KUBERNETES_WEIGHTS_SECRET" (.Values.weights.engineSecret | default .Values.weights.secret)
   "SEATRIAL_KUBERNETES_METRICS_NAMESPACE" .Values.metrics.namespace
   "PREFECT_API_URL" (include "seatrial.prefectUrl" .)
   "PREFECT_HOME" "/var/lib/seatrial/prefect"
@@ -180,6 +180,11 @@ topologySpreadConstraints:
     labelSelector:
       matchLabels:
         {{- include "seatrial.selector" . | nindent 8 }}
+{{- end }}
+
+{{/* What a container that downloads and tensorizes asks for: the room too that its scratch may take, lest it be evicted for it. */}}
+{{- define "seatrial.withScratch" -}}
+{{- merge (deepCopy .Values.worker.resources) (dict "requests" (dict "ephemeral-storage" .Values.worker.scratch)) | toJson }}
 {{- end }}
 
 {{- define "seatrial.mounts" -}}
