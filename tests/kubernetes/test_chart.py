@@ -427,6 +427,13 @@ def test_every_alert_says_what_and_what_next_and_has_a_runbook():
         assert rule["labels"]["severity"] in {"page", "ticket"}
 
 
+def test_the_notes_and_the_docs_delete_the_engines_by_labels_that_engines_have(tmp_path: Path):
+    page = (CHART.parents[2] / "docs/kubernetes-operations.md").read_text(encoding="utf-8")
+    for text in (notes(tmp_path), page):
+        (asked,) = set(re.findall(r"delete deployments -l (\S+)=([a-z-]+)", text))
+        assert labels("a" * 64)[asked[0]] == asked[1]  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("page", ["kubernetes-install", "kubernetes-operations"])
 def test_every_value_and_object_that_the_docs_name_exists(page: str):
     text = (CHART.parents[2] / f"docs/{page}.md").read_text(encoding="utf-8")
