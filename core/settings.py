@@ -122,8 +122,9 @@ class KubernetesPolicy:
     claims: str = setting("", "volumes that every engine sees, read-only: CLAIM=/FOLDER, separated by commas")
     cache_claim: str = setting("", "claim of a volume on which nodes keep weights that were read once; default: none")
     address: str = setting("service", "how engines are reached: service (its DNS name) or ip (the service's address)")
-    callers: str = setting("gateway,worker,control", "components of seatrial (label app.kubernetes.io/component) that may reach engines")
-    metrics_namespace: str = setting("", "namespace whose pods may also reach engines, to scrape them and to scale by it")
+    callers: str = setting("gateway,worker", "components of seatrial (label app.kubernetes.io/component) that may reach engines")
+    metrics_namespace: str = setting("", "namespaces whose pods may also reach engines, to scrape them, separated by commas")
+    scaler_namespace: str = setting("keda", "namespace of KEDA, which asks the engines themselves where no prometheus_url is given")
     pre_stop_s: float = setting(5.0, "time between an engine's leaving its service and its being told to end, in seconds")
     hold_s: float = setting(15.0, "longest time that a request waits at the gateway for an engine whose pod is being replaced, in seconds")
     min_engines: int = setting(

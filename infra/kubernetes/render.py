@@ -14,7 +14,7 @@ from core.engines import EngineSpec
 from core.errors import Fault, Refused, SeatrialError
 from core.ids import Digest, VersionId
 from core.settings import GIB, read_settings
-from serving.engines.kubernetes import manifests
+from serving.engines.kubernetes import autoscaling, manifests
 from serving.engines.kubernetes.names import APPLIED
 from serving.engines.kubernetes.place import place
 
@@ -36,9 +36,11 @@ def helm_program(cache: Path | None = None) -> str:
     return found
 
 
-def render(values: Sequence[Path], *, namespace: str = "seatrial", release: str = "seatrial", settings: Sequence[str] = ()) -> str:
+def render(
+    values: Sequence[Path], *, namespace: str = "seatrial", release: str = "seatrial", settings: Sequence[str] = (), chart: Path = CHART
+) -> str:
     """Return the chart's manifests as YAML. Raises Refused with helm's own words for values that are wrong or missing."""
-    command = [helm_program(), "template", release, str(CHART), "--namespace", namespace, "--kube-version", KUBE_VERSION]
+    command = [helm_program(), "template", release, str(chart), "--namespace", namespace, "--kube-version", KUBE_VERSION]
     for path in values:
         command += ["--values", str(path)]
     for setting in settings:
@@ -65,7 +67,10 @@ def write(values: Sequence[Path], out: Path, *, namespace: str = "seatrial", hoo
 
 
 def engine_example(text: str, namespace: str) -> str:
-    """Return, as YAML, what the adapter would make for one model under these settings: not in the chart, yet to be reviewed."""
+    """Return, as YAML, what the adapter would make for one model under these settings: not in the chart, yet to be reviewed.
+
+    Where the number of engines moves the autoscaler is KEDA's; a cluster without KEDA gets a HorizontalPodAutoscaler.
+    """
     documents = [document for document in yaml.safe_load_all(text) if document]
     environ = next(item["data"] for item in documents if item["kind"] == "ConfigMap" and "SEATRIAL_HOME" in item["data"])
     settings = read_settings({"HOME": "/nowhere", **environ})
@@ -82,7 +87,9 @@ def engine_example(text: str, namespace: str) -> str:
     )
     made = manifests.deployment(spec, here)
     owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": made["metadata"]["name"], "uid": "UID"}
-    objects = (made, manifests.service(spec.version, here, owner), manifests.network_policy(spec.version, here, owner))
+    objects = [made, manifests.service(spec.version, here, owner), manifests.network_policy(spec.version, here, owner)]
+    if autoscaling.autoscaled(here):
+        objects.append(autoscaling.scaled_object(spec.version, here, owner))
     for item in objects:
         item["metadata"]["annotations"].pop(APPLIED, None)  # the object once more, as text
     return str(yaml.safe_dump_all(objects, sort_keys=False, width=140))

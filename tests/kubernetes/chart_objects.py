@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are no dependency of ours
 
 from core.errors import Fault
-from infra.kubernetes.render import EXAMPLE, helm_program, render
+from infra.cluster.build import default_cache
+from infra.kubernetes.render import CHART, EXAMPLE, helm_program, render
 
 Object = dict[str, Any]
 
@@ -31,10 +34,35 @@ def need_helm() -> None:
         pytest.skip(f"NOT CHECKED: {error}")
 
 
-def objects(*settings: str, values: tuple[Path, ...] = (EXAMPLE,), namespace: str = "seatrial") -> list[Object]:
+def kubectl_program() -> str:
+    """Return a kubectl: the PATH's, else the one that infra/cluster built. Skips, loudly, where there is none."""
+    built = default_cache() / "kubectl"
+    found = shutil.which("kubectl") or (str(built) if built.exists() else None)
+    if found is None:
+        pytest.skip("NOT CHECKED: there is no kubectl; install it, or let `python -m infra.cluster build` make it")
+    return found
+
+
+def objects(*settings: str, values: tuple[Path, ...] = (EXAMPLE,), namespace: str = "seatrial", release: str = "seatrial") -> list[Object]:
     """Render and parse."""
     need_helm()
-    return [document for document in yaml.safe_load_all(render(values, namespace=namespace, settings=settings)) if document]
+    return [document for document in yaml.safe_load_all(_text(settings, values, namespace, release)) if document]
+
+
+def notes(folder: Path, *settings: str) -> str:
+    """Return what `helm install` tells at its end; helm renders that for a cluster only, so a copy of the chart has it as an object."""
+    need_helm()
+    chart = shutil.copytree(CHART, folder / "chart")
+    text = (chart / "templates/NOTES.txt").read_text(encoding="utf-8")
+    (chart / "templates/_notes.tpl").write_text('{{ define "notes" }}' + text + "{{ end }}", encoding="utf-8")
+    (chart / "templates/notes.yaml").write_text('kind: Notes\ntext: {{ include "notes" . | quote }}\n', encoding="utf-8")
+    found = yaml.safe_load_all(render((EXAMPLE,), settings=settings, chart=chart))
+    return next(str(document["text"]) for document in found if document and document["kind"] == "Notes")
+
+
+@cache
+def _text(settings: tuple[str, ...], values: tuple[Path, ...], namespace: str, release: str) -> str:
+    return render(values, namespace=namespace, release=release, settings=settings)
 
 
 def tiny(**more: str) -> list[str]:

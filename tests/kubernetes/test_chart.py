@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,21 @@ from core.conversations import Outcome
 from core.errors import Refused
 from core.settings import KubernetesPolicy, listing, read_settings
 from infra.kubernetes.render import CHART, EXAMPLE, engine_example, render, write
+from infra.kubernetes.schema import SCHEMA, schema
 from infra.services.dispatcher import read_template
+from seatrial.config import find_connection
+from seatrial.transport import Transport
 from serving.engines.kubernetes.names import labels
 from serving.engines.kubernetes.rights import CLUSTER_ROLE, ROLE
 from serving.gateway.metrics import Metrics
-from tests.kubernetes.chart_objects import Object, containers, need_helm, objects, of_kind, pods, tiny
+from tests.kubernetes.chart_objects import Object, containers, kubectl_program, need_helm, notes, objects, of_kind, pods, tiny
 
+IMAGE = "r/x@sha256:" + "4" * 64
 VARIANTS = {
     "example": (),
     "secrets": ("weights.secret=s3", "weights.endpoint=http://store:9000", "images.pullSecret=pull"),
     "theirs": ("prefect.url=http://prefect.flows:4200/api", "mlflow.url=http://mlflow.flows:5000", "gateway.spool.ephemeral=true"),
-    "jobs": ("worker.mode=kubernetes", "worker.image=r/x@sha256:" + "4" * 64),
+    "jobs": ("worker.mode=kubernetes", f"worker.image={IMAGE}"),
 }
 
 
@@ -103,6 +108,34 @@ def test_every_pod_has_a_policy_that_denies_what_is_not_named(found: list[Object
         assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
 
 
+def test_what_is_given_by_url_can_be_reached():
+    urls = {
+        "weights.endpoint": "http://store:9000",
+        "prefect.url": "http://prefect.flows:4200/api",
+        "mlflow.url": "http://mlflow.flows",
+        "settings.hub_endpoint": "https://hub.example.org:8443",
+        "settings.benchmarks_webhook_url": "http://alarms.flows:8081/seatrial",
+    }
+    for policy in of_kind(objects(*(f"{name}={url}" for name, url in urls.items())), "NetworkPolicy"):
+        ports = [item["port"] for item in policy["spec"]["egress"][-1]["ports"]]
+        assert ports == [443, 6443, 5432, 6379, 9000, 4200, 80, 8443, 8081], policy["metadata"]["name"]
+
+
+def test_every_namespace_of_prometheus_is_let_in_to_the_gateway():
+    found = objects("metrics.namespace=monitoring\\,keda", "network.callers[0].podSelector.matchLabels.app=shop")
+    (gateway,) = [item for item in of_kind(found, "NetworkPolicy") if item["metadata"]["name"] == "seatrial-gateway"]
+    peers = gateway["spec"]["ingress"][0]["from"]
+    named = [peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for peer in peers if "namespaceSelector" in peer]
+    assert named == ["monitoring", "keda"]
+
+
+def test_the_example_lets_keda_in_to_the_engines_that_it_asks():
+    need_helm()
+    found = list(yaml.safe_load_all(engine_example(render((EXAMPLE,)), "seatrial")))
+    (policy,) = of_kind(found, "NetworkPolicy")
+    assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}}} in policy["spec"]["ingress"][0]["from"]
+
+
 def test_the_callers_of_engines_are_components_of_the_chart_and_engines_are_not_covered_by_its_policies():
     found = objects()
     components = {
@@ -135,6 +168,31 @@ def test_every_setting_in_the_manifests_exists(found: list[Object]):
     named |= {v["name"] for _, _, c in containers(found) for v in c.get("env", ()) if v["name"].startswith("SEATRIAL_")}
     assert named - known == set()
     read_settings({name: str(value) for name, value in settings["data"].items()})
+
+
+def test_what_is_set_goes_before_what_the_chart_would_write_and_stands_there_once():
+    text = render(
+        (EXAMPLE,), settings=("settings.engine_standby=1", "engines.callers=gateway", "worker.mode=kubernetes", f"worker.image={IMAGE}")
+    )
+    assert text.count("SEATRIAL_ENGINE_STANDBY:") == text.count("SEATRIAL_KUBERNETES_CALLERS:") == 1
+    data = _settings([item for item in yaml.safe_load_all(text) if item])["data"]
+    assert (data["SEATRIAL_ENGINE_STANDBY"], data["SEATRIAL_KUBERNETES_CALLERS"], data["SEATRIAL_PICKUP_S"]) == ("1", "gateway", "600")
+    assert all(isinstance(value, str) for value in data.values())
+
+
+def test_the_schema_knows_the_settings_that_there_are():
+    assert schema() == SCHEMA.read_text(encoding="utf-8"), "run `python -m infra.kubernetes.schema`"
+
+
+def test_every_secret_among_the_settings_has_a_key_of_the_secret_for_the_worker_and_its_runs():
+    secret = {name for name, *_ in listing(read_settings({"HOME": "/nowhere"})) if re.search("_(TOKEN|KEY|SECRET|PASSWORD)$", name)}
+    secret -= {"SEATRIAL_KUBERNETES_PULL_SECRET", "SEATRIAL_KUBERNETES_WEIGHTS_SECRET"}  # names of Secrets
+    found = objects(*VARIANTS["jobs"])
+    (job,) = [item["data"]["job-template.json"] for item in of_kind(found, "ConfigMap") if "job-template.json" in item["data"]]
+    run = json.loads(job)["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]["containers"][0]
+    (worker,) = [container for name, _, container in containers(found) if name == "Deployment/seatrial-worker/worker"]
+    for container in (run, worker):
+        assert secret <= {variable["name"] for variable in container["env"] if "secretKeyRef" in variable["valueFrom"]}
 
 
 def test_one_gateway_and_its_spool_outlives_the_pod():
@@ -171,12 +229,80 @@ def test_a_changed_setting_rolls_the_pods():
         ({"mlflow.artifacts": ""}, "mlflow.artifacts is required"),
         ({"worker.mode": "cron"}, "process"),
         ({"gateways": "3"}, "gateways"),
+        ({"settings.rolout_step_s": "300"}, "rolout_step_s"),
+        ({"engines.max_engine": "4"}, "max_engine"),
+        ({"engines.max_engines": "four"}, "max_engines"),
+        ({"settings.gateway_url": "http://elsewhere"}, "gateway_url"),
+        ({"settings.hub_token": "hf_x"}, "put it into the Secret .seatrial. under the key hub-token"),
+        ({"settings.operator_key": "st-x"}, "under the key operator-key"),
+        ({"settings.synthetic_key": "st-x"}, "under the key synthetic-key"),
+        ({"settings.benchmarks_webhook_secret": "x"}, "under the key webhook-secret"),
+        ({"settings.benchmarks_ranker_key": "x"}, "under the key ranker-key"),
+        ({"settings.hub_endpoint": "https://me:word@hub"}, "settings.hub_endpoint holds a password"),
+        ({"engines.environ": "HF_TOKEN=hf_x"}, "engines.environ holds a password or a key"),
     ],
 )
 def test_values_that_cannot_work_are_refused_with_the_values_name(change: dict[str, str], words: str):
     need_helm()
     with pytest.raises(Refused, match=words):
         render((), settings=tiny(**change))
+
+
+@pytest.mark.parametrize("publicly", ["", "publicUrl=https://models.example.org"])
+def test_the_notes_and_the_docs_export_what_a_laptop_needs_to_reach_the_ports_they_forward(tmp_path: Path, publicly: str):
+    page = (CHART.parents[2] / "docs/kubernetes-install.md").read_text(encoding="utf-8")
+    ports = {item["metadata"]["name"]: item["spec"]["ports"][0]["port"] for item in of_kind(objects(), "Service")}
+    for text in (notes(tmp_path, *filter(None, [publicly])), page):
+        exports = dict(re.findall(r"^ *export (SEATRIAL_[A-Z_]+)=(\S+)", text, re.MULTILINE))
+        connection = find_connection(environ={"HOME": "/nowhere", **exports})
+        forwarded = {
+            f"http://127.0.0.1:{port}" for name, port in re.findall(r"port-forward svc/(\S+) (\d+)", text) if ports[name] == int(port)
+        }
+        assert forwarded == {connection.url, connection.gateway_url}
+        assert (
+            Transport(connection).gateway() == connection.gateway_url
+        )  # not the Service's name, which whoami tells where publicUrl is empty
+
+
+def test_the_docs_tell_each_value():
+    page = (CHART.parents[2] / "docs/kubernetes-install.md").read_text(encoding="utf-8")
+    told = " ".join(re.findall(r"^\| (`.+?) \|", page, re.MULTILINE))
+    for group, content in yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8")).items():
+        for name in content if isinstance(content, dict) and content and group not in {"settings", "engines"} else ("",):
+            ways = (f"`{group}.{name}`", f"`{group}.*`", f"`*.{name}`") if name else (f"`{group}`", f"`{group}.*`")
+            assert any(way in told for way in ways), f"{group}.{name}"
+
+
+def test_engines_get_a_secret_of_their_own_where_there_is_one():
+    def secret(*more: str) -> object:
+        return _settings(objects("weights.secret=writes", *more))["data"]["SEATRIAL_KUBERNETES_WEIGHTS_SECRET"]
+
+    assert secret() == "writes"
+    assert secret("weights.engineSecret=reads") == "reads"
+
+
+def test_whoever_downloads_asks_its_node_for_the_room(tmp_path: Path):
+    def asked(container: Object) -> object:
+        return container["resources"]["requests"].get("ephemeral-storage")
+
+    workers = {name: container for name, _, container in containers(objects("worker.scratch=70Gi"))}
+    assert asked(workers["Deployment/seatrial-worker/worker"]) == "70Gi"
+    found = objects(*VARIANTS["jobs"], "worker.scratch=70Gi")
+    dispatcher = {name: container for name, _, container in containers(found)}
+    assert asked(dispatcher["Deployment/seatrial-worker/worker"]) is None
+    (document,) = [item["data"]["job-template.json"] for item in of_kind(found, "ConfigMap") if item["metadata"]["name"] == "seatrial-job"]
+    path = tmp_path / "job.json"
+    path.write_text(document)
+    (run,) = read_template(path)["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]["containers"]
+    assert asked(run) == "70Gi"
+
+
+def test_prefects_own_worker_is_restarted_when_it_no_longer_asks_for_runs():
+    found = {name: container for name, _, container in containers(objects(*VARIANTS["jobs"]))}
+    worker = found["Deployment/seatrial-worker/prefect-worker"]
+    given = {variable["name"]: variable.get("value") for variable in worker["env"]}
+    assert "--with-healthcheck" in worker["command"]
+    assert worker["livenessProbe"]["httpGet"] == {"path": "/health", "port": int(str(given["PREFECT_WORKER_WEBSERVER_PORT"]))}
 
 
 def test_the_values_file_fits_a_screen():
@@ -189,7 +315,21 @@ def test_the_rendered_folder_is_a_kustomization_without_helms_test_hook(tmp_path
     kinds = [document["kind"] for document in yaml.safe_load_all(target.read_text(encoding="utf-8")) if document]
     assert "StatefulSet" in kinds
     assert "Pod" not in kinds
-    assert yaml.safe_load((tmp_path / "kustomization.yaml").read_text())["resources"] == ["seatrial.yaml"]
+
+
+def test_kubectl_makes_of_the_rendered_folder_what_helm_would_install(tmp_path: Path):
+    write((EXAMPLE,), tmp_path)
+    done = subprocess.run([kubectl_program(), "kustomize", str(tmp_path)], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    hooks = {"helm.sh/hook"}
+    helms = [item for item in objects() if not hooks & set(item["metadata"].get("annotations", ()))]
+    assert _set(item for item in yaml.safe_load_all(done.stdout) if item) == _set(helms)
+
+
+def test_an_engine_alone_has_no_autoscaler_to_review():
+    need_helm()
+    found = yaml.safe_load_all(engine_example(render((EXAMPLE,), settings=("engines.max_engines=1",)), "seatrial"))
+    assert "ScaledObject" not in {item["kind"] for item in found}
 
 
 def test_a_run_on_the_work_pool_is_a_job_that_is_tried_once_and_meets_the_same_standard(tmp_path: Path):
@@ -232,7 +372,8 @@ def test_a_job_template_that_would_be_retried_is_refused(tmp_path: Path, change:
 def test_the_engine_that_the_settings_would_make_meets_the_same_standard():
     need_helm()
     found = list(yaml.safe_load_all(engine_example(render((EXAMPLE,)), "seatrial")))
-    assert [item["kind"] for item in found] == ["Deployment", "Service", "NetworkPolicy"]
+    assert [item["kind"] for item in found] == ["Deployment", "Service", "NetworkPolicy", "ScaledObject"]
+    assert found[-1]["spec"]["maxReplicaCount"] == yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))["engines"]["max_engines"]
     ((_, pod, container),) = containers(found)
     assert pod["serviceAccountName"] == "seatrial-engine"
     assert pod["automountServiceAccountToken"] is False
@@ -275,11 +416,39 @@ def test_every_outcome_that_is_asked_for_exists(file: str):
     assert asked <= {outcome.value for outcome in Outcome}
 
 
-def test_every_alert_says_what_and_what_next():
+def test_every_alert_says_what_and_what_next_and_has_a_runbook():
     groups = yaml.safe_load((CHART / "files/alerts.yaml").read_text(encoding="utf-8"))["groups"]
+    page = (CHART.parents[2] / "docs/kubernetes-operations.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^### (Seatrial\w+)$", page, re.MULTILINE)
+    assert headings == [rule["alert"] for rule in groups[0]["rules"]]
     for rule in groups[0]["rules"]:
-        assert set(rule["annotations"]) == {"summary", "next"}
+        assert rule["annotations"]["runbook"] == f"docs/kubernetes-operations.md#{rule['alert'].lower()}"
+        assert set(rule["annotations"]) == {"summary", "next", "runbook"}
         assert rule["labels"]["severity"] in {"page", "ticket"}
+
+
+def test_the_notes_and_the_docs_delete_the_engines_by_labels_that_engines_have(tmp_path: Path):
+    page = (CHART.parents[2] / "docs/kubernetes-operations.md").read_text(encoding="utf-8")
+    for text in (notes(tmp_path), page):
+        (asked,) = set(re.findall(r"delete deployments -l (\S+)=([a-z-]+)", text))
+        assert labels("a" * 64)[asked[0]] == asked[1]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("page", ["kubernetes-install", "kubernetes-operations"])
+def test_every_value_and_object_that_the_docs_name_exists(page: str):
+    text = (CHART.parents[2] / f"docs/{page}.md").read_text(encoding="utf-8")
+    known = {name.removeprefix("SEATRIAL_").lower() for name, *_ in listing(read_settings({"HOME": "/nowhere"}))}
+    named = {("kubernetes_" if group == "engines" else "") + name for group, name in re.findall(r"`(engines|settings)\.([a-z_]+)", text)}
+    assert named
+    assert named - known == set()
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    for group, name in re.findall(
+        r"`(images|weights|gateway|worker|network|metrics|prefect|mlflow|placement|serviceAccounts)\.([a-zA-Z]+)", text
+    ):
+        assert name in values[group], f"{group}.{name}"
+    made = {(item["kind"].lower(), item["metadata"]["name"]) for item in objects()}
+    asked = re.findall(r"(deployment|statefulset)[/ ](seatrial[-a-z]+)", text)
+    assert set(asked) - made == set()
 
 
 def test_the_dashboards_panels_do_not_overlap():

@@ -15,6 +15,7 @@ from core.ports.clock import SystemClock
 from core.settings import KubernetesPolicy, read_settings
 from infra.cluster.cluster import Cluster
 from infra.kubernetes.doctor import examine
+from infra.kubernetes.render import EXAMPLE, write
 from serving.engines.kubernetes.api import Api, connect
 from tests.kubernetes.chart_objects import Object, objects, of_kind
 from tests.kubernetes.test_chart import VARIANTS
@@ -52,6 +53,15 @@ def apply(cluster: Cluster, items: list[Object], *flags: str) -> str:
 def test_the_api_server_takes_every_object_without_a_warning(namespace: Cluster, variant: str):
     found = [item for item in objects(*VARIANTS[variant], namespace=NAMESPACE) if item["kind"] not in OTHERS]
     assert apply(namespace, found, "--dry-run=server") == ""
+
+
+def test_the_rendered_folder_is_installed_by_kubectl_alone(namespace: Cluster, tmp_path: Path):
+    plain = tmp_path / "values.yaml"
+    plain.write_text("metrics: {serviceMonitor: false, rules: false}", encoding="utf-8")  # kinds that the test cluster has not
+    write((EXAMPLE, plain), tmp_path / "out", namespace=NAMESPACE)
+    done = kubectl(namespace, "apply", "--dry-run=server", "-k", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert "statefulset.apps/seatrial-gateway created (server dry run)" in done.stdout
 
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))

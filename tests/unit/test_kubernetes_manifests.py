@@ -175,12 +175,25 @@ def test_all_objects_share_a_name_and_labels_and_are_owned_by_the_deployment() -
 
 
 def test_only_our_own_callers_reach_an_engine_and_it_reaches_only_names_and_the_store() -> None:
-    body = network_policy(a_spec().version, where(metrics_namespace="keda"), OWNER)["spec"]
+    body = network_policy(a_spec().version, where(metrics_namespace="monitoring, logging"), OWNER)["spec"]
     peers = body["ingress"][0]["from"]
-    assert peers[0]["podSelector"]["matchExpressions"][0]["values"] == ["gateway", "worker", "control"]
-    assert peers[1] == {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}}}
+    assert peers[0]["podSelector"]["matchExpressions"][0]["values"] == ["gateway", "worker"]
+    assert _namespaces(body) == ["monitoring", "logging"]
     assert body["ingress"][0]["ports"] == [{"port": 8000, "protocol": "TCP"}]
     assert {port["port"] for rule in body["egress"] for port in rule["ports"]} == {53, 443}
+
+
+@pytest.mark.parametrize(
+    ("policy", "namespaces"),
+    [
+        ({"max_engines": 4, "metrics_namespace": "monitoring"}, ["monitoring", "keda"]),
+        ({"max_engines": 4, "scaler_namespace": "scaling"}, ["scaling"]),
+        ({"max_engines": 4, "prometheus_url": "http://prometheus"}, []),
+        ({"max_engines": 1}, []),
+    ],
+)
+def test_keda_reaches_the_engines_that_it_asks_itself(policy: dict[str, Any], namespaces: list[str]) -> None:
+    assert _namespaces(network_policy(a_spec().version, where(**policy), OWNER)["spec"]) == namespaces
 
 
 def test_an_autoscaler_goes_down_slowly_and_no_value_is_no_health() -> None:
@@ -225,3 +238,8 @@ def test_an_autoscaler_is_made_only_where_the_number_moves(fewest: int, most: in
 def test_a_label_of_an_endpoint_keeps_to_what_labels_may_be() -> None:
     assert endpoint_label("demo") == "endpoint.seatrial.dev/demo"  # type: ignore[arg-type]
     assert not endpoint_label("demo-").endswith("-")  # type: ignore[arg-type]
+
+
+def _namespaces(spec: dict[str, Any]) -> list[str]:
+    peers = spec["ingress"][0]["from"]
+    return [peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for peer in peers if "namespaceSelector" in peer]

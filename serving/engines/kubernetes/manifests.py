@@ -57,8 +57,7 @@ def network_policy(version: VersionId, place: Place, owner: Mapping[str, str]) -
     mine = {"app.kubernetes.io/part-of": "seatrial"}
     component = {"key": "app.kubernetes.io/component", "operator": "In", "values": list(place.callers)}
     peers: list[Object] = [{"podSelector": {"matchLabels": mine, "matchExpressions": [component]}}]
-    if place.policy.metrics_namespace:
-        peers.append({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": place.policy.metrics_namespace}}})
+    peers += [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}} for name in place.scrapers]
     body["spec"] = {
         "podSelector": {"matchLabels": selector(version)},
         "policyTypes": ["Ingress", "Egress"],

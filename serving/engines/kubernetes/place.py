@@ -43,12 +43,19 @@ class Place:
     host_paths: tuple[str, ...] = ()
     claims: Mapping[str, str] = field(default_factory=dict)
     """Folder by claim."""
-    callers: tuple[str, ...] = ("gateway", "worker", "control")
+    callers: tuple[str, ...] = ("gateway", "worker")
 
     @property
     def grace_s(self) -> int:
         """What a pod gets from being told to leave until it is killed: longer than its pause and its drain together."""
         return round(self.policy.pre_stop_s + self.drain_s) + 15
+
+    @property
+    def scrapers(self) -> tuple[str, ...]:
+        """Namespaces that may ask an engine for its metrics: those of the settings, and KEDA's where it has no Prometheus to ask."""
+        asks = not self.policy.prometheus_url and self.policy.max_engines > self.policy.min_engines
+        scaler = _items(self.policy.scaler_namespace) if asks else ()
+        return tuple(dict.fromkeys((*_items(self.policy.metrics_namespace), *scaler)))
 
     def gpus(self, spec: EngineSpec) -> int:
         """Return over how many GPUs the model is split: a power of two, as attention heads divide; 0 where engines run on the CPU.

@@ -22,6 +22,13 @@ labels:
   app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
+{{/* Labels by which a Prometheus chooses what it reads; they end the labels of seatrial.metadata. */}}
+{{- define "seatrial.monitored" -}}
+{{- range $name, $value := .Values.metrics.labels }}
+{{ $name }}: {{ $value | quote }}
+{{- end }}
+{{- end }}
+
 {{/* An image by digest: (dict "root" $ "image" "..." "value" "images.platform") */}}
 {{- define "seatrial.image" -}}
 {{- $image := required (printf "%s is required: NAME@sha256:DIGEST" .value) .image -}}
@@ -45,66 +52,86 @@ labels:
 {{ .Values.mlflow.url | default (printf "http://%s-mlflow:5000" .Release.Name) }}
 {{- end }}
 
-{{/* The settings as environment: the same for every process of ours. */}}
+{{/* Keys of the Secret and what reads them. */}}
+{{- define "seatrial.secrets" -}}
+database-url: SEATRIAL_DATABASE_URL
+operator-key: SEATRIAL_OPERATOR_KEY
+prefect-database-url: PREFECT_API_DATABASE_CONNECTION_URL
+mlflow-database-url: MLFLOW_BACKEND_STORE_URI
+redis-url: SEATRIAL_REDIS_URL
+hub-token: SEATRIAL_HUB_TOKEN
+synthetic-key: SEATRIAL_SYNTHETIC_KEY
+webhook-secret: SEATRIAL_BENCHMARKS_WEBHOOK_SECRET
+ranker-key: SEATRIAL_BENCHMARKS_RANKER_KEY
+{{- end }}
+
+{{/* Refuses what would stand in plain in the ConfigMap. */}}
+{{- define "seatrial.noSecrets" -}}
+{{- $root := . -}}
+{{- range $key, $variable := include "seatrial.secrets" . | fromYaml }}
+{{- $name := trimPrefix "SEATRIAL_" $variable | lower }}
+{{- if hasKey $root.Values.settings $name }}
+{{- fail (printf "settings.%s is a secret: put it into the Secret %q under the key %s" $name $root.Values.secret $key) }}
+{{- end }}
+{{- end }}
+{{- range $group := list "settings" "engines" }}
+{{- range $name, $value := get $root.Values $group }}
+{{- if or (regexMatch "://[^/@]*:[^/@]+@" (toString $value)) (and (eq $name "environ") (regexMatch "(?i)(token|key|secret|password)=" (toString $value))) }}
+{{- fail (printf "%s.%s holds a password or a key, and would stand in plain in a ConfigMap" $group $name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The settings as environment: the same for every process of ours. What is given under `engines` and `settings` goes before what is made here. */}}
 {{- define "seatrial.settings" -}}
-SEATRIAL_HOME: /var/lib/seatrial
-SEATRIAL_BIND_HOST: 0.0.0.0
-SEATRIAL_WEIGHTS_URL: {{ required "weights.url is required: s3://bucket/prefix" .Values.weights.url | quote }}
-SEATRIAL_S3_ENDPOINT_URL: {{ .Values.weights.endpoint | quote }}
-SEATRIAL_PREFECT_API_URL: {{ include "seatrial.prefectUrl" . | quote }}
-SEATRIAL_MLFLOW_URL: {{ include "seatrial.mlflowUrl" . | quote }}
-SEATRIAL_CONTROL_URL: {{ printf "http://%s-control:8700" .Release.Name | quote }}
-SEATRIAL_GATEWAY_URL: {{ printf "http://%s-gateway:8800" .Release.Name | quote }}
-SEATRIAL_ENGINES_URL: {{ printf "kubernetes://%s" .Release.Namespace | quote }}
-SEATRIAL_ENGINE_STANDBY: "0"
-SEATRIAL_TENSORIZE_PYTHON: /opt/engine/bin/python
-SEATRIAL_KUBERNETES_IMAGE: {{ include "seatrial.image" (dict "root" . "image" .Values.images.engine "value" "images.engine") | quote }}
-SEATRIAL_KUBERNETES_SERVICE_ACCOUNT: {{ printf "%s-engine" .Release.Name | quote }}
-{{- with .Values.images.pullSecret }}
-SEATRIAL_KUBERNETES_PULL_SECRET: {{ . | quote }}
-{{- end }}
-{{- with .Values.weights.secret }}
-SEATRIAL_KUBERNETES_WEIGHTS_SECRET: {{ . | quote }}
-{{- end }}
+{{- include "seatrial.noSecrets" . -}}
+{{- $all := dict
+  "SEATRIAL_HOME" "/var/lib/seatrial"
+  "SEATRIAL_BIND_HOST" "0.0.0.0"
+  "SEATRIAL_WEIGHTS_URL" (required "weights.url is required: s3://bucket/prefix" .Values.weights.url)
+  "SEATRIAL_S3_ENDPOINT_URL" .Values.weights.endpoint
+  "SEATRIAL_PREFECT_API_URL" (include "seatrial.prefectUrl" .)
+  "SEATRIAL_MLFLOW_URL" (include "seatrial.mlflowUrl" .)
+  "SEATRIAL_CONTROL_URL" (printf "http://%s-control:8700" .Release.Name)
+  "SEATRIAL_GATEWAY_URL" (printf "http://%s-gateway:8800" .Release.Name)
+  "SEATRIAL_PUBLIC_URL" .Values.publicUrl
+  "SEATRIAL_ENGINES_URL" (printf "kubernetes://%s" .Release.Namespace)
+  "SEATRIAL_ENGINE_STANDBY" "0"
+  "SEATRIAL_TENSORIZE_PYTHON" "/opt/engine/bin/python"
+  "SEATRIAL_KUBERNETES_IMAGE" (include "seatrial.image" (dict "root" . "image" .Values.images.engine "value" "images.engine"))
+  "SEATRIAL_KUBERNETES_SERVICE_ACCOUNT" (printf "%s-engine" .Release.Name)
+  "SEATRIAL_KUBERNETES_PULL_SECRET" .Values.images.pullSecret
+  "SEATRIAL_KUBERNETES_WEIGHTS_SECRET" (.Values.weights.engineSecret | default .Values.weights.secret)
+  "SEATRIAL_KUBERNETES_METRICS_NAMESPACE" .Values.metrics.namespace
+  "PREFECT_API_URL" (include "seatrial.prefectUrl" .)
+  "PREFECT_HOME" "/var/lib/seatrial/prefect"
+  "PREFECT_SERVER_ANALYTICS_ENABLED" "false"
+  "PREFECT_CLI_PROMPT" "false"
+  "MLFLOW_TRACKING_URI" (include "seatrial.mlflowUrl" .)
+  "MLFLOW_DISABLE_TELEMETRY" "true"
+  "DO_NOT_TRACK" "true"
+  "HOME" "/var/lib/seatrial"
+  "PYTHONUNBUFFERED" "1" }}
+{{- with .Values.weights.region }}{{ $_ := set $all "AWS_REGION" . }}{{ end }}
 {{- if eq .Values.worker.mode "kubernetes" }}
-SEATRIAL_KUBERNETES_CALLERS: gateway,worker,control,run
-{{- if not (hasKey .Values.settings "pickup_s") }}
-SEATRIAL_PICKUP_S: "600"  # a run's pod may wait for a node and an image
+{{- $_ := set $all "SEATRIAL_KUBERNETES_CALLERS" "gateway,worker,run" }}
+{{- $_ := set $all "SEATRIAL_PICKUP_S" "600" }}{{/* a run's pod may wait for a node and an image */}}
 {{- end }}
-{{- end }}
-{{- with .Values.metrics.namespace }}
-SEATRIAL_KUBERNETES_METRICS_NAMESPACE: {{ . | quote }}
-{{- end }}
-{{- range $name, $value := .Values.engines }}
-SEATRIAL_KUBERNETES_{{ upper $name }}: {{ include "seatrial.plain" $value | quote }}
-{{- end }}
-{{- range $name, $value := .Values.settings }}
-SEATRIAL_{{ upper $name }}: {{ include "seatrial.plain" $value | quote }}
-{{- end }}
-SEATRIAL_PUBLIC_URL: {{ .Values.publicUrl | quote }}
-{{- with .Values.weights.region }}
-AWS_REGION: {{ . | quote }}
-{{- end }}
-PREFECT_API_URL: {{ include "seatrial.prefectUrl" . | quote }}
-PREFECT_HOME: /var/lib/seatrial/prefect
-PREFECT_SERVER_ANALYTICS_ENABLED: "false"
-PREFECT_CLI_PROMPT: "false"
-MLFLOW_TRACKING_URI: {{ include "seatrial.mlflowUrl" . | quote }}
-MLFLOW_DISABLE_TELEMETRY: "true"
-DO_NOT_TRACK: "true"
-HOME: /var/lib/seatrial
-PYTHONUNBUFFERED: "1"
+{{- range $name, $value := .Values.engines }}{{ $_ := set $all (printf "SEATRIAL_KUBERNETES_%s" (upper $name)) (include "seatrial.plain" $value) }}{{ end }}
+{{- range $name, $value := .Values.settings }}{{ $_ := set $all (printf "SEATRIAL_%s" (upper $name)) (include "seatrial.plain" $value) }}{{ end }}
+{{- toYaml $all }}
 {{- end }}
 
 {{/* Environment of a process of ours: settings, and from the Secret what it needs: (dict "root" $ "keys" (list ...)) */}}
 {{- define "seatrial.env" -}}
 {{- $secret := .root.Values.secret -}}
-{{- $names := dict "database-url" "SEATRIAL_DATABASE_URL" "operator-key" "SEATRIAL_OPERATOR_KEY" "redis-url" "SEATRIAL_REDIS_URL" "hub-token" "SEATRIAL_HUB_TOKEN" "prefect-database-url" "PREFECT_API_DATABASE_CONNECTION_URL" "mlflow-database-url" "MLFLOW_BACKEND_STORE_URI" -}}
-{{- $optional := list "redis-url" "hub-token" -}}
+{{- $names := include "seatrial.secrets" .root | fromYaml -}}
+{{- $needed := list "database-url" "operator-key" "prefect-database-url" "mlflow-database-url" -}}
 {{- range $key := .keys }}
 - name: {{ get $names $key }}
   valueFrom:
-    secretKeyRef: {name: {{ $secret }}, key: {{ $key }}{{ if has $key $optional }}, optional: true{{ end }}}
+    secretKeyRef: {name: {{ $secret }}, key: {{ $key }}{{ if not (has $key $needed) }}, optional: true{{ end }}}
 {{- end }}
 {{- if and .s3 .root.Values.weights.secret }}
 {{- range $key := list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
@@ -153,6 +180,11 @@ topologySpreadConstraints:
     labelSelector:
       matchLabels:
         {{- include "seatrial.selector" . | nindent 8 }}
+{{- end }}
+
+{{/* What a container that downloads and tensorizes asks for: the room too that its scratch may take, lest it be evicted for it. */}}
+{{- define "seatrial.withScratch" -}}
+{{- merge (deepCopy .Values.worker.resources) (dict "requests" (dict "ephemeral-storage" .Values.worker.scratch)) | toJson }}
 {{- end }}
 
 {{- define "seatrial.mounts" -}}
