@@ -133,6 +133,60 @@ def test_a_service_or_a_policy_that_was_deleted_is_made_again(stage: tuple[KubeA
     eventually(lambda: bool(kube.find("services") and kube.find("networkpolicies")), lambda: engines.apply(SPEC))
 
 
+OTHER_SETTINGS = a_spec(1, max_model_len=99)
+
+
+def keep_under_other_settings(engines: KubernetesEngines) -> None:
+    with pytest.raises(Conflict, match="runs from another spec"):
+        engines.apply(OTHER_SETTINGS)
+
+
+def test_after_a_change_of_settings_an_engine_is_still_kept_as_it_was_made(
+    stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
+) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+    before = kube.find("deployments")[0]["spec"]
+
+    def change(live: dict[str, Any]) -> None:
+        live["spec"]["template"]["spec"]["containers"][0]["image"] = "other:latest"
+
+    name = kube.find("services")[0]["metadata"]["name"]
+    kube.remove(("services", NAMESPACE, name))
+    kube.edit("deployments", name, change)
+    eventually(
+        lambda: bool(kube.find("services")) and kube.find("deployments")[0]["spec"] == before, partial(keep_under_other_settings, engines)
+    )
+
+
+def test_after_a_change_of_settings_a_failed_engine_is_tried_again_as_it_was_made(
+    stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
+) -> None:
+    kube, engines = stage
+    kube.behave(SPEC.version, Behaviour(dies="RuntimeError: the moon is full"))
+    engines.apply(SPEC)
+    eventually(lambda: phase(engines) is EnginePhase.FAILED, partial(pass_time, kube, clock))
+    before = kube.find("deployments")[0]["spec"]
+    kube.behave(SPEC.version, Behaviour())
+    keep_under_other_settings(engines)
+    eventually(lambda: phase(engines) is EnginePhase.READY, partial(pass_time, kube, clock))
+    assert kube.find("deployments")[0]["spec"] == before
+
+
+def test_after_a_change_of_settings_an_engine_that_lost_its_memory_is_made_anew_from_its_own_spec(
+    stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
+) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+    (live,) = kube.find("deployments")
+    forgotten = {name: value for name, value in live["metadata"]["annotations"].items() if name != "seatrial.dev/applied"}
+    kube.put("deployments", {**live, "metadata": {**live["metadata"], "annotations": forgotten}})
+    eventually(lambda: "PutRight" in reasons(kube), partial(keep_under_other_settings, engines))
+    (now,) = kube.find("deployments")
+    assert now["spec"] == live["spec"]
+    assert now["metadata"]["annotations"] == live["metadata"]["annotations"]
+
+
 def test_a_stop_leaves_no_object_behind(clock: VirtualClock, tmp_path: Path) -> None:
     with cluster(clock, tmp_path, keda=True, max_engines=3) as (kube, engines):
         serve(kube, engines, clock)

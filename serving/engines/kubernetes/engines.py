@@ -52,16 +52,18 @@ class KubernetesEngines:
         self._patience = Patience(place.start_limit_s, place.policy.pull_limit_s, place.policy.queue_s)
 
     def apply(self, spec: EngineSpec) -> None:
-        """Make the version's objects, or see that they are as they were made. See the port."""
+        """Make the version's objects, or see that they are as they were made. See the port.
+
+        An engine of another spec is kept from its own before Conflict is raised: settings that changed since do not leave it alone.
+        """
         live = self._deployment(spec.version)
         if live is None:
             self._make(spec)
             return
-        self._compare_spec(spec, live)
-        live = self._put_right(kinds.DEPLOYMENTS, live, spec.version)
-        self._companions(spec.version, live)
-        if self.state(spec.version).phase is EnginePhase.FAILED:
-            self._try_again(spec.version)
+        made_from = _made_from(live) or spec
+        self._keep(made_from, live)
+        if made_from != spec:
+            raise Conflict(f"engine {spec.version[:12]} runs from another spec", hint="stop it first")
 
     def state(self, version: VersionId) -> EngineState:
         """Read the mirrors. See the port."""
@@ -165,16 +167,19 @@ class KubernetesEngines:
         self._companions(spec.version, live)
         self.tell(spec.version, "Made", f"engine of {spec.version[:12]}: {spec.dtype}, {spec.max_model_len} tokens")
 
-    def _compare_spec(self, spec: EngineSpec, live: Object) -> None:
-        """Raise Conflict when the Deployment was made from another spec. One that has lost its spec is judged by what it says now."""
-        memory = applied(live) or live
-        made_from = decode_spec(memory["metadata"].get("annotations", {}).get(names.SPEC, ""))
-        if made_from is not None and made_from != spec:
-            raise Conflict(f"engine {spec.version[:12]} runs from another spec", hint="stop it first")
-        if applied(live) is None:
-            self._report(spec.version, "PutRight", "it had lost what it was made from; made anew from its spec")
-            body = deployment(spec, self._place)
-            self._take(kinds.DEPLOYMENTS, self._api.apply(kinds.DEPLOYMENTS, body, manager=names.MANAGER))
+    def _keep(self, spec: EngineSpec, live: Object) -> None:
+        """See that what was made from `spec` is there, as it was made, and begin a new attempt where it has failed."""
+        live = self._put_right(kinds.DEPLOYMENTS, live, spec.version) if applied(live) is not None else self._make_anew(spec)
+        self._companions(spec.version, live)
+        if self.state(spec.version).phase is EnginePhase.FAILED:
+            self._try_again(spec.version)
+
+    def _make_anew(self, spec: EngineSpec) -> Object:
+        """Render the Deployment again: it has lost the memory of how it was applied."""
+        self._report(spec.version, "PutRight", "it had lost what it was made from; made anew from its spec")
+        live = self._api.apply(kinds.DEPLOYMENTS, deployment(spec, self._place), manager=names.MANAGER)
+        self._take(kinds.DEPLOYMENTS, live)
+        return live
 
     def _put_right(self, kind: Kind, live: Object, version: VersionId) -> Object:
         """Undo what was changed by hand in fields of ours, and report who wrote into others. Costs no call where nothing changed."""
@@ -287,6 +292,11 @@ def with_its_memory(wanted: Object, live: Object) -> Object:
     """Return the body as it was applied with the annotation that remembers it, letter by letter: applied again, it changes nothing."""
     annotations = {**wanted["metadata"].get("annotations", {}), names.APPLIED: _memory(live)}
     return {**wanted, "metadata": {**wanted["metadata"], "annotations": annotations}}
+
+
+def _made_from(live: Object) -> EngineSpec | None:
+    """Return the spec that a Deployment was made from, None when that was lost. Its memory counts more than what it says now."""
+    return decode_spec((applied(live) or live)["metadata"].get("annotations", {}).get(names.SPEC, ""))
 
 
 def _memory(entry: Object) -> str:
