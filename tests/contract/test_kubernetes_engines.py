@@ -15,7 +15,7 @@ from core.ids import EndpointName, VersionId
 from core.ports.clock import VirtualClock
 from serving.engines.kubernetes.engines import KubernetesEngines
 from tests.equipment.kube_api import Behaviour, KubeApi, KubeServer
-from tests.equipment.kube_stage import GIB, NAMESPACE, a_spec, adapter, cluster, eventually, pass_time
+from tests.equipment.kube_stage import GIB, NAMESPACE, a_spec, adapter, cluster, eventually, pass_time, where
 
 KINDS = ("deployments", "services", "networkpolicies", "scaledobjects", "horizontalpodautoscalers", "pods")
 SPEC = a_spec(1)
@@ -221,6 +221,26 @@ def test_the_cluster_decides_which_autoscaler_is_made(clock: VirtualClock, tmp_p
         assert (len(kube.find("scaledobjects")), len(kube.find("horizontalpodautoscalers"))) == ((1, 0) if keda else (0, 1))
 
 
+def test_an_autoscaler_that_was_made_before_keda_was_there_makes_place_for_kedas(clock: VirtualClock, tmp_path: Path) -> None:
+    with cluster(clock, tmp_path, max_engines=3) as (kube, engines):
+        engines.apply(SPEC)
+        kube.keda = True
+        later = KubernetesEngines(engines._api, engines._place, clock)
+        later.apply(SPEC)
+        later.close()
+        assert (len(kube.find("scaledobjects")), len(kube.find("horizontalpodautoscalers"))) == (1, 0)
+
+
+@pytest.mark.parametrize("keda", [True, False])
+def test_an_autoscaler_goes_when_autoscaling_is_turned_off(clock: VirtualClock, tmp_path: Path, keda: bool) -> None:
+    with cluster(clock, tmp_path, keda=keda, max_engines=3) as (kube, engines):
+        engines.apply(SPEC)
+        later = KubernetesEngines(engines._api, where(max_engines=1), clock)
+        later.apply(SPEC)
+        later.close()
+        assert kube.find("scaledobjects") + kube.find("horizontalpodautoscalers") == []
+
+
 def test_more_than_one_engine_from_the_start_is_said_once_by_a_manager_of_its_own(clock: VirtualClock, tmp_path: Path) -> None:
     with cluster(clock, tmp_path, min_engines=2, max_engines=3) as (kube, engines):
         engines.apply(SPEC)
@@ -300,7 +320,7 @@ def test_a_fleet_costs_one_list_per_kind_and_an_unchanged_pass_nothing(clock: Vi
                 fresh.apply(spec)
             assert len(fresh.list()) == 40
         lists = {plural: count for (verb, plural), count in kube.calls.items() if verb == "list"}
-        assert lists == {"deployments": 1, "pods": 1, "services": 1, "networkpolicies": 1}
+        assert lists == {"deployments": 1, "pods": 1, "services": 1, "networkpolicies": 1, "horizontalpodautoscalers": 1}
         assert writes(kube) == 0
         fresh.close()
 

@@ -88,7 +88,7 @@ class KubernetesEngines:
         if live is not None and not live["metadata"].get("deletionTimestamp"):
             self._keep_log(version)
             self.tell(version, "Stopped", f"nobody wants {version[:12]} any more; answers in flight get {drain_s:.0f} s")
-            self._delete_scaler(version)
+            self._delete_scalers(version)
             self._delete(kinds.DEPLOYMENTS, live)
         grace_s = round(self._place.policy.pre_stop_s + drain_s) if drain_s > 0 else 1
         if grace_s < self._place.grace_s:
@@ -147,10 +147,13 @@ class KubernetesEngines:
 
     @cached_property
     def scaler(self) -> Kind | None:
-        """The kind of autoscaler that this cluster offers; None where the number of engines never moves."""
-        if not autoscaled(self._place):
-            return None
-        return kinds.SCALED_OBJECTS if self._api.knows(kinds.SCALED_OBJECTS) else kinds.AUTOSCALERS
+        """The kind of autoscaler that is made: the best that this cluster offers; None where the number of engines never moves."""
+        return self._scalers[0] if autoscaled(self._place) else None
+
+    @cached_property
+    def _scalers(self) -> tuple[Kind, ...]:
+        """The kinds of autoscalers that this cluster knows, the best first."""
+        return (kinds.SCALED_OBJECTS, kinds.AUTOSCALERS) if self._api.knows(kinds.SCALED_OBJECTS) else (kinds.AUTOSCALERS,)
 
     def _make(self, spec: EngineSpec) -> None:
         live = self._api.apply(kinds.DEPLOYMENTS, deployment(spec, self._place), manager=names.MANAGER)
@@ -201,6 +204,7 @@ class KubernetesEngines:
 
     def _companions(self, version: VersionId, live: Object) -> None:
         """See that Service, policy and autoscaler are there and as the settings of today say."""
+        self._delete_scalers(version, but=self.scaler)  # first: KEDA refuses a Deployment that another autoscaler has
         owner = owner_reference(live)
         wanted = {kinds.SERVICES: service(version, self._place, owner), kinds.POLICIES: network_policy(version, self._place, owner)}
         if self.scaler is not None:
@@ -225,10 +229,12 @@ class KubernetesEngines:
             if pod["metadata"].get("deletionGracePeriodSeconds", self._place.grace_s) > grace_s:
                 self._delete(kinds.PODS, pod, grace_s=grace_s)
 
-    def _delete_scaler(self, version: VersionId) -> None:
-        there = self._find(self.scaler, version) if self.scaler is not None else None
-        if self.scaler is not None and there is not None:
-            self._delete(self.scaler, there)
+    def _delete_scalers(self, version: VersionId, *, but: Kind | None = None) -> None:
+        """Delete the version's autoscalers, also of a kind that settings of today would not make."""
+        for kind in self._scalers:
+            there = self._find(kind, version) if kind is not but else None
+            if there is not None:
+                self._delete(kind, there)
 
     def _delete(self, kind: Kind, live: Object, *, grace_s: int | None = None) -> None:
         metadata = live["metadata"]
