@@ -13,7 +13,10 @@ from core.engines import EnginePhase, Role
 from core.errors import Conflict, Fault, Refused, Transient
 from core.ids import EndpointName, VersionId
 from core.ports.clock import VirtualClock
+from serving.engines.kubernetes import kinds
+from serving.engines.kubernetes.api import Api
 from serving.engines.kubernetes.engines import KubernetesEngines
+from serving.engines.kubernetes.mirror import Mirror
 from tests.equipment.kube_api import Behaviour, KubeApi, KubeServer
 from tests.equipment.kube_stage import GIB, NAMESPACE, a_spec, adapter, cluster, eventually, pass_time, where
 
@@ -262,6 +265,29 @@ def test_a_server_that_is_away_for_a_moment_is_asked_again(
     assert clock.now() > before, "it paused between the attempts"
 
 
+NONSENSE: dict[str, dict[str, Any]] = {
+    "broken off": {"status": -2},
+    "no json": {"status": 200, "body": "<html>one moment</html>"},
+    "no object": {"status": 200, "body": "[]"},
+}
+
+
+@pytest.mark.parametrize("verb", ["list", "patch"])
+@pytest.mark.parametrize("answer", NONSENSE)
+def test_an_answer_that_cannot_be_read_is_asked_for_again(stage: tuple[KubeApi, KubernetesEngines], answer: str, verb: str) -> None:
+    kube, engines = stage
+    kube.fail(**NONSENSE[answer], times=3, verb=verb)
+    engines.apply(SPEC)
+    assert kube.find("deployments")
+
+
+def test_a_server_that_answers_nothing_but_nonsense_is_a_transient_error(stage: tuple[KubeApi, KubernetesEngines]) -> None:
+    kube, engines = stage
+    kube.fail(**NONSENSE["no json"], times=1000)
+    with pytest.raises(Transient, match="is no JSON: b'<html>one moment"):
+        engines.apply(SPEC)
+
+
 def test_a_server_that_stays_away_is_a_transient_error(stage: tuple[KubeApi, KubernetesEngines]) -> None:
     kube, engines = stage
     kube.fail(503, times=1000)
@@ -304,6 +330,59 @@ def test_a_watch_whose_history_is_gone_lists_again(stage: tuple[KubeApi, Kuberne
         kube.cut_watches(compact=True)
     eventually(lambda: phase(engines) is not EnginePhase.READY)
     eventually(lambda: kube.calls["list", "pods"] == 2)
+
+
+@pytest.mark.parametrize("line", ["<html>one moment</html>\n", "[]\n", "{}\n", '{"type": "ADDED", "object": {}}\n'])
+def test_a_watch_that_tells_nonsense_goes_on_where_it_was(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock, line: str) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+    kube.fail(200, body=line, verb="watch", plural="pods")
+    kube.cut_watches()
+    kube.remove(("pods", NAMESPACE, kube.find("pods")[0]["metadata"]["name"]))
+    eventually(lambda: phase(engines) is not EnginePhase.READY)
+    assert kube.calls["list", "pods"] == 1
+
+
+def test_after_etcd_was_restored_all_is_listed_again(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+    with kube.lock:
+        kube.remove(("pods", NAMESPACE, kube.find("pods")[0]["metadata"]["name"]))
+        kube.restore(1)
+    eventually(lambda: phase(engines) is not EnginePhase.READY)
+
+
+@pytest.fixture
+def mirror(clock: VirtualClock) -> Iterator[tuple[KubeApi, Mirror]]:
+    """Yield a copy of the pods that never pauses."""
+    kube = KubeApi(clock)
+    with KubeServer(kube) as server:
+        pods = Mirror(Api(server.client(), NAMESPACE, clock), kinds.PODS, "", clock, random=lambda: -0.5)
+        pods.ensure()
+        eventually(lambda: kube.calls["watch", "pods"] == 1)
+        yield kube, pods
+        pods.close()
+
+
+def test_a_watch_that_said_nothing_all_along_is_not_believed(mirror: tuple[KubeApi, Mirror], clock: VirtualClock) -> None:
+    kube, pods = mirror
+    kube.cut_watches()
+    eventually(lambda: kube.calls["watch", "pods"] == 2)
+    assert pods.relists == 1, "it ended early, and goes on where it was"
+    clock.wait(240.0)
+    kube.cut_watches()
+    eventually(lambda: pods.relists == 2)
+
+
+def test_a_watch_that_fails_again_and_again_is_begun_anew_with_a_list(mirror: tuple[KubeApi, Mirror]) -> None:
+    kube, pods = mirror
+    kube.fail(500, verb="watch", times=7)
+    kube.cut_watches()
+    eventually(lambda: kube.calls["watch", "pods"] == 9)
+    assert pods.relists == 1
+    kube.fail(500, verb="watch", times=8)
+    kube.cut_watches()
+    eventually(lambda: pods.relists == 2)
 
 
 def test_a_fleet_costs_one_list_per_kind_and_an_unchanged_pass_nothing(clock: VirtualClock, tmp_path: Path) -> None:

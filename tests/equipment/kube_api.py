@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,11 +31,21 @@ GROUPS = {
     "apis/autoscaling/v2": ["horizontalpodautoscalers"],
     "apis/networking.k8s.io/v1": ["networkpolicies"],
 }
+TOO_LARGE = {
+    "kind": "Status",
+    "code": 504,
+    "reason": "Timeout",
+    "message": "Timeout: Too large resource version",
+    "details": {"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}], "retryAfterSeconds": 1},
+}
 
 
 @dataclass(slots=True)
 class Fault:
-    """Answer `status` to the next `times` calls that match; empty words match all. `seconds` delays instead, or as well."""
+    """Answer `status` to the next `times` calls that match; empty words match all. `seconds` delays instead, or as well.
+
+    -1 cuts the connection without an answer, -2 within it; 200 answers `body`.
+    """
 
     status: int = 0
     times: int = 1
@@ -42,6 +53,7 @@ class Fault:
     plural: str = ""
     seconds: float = 0.0
     retry_after: str = ""
+    body: str = ""
 
 
 @dataclass(slots=True)
@@ -92,6 +104,13 @@ class KubeApi:
                 self.compacted = self.version
                 self.history.clear()
             self.lock.notify_all()
+
+    def restore(self, version: int) -> None:
+        """Go back to an earlier version, as etcd does when a snapshot is restored; objects stay, watches end."""
+        with self.lock:
+            self.version = version
+            self.history = [item for item in self.history if item[0] <= version]
+            self.cut_watches()
 
     def find(self, plural: str, namespace: str = "") -> list[Object]:
         with self.lock:
@@ -347,7 +366,10 @@ class Handler(BaseHTTPRequestHandler):
             epoch = kube.epoch
             if since < kube.compacted:
                 self._chunk({"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old resource version"}})
-            while since >= kube.compacted and kube.epoch == epoch:
+            if since > kube.version:
+                self._chunk({"type": "ERROR", "object": TOO_LARGE})
+                since = -1
+            while since >= max(0, kube.compacted) and kube.epoch == epoch:
                 news = [item for item in kube.history if item[0] > since and item[2][0] == key[0] and key[1] in {"", item[2][1]}]
                 for number, what, _key, entry in news:
                     since = number
@@ -367,9 +389,14 @@ class Handler(BaseHTTPRequestHandler):
                 self.kube.faults.remove(fault)
         if fault.seconds:
             threading.Event().wait(fault.seconds)
-        if fault.status < 0:  # cut without an answer
+        if fault.status < 0:
+            if fault.status < -1:
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
             self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
             self.connection.close()
+        elif fault.body:
+            self._send(fault.status, fault.body)
         elif fault.status:
             self._refuse(fault.status, "told to fail", fault.retry_after)
         return fault.status != 0
