@@ -8,7 +8,7 @@ import structlog
 from prefect import task
 
 from core.endpoints import RolloutState
-from core.engines import Role
+from core.engines import ANOTHERS, Role
 from core.errors import Conflict, Fault, NotFound, Refused, SeatrialError, Transient
 from core.ids import Digest, VersionId
 from core.submissions import Submission, SubmissionState
@@ -95,7 +95,9 @@ def keep_engine(here: Platform, version: VersionId) -> SeatrialError | None:
         here.engines.apply(engine_spec(here, here.records.versions.get(version)))
     except NotFound:
         return None  # a dark candidate that is not staged yet: its own run applies it
-    except Conflict:
+    except Conflict as error:
+        if error.reason == ANOTHERS:
+            return error
         return None  # made under other settings: it keeps what it was tried with, until a submission brings it anew
     except SeatrialError as error:
         return error

@@ -117,6 +117,37 @@ def test_what_a_hand_added_beside_our_fields_stays_and_is_reported(stage: tuple[
     assert "kubectl-edit" in told["message"]
 
 
+def test_two_installations_in_one_namespace_leave_each_others_engines_alone(clock: VirtualClock, tmp_path: Path) -> None:
+    kube = KubeApi(clock)
+    with KubeServer(kube) as server:
+        ours, theirs = (adapter(server, clock, tmp_path, installation=name) for name in ("blue", "green"))
+        serve(kube, ours, clock)
+        theirs.apply(a_spec(2))
+        assert [state.version for state in theirs.list()] == [a_spec(2).version]
+        assert phase(theirs) is EnginePhase.ABSENT
+        before = versions_of(kube)
+        theirs.mark(SPEC.version, DEMO, Role.STABLE)
+        theirs.stop(SPEC.version, drain_s=1.0)
+        with pytest.raises(Conflict, match="in the namespace models belongs to the installation 'blue'; give each installation"):
+            theirs.apply(SPEC)
+        assert versions_of(kube) == before
+        assert phase(ours) is EnginePhase.READY
+
+
+def test_engines_of_a_release_that_named_no_installation_are_kept(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+    for kind in ("deployments", "pods"):
+        for entry in kube.find(kind):
+            older = {**entry["metadata"]["labels"], "app.kubernetes.io/instance": f"engine-{SPEC.version[:32]}"}
+            kube.put(kind, {**entry, "metadata": {**entry["metadata"], "labels": older}})
+    later = KubernetesEngines(engines._api, engines._place, clock)
+    assert phase(later) is EnginePhase.READY
+    later.stop(SPEC.version, drain_s=10.0)
+    later.close()
+    assert kube.find("deployments") == []
+
+
 def test_replicas_belong_to_whoever_scales(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
     kube, engines = stage
     serve(kube, engines, clock)
@@ -366,23 +397,19 @@ def mirror(clock: VirtualClock) -> Iterator[tuple[KubeApi, Mirror]]:
 
 def test_a_watch_that_said_nothing_all_along_is_not_believed(mirror: tuple[KubeApi, Mirror], clock: VirtualClock) -> None:
     kube, pods = mirror
-    kube.cut_watches()
-    eventually(lambda: kube.calls["watch", "pods"] == 2)
+    eventually(lambda: kube.calls["watch", "pods"] >= 2, kube.cut_watches)
     assert pods.relists == 1, "it ended early, and goes on where it was"
     clock.wait(240.0)
-    kube.cut_watches()
-    eventually(lambda: pods.relists == 2)
+    eventually(lambda: pods.relists == 2, kube.cut_watches)
 
 
 def test_a_watch_that_fails_again_and_again_is_begun_anew_with_a_list(mirror: tuple[KubeApi, Mirror]) -> None:
     kube, pods = mirror
     kube.fail(500, verb="watch", times=7)
-    kube.cut_watches()
-    eventually(lambda: kube.calls["watch", "pods"] == 9)
+    eventually(lambda: kube.calls["watch", "pods"] >= 9, kube.cut_watches)
     assert pods.relists == 1
     kube.fail(500, verb="watch", times=8)
-    kube.cut_watches()
-    eventually(lambda: pods.relists == 2)
+    eventually(lambda: pods.relists == 2, kube.cut_watches)
 
 
 def test_a_fleet_costs_one_list_per_kind_and_an_unchanged_pass_nothing(clock: VirtualClock, tmp_path: Path) -> None:

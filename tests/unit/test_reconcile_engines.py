@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.engines import EnginePhase, EngineSpec
+from core.engines import ANOTHERS, EnginePhase, EngineSpec
 from core.errors import Conflict, Fault, Refused, SeatrialError, Transient
 from core.ids import EndpointName, VersionId
 from core.ports.clock import Clock
@@ -73,6 +73,12 @@ def test_a_cluster_that_is_away_is_not_asked_for_every_engine(engines: Troubled)
         keep_engines.fn()
     assert engines.asked == 3
     assert engines.stops == []
+
+
+def test_an_engine_of_another_installation_is_told(engines: Troubled) -> None:
+    engines.troubles = {VERSIONS[0]: Conflict("it belongs to the installation 'blue'", reason=ANOTHERS)}
+    with pytest.raises(Fault, match="'blue'"):
+        keep_engines.fn()
 
 
 def test_an_engine_of_other_settings_is_no_trouble(engines: Troubled) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from core.engines import EnginePhase, EngineSpec, EngineState, Role, Room
+from core.engines import ANOTHERS, EnginePhase, EngineSpec, EngineState, Role, Room
 from core.errors import Conflict, Refused, SeatrialError
 from core.ids import EndpointName, VersionId
 from core.ports.clock import Clock
@@ -52,7 +52,7 @@ class KubernetesEngines:
         self._patience = Patience(place.start_limit_s, place.policy.pull_limit_s, place.policy.queue_s)
 
     def apply(self, spec: EngineSpec) -> None:
-        """Make the version's objects, or see that they are as they were made. See the port.
+        """Make the version's objects, or see that they are as they were made. See the port. Conflict where another installation has it.
 
         An engine of another spec is kept from its own before Conflict is raised: settings that changed since do not leave it alone.
         """
@@ -67,9 +67,7 @@ class KubernetesEngines:
 
     def state(self, version: VersionId) -> EngineState:
         """Read the mirrors. See the port."""
-        label = names.version_label(_checked(version))
-        live = next(iter(self._mirror(kinds.DEPLOYMENTS).of(label)), None)
-        pods = self._mirror(kinds.PODS).of(label)
+        live, pods = self._deployment(version), self._pods(version)
         return read_state(version, live, pods, self._clock.now(), address=self._address(version), patience=self._patience)
 
     def list(self) -> tuple[EngineState, ...]:
@@ -78,6 +76,7 @@ class KubernetesEngines:
             str(entry["metadata"].get("annotations", {}).get(names.VERSION, ""))
             for kind in (kinds.DEPLOYMENTS, kinds.PODS)
             for entry in self._mirror(kind).all()
+            if self._ours(entry)
         }
         states = (self.state(VersionId(version)) for version in sorted(found) if _VERSION.fullmatch(version))
         return tuple(state for state in states if state.phase is not EnginePhase.ABSENT)
@@ -85,7 +84,7 @@ class KubernetesEngines:
     def stop(self, version: VersionId, *, drain_s: float) -> None:
         """Delete the Deployment, which takes all the rest along; pods leave their Service, pause, and drain. See the port."""
         live = self._deployment(version) or self._api.get(kinds.DEPLOYMENTS, names.object_name(version))
-        if live is not None and not live["metadata"].get("deletionTimestamp"):
+        if live is not None and self._ours(live) and not live["metadata"].get("deletionTimestamp"):
             self._keep_log(version)
             self.tell(version, "Stopped", f"nobody wants {version[:12]} any more; answers in flight get {drain_s:.0f} s")
             self._delete_scalers(version)
@@ -156,6 +155,7 @@ class KubernetesEngines:
         return (kinds.SCALED_OBJECTS, kinds.AUTOSCALERS) if self._api.knows(kinds.SCALED_OBJECTS) else (kinds.AUTOSCALERS,)
 
     def _make(self, spec: EngineSpec) -> None:
+        self._refuse_another(spec.version)
         live = self._api.apply(kinds.DEPLOYMENTS, deployment(spec, self._place), manager=names.MANAGER)
         first = self._place.policy.min_engines
         if first > 1:  # once: whoever scales takes the field over
@@ -169,6 +169,21 @@ class KubernetesEngines:
         self._take(kinds.DEPLOYMENTS, live)
         self._companions(spec.version, live)
         self.tell(spec.version, "Made", f"engine of {spec.version[:12]}: {spec.dtype}, {spec.max_model_len} tokens")
+
+    def _refuse_another(self, version: VersionId) -> None:
+        """Raise Conflict where another installation has an engine of the version here: the name, made of the version, is taken."""
+        for entry in self._mirror(kinds.DEPLOYMENTS).of(names.version_label(version)):
+            if not self._ours(entry):
+                whose = names.installation_of(entry["metadata"]["labels"])
+                raise Conflict(
+                    f"the engine of {version[:12]} in the namespace {self._place.namespace} belongs to the installation {whose!r}",
+                    reason=ANOTHERS,
+                    hint="give each installation a namespace of its own",
+                )
+
+    def _ours(self, entry: Object) -> bool:
+        """Tell whether an object is of this installation, or of none."""
+        return names.installation_of(entry["metadata"].get("labels") or {}) in {None, self._place.policy.installation}
 
     def _keep(self, spec: EngineSpec, live: Object) -> None:
         """See that what was made from `spec` is there, as it was made, and begin a new attempt where it has failed."""
@@ -253,11 +268,14 @@ class KubernetesEngines:
         return self._find(kinds.DEPLOYMENTS, version)
 
     def _find(self, kind: Kind, version: VersionId) -> Object | None:
-        name = names.object_name(_checked(version))
-        return next((entry for entry in self._mirror(kind).of(names.version_label(version)) if entry["metadata"]["name"] == name), None)
+        name = names.object_name(version)
+        return next((entry for entry in self._of(kind, version) if entry["metadata"]["name"] == name), None)
 
     def _pods(self, version: VersionId) -> tuple[Object, ...]:
-        return self._mirror(kinds.PODS).of(names.version_label(_checked(version)))
+        return self._of(kinds.PODS, version)
+
+    def _of(self, kind: Kind, version: VersionId) -> tuple[Object, ...]:
+        return tuple(entry for entry in self._mirror(kind).of(names.version_label(_checked(version))) if self._ours(entry))
 
     def _mirror(self, kind: Kind) -> Mirror:
         if kind not in self._mirrors:

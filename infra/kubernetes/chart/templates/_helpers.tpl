@@ -57,6 +57,7 @@ SEATRIAL_CONTROL_URL: {{ printf "http://%s-control:8700" .Release.Name | quote }
 SEATRIAL_GATEWAY_URL: {{ printf "http://%s-gateway:8800" .Release.Name | quote }}
 SEATRIAL_ENGINES_URL: {{ printf "kubernetes://%s" .Release.Namespace | quote }}
 SEATRIAL_ENGINE_STANDBY: "0"
+SEATRIAL_KUBERNETES_INSTALLATION: {{ .Release.Name | quote }}
 SEATRIAL_TENSORIZE_PYTHON: /opt/engine/bin/python
 SEATRIAL_KUBERNETES_IMAGE: {{ include "seatrial.image" (dict "root" . "image" .Values.images.engine "value" "images.engine") | quote }}
 SEATRIAL_KUBERNETES_SERVICE_ACCOUNT: {{ printf "%s-engine" .Release.Name | quote }}
