@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from serving.engines.kubernetes import kinds
 from serving.engines.kubernetes.api import Api
 from serving.engines.kubernetes.engines import KubernetesEngines
 from serving.engines.kubernetes.mirror import Mirror
+from serving.engines.kubernetes.rights import CLUSTER_ROLE, CONTROL_ROLE, ROLE, Rule
 from tests.equipment.kube_api import Behaviour, KubeApi, KubeServer
 from tests.equipment.kube_stage import GIB, NAMESPACE, a_spec, adapter, cluster, eventually, pass_time, where
 
@@ -284,6 +285,32 @@ def test_more_than_one_engine_from_the_start_is_said_once_by_a_manager_of_its_ow
         assert owners == {"seatrial-first-size"}
 
 
+def test_a_first_size_that_was_lost_between_two_calls_is_said_by_the_next_apply(clock: VirtualClock, tmp_path: Path) -> None:
+    with cluster(clock, tmp_path, min_engines=2, max_engines=2) as (kube, engines):
+        dying = KubernetesEngines(engines._api, where(min_engines=1), clock)
+        dying.apply(SPEC)
+        dying.close()
+        engines.apply(SPEC)
+        assert kube.find("deployments")[0]["spec"]["replicas"] == 2
+        before = versions_of(kube)
+        engines.apply(SPEC)
+        assert versions_of(kube) == before
+
+
+def test_a_first_size_is_not_said_again_where_somebody_scaled(clock: VirtualClock, tmp_path: Path) -> None:
+    with cluster(clock, tmp_path, min_engines=2, max_engines=2) as (kube, engines):
+        engines.apply(SPEC)
+        (live,) = kube.find("deployments")
+        by_hand = {"manager": "kubectl", "operation": "Update", "subresource": "scale", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+        fields = [entry for entry in live["metadata"]["managedFields"] if entry["manager"] != "seatrial-first-size"]
+        metadata = {**live["metadata"], "managedFields": [*fields, by_hand]}
+        kube.put("deployments", {**live, "metadata": metadata, "spec": {**live["spec"], "replicas": 1}})
+        later = KubernetesEngines(engines._api, engines._place, clock)
+        later.apply(SPEC)
+        later.close()
+        assert kube.find("deployments")[0]["spec"]["replicas"] == 1
+
+
 @pytest.mark.parametrize(("status", "verb"), [(500, "patch"), (429, "patch"), (503, "list"), (-1, "list"), (-1, "patch")])
 def test_a_server_that_is_away_for_a_moment_is_asked_again(
     stage: tuple[KubeApi, KubernetesEngines], status: int, verb: str, clock: VirtualClock
@@ -324,6 +351,47 @@ def test_a_server_that_stays_away_is_a_transient_error(stage: tuple[KubeApi, Kub
     kube.fail(503, times=1000)
     with pytest.raises(Transient, match="told to fail"):
         engines.apply(SPEC)
+
+
+def granted(rules: Iterable[Rule], *, everywhere: bool = False) -> set[tuple[str, str, bool]]:
+    return {(verb, resource, everywhere) for rule in rules for verb in rule.verbs for resource in rule.document()["resources"]}
+
+
+def test_the_rights_are_all_that_keeping_engines_uses_and_no_more(clock: VirtualClock, tmp_path: Path) -> None:
+    with cluster(clock, tmp_path, max_engines=3) as (kube, engines):
+        kube.put("nodes", a_node("64Gi"))
+        assert engines.room(SPEC).fits
+        serve(kube, engines, clock)
+        kube.edit("deployments", kube.find("deployments")[0]["metadata"]["name"], lambda live: live["spec"].update(strategy={}))
+        eventually(lambda: "PutRight" in reasons(kube), lambda: engines.apply(SPEC))
+        engines.mark(SPEC.version, DEMO, Role.STABLE)
+        assert engines.list()
+        assert engines.logs(SPEC.version, 5)
+        kube.keda = True
+        later = KubernetesEngines(engines._api, engines._place, clock)
+        later.apply(SPEC)
+        later.stop(SPEC.version, drain_s=0.0)
+        later.stop(SPEC.version, drain_s=0.0)
+        wanted = granted(ROLE) | granted(CLUSTER_ROLE, everywhere=True)
+        eventually(lambda: kube.rights >= wanted)
+        later.close()
+        assert kube.rights == wanted
+
+
+def test_the_rights_of_the_control_api_are_all_that_it_uses_and_no_more(clock: VirtualClock, tmp_path: Path) -> None:
+    kube = KubeApi(clock)
+    with KubeServer(kube) as server:
+        engines = adapter(server, clock, tmp_path)
+        serve(kube, engines, clock)
+        engines.close()
+        kube.rights.clear()
+        control = adapter(server, clock, tmp_path)
+        assert phase(control) is EnginePhase.READY
+        assert control.list()
+        assert control.logs(SPEC.version, 5)
+        eventually(lambda: kube.rights >= granted(CONTROL_ROLE))
+        control.close()
+        assert kube.rights == granted(CONTROL_ROLE)
 
 
 def test_missing_rights_are_a_fault_that_says_which(stage: tuple[KubeApi, KubernetesEngines]) -> None:

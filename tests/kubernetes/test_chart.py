@@ -18,7 +18,7 @@ from core.settings import KubernetesPolicy, listing, read_settings
 from infra.kubernetes.render import CHART, EXAMPLE, engine_example, render, write
 from infra.services.dispatcher import read_template
 from serving.engines.kubernetes.names import labels
-from serving.engines.kubernetes.rights import CLUSTER_ROLE, ROLE
+from serving.engines.kubernetes.rights import CLUSTER_ROLE, CONTROL_ROLE, ROLE
 from serving.gateway.metrics import Metrics
 from tests.kubernetes.chart_objects import Object, containers, need_helm, objects, of_kind, pods, tiny
 
@@ -80,10 +80,11 @@ def test_no_role_has_a_wildcard_or_opens_secrets(found: list[Object]):
             assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
 
 
-def test_the_workers_role_is_exactly_what_the_adapter_needs():
+def test_the_roles_are_exactly_what_the_adapter_needs():
     found = objects()
     roles = {role["metadata"]["name"]: role["rules"] for role in (*of_kind(found, "Role"), *of_kind(found, "ClusterRole"))}
     assert _set(roles["seatrial-worker"]) == _set(rule.document() for rule in ROLE)
+    assert _set(roles["seatrial-control"]) == _set(rule.document() for rule in CONTROL_ROLE)
     assert _set(roles["seatrial-seatrial-room"]) == _set(rule.document() for rule in CLUSTER_ROLE)
 
 

@@ -22,7 +22,7 @@ from serving.engines.kubernetes.drift import difference
 from serving.engines.kubernetes.events import event
 from serving.engines.kubernetes.kinds import Kind
 from serving.engines.kubernetes.manifests import applied, decode_spec, deployment, network_policy, owner_reference, service
-from serving.engines.kubernetes.mirror import FOREIGN, Mirror
+from serving.engines.kubernetes.mirror import FOREIGN, SIZED, Mirror
 from serving.engines.kubernetes.place import Place
 from serving.engines.kubernetes.pod import CONTAINER
 from serving.engines.kubernetes.reading import Patience, read_state
@@ -157,18 +157,19 @@ class KubernetesEngines:
     def _make(self, spec: EngineSpec) -> None:
         self._refuse_another(spec.version)
         live = self._api.apply(kinds.DEPLOYMENTS, deployment(spec, self._place), manager=names.MANAGER)
-        first = self._place.policy.min_engines
-        if first > 1:  # once: whoever scales takes the field over
-            size = {
-                "apiVersion": "apps/v1",
-                "kind": "Deployment",
-                "metadata": {"name": live["metadata"]["name"]},
-                "spec": {"replicas": first},
-            }
-            live = self._api.apply(kinds.DEPLOYMENTS, size, manager=names.FIRST_SIZE)
         self._take(kinds.DEPLOYMENTS, live)
+        self._size(spec.version)
         self._companions(spec.version, live)
         self.tell(spec.version, "Made", f"engine of {spec.version[:12]}: {spec.dtype}, {spec.max_model_len} tokens")
+
+    def _size(self, version: VersionId) -> None:
+        """Say how many engines there are at first, where nobody has said yet; from then on it belongs to whoever scales."""
+        live, first = self._deployment(version), self._place.policy.min_engines
+        if first <= 1 or live is None or live["metadata"].get(SIZED):
+            return
+        metadata = {"name": live["metadata"]["name"], "uid": live["metadata"]["uid"]}
+        body = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"replicas": first}}
+        self._take(kinds.DEPLOYMENTS, self._api.apply(kinds.DEPLOYMENTS, body, manager=names.FIRST_SIZE))
 
     def _refuse_another(self, version: VersionId) -> None:
         """Raise Conflict where another installation has an engine of the version here: the name, made of the version, is taken."""
@@ -188,6 +189,7 @@ class KubernetesEngines:
     def _keep(self, spec: EngineSpec, live: Object) -> None:
         """See that what was made from `spec` is there, as it was made, and begin a new attempt where it has failed."""
         live = self._put_right(kinds.DEPLOYMENTS, live, spec.version) if applied(live) is not None else self._make_anew(spec)
+        self._size(spec.version)
         self._companions(spec.version, live)
         if self.state(spec.version).phase is EnginePhase.FAILED:
             self._try_again(spec.version)

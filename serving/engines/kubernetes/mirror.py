@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 FOREIGN = "seatrial.dev/changed-by"
 """Put on mirrored objects: who else, by `managedFields`, wrote into their spec."""
+SIZED = "seatrial.dev/sized-by"
+"""Put on mirrored objects: who, by `managedFields`, says how many replicas there are. Nobody, where it is the server's default."""
 
 _WATCH_S = 240
 _SILENCE_S = 200.0
@@ -183,7 +185,7 @@ def _number(entry: Object) -> int:
 
 
 def _trimmed(entry: Object) -> Object:
-    """Return the object without its managed fields, which are half of its size; who else wrote into its spec is kept."""
+    """Return the object without its managed fields, which are half of its size; who else wrote into its spec, and who scales, is kept."""
     metadata = {name: value for name, value in entry["metadata"].items() if name != "managedFields"}
     others = sorted(
         {
@@ -194,9 +196,17 @@ def _trimmed(entry: Object) -> Object:
     )
     if others:
         metadata[FOREIGN] = others
+    sized = sorted(
+        str(item.get("manager", "?")) for item in entry["metadata"].get("managedFields", ()) if "f:replicas" in _spec_fields(item)
+    )
+    if sized:
+        metadata[SIZED] = sized
     return {**entry, "metadata": metadata}
 
 
 def _writes_spec(item: Object) -> bool:
-    fields = item.get("fieldsV1", {}).get("f:spec", {})
-    return bool(set(fields) - {"f:replicas", "."})
+    return bool(_spec_fields(item) - {"f:replicas", "."})
+
+
+def _spec_fields(item: Object) -> set[str]:
+    return set(item.get("fieldsV1", {}).get("f:spec", {}))
