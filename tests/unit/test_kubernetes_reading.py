@@ -132,6 +132,28 @@ def test_an_engine_that_never_gets_ready_fails_after_its_time() -> None:
     assert read(deployment(), slow, now=NOW + 700).phase is EnginePhase.FAILED
 
 
+def test_what_the_node_and_the_image_took_is_not_counted_as_a_slow_start() -> None:
+    started = pod(state={"running": {"startedAt": "2026-11-21T10:20:00Z"}})
+    assert read(deployment(), started, now=NOW + 1700).phase is EnginePhase.STARTING
+    assert read(deployment(), started, now=NOW + 1900).phase is EnginePhase.FAILED
+    pulls = pod(state={"waiting": {"reason": "ContainerCreating"}})
+    assert read(deployment(), pulls).detail == "waits for its container"
+    assert read(deployment(), pulls, now=NOW + 700).detail == "its container was not made within 600 s"
+
+
+@pytest.mark.parametrize("reason", ["ErrImagePull", "CreateContainerError"])
+def test_a_container_that_cannot_be_made_again_after_long_service_is_waited_for_from_its_end_on(reason: str) -> None:
+    """A day after its pod's start it ended, and the registry is away for a moment."""
+    day = NOW + 86_400
+    over = {"terminated": {"exitCode": 1, "startedAt": T0, "finishedAt": "2026-11-22T10:00:20Z"}}
+    down = pod(lastState=over, state={"waiting": {"reason": reason, "message": "away"}}, restartCount=1)
+    assert read(SERVED, down, now=day).phase is EnginePhase.RESTARTING
+    assert read(SERVED, down, now=day + 400).phase is EnginePhase.FAILED
+    unready = {"type": "Ready", "status": "False", "lastTransitionTime": "2026-11-22T10:00:20Z"}
+    lost = pod({"conditions": [unready]}, state={"waiting": {"reason": reason, "message": "away"}})
+    assert read(SERVED, lost, now=day).phase is EnginePhase.RESTARTING
+
+
 def test_a_missing_secret_fails_after_a_minute_in_words() -> None:
     waiting = pod(state={"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "weights" not found'}})
     assert read(deployment(), waiting).phase is EnginePhase.STARTING

@@ -109,20 +109,34 @@ def trouble(pod: Object, now: Epoch, patience: Patience, *, was_ready: bool) -> 
     status = _status(pod)
     waiting = status.get("state", {}).get("waiting") or {}
     last = status.get("lastState", {}).get("terminated") or status.get("state", {}).get("terminated")
-    begun = epoch(pod.get("status", {}).get("startTime") or pod["metadata"].get("creationTimestamp"))
     if waiting.get("reason") in _NEVER | _PULLING | _CREATING:
-        return _kept_waiting(waiting, now - begun, patience)
+        return _kept_waiting(waiting, now - _down_since(pod), patience)
     if last is not None:
         return _ended(status, last, was_ready=was_ready)
-    if not was_ready and begun and now - begun > patience.start_s:
-        return Trouble(f"it was not ready after {patience.start_s:.0f} s", failed=True)
-    return Trouble("loads the weights" if status.get("state", {}).get("running") else "waits for its container")
+    return _loading(pod, now, patience, was_ready=was_ready)
 
 
 def _unplaced(placed: Object, now: Epoch, patience: Patience) -> Trouble:
     """Say it in the scheduler's own words, which tell what is missing on how many nodes."""
     late = now - epoch(placed.get("lastTransitionTime")) > patience.room_s
     return Trouble(f"no node has room for it: {placed.get('message') or placed.get('reason', 'unschedulable')}", failed=late)
+
+
+def _loading(pod: Object, now: Epoch, patience: Patience, *, was_ready: bool) -> Trouble:
+    """Count a start from the container's own: what its node and its image took is not the model's fault."""
+    running = _status(pod).get("state", {}).get("running")
+    begun = epoch(running.get("startedAt")) if running else _down_since(pod)
+    late = not was_ready and bool(begun) and now - begun > patience.start_s
+    if running:
+        return Trouble(f"it was not ready after {patience.start_s:.0f} s" if late else "loads the weights", failed=late)
+    return Trouble(f"its container was not made within {patience.start_s:.0f} s" if late else "waits for its container", failed=late)
+
+
+def _down_since(pod: Object) -> Epoch:
+    """Return since when a container has waited: since its node took the pod, it was last ready, or it last ended."""
+    taken = pod.get("status", {}).get("startTime") or pod["metadata"].get("creationTimestamp")
+    ended = (_status(pod).get("lastState", {}).get("terminated") or {}).get("finishedAt")
+    return max(epoch(taken), epoch(ended), epoch(_condition(pod, "Ready").get("lastTransitionTime")))
 
 
 def _kept_waiting(waiting: Object, waited_s: float, patience: Patience) -> Trouble:
