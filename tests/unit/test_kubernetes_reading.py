@@ -77,6 +77,32 @@ def test_no_pod_yet_is_starting_and_a_pod_that_is_not_admitted_says_why() -> Non
     state = read(deployment(status={"conditions": [failure]}))
     assert state.phase is EnginePhase.STARTING
     assert "exceeded quota" in state.detail
+    assert read(deployment(status={"conditions": [failure]}), now=NOW + 600).phase is EnginePhase.FAILED
+
+
+FORBIDDEN = 'pods "x" is forbidden: '
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        FORBIDDEN + "failed quota: team: must specify limits.cpu for: engine",
+        FORBIDDEN + "maximum memory usage per Container is 1Gi, but limit is 8Gi",
+        FORBIDDEN + 'violates PodSecurity "restricted:latest": hostPath volumes',
+        'admission webhook "policy" denied the request: no such registry',
+    ],
+)
+def test_a_pod_that_is_forbidden_fails_in_seconds_with_the_servers_words(message: str) -> None:
+    failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message, "lastTransitionTime": T1}
+    live = deployment(status={"conditions": [failure]})
+    assert read(live).phase is EnginePhase.STARTING
+    state = read(live, now=NOW + 10)
+    assert (state.phase, state.detail) == (EnginePhase.FAILED, f"its pod is not admitted: {message}")
+
+
+def test_a_pod_that_could_not_be_admitted_just_now_is_waited_for() -> None:
+    failure = {"type": "ReplicaFailure", "status": "True", "message": "Internal error occurred: failed calling webhook: timeout"}
+    assert read(deployment(status={"conditions": [failure]}), now=NOW + 100).phase is EnginePhase.STARTING
 
 
 def test_a_pod_without_a_node_tells_the_schedulers_words_and_fails_when_the_wait_is_over() -> None:
@@ -264,6 +290,43 @@ def test_a_quota_that_is_used_up_is_named_and_one_that_is_too_small_never_fits()
     small = {"metadata": {"name": "team"}, "status": {"hard": {"pods": "0"}, "used": {"pods": "0"}}}
     assert not within_quotas(ASKED, [small]).ever
     assert within_quotas(ASKED, []).fits
+
+
+def a_quota(hard: str = "0", **spec: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "team"}, "spec": spec, "status": {"hard": {"pods": hard}, "used": {"pods": "0"}}}
+
+
+def by_priority(operator: str, *values: str) -> dict[str, Any]:
+    return {"matchExpressions": [{"scopeName": "PriorityClass", "operator": operator, "values": list(values)}]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "counts"),
+    [
+        ({"scopes": ["BestEffort"]}, False),
+        ({"scopes": ["Terminating"]}, False),
+        ({"scopes": ["CrossNamespacePodAffinity"]}, False),
+        ({"scopes": ["NotBestEffort", "NotTerminating"]}, True),
+        ({"scopeSelector": by_priority("In", "batch")}, False),
+        ({"scopeSelector": by_priority("In", "models")}, True),
+        ({"scopeSelector": by_priority("NotIn", "models")}, False),
+        ({"scopeSelector": by_priority("Exists")}, True),
+        ({"scopeSelector": by_priority("DoesNotExist")}, False),
+    ],
+)
+def test_a_quota_counts_only_what_its_scopes_name(spec: dict[str, Any], counts: bool) -> None:
+    assert within_quotas(ASKED, [a_quota(**spec)], priority="models").fits is not counts
+
+
+def test_room_is_looked_at_for_all_the_engines_that_a_version_starts_with() -> None:
+    assert within_quotas(ASKED, [a_quota("2")], engines=2).fits
+    assert not within_quotas(ASKED, [a_quota("1")], engines=2).ever
+    nodes = read_nodes([node("n1", memory="12Gi"), node("n2", memory="12Gi")], [taken("n2", "1", "6Gi")])
+    assert on_nodes(ASKED, {}, nodes, grows=False, engines=1).fits
+    room = on_nodes(ASKED, {}, nodes, grows=False, engines=2)
+    assert (room.fits, room.ever) == (False, True)
+    assert "room for 1 of the 2 engines" in room.reason
+    assert not on_nodes(ASKED, {}, nodes, grows=False, engines=3).ever
 
 
 def test_a_pod_that_is_ready_just_now_serves_once_its_service_leads_there() -> None:

@@ -23,6 +23,10 @@ _STARTS = 3
 _CRASHES = 6
 _SHORT_RUN_S = 60.0
 _CONFIG_LIMIT_S = 60.0
+_ADMISSION_LIMIT_S = 10.0
+_FORBIDDEN = ("is forbidden", "is invalid", "denied the request")
+"""By these words the API server, which gives no other sign, tells a pod that it will not take from one that it could not take just now."""
+_USED_UP = "exceeded quota"
 _NEVER = frozenset({"InvalidImageName", "ErrImageNeverPull"})
 _PULLING = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError", "SignatureValidationFailed"})
 _CREATING = frozenset(
@@ -92,12 +96,12 @@ def _coming(version: VersionId, deployment: Object, living: Sequence[Object], re
     made = epoch(deployment["metadata"].get("creationTimestamp"))
     if deployment.get("spec", {}).get("replicas", 1) == 0:
         return EngineState(version, phase, detail="asleep (scaled to zero); a request wakes it", since=made)
-    troubles = [trouble(pod, now, patience, was_ready=was_ready) for pod in living if not is_ready(pod)]
-    if len(troubles) < len(living):
+    if any(map(is_ready, living)):
         return EngineState(version, phase, detail="is ready; its Service follows", restarts=restarts, since=made)
-    found = next((one for one in troubles if one.failed), None) or next(iter(troubles), None) or _without_pods(deployment)
+    troubles = [trouble(pod, now, patience, was_ready=was_ready) for pod in living] or [_without_pods(deployment, now, patience)]
+    found = next((one for one in troubles if one.failed), troubles[0])
     since = max((epoch(pod["metadata"].get("creationTimestamp")) for pod in living), default=made)
-    hopeless = bool(troubles) and all(one.failed for one in troubles)
+    hopeless = all(one.failed for one in troubles)
     return EngineState(version, EnginePhase.FAILED if hopeless else phase, detail=_one_line(found.detail), restarts=restarts, since=since)
 
 
@@ -172,12 +176,15 @@ def _why_ended(last: Object) -> Cause:
     return Cause(f"it ended with exit code {last.get('exitCode', '?')} ({last.get('reason', 'Error')}) and without a word")
 
 
-def _without_pods(deployment: Object) -> Trouble:
-    """Quotas and admission keep pods from being made at all; the Deployment says so."""
-    for condition in _conditions(deployment):
-        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
-            return Trouble(f"its pod is not admitted: {condition.get('message', 'see the Deployment')}")
-    return Trouble("waits for its pod")
+def _without_pods(deployment: Object, now: Epoch, patience: Patience) -> Trouble:
+    """Say what keeps pods from being made at all, by the Deployment. A quota that is used up may be freed, what is forbidden stays so."""
+    refused = _condition(deployment, "ReplicaFailure")
+    if refused.get("status") != "True":
+        return Trouble("waits for its pod")
+    message = str(refused.get("message") or "see the Deployment")
+    since = epoch(refused.get("lastTransitionTime") or deployment["metadata"].get("creationTimestamp"))
+    limit_s = _ADMISSION_LIMIT_S if any(word in message for word in _FORBIDDEN) and _USED_UP not in message else patience.room_s
+    return Trouble(f"its pod is not admitted: {message}", failed=now - since > limit_s)
 
 
 def _was_available(deployment: Object) -> bool:
