@@ -237,7 +237,21 @@ def test_a_stop_with_less_drain_shortens_what_pods_get(stage: tuple[KubeApi, Kub
     kube, engines = stage
     serve(kube, engines, clock)
     engines.stop(SPEC.version, drain_s=3.0)
-    assert kube.find("pods")[0]["metadata"]["deletionGracePeriodSeconds"] == 4, "the pause before it is told to end, and the drain"
+    assert kube.find("pods")[0]["metadata"]["deletionGracePeriodSeconds"] == 9, (
+        "the pause before it is told to end, the drain, and a margin"
+    )
+
+
+def test_an_ordinary_stop_leaves_pods_the_time_that_they_were_made_with(
+    stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
+) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+    made_with = kube.find("pods")[0]["spec"]["terminationGracePeriodSeconds"]
+    engines.stop(SPEC.version, drain_s=10.0)
+    engines.stop(SPEC.version, drain_s=10.0)
+    assert kube.find("pods")[0]["metadata"]["deletionGracePeriodSeconds"] == made_with
+    assert made_with > 1 + 10, "the pause before it is told to end, and the drain"
 
 
 def test_applied_again_while_it_stops_it_starts_anew(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:

@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 _VERSION = re.compile(r"[0-9a-f]{64}")
 _KEPT_LINES = 400
+_MARGIN_S = 5
+"""What a pod gets beyond its pause and its drain until it is killed: answers end by the engine's own limit, and not by the kernel's."""
 
 
 class KubernetesEngines:
@@ -89,9 +91,8 @@ class KubernetesEngines:
             self.tell(version, "Stopped", f"nobody wants {version[:12]} any more; answers in flight get {drain_s:.0f} s")
             self._delete_scalers(version)
             self._delete(kinds.DEPLOYMENTS, live)
-        grace_s = round(self._place.policy.pre_stop_s + drain_s) if drain_s > 0 else 1
-        if grace_s < self._place.grace_s:
-            self._hurry(version, grace_s)
+        if drain_s < self._place.drain_s:  # else pods have what they were made with, which is longer than pause and drain together
+            self._hurry(version, round(self._place.policy.pre_stop_s + drain_s) + _MARGIN_S if drain_s > 0 else 1)
 
     def logs(self, version: VersionId, lines: int) -> tuple[str, ...]:
         """Ask the newest pod; of a stopped engine return what was kept. See the port."""
