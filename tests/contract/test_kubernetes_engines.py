@@ -105,6 +105,15 @@ def test_a_deployment_edited_by_hand_is_put_right_and_an_event_says_so(
     assert "spec.template.spec.containers[engine].image was changed by hand" in told["message"]
 
 
+def test_a_port_that_a_hand_opened_is_closed_again(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+    (before,) = kube.find("networkpolicies")
+    kube.edit("networkpolicies", before["metadata"]["name"], lambda live: live["spec"]["ingress"][0]["ports"].append({"port": 22}))
+    eventually(lambda: "PutRight" in reasons(kube), lambda: engines.apply(SPEC))
+    assert kube.find("networkpolicies")[0]["spec"] == before["spec"]
+
+
 def test_what_a_hand_added_beside_our_fields_stays_and_is_reported(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
     kube, engines = stage
     serve(kube, engines, clock)

@@ -10,7 +10,7 @@ Object = dict[str, Any]
 Path = tuple[str, ...]
 
 _IDENTITY = frozenset({("apiVersion",), ("kind",), ("metadata", "name"), ("metadata", "namespace"), ("metadata", "uid")})
-_KEYS = ("name", "uid", "mountPath", "port", "key", "topologyKey")
+_KEYS = ("name", "uid", "mountPath", "topologyKey")
 
 
 class Refusal(Exception):

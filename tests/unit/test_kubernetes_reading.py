@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -211,6 +212,35 @@ def test_what_the_server_adds_is_no_drift_and_what_a_hand_changed_is_named() -> 
     live["spec"]["containers"][1] |= {"image": "a", "args": ["x"]}
     assert difference(wanted, live) == "spec.containers[engine].args"
     assert difference(wanted, {"spec": {}}) == "spec.containers"
+
+
+def a_policy() -> dict[str, Any]:
+    peer = {
+        "podSelector": {
+            "matchLabels": {"part-of": "seatrial"},
+            "matchExpressions": [{"key": "component", "operator": "In", "values": ["a"]}],
+        }
+    }
+    return {"ingress": [{"from": [peer], "ports": [{"port": 8000, "protocol": "TCP"}]}], "egress": [{"ports": [{"port": 53}]}]}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda live: live["ingress"][0]["ports"].append({"port": 22}), "ingress[0].ports"),
+        (lambda live: live["ingress"][0]["ports"][0].update(endPort=65535), "ingress[0].ports[0].endPort"),
+        (lambda live: live["ingress"][0]["from"].append({"podSelector": {}}), "ingress[0].from"),
+        (lambda live: live["ingress"][0]["from"][0].update(namespaceSelector={}), "ingress[0].from[0].namespaceSelector"),
+        (lambda live: live["ingress"][0]["from"][0]["podSelector"]["matchExpressions"].clear(), "podSelector.matchExpressions"),
+        (lambda live: live["egress"][0].update(to=[]), "egress[0].to"),
+        (lambda live: live["egress"].append({}), "egress"),
+    ],
+)
+def test_whatever_a_policy_lets_through_beside_ours_is_drift(change: Callable[[dict[str, Any]], object], named: str) -> None:
+    live = a_policy()
+    assert difference(a_policy(), live) is None
+    change(live)
+    assert str(difference(a_policy(), live)).endswith(named)
 
 
 @pytest.mark.parametrize(
