@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import structlog
 from prefect import task
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 _OPEN = (SubmissionState.QUEUED, SubmissionState.RUNNING, SubmissionState.CANCELLING)
 _REMOVED_S = 86_400.0
-"""So long after an endpoint's removal MLflow is brought to say so: it may be away at first."""
+"""So long after an endpoint's removal MLflow and the cluster are brought to say so: they may be away at first."""
 _MOST_AWAY = 3
 """So many engines that are out of reach in one pass mean that the cluster is: the rest would only wait for it too."""
 _TOLD = 5
@@ -75,14 +75,15 @@ def keep_engines() -> tuple[str, ...]:
     """
     here = platform()
     troubles: dict[VersionId, SeatrialError] = {}
-    for version in wanted_versions(here.records):
+    wanted = wanted_versions(here.records)
+    for version in wanted:
         error = keep_engine(here, version)
         if error is not None:
             log.warning("engine.not_kept", version=version[:12], error=str(error))
             troubles[version] = error
         if sum(isinstance(each, Transient) for each in troubles.values()) >= _MOST_AWAY:
             raise in_one(troubles)
-    mark_engines(here)
+    mark_engines(here, wanted)
     stopped = tuple(retire_unwanted(here.records, here.engines, here.clock, drain_s=here.settings.rollout.drain_s))
     if troubles:
         raise in_one(troubles)
@@ -139,8 +140,11 @@ def mark_catalogue() -> None:
             continue  # nothing of it was ever registered
 
 
-def mark_engines(here: Platform) -> None:
-    """Show beside each engine whose it is, where there is a place for it; what shows it already costs nothing."""
+def mark_engines(here: Platform, wanted: Iterable[VersionId]) -> None:
+    """Show beside each engine whose it is, where there is a place for it; what shows it already costs nothing.
+
+    A removed endpoint's mark is taken from the engines of `wanted`, which are kept for others.
+    """
     board = here.noticeboard
     if board is None:
         return
@@ -149,6 +153,9 @@ def mark_engines(here: Platform) -> None:
             board.mark(endpoint.candidate, endpoint.name, Role.CANDIDATE)
         if endpoint.stable is not None:
             board.mark(endpoint.stable, endpoint.name, Role.STABLE)
+    for name in here.records.endpoints.removed(here.clock.now() - _REMOVED_S):
+        for version in wanted:
+            board.mark(version, name, None)
 
 
 def resume(here: Platform, row: Submission) -> bool:

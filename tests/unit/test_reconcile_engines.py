@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from core.engines import ANOTHERS, EnginePhase, EngineSpec
+from core.engines import ANOTHERS, EnginePhase, EngineSpec, Role
 from core.errors import Conflict, Fault, Refused, SeatrialError, Transient
 from core.ids import EndpointName, VersionId
 from core.ports.clock import Clock
+from core.submissions import SubmissionState
 from tasks.reconcile import keep_engines
 from tests.equipment.bench_yard import BenchYard, in_yard
 from tests.equipment.fakes import FakeEngines
@@ -33,6 +34,16 @@ class Troubled(FakeEngines):
         if spec.version in self.troubles:
             raise self.troubles[spec.version]
         super().apply(spec)
+
+
+class Board:
+    """A noticeboard that remembers what each version is to each endpoint."""
+
+    def __init__(self) -> None:
+        self.marks: dict[tuple[VersionId, EndpointName], Role | None] = {}
+
+    def mark(self, version: VersionId, endpoint: EndpointName, role: Role | None) -> None:
+        self.marks[version, endpoint] = role
 
 
 @pytest.fixture
@@ -73,6 +84,22 @@ def test_a_cluster_that_is_away_is_not_asked_for_every_engine(engines: Troubled)
         keep_engines.fn()
     assert engines.asked == 3
     assert engines.stops == []
+
+
+@pytest.mark.usefixtures("engines")
+def test_a_removed_endpoint_leaves_no_mark_on_an_engine_that_another_keeps(yard: BenchYard) -> None:
+    shared, gone = VERSIONS[0], EndpointName("gone")
+    yard.serve(shared, gone)
+    for row in yard.records.submissions.find(states=[SubmissionState.QUEUED], limit=100):
+        yard.records.submissions.change(row.id, yard.clock.now(), state=SubmissionState.SERVING)
+    board = Board()
+    vars(yard.here).update(_cluster=board)
+    keep_engines.fn()
+    assert board.marks[shared, gone] is Role.STABLE
+    yard.records.endpoints.remove(gone, yard.clock.now())
+    keep_engines.fn()
+    assert board.marks[shared, gone] is None
+    assert board.marks[shared, EndpointName("e0")] is Role.STABLE
 
 
 def test_an_engine_of_another_installation_is_told(engines: Troubled) -> None:

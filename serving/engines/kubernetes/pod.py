@@ -51,6 +51,7 @@ def _pod(spec: EngineSpec, place: Place) -> Object:
             "runAsUser": _USER,
             "runAsGroup": _USER,
             "fsGroup": _USER,
+            "fsGroupChangePolicy": "OnRootMismatch",  # else a start walks through all of the node's cache
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_container(spec, place)],
