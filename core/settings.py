@@ -103,6 +103,10 @@ class KubernetesPolicy:
 
     kubeconfig: str = setting("", "kubeconfig file; default: the pod's own service account, else KUBECONFIG, else ~/.kube/config")
     context: str = setting("", "context of the kubeconfig; default: its current one")
+    installation: str = setting(
+        "seatrial",
+        "name by which engines of this installation are told from another's in the same namespace; the chart gives its release's",
+    )
     image: str = setting("", "the engine's image, pinned by digest (NAME@sha256:...)")
     pull_secret: str = setting("", "Secret with which the image is pulled")
     python: str = setting("python3", "the interpreter of vLLM's environment inside the image")

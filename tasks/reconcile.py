@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
+import structlog
 from prefect import task
 
 from core.endpoints import RolloutState
-from core.engines import Role
-from core.errors import Conflict, Fault, NotFound, Refused
-from core.ids import Digest
+from core.engines import ANOTHERS, Role
+from core.errors import Conflict, Fault, NotFound, Refused, SeatrialError, Transient
+from core.ids import Digest, VersionId
 from core.submissions import Submission, SubmissionState
 from serving.control.runs import RunState
 from serving.rollout.driver import driven_by_another
@@ -19,9 +22,15 @@ from tasks.start import engine_spec
 from tasks.step import is_transient
 from wiring import Platform, platform
 
+log = structlog.get_logger(__name__)
+
 _OPEN = (SubmissionState.QUEUED, SubmissionState.RUNNING, SubmissionState.CANCELLING)
 _REMOVED_S = 86_400.0
-"""So long after an endpoint's removal MLflow is brought to say so: it may be away at first."""
+"""So long after an endpoint's removal MLflow and the cluster are brought to say so: they may be away at first."""
+_MOST_AWAY = 3
+"""So many engines that are out of reach in one pass mean that the cluster is: the rest would only wait for it too."""
+_TOLD = 5
+"""Troubles that a pass tells by name; the log has all."""
 
 
 _part = task(retries=3, retry_delay_seconds=[1.0, 2.0, 4.0], retry_condition_fn=is_transient)
@@ -60,17 +69,48 @@ def drive_rollouts() -> tuple[str, ...]:
 
 @_part
 def keep_engines() -> tuple[str, ...]:
-    """Wish for the engine of every version that serves or is tried, and stop those that nobody wants."""
+    """Wish for the engine of every version that serves or is tried, and stop those that nobody wants.
+
+    One engine's trouble keeps no other from being kept; the part fails at its end and tells all. Errors: Transient, Fault.
+    """
     here = platform()
-    for version in wanted_versions(here.records):
-        try:
-            here.engines.apply(engine_spec(here, here.records.versions.get(version)))
-        except NotFound:
-            continue  # a dark candidate that is not staged yet: its own run applies it
-        except Conflict:
-            continue  # made under other settings: it keeps what it was tried with, until a submission brings it anew
-    mark_engines(here)
-    return tuple(retire_unwanted(here.records, here.engines, here.clock, drain_s=here.settings.rollout.drain_s))
+    troubles: dict[VersionId, SeatrialError] = {}
+    wanted = wanted_versions(here.records)
+    for version in wanted:
+        error = keep_engine(here, version)
+        if error is not None:
+            log.warning("engine.not_kept", version=version[:12], error=str(error))
+            troubles[version] = error
+        if sum(isinstance(each, Transient) for each in troubles.values()) >= _MOST_AWAY:
+            raise in_one(troubles)
+    mark_engines(here, wanted)
+    stopped = tuple(retire_unwanted(here.records, here.engines, here.clock, drain_s=here.settings.rollout.drain_s))
+    if troubles:
+        raise in_one(troubles)
+    return stopped
+
+
+def keep_engine(here: Platform, version: VersionId) -> SeatrialError | None:
+    """Wish for a version's engine and return what went wrong."""
+    try:
+        here.engines.apply(engine_spec(here, here.records.versions.get(version)))
+    except NotFound:
+        return None  # a dark candidate that is not staged yet: its own run applies it
+    except Conflict as error:
+        if error.reason == ANOTHERS:
+            return error
+        return None  # made under other settings: it keeps what it was tried with, until a submission brings it anew
+    except SeatrialError as error:
+        return error
+    return None
+
+
+def in_one(troubles: Mapping[VersionId, SeatrialError]) -> SeatrialError:
+    """Return one error that tells the troubles of several engines: Transient where waiting may mend all of them, else Fault."""
+    told = [f"{version[:12]}: {error}" for version, error in list(troubles.items())[:_TOLD]]
+    more = f"; and {len(troubles) - _TOLD} more, see the log" if len(troubles) > _TOLD else ""
+    what = f"not kept: {'; '.join(told)}{more}"
+    return Transient(what) if all(isinstance(error, Transient) for error in troubles.values()) else Fault(what)
 
 
 @_part
@@ -100,8 +140,11 @@ def mark_catalogue() -> None:
             continue  # nothing of it was ever registered
 
 
-def mark_engines(here: Platform) -> None:
-    """Show beside each engine whose it is, where there is a place for it; what shows it already costs nothing."""
+def mark_engines(here: Platform, wanted: Iterable[VersionId]) -> None:
+    """Show beside each engine whose it is, where there is a place for it; what shows it already costs nothing.
+
+    A removed endpoint's mark is taken from the engines of `wanted`, which are kept for others.
+    """
     board = here.noticeboard
     if board is None:
         return
@@ -110,6 +153,9 @@ def mark_engines(here: Platform) -> None:
             board.mark(endpoint.candidate, endpoint.name, Role.CANDIDATE)
         if endpoint.stable is not None:
             board.mark(endpoint.stable, endpoint.name, Role.STABLE)
+    for name in here.records.endpoints.removed(here.clock.now() - _REMOVED_S):
+        for version in wanted:
+            board.mark(version, name, None)
 
 
 def resume(here: Platform, row: Submission) -> bool:

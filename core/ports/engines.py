@@ -18,7 +18,7 @@ class Engines(Protocol):
     def apply(self, spec: EngineSpec) -> None:
         """Wish for an engine. Returns before it is ready.
 
-        The same spec again changes nothing; another spec for the same version raises Conflict.
+        The same spec again changes nothing; another spec for the same version raises Conflict, and what is there stays as it was made.
         After `failed`, the same spec again is a new attempt. After `stop`, it starts anew.
         """
         ...

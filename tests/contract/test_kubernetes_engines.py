@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,13 @@ from core.engines import EnginePhase, Role
 from core.errors import Conflict, Fault, Refused, Transient
 from core.ids import EndpointName, VersionId
 from core.ports.clock import VirtualClock
+from serving.engines.kubernetes import kinds
+from serving.engines.kubernetes.api import Api
 from serving.engines.kubernetes.engines import KubernetesEngines
+from serving.engines.kubernetes.mirror import Mirror
+from serving.engines.kubernetes.rights import CLUSTER_ROLE, CONTROL_ROLE, ROLE, Rule
 from tests.equipment.kube_api import Behaviour, KubeApi, KubeServer
-from tests.equipment.kube_stage import GIB, NAMESPACE, a_spec, adapter, cluster, eventually, pass_time
+from tests.equipment.kube_stage import GIB, NAMESPACE, a_spec, adapter, cluster, eventually, pass_time, where
 
 KINDS = ("deployments", "services", "networkpolicies", "scaledobjects", "horizontalpodautoscalers", "pods")
 SPEC = a_spec(1)
@@ -101,6 +105,15 @@ def test_a_deployment_edited_by_hand_is_put_right_and_an_event_says_so(
     assert "spec.template.spec.containers[engine].image was changed by hand" in told["message"]
 
 
+def test_a_port_that_a_hand_opened_is_closed_again(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+    (before,) = kube.find("networkpolicies")
+    kube.edit("networkpolicies", before["metadata"]["name"], lambda live: live["spec"]["ingress"][0]["ports"].append({"port": 22}))
+    eventually(lambda: "PutRight" in reasons(kube), lambda: engines.apply(SPEC))
+    assert kube.find("networkpolicies")[0]["spec"] == before["spec"]
+
+
 def test_what_a_hand_added_beside_our_fields_stays_and_is_reported(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
     kube, engines = stage
     serve(kube, engines, clock)
@@ -112,6 +125,37 @@ def test_what_a_hand_added_beside_our_fields_stays_and_is_reported(stage: tuple[
     eventually(lambda: "ChangedByHand" in reasons(kube), lambda: engines.apply(SPEC))
     (told,) = [entry for entry in kube.find("events") if entry["reason"] == "ChangedByHand"]
     assert "kubectl-edit" in told["message"]
+
+
+def test_two_installations_in_one_namespace_leave_each_others_engines_alone(clock: VirtualClock, tmp_path: Path) -> None:
+    kube = KubeApi(clock)
+    with KubeServer(kube) as server:
+        ours, theirs = (adapter(server, clock, tmp_path, installation=name) for name in ("blue", "green"))
+        serve(kube, ours, clock)
+        theirs.apply(a_spec(2))
+        assert [state.version for state in theirs.list()] == [a_spec(2).version]
+        assert phase(theirs) is EnginePhase.ABSENT
+        before = versions_of(kube)
+        theirs.mark(SPEC.version, DEMO, Role.STABLE)
+        theirs.stop(SPEC.version, drain_s=1.0)
+        with pytest.raises(Conflict, match="in the namespace models belongs to the installation 'blue'; give each installation"):
+            theirs.apply(SPEC)
+        assert versions_of(kube) == before
+        assert phase(ours) is EnginePhase.READY
+
+
+def test_engines_of_a_release_that_named_no_installation_are_kept(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+    for kind in ("deployments", "pods"):
+        for entry in kube.find(kind):
+            older = {**entry["metadata"]["labels"], "app.kubernetes.io/instance": f"engine-{SPEC.version[:32]}"}
+            kube.put(kind, {**entry, "metadata": {**entry["metadata"], "labels": older}})
+    later = KubernetesEngines(engines._api, engines._place, clock)
+    assert phase(later) is EnginePhase.READY
+    later.stop(SPEC.version, drain_s=10.0)
+    later.close()
+    assert kube.find("deployments") == []
 
 
 def test_replicas_belong_to_whoever_scales(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
@@ -133,6 +177,60 @@ def test_a_service_or_a_policy_that_was_deleted_is_made_again(stage: tuple[KubeA
     eventually(lambda: bool(kube.find("services") and kube.find("networkpolicies")), lambda: engines.apply(SPEC))
 
 
+OTHER_SETTINGS = a_spec(1, max_model_len=99)
+
+
+def keep_under_other_settings(engines: KubernetesEngines) -> None:
+    with pytest.raises(Conflict, match="runs from another spec"):
+        engines.apply(OTHER_SETTINGS)
+
+
+def test_after_a_change_of_settings_an_engine_is_still_kept_as_it_was_made(
+    stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
+) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+    before = kube.find("deployments")[0]["spec"]
+
+    def change(live: dict[str, Any]) -> None:
+        live["spec"]["template"]["spec"]["containers"][0]["image"] = "other:latest"
+
+    name = kube.find("services")[0]["metadata"]["name"]
+    kube.remove(("services", NAMESPACE, name))
+    kube.edit("deployments", name, change)
+    eventually(
+        lambda: bool(kube.find("services")) and kube.find("deployments")[0]["spec"] == before, partial(keep_under_other_settings, engines)
+    )
+
+
+def test_after_a_change_of_settings_a_failed_engine_is_tried_again_as_it_was_made(
+    stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
+) -> None:
+    kube, engines = stage
+    kube.behave(SPEC.version, Behaviour(dies="RuntimeError: the moon is full"))
+    engines.apply(SPEC)
+    eventually(lambda: phase(engines) is EnginePhase.FAILED, partial(pass_time, kube, clock))
+    before = kube.find("deployments")[0]["spec"]
+    kube.behave(SPEC.version, Behaviour())
+    keep_under_other_settings(engines)
+    eventually(lambda: phase(engines) is EnginePhase.READY, partial(pass_time, kube, clock))
+    assert kube.find("deployments")[0]["spec"] == before
+
+
+def test_after_a_change_of_settings_an_engine_that_lost_its_memory_is_made_anew_from_its_own_spec(
+    stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
+) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+    (live,) = kube.find("deployments")
+    forgotten = {name: value for name, value in live["metadata"]["annotations"].items() if name != "seatrial.dev/applied"}
+    kube.put("deployments", {**live, "metadata": {**live["metadata"], "annotations": forgotten}})
+    eventually(lambda: "PutRight" in reasons(kube), partial(keep_under_other_settings, engines))
+    (now,) = kube.find("deployments")
+    assert now["spec"] == live["spec"]
+    assert now["metadata"]["annotations"] == live["metadata"]["annotations"]
+
+
 def test_a_stop_leaves_no_object_behind(clock: VirtualClock, tmp_path: Path) -> None:
     with cluster(clock, tmp_path, keda=True, max_engines=3) as (kube, engines):
         serve(kube, engines, clock)
@@ -148,7 +246,21 @@ def test_a_stop_with_less_drain_shortens_what_pods_get(stage: tuple[KubeApi, Kub
     kube, engines = stage
     serve(kube, engines, clock)
     engines.stop(SPEC.version, drain_s=3.0)
-    assert kube.find("pods")[0]["metadata"]["deletionGracePeriodSeconds"] == 4, "the pause before it is told to end, and the drain"
+    assert kube.find("pods")[0]["metadata"]["deletionGracePeriodSeconds"] == 9, (
+        "the pause before it is told to end, the drain, and a margin"
+    )
+
+
+def test_an_ordinary_stop_leaves_pods_the_time_that_they_were_made_with(
+    stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
+) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+    made_with = kube.find("pods")[0]["spec"]["terminationGracePeriodSeconds"]
+    engines.stop(SPEC.version, drain_s=10.0)
+    engines.stop(SPEC.version, drain_s=10.0)
+    assert kube.find("pods")[0]["metadata"]["deletionGracePeriodSeconds"] == made_with
+    assert made_with > 1 + 10, "the pause before it is told to end, and the drain"
 
 
 def test_applied_again_while_it_stops_it_starts_anew(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
@@ -167,6 +279,26 @@ def test_the_cluster_decides_which_autoscaler_is_made(clock: VirtualClock, tmp_p
         assert (len(kube.find("scaledobjects")), len(kube.find("horizontalpodautoscalers"))) == ((1, 0) if keda else (0, 1))
 
 
+def test_an_autoscaler_that_was_made_before_keda_was_there_makes_place_for_kedas(clock: VirtualClock, tmp_path: Path) -> None:
+    with cluster(clock, tmp_path, max_engines=3) as (kube, engines):
+        engines.apply(SPEC)
+        kube.keda = True
+        later = KubernetesEngines(engines._api, engines._place, clock)
+        later.apply(SPEC)
+        later.close()
+        assert (len(kube.find("scaledobjects")), len(kube.find("horizontalpodautoscalers"))) == (1, 0)
+
+
+@pytest.mark.parametrize("keda", [True, False])
+def test_an_autoscaler_goes_when_autoscaling_is_turned_off(clock: VirtualClock, tmp_path: Path, keda: bool) -> None:
+    with cluster(clock, tmp_path, keda=keda, max_engines=3) as (kube, engines):
+        engines.apply(SPEC)
+        later = KubernetesEngines(engines._api, where(max_engines=1), clock)
+        later.apply(SPEC)
+        later.close()
+        assert kube.find("scaledobjects") + kube.find("horizontalpodautoscalers") == []
+
+
 def test_more_than_one_engine_from_the_start_is_said_once_by_a_manager_of_its_own(clock: VirtualClock, tmp_path: Path) -> None:
     with cluster(clock, tmp_path, min_engines=2, max_engines=3) as (kube, engines):
         engines.apply(SPEC)
@@ -174,6 +306,32 @@ def test_more_than_one_engine_from_the_start_is_said_once_by_a_manager_of_its_ow
         owners = {entry["manager"] for entry in live["metadata"]["managedFields"] if ["spec", "replicas"] in entry["paths"]}
         assert live["spec"]["replicas"] == 2
         assert owners == {"seatrial-first-size"}
+
+
+def test_a_first_size_that_was_lost_between_two_calls_is_said_by_the_next_apply(clock: VirtualClock, tmp_path: Path) -> None:
+    with cluster(clock, tmp_path, min_engines=2, max_engines=2) as (kube, engines):
+        dying = KubernetesEngines(engines._api, where(min_engines=1), clock)
+        dying.apply(SPEC)
+        dying.close()
+        engines.apply(SPEC)
+        assert kube.find("deployments")[0]["spec"]["replicas"] == 2
+        before = versions_of(kube)
+        engines.apply(SPEC)
+        assert versions_of(kube) == before
+
+
+def test_a_first_size_is_not_said_again_where_somebody_scaled(clock: VirtualClock, tmp_path: Path) -> None:
+    with cluster(clock, tmp_path, min_engines=2, max_engines=2) as (kube, engines):
+        engines.apply(SPEC)
+        (live,) = kube.find("deployments")
+        by_hand = {"manager": "kubectl", "operation": "Update", "subresource": "scale", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+        fields = [entry for entry in live["metadata"]["managedFields"] if entry["manager"] != "seatrial-first-size"]
+        metadata = {**live["metadata"], "managedFields": [*fields, by_hand]}
+        kube.put("deployments", {**live, "metadata": metadata, "spec": {**live["spec"], "replicas": 1}})
+        later = KubernetesEngines(engines._api, engines._place, clock)
+        later.apply(SPEC)
+        later.close()
+        assert kube.find("deployments")[0]["spec"]["replicas"] == 1
 
 
 @pytest.mark.parametrize(("status", "verb"), [(500, "patch"), (429, "patch"), (503, "list"), (-1, "list"), (-1, "patch")])
@@ -188,11 +346,75 @@ def test_a_server_that_is_away_for_a_moment_is_asked_again(
     assert clock.now() > before, "it paused between the attempts"
 
 
+NONSENSE: dict[str, dict[str, Any]] = {
+    "broken off": {"status": -2},
+    "no json": {"status": 200, "body": "<html>one moment</html>"},
+    "no object": {"status": 200, "body": "[]"},
+}
+
+
+@pytest.mark.parametrize("verb", ["list", "patch"])
+@pytest.mark.parametrize("answer", NONSENSE)
+def test_an_answer_that_cannot_be_read_is_asked_for_again(stage: tuple[KubeApi, KubernetesEngines], answer: str, verb: str) -> None:
+    kube, engines = stage
+    kube.fail(**NONSENSE[answer], times=3, verb=verb)
+    engines.apply(SPEC)
+    assert kube.find("deployments")
+
+
+def test_a_server_that_answers_nothing_but_nonsense_is_a_transient_error(stage: tuple[KubeApi, KubernetesEngines]) -> None:
+    kube, engines = stage
+    kube.fail(**NONSENSE["no json"], times=1000)
+    with pytest.raises(Transient, match="is no JSON: b'<html>one moment"):
+        engines.apply(SPEC)
+
+
 def test_a_server_that_stays_away_is_a_transient_error(stage: tuple[KubeApi, KubernetesEngines]) -> None:
     kube, engines = stage
     kube.fail(503, times=1000)
     with pytest.raises(Transient, match="told to fail"):
         engines.apply(SPEC)
+
+
+def granted(rules: Iterable[Rule], *, everywhere: bool = False) -> set[tuple[str, str, bool]]:
+    return {(verb, resource, everywhere) for rule in rules for verb in rule.verbs for resource in rule.document()["resources"]}
+
+
+def test_the_rights_are_all_that_keeping_engines_uses_and_no_more(clock: VirtualClock, tmp_path: Path) -> None:
+    with cluster(clock, tmp_path, max_engines=3) as (kube, engines):
+        kube.put("nodes", a_node("64Gi"))
+        assert engines.room(SPEC).fits
+        serve(kube, engines, clock)
+        kube.edit("deployments", kube.find("deployments")[0]["metadata"]["name"], lambda live: live["spec"].update(strategy={}))
+        eventually(lambda: "PutRight" in reasons(kube), lambda: engines.apply(SPEC))
+        engines.mark(SPEC.version, DEMO, Role.STABLE)
+        assert engines.list()
+        assert engines.logs(SPEC.version, 5)
+        kube.keda = True
+        later = KubernetesEngines(engines._api, engines._place, clock)
+        later.apply(SPEC)
+        later.stop(SPEC.version, drain_s=0.0)
+        later.stop(SPEC.version, drain_s=0.0)
+        wanted = granted(ROLE) | granted(CLUSTER_ROLE, everywhere=True)
+        eventually(lambda: kube.rights >= wanted)
+        later.close()
+        assert kube.rights == wanted
+
+
+def test_the_rights_of_the_control_api_are_all_that_it_uses_and_no_more(clock: VirtualClock, tmp_path: Path) -> None:
+    kube = KubeApi(clock)
+    with KubeServer(kube) as server:
+        engines = adapter(server, clock, tmp_path)
+        serve(kube, engines, clock)
+        engines.close()
+        kube.rights.clear()
+        control = adapter(server, clock, tmp_path)
+        assert phase(control) is EnginePhase.READY
+        assert control.list()
+        assert control.logs(SPEC.version, 5)
+        eventually(lambda: kube.rights >= granted(CONTROL_ROLE))
+        control.close()
+        assert kube.rights == granted(CONTROL_ROLE)
 
 
 def test_missing_rights_are_a_fault_that_says_which(stage: tuple[KubeApi, KubernetesEngines]) -> None:
@@ -232,6 +454,55 @@ def test_a_watch_whose_history_is_gone_lists_again(stage: tuple[KubeApi, Kuberne
     eventually(lambda: kube.calls["list", "pods"] == 2)
 
 
+@pytest.mark.parametrize("line", ["<html>one moment</html>\n", "[]\n", "{}\n", '{"type": "ADDED", "object": {}}\n'])
+def test_a_watch_that_tells_nonsense_goes_on_where_it_was(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock, line: str) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+    kube.fail(200, body=line, verb="watch", plural="pods")
+    kube.cut_watches()
+    kube.remove(("pods", NAMESPACE, kube.find("pods")[0]["metadata"]["name"]))
+    eventually(lambda: phase(engines) is not EnginePhase.READY)
+    assert kube.calls["list", "pods"] == 1
+
+
+def test_after_etcd_was_restored_all_is_listed_again(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = stage
+    serve(kube, engines, clock)
+    with kube.lock:
+        kube.remove(("pods", NAMESPACE, kube.find("pods")[0]["metadata"]["name"]))
+        kube.restore(1)
+    eventually(lambda: phase(engines) is not EnginePhase.READY)
+
+
+@pytest.fixture
+def mirror(clock: VirtualClock) -> Iterator[tuple[KubeApi, Mirror]]:
+    """Yield a copy of the pods that never pauses."""
+    kube = KubeApi(clock)
+    with KubeServer(kube) as server:
+        pods = Mirror(Api(server.client(), NAMESPACE, clock), kinds.PODS, "", clock, random=lambda: -0.5)
+        pods.ensure()
+        eventually(lambda: kube.calls["watch", "pods"] == 1)
+        yield kube, pods
+        pods.close()
+
+
+def test_a_watch_that_said_nothing_all_along_is_not_believed(mirror: tuple[KubeApi, Mirror], clock: VirtualClock) -> None:
+    kube, pods = mirror
+    eventually(lambda: kube.calls["watch", "pods"] >= 2, kube.cut_watches)
+    assert pods.relists == 1, "it ended early, and goes on where it was"
+    clock.wait(240.0)
+    eventually(lambda: pods.relists == 2, kube.cut_watches)
+
+
+def test_a_watch_that_fails_again_and_again_is_begun_anew_with_a_list(mirror: tuple[KubeApi, Mirror]) -> None:
+    kube, pods = mirror
+    kube.fail(500, verb="watch", times=7)
+    eventually(lambda: kube.calls["watch", "pods"] >= 9, kube.cut_watches)
+    assert pods.relists == 1
+    kube.fail(500, verb="watch", times=8)
+    eventually(lambda: pods.relists == 2, kube.cut_watches)
+
+
 def test_a_fleet_costs_one_list_per_kind_and_an_unchanged_pass_nothing(clock: VirtualClock, tmp_path: Path) -> None:
     with cluster(clock, tmp_path) as (kube, engines):
         specs = [a_spec(number) for number in range(1, 41)]
@@ -246,7 +517,7 @@ def test_a_fleet_costs_one_list_per_kind_and_an_unchanged_pass_nothing(clock: Vi
                 fresh.apply(spec)
             assert len(fresh.list()) == 40
         lists = {plural: count for (verb, plural), count in kube.calls.items() if verb == "list"}
-        assert lists == {"deployments": 1, "pods": 1, "services": 1, "networkpolicies": 1}
+        assert lists == {"deployments": 1, "pods": 1, "services": 1, "networkpolicies": 1, "horizontalpodautoscalers": 1}
         assert writes(kube) == 0
         fresh.close()
 

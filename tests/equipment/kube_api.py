@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,11 +31,21 @@ GROUPS = {
     "apis/autoscaling/v2": ["horizontalpodautoscalers"],
     "apis/networking.k8s.io/v1": ["networkpolicies"],
 }
+TOO_LARGE = {
+    "kind": "Status",
+    "code": 504,
+    "reason": "Timeout",
+    "message": "Timeout: Too large resource version",
+    "details": {"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}], "retryAfterSeconds": 1},
+}
 
 
 @dataclass(slots=True)
 class Fault:
-    """Answer `status` to the next `times` calls that match; empty words match all. `seconds` delays instead, or as well."""
+    """Answer `status` to the next `times` calls that match; empty words match all. `seconds` delays instead, or as well.
+
+    -1 cuts the connection without an answer, -2 within it; 200 answers `body`.
+    """
 
     status: int = 0
     times: int = 1
@@ -42,6 +53,7 @@ class Fault:
     plural: str = ""
     seconds: float = 0.0
     retry_after: str = ""
+    body: str = ""
 
 
 @dataclass(slots=True)
@@ -68,6 +80,8 @@ class KubeApi:
     history: list[tuple[int, str, Key, Object]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
+    rights: set[tuple[str, str, bool]] = field(default_factory=set)
+    """What a caller would have needed, as a real server asks for it: verb, resource, and whether in the whole cluster."""
     behaviours: dict[str, Behaviour] = field(default_factory=dict)
     default: Behaviour = field(default_factory=Behaviour)
     logs: dict[str, list[str]] = field(default_factory=dict)
@@ -92,6 +106,13 @@ class KubeApi:
                 self.compacted = self.version
                 self.history.clear()
             self.lock.notify_all()
+
+    def restore(self, version: int) -> None:
+        """Go back to an earlier version, as etcd does when a snapshot is restored; objects stay, watches end."""
+        with self.lock:
+            self.version = version
+            self.history = [item for item in self.history if item[0] <= version]
+            self.cut_watches()
 
     def find(self, plural: str, namespace: str = "") -> list[Object]:
         with self.lock:
@@ -266,6 +287,7 @@ class Handler(BaseHTTPRequestHandler):
         plural, name, sub = [*(rest[2:] if namespace else rest), "", ""][:3]
         if verb == "get" and not name:
             verb = "watch" if query.get("watch") == "true" else "list"
+        self.kube.rights.add((verb, f"{plural}/{sub}" if sub else plural, not namespace))
         if self._faulted(verb if not sub else "log", plural):
             return
         try:
@@ -293,6 +315,8 @@ class Handler(BaseHTTPRequestHandler):
     def _apply(self, key: Key, query: dict[str, str], body: Object) -> Object:
         assert self.headers["Content-Type"] == "application/apply-patch+yaml"
         body["metadata"].setdefault("namespace", key[1])
+        if key not in self.kube.objects:
+            self.kube.rights.add(("create", key[0], not key[1]))
         return self.kube.put(key[0], applied(self.kube.objects.get(key), body, query["fieldManager"], force=query.get("force") == "true"))
 
     def _get(self, key: Key) -> Object:
@@ -347,7 +371,10 @@ class Handler(BaseHTTPRequestHandler):
             epoch = kube.epoch
             if since < kube.compacted:
                 self._chunk({"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old resource version"}})
-            while since >= kube.compacted and kube.epoch == epoch:
+            if since > kube.version:
+                self._chunk({"type": "ERROR", "object": TOO_LARGE})
+                since = -1
+            while since >= max(0, kube.compacted) and kube.epoch == epoch:
                 news = [item for item in kube.history if item[0] > since and item[2][0] == key[0] and key[1] in {"", item[2][1]}]
                 for number, what, _key, entry in news:
                     since = number
@@ -367,9 +394,14 @@ class Handler(BaseHTTPRequestHandler):
                 self.kube.faults.remove(fault)
         if fault.seconds:
             threading.Event().wait(fault.seconds)
-        if fault.status < 0:  # cut without an answer
+        if fault.status < 0:
+            if fault.status < -1:
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
             self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
             self.connection.close()
+        elif fault.body:
+            self._send(fault.status, fault.body)
         elif fault.status:
             self._refuse(fault.status, "told to fail", fault.retry_after)
         return fault.status != 0

@@ -10,7 +10,7 @@ Object = dict[str, Any]
 Path = tuple[str, ...]
 
 _IDENTITY = frozenset({("apiVersion",), ("kind",), ("metadata", "name"), ("metadata", "namespace"), ("metadata", "uid")})
-_KEYS = ("name", "uid", "mountPath", "port", "key", "topologyKey")
+_KEYS = ("name", "uid", "mountPath", "topologyKey")
 
 
 class Refusal(Exception):
@@ -40,7 +40,11 @@ def applied(known: Object | None, body: Object, manager: str, *, force: bool) ->
     live = merged(live, body)
     managers[manager] = set(mine) - _IDENTITY
     by_hand = [entry for entry in live["metadata"].get("managedFields", ()) if "paths" not in entry]
-    ours = [{"manager": name, "operation": "Apply", "paths": sorted(map(list, paths))} for name, paths in sorted(managers.items())]
+    ours = [
+        {"manager": name, "operation": "Apply", "paths": sorted(map(list, paths)), "fieldsV1": _fields(paths)}
+        for name, paths in sorted(managers.items())
+        if paths
+    ]
     live["metadata"]["managedFields"] = ours if force and manager == "seatrial" else [*ours, *by_hand]
     return live
 
@@ -78,6 +82,16 @@ def _refuse_conflicts(live: Object, mine: dict[Path, Any], managers: dict[str, s
             if not force:
                 raise Refusal(409, f"Apply failed with 1 conflict: conflict with {other!r}: {'.'.join(taken[0])}")
             managers[other] = paths - set(taken)
+
+
+def _fields(paths: set[Path]) -> Object:
+    """Return the fields as `managedFields` writes them; entries of lists by our own words."""
+    fields: Object = {}
+    for path in paths:
+        inner = fields
+        for part in path:
+            inner = inner.setdefault(f"f:{part}", {})
+    return fields
 
 
 def _drop(live: Any, path: Path) -> None:

@@ -22,7 +22,7 @@ from infra.services.dispatcher import read_template
 from seatrial.config import find_connection
 from seatrial.transport import Transport
 from serving.engines.kubernetes.names import labels
-from serving.engines.kubernetes.rights import CLUSTER_ROLE, ROLE
+from serving.engines.kubernetes.rights import CLUSTER_ROLE, CONTROL_ROLE, ROLE
 from serving.gateway.metrics import Metrics
 from tests.kubernetes.chart_objects import Object, containers, kubectl_program, need_helm, notes, objects, of_kind, pods, tiny
 
@@ -85,10 +85,11 @@ def test_no_role_has_a_wildcard_or_opens_secrets(found: list[Object]):
             assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
 
 
-def test_the_workers_role_is_exactly_what_the_adapter_needs():
+def test_the_roles_are_exactly_what_the_adapter_needs():
     found = objects()
     roles = {role["metadata"]["name"]: role["rules"] for role in (*of_kind(found, "Role"), *of_kind(found, "ClusterRole"))}
     assert _set(roles["seatrial-worker"]) == _set(rule.document() for rule in ROLE)
+    assert _set(roles["seatrial-control"]) == _set(rule.document() for rule in CONTROL_ROLE)
     assert _set(roles["seatrial-seatrial-room"]) == _set(rule.document() for rule in CLUSTER_ROLE)
 
 
@@ -142,7 +143,7 @@ def test_the_callers_of_engines_are_components_of_the_chart_and_engines_are_not_
         pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in of_kind(found, "Deployment") + of_kind(found, "StatefulSet")
     }
     assert set(KubernetesPolicy().callers.split(",")) <= components
-    engine = labels("a" * 64)  # type: ignore[arg-type]
+    engine = labels("a" * 64, "seatrial")  # type: ignore[arg-type]
     for policy in of_kind(found, "NetworkPolicy"):
         assert not policy["spec"]["podSelector"]["matchLabels"].items() <= engine.items()
 

@@ -107,7 +107,7 @@ def test_the_doctor_finds_the_workers_account_to_have_exactly_what_is_needed(nam
 def test_the_doctor_tells_what_the_control_apis_account_lacks(namespace: Cluster):
     found = _doctor(namespace.kubeconfig_of_service_account(NAMESPACE, "seatrial-control"))
     assert not found["rights: deployments"].ok
-    assert found["rights: deployments"].what == "may not create, patch, delete"
+    assert found["rights: deployments"].what == "may not get, create, patch, delete"
     assert found["rights: pods/log"].ok
 
 

@@ -44,6 +44,10 @@ def test_a_pod_passes_the_restricted_standard() -> None:
     assert all("hostPath" not in volume for volume in pod["volumes"]), "a node's folders only where a test cluster asks for them"
 
 
+def test_a_start_does_not_walk_through_the_cache_to_change_its_owner() -> None:
+    assert pod_of(cache_claim="cache")["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
+
+
 def test_what_an_engine_writes_goes_to_folders_of_its_own() -> None:
     mounts = {mount["mountPath"] for mount in container_of()["volumeMounts"]}
     assert mounts == {"/tmp", "/dev/shm", "/model"}

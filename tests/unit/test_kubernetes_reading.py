@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -77,6 +78,32 @@ def test_no_pod_yet_is_starting_and_a_pod_that_is_not_admitted_says_why() -> Non
     state = read(deployment(status={"conditions": [failure]}))
     assert state.phase is EnginePhase.STARTING
     assert "exceeded quota" in state.detail
+    assert read(deployment(status={"conditions": [failure]}), now=NOW + 600).phase is EnginePhase.FAILED
+
+
+FORBIDDEN = 'pods "x" is forbidden: '
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        FORBIDDEN + "failed quota: team: must specify limits.cpu for: engine",
+        FORBIDDEN + "maximum memory usage per Container is 1Gi, but limit is 8Gi",
+        FORBIDDEN + 'violates PodSecurity "restricted:latest": hostPath volumes',
+        'admission webhook "policy" denied the request: no such registry',
+    ],
+)
+def test_a_pod_that_is_forbidden_fails_in_seconds_with_the_servers_words(message: str) -> None:
+    failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message, "lastTransitionTime": T1}
+    live = deployment(status={"conditions": [failure]})
+    assert read(live).phase is EnginePhase.STARTING
+    state = read(live, now=NOW + 10)
+    assert (state.phase, state.detail) == (EnginePhase.FAILED, f"its pod is not admitted: {message}")
+
+
+def test_a_pod_that_could_not_be_admitted_just_now_is_waited_for() -> None:
+    failure = {"type": "ReplicaFailure", "status": "True", "message": "Internal error occurred: failed calling webhook: timeout"}
+    assert read(deployment(status={"conditions": [failure]}), now=NOW + 100).phase is EnginePhase.STARTING
 
 
 def test_a_pod_without_a_node_tells_the_schedulers_words_and_fails_when_the_wait_is_over() -> None:
@@ -132,6 +159,28 @@ def test_an_engine_that_never_gets_ready_fails_after_its_time() -> None:
     assert read(deployment(), slow, now=NOW + 700).phase is EnginePhase.FAILED
 
 
+def test_what_the_node_and_the_image_took_is_not_counted_as_a_slow_start() -> None:
+    started = pod(state={"running": {"startedAt": "2026-11-21T10:20:00Z"}})
+    assert read(deployment(), started, now=NOW + 1700).phase is EnginePhase.STARTING
+    assert read(deployment(), started, now=NOW + 1900).phase is EnginePhase.FAILED
+    pulls = pod(state={"waiting": {"reason": "ContainerCreating"}})
+    assert read(deployment(), pulls).detail == "waits for its container"
+    assert read(deployment(), pulls, now=NOW + 700).detail == "its container was not made within 600 s"
+
+
+@pytest.mark.parametrize("reason", ["ErrImagePull", "CreateContainerError"])
+def test_a_container_that_cannot_be_made_again_after_long_service_is_waited_for_from_its_end_on(reason: str) -> None:
+    """A day after its pod's start it ended, and the registry is away for a moment."""
+    day = NOW + 86_400
+    over = {"terminated": {"exitCode": 1, "startedAt": T0, "finishedAt": "2026-11-22T10:00:20Z"}}
+    down = pod(lastState=over, state={"waiting": {"reason": reason, "message": "away"}}, restartCount=1)
+    assert read(SERVED, down, now=day).phase is EnginePhase.RESTARTING
+    assert read(SERVED, down, now=day + 400).phase is EnginePhase.FAILED
+    unready = {"type": "Ready", "status": "False", "lastTransitionTime": "2026-11-22T10:00:20Z"}
+    lost = pod({"conditions": [unready]}, state={"waiting": {"reason": reason, "message": "away"}})
+    assert read(SERVED, lost, now=day).phase is EnginePhase.RESTARTING
+
+
 def test_a_missing_secret_fails_after_a_minute_in_words() -> None:
     waiting = pod(state={"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "weights" not found'}})
     assert read(deployment(), waiting).phase is EnginePhase.STARTING
@@ -163,6 +212,35 @@ def test_what_the_server_adds_is_no_drift_and_what_a_hand_changed_is_named() -> 
     live["spec"]["containers"][1] |= {"image": "a", "args": ["x"]}
     assert difference(wanted, live) == "spec.containers[engine].args"
     assert difference(wanted, {"spec": {}}) == "spec.containers"
+
+
+def a_policy() -> dict[str, Any]:
+    peer = {
+        "podSelector": {
+            "matchLabels": {"part-of": "seatrial"},
+            "matchExpressions": [{"key": "component", "operator": "In", "values": ["a"]}],
+        }
+    }
+    return {"ingress": [{"from": [peer], "ports": [{"port": 8000, "protocol": "TCP"}]}], "egress": [{"ports": [{"port": 53}]}]}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda live: live["ingress"][0]["ports"].append({"port": 22}), "ingress[0].ports"),
+        (lambda live: live["ingress"][0]["ports"][0].update(endPort=65535), "ingress[0].ports[0].endPort"),
+        (lambda live: live["ingress"][0]["from"].append({"podSelector": {}}), "ingress[0].from"),
+        (lambda live: live["ingress"][0]["from"][0].update(namespaceSelector={}), "ingress[0].from[0].namespaceSelector"),
+        (lambda live: live["ingress"][0]["from"][0]["podSelector"]["matchExpressions"].clear(), "podSelector.matchExpressions"),
+        (lambda live: live["egress"][0].update(to=[]), "egress[0].to"),
+        (lambda live: live["egress"].append({}), "egress"),
+    ],
+)
+def test_whatever_a_policy_lets_through_beside_ours_is_drift(change: Callable[[dict[str, Any]], object], named: str) -> None:
+    live = a_policy()
+    assert difference(a_policy(), live) is None
+    change(live)
+    assert str(difference(a_policy(), live)).endswith(named)
 
 
 @pytest.mark.parametrize(
@@ -242,6 +320,43 @@ def test_a_quota_that_is_used_up_is_named_and_one_that_is_too_small_never_fits()
     small = {"metadata": {"name": "team"}, "status": {"hard": {"pods": "0"}, "used": {"pods": "0"}}}
     assert not within_quotas(ASKED, [small]).ever
     assert within_quotas(ASKED, []).fits
+
+
+def a_quota(hard: str = "0", **spec: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "team"}, "spec": spec, "status": {"hard": {"pods": hard}, "used": {"pods": "0"}}}
+
+
+def by_priority(operator: str, *values: str) -> dict[str, Any]:
+    return {"matchExpressions": [{"scopeName": "PriorityClass", "operator": operator, "values": list(values)}]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "counts"),
+    [
+        ({"scopes": ["BestEffort"]}, False),
+        ({"scopes": ["Terminating"]}, False),
+        ({"scopes": ["CrossNamespacePodAffinity"]}, False),
+        ({"scopes": ["NotBestEffort", "NotTerminating"]}, True),
+        ({"scopeSelector": by_priority("In", "batch")}, False),
+        ({"scopeSelector": by_priority("In", "models")}, True),
+        ({"scopeSelector": by_priority("NotIn", "models")}, False),
+        ({"scopeSelector": by_priority("Exists")}, True),
+        ({"scopeSelector": by_priority("DoesNotExist")}, False),
+    ],
+)
+def test_a_quota_counts_only_what_its_scopes_name(spec: dict[str, Any], counts: bool) -> None:
+    assert within_quotas(ASKED, [a_quota(**spec)], priority="models").fits is not counts
+
+
+def test_room_is_looked_at_for_all_the_engines_that_a_version_starts_with() -> None:
+    assert within_quotas(ASKED, [a_quota("2")], engines=2).fits
+    assert not within_quotas(ASKED, [a_quota("1")], engines=2).ever
+    nodes = read_nodes([node("n1", memory="12Gi"), node("n2", memory="12Gi")], [taken("n2", "1", "6Gi")])
+    assert on_nodes(ASKED, {}, nodes, grows=False, engines=1).fits
+    room = on_nodes(ASKED, {}, nodes, grows=False, engines=2)
+    assert (room.fits, room.ever) == (False, True)
+    assert "room for 1 of the 2 engines" in room.reason
+    assert not on_nodes(ASKED, {}, nodes, grows=False, engines=3).ever
 
 
 def test_a_pod_that_is_ready_just_now_serves_once_its_service_leads_there() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from kubernetes import config
 from kubernetes.client import ApiClient, ApiException, Configuration
@@ -24,6 +24,7 @@ from core.errors import Conflict, Fault, NotFound, SeatrialError, Transient
 from core.ports.clock import Clock
 from serving.engines.kubernetes.kinds import Kind
 
+T = TypeVar("T")
 Object = dict[str, Any]
 
 APPLY = "application/apply-patch+yaml"
@@ -36,7 +37,7 @@ _PAGE = 2000
 
 
 class Gone(Transient):
-    """The server no longer has the history since that resource version: list again."""
+    """The server has no history since that resource version, or has not come to it (etcd was restored): list again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +115,10 @@ class Api:
             query = {"labelSelector": selector, "limit": str(_PAGE), "continue": token}
             page = self._json("list", kind, path, query=query)
             items.extend(page.get("items") or ())
-            token = page["metadata"].get("continue") or ""
+            metadata = page.get("metadata") or {}
+            token = metadata.get("continue") or ""
             if not token:
-                return Listing(tuple(items), page["metadata"].get("resourceVersion", ""))
+                return Listing(tuple(items), metadata.get("resourceVersion", ""))
 
     def apply(self, kind: Kind, body: Mapping[str, Any], *, manager: str, force: bool = True) -> Object:
         """Server-side apply: make the fields that `body` names ours and as it says; fields that we named before and no more are removed."""
@@ -147,10 +149,10 @@ class Api:
         query = {"container": container, "tailLines": str(lines), "previous": "true" if previous else "false"}
         path = self._pods_log(pod)
         try:
-            response = self._answered("log", path[0], path[1], "GET", query, None, None)
+            raw = self._answered("log", path[0], path[1], "GET", query, None, None, read=_read)
         except (NotFound, Fault):  # a container that waits to be created has no log: 400
             return ()
-        return tuple(_read(response).decode("utf-8", "replace").splitlines())
+        return tuple(raw.decode("utf-8", "replace").splitlines())
 
     def knows(self, kind: Kind) -> bool:
         """Tell whether the server serves this kind (its CRD is there)."""
@@ -200,19 +202,24 @@ class Api:
         content: str | None = None,
     ) -> Object:
         chosen = method or ("PATCH" if verb == "patch" else "GET")
-        response = self._answered(verb, kind, path, chosen, query or {}, body, content)
-        document = json.loads(_read(response))
-        if not isinstance(document, dict):
-            raise Fault(f"{verb} {path}: the API server answered no object")
-        return document
+        return self._answered(verb, kind, path, chosen, query or {}, body, content, read=_document)
 
     def _answered(
-        self, verb: str, kind: Kind, path: str, method: str, query: Mapping[str, str], body: Mapping[str, Any] | None, content: str | None
-    ) -> BaseHTTPResponse:
-        """Ask until it is answered, with growing, jittered, capped pauses; the server's own wish (Retry-After) comes first."""
+        self,
+        verb: str,
+        kind: Kind,
+        path: str,
+        method: str,
+        query: Mapping[str, str],
+        body: Mapping[str, Any] | None,
+        content: str | None,
+        *,
+        read: Callable[[BaseHTTPResponse], T],
+    ) -> T:
+        """Ask until the whole answer is read, with growing, jittered, capped pauses; the server's own wish (Retry-After) comes first."""
         for attempt in range(self._attempts):
             try:
-                return self._once(verb, kind, path, method, query, body, content, timeout_s=_TIMEOUT_S)
+                return read(self._once(verb, kind, path, method, query, body, content, timeout_s=_TIMEOUT_S))
             except Gone:
                 raise
             except Transient as error:
@@ -258,6 +265,21 @@ def _read(response: BaseHTTPResponse) -> bytes:
         raise Transient(f"the API server's answer broke off: {error}", hint="tried again by itself") from error
 
 
+def _document(response: BaseHTTPResponse) -> Object:
+    return _object(_read(response))
+
+
+def _object(raw: bytes) -> Object:
+    """Return the JSON object that `raw` holds. Anything else comes from a proxy between, or a server that is going down: Transient."""
+    try:
+        document = json.loads(raw)
+    except ValueError as error:
+        raise Transient(f"the API server's answer is no JSON: {raw[:80]!r}", hint="tried again by itself") from error
+    if not isinstance(document, dict):
+        raise Transient(f"the API server answered no object: {raw[:80]!r}", hint="tried again by itself")
+    return document
+
+
 def _events(response: BaseHTTPResponse) -> Iterator[tuple[str, Object]]:
     """Read one document a line. A silence longer than the server's own limit ends the watch like its end does."""
     rest = b""
@@ -266,30 +288,41 @@ def _events(response: BaseHTTPResponse) -> Iterator[tuple[str, Object]]:
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 if line.strip():
-                    yield _event(json.loads(line))
+                    yield _event(_object(line))
     except ReadTimeoutError:
         return
 
 
 def _event(document: Object) -> tuple[str, Object]:
-    kind, entry = document["type"], document["object"]
+    kind, entry = document.get("type"), document.get("object")
+    if not isinstance(kind, str) or not isinstance(entry, dict):
+        raise Transient("the watch ended: the API server told no event")
     if kind == "ERROR":
         message = str(entry.get("message", "unknown"))
-        if entry.get("code") == HTTPStatus.GONE:
+        if entry.get("code") == HTTPStatus.GONE or _ahead(entry):
             raise Gone(message)
         raise Transient(f"the watch ended: {message}")
+    if not isinstance(entry.get("metadata"), dict):
+        raise Transient(f"the watch ended: the API server told {kind} of no object")
     return kind, entry
 
 
+def _ahead(status: Mapping[str, Any]) -> bool:
+    """Tell whether the server says, in a Status, that it has not come to the resource version that we know."""
+    causes = (status.get("details") or {}).get("causes") or ()
+    return any(cause.get("reason") == "ResourceVersionTooLarge" for cause in causes)
+
+
 def _refusal(doing: str, response: BaseHTTPResponse) -> SeatrialError:
-    message = _message(_read(response))
+    said = _status(_read(response))
+    message = str(said.get("message", ""))[:600]
     status = response.status
     what = f"{doing}: {message or status}"
     if status == HTTPStatus.NOT_FOUND:
         return NotFound(what)
     if status == HTTPStatus.CONFLICT:
         return Conflict(what)
-    if status == HTTPStatus.GONE:
+    if status == HTTPStatus.GONE or _ahead(said):
         return Gone(what)
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         return Fault(what, hint="grant what serving/engines/kubernetes/rights.py lists; see `seatrial doctor --kubernetes`")
@@ -299,9 +332,10 @@ def _refusal(doing: str, response: BaseHTTPResponse) -> SeatrialError:
     return Fault(what, hint="the API server does not take this object; see the message")
 
 
-def _message(raw: bytes) -> str:
+def _status(raw: bytes) -> Object:
+    """Return the Status of a refusal; what a proxy between says becomes its message."""
     try:
         document = json.loads(raw)
     except ValueError:
-        return raw[:200].decode("utf-8", "replace")
-    return str(document.get("message", ""))[:600] if isinstance(document, dict) else ""
+        return {"message": raw[:200].decode("utf-8", "replace")}
+    return document if isinstance(document, dict) else {}

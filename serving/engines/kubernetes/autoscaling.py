@@ -130,7 +130,7 @@ def _document(api: str, kind: str, version: VersionId, place: Place, owner: Mapp
     metadata: Object = {
         "name": object_name(version),
         "namespace": place.namespace,
-        "labels": labels(version),
+        "labels": labels(version, place.policy.installation),
         "annotations": {f"{DOMAIN}/scales-on": "requests running and waiting"},
         "ownerReferences": [dict(owner)],
     }

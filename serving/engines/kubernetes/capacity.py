@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from serving.engines.kubernetes.quantity import amount
 
 Object = Mapping[str, Any]
 
+_SCOPES = frozenset({"NotBestEffort", "NotTerminating"})
 _ENDED = frozenset({"Succeeded", "Failed"})
 _BLOCKING = frozenset({"NoSchedule", "NoExecute"})
 
@@ -36,21 +38,21 @@ class Node:
 def room_for(api: Api, spec: EngineSpec, place: Place) -> Room:
     """Ask the cluster and compare. Where we may not see nodes, only the quotas speak. Errors: Transient."""
     asked = {name: amount(value) for name, value in resources(spec, place)["requests"].items()}
-    template = pod_template(spec, place)["spec"]
-    quotas = api.list(kinds.QUOTAS).items
+    pod, engines = pod_template(spec, place)["spec"], max(1, place.policy.min_engines)
+    quotas = within_quotas(asked, api.list(kinds.QUOTAS).items, priority=pod.get("priorityClassName", ""), engines=engines)
     try:
         nodes = read_nodes(api.list(kinds.NODES).items, api.list(kinds.PODS, everywhere=True).items)
     except Fault:
-        return within_quotas(asked, quotas)
-    refused = within_quotas(asked, quotas)
-    return refused if not refused.fits else on_nodes(asked, template, nodes, grows=place.policy.grows == 1)
+        return quotas
+    return on_nodes(asked, pod, nodes, grows=place.policy.grows == 1, engines=engines) if quotas.fits else quotas
 
 
-def within_quotas(asked: Mapping[str, float], quotas: Iterable[Object]) -> Room:
-    """Compare with what each quota leaves. A quota that is too small even when empty never fits."""
-    wanted = {"pods": 1.0, "count/deployments.apps": 1.0, "count/services": 1.0, "services": 1.0}
-    wanted |= {f"requests.{name}": value for name, value in asked.items()} | dict(asked) | {"limits.memory": asked["memory"]}
-    for quota in quotas:
+def within_quotas(asked: Mapping[str, float], quotas: Iterable[Object], *, priority: str = "", engines: int = 1) -> Room:
+    """Compare what `engines` of these ask for with what each quota leaves that counts them. One too small even when empty never fits."""
+    wanted = {"pods": 1.0} | {f"requests.{name}": value for name, value in asked.items()} | dict(asked) | {"limits.memory": asked["memory"]}
+    wanted = {name: engines * value for name, value in wanted.items()}
+    wanted |= {"count/pods": float(engines), "count/deployments.apps": 1.0, "count/services": 1.0, "services": 1.0}
+    for quota in filter(lambda quota: _counts(quota, priority), quotas):
         status = quota.get("status", {})
         for name, hard in (status.get("hard") or {}).items():
             need, limit, used = wanted.get(name, 0.0), amount(hard), amount((status.get("used") or {}).get(name))
@@ -65,22 +67,23 @@ def within_quotas(asked: Mapping[str, float], quotas: Iterable[Object]) -> Room:
     return Room(fits=True)
 
 
-def on_nodes(asked: Mapping[str, float], pod: Object, nodes: Sequence[Node], *, grows: bool) -> Room:
-    """Compare with each node that the pod may run on."""
+def on_nodes(asked: Mapping[str, float], pod: Object, nodes: Sequence[Node], *, grows: bool, engines: int = 1) -> Room:
+    """Compare what each of `engines` pods asks for with the nodes that it may run on."""
     if grows:
         return Room(fits=True)  # a pod that waits is what makes such a cluster grow
     suitable = [node for node in nodes if _admits(node, pod)]
     if not suitable:
         return Room(fits=False, ever=False, reason=_none_suitable(nodes, pod))
-    if any(node.open and _holds(node.free, asked) for node in suitable):
+    now = sum(_holds(node.free, asked) for node in suitable if node.open)
+    if now >= engines:
         return Room(fits=True)
-    ever = any(_holds(node.allocatable, asked) for node in suitable)
-    least = _tightest(asked, suitable, free=ever)
-    return Room(
-        fits=False,
-        ever=ever,
-        reason=f"{len(suitable)} of {len(nodes)} nodes may run it, none has {'room now' if ever else 'ever room'}: {least}",
-    )
+    most = sum(_holds(node.allocatable, asked) for node in suitable)
+    ever = most >= engines
+    if (now if ever else most) > 0:
+        lacks = f"they have room for {now if ever else most} of the {engines} engines of SEATRIAL_KUBERNETES_MIN_ENGINES"
+    else:
+        lacks = f"none has {'room now' if ever else 'ever room'}: {_tightest(asked, suitable, free=ever)}"
+    return Room(fits=False, ever=ever, reason=f"{len(suitable)} of {len(nodes)} nodes may run it, {lacks}")
 
 
 def read_nodes(nodes: Iterable[Object], pods: Iterable[Object]) -> tuple[Node, ...]:
@@ -144,8 +147,33 @@ def _admits(node: Node, pod: Object) -> bool:
     return chosen and all(tolerated(taint, pod.get("tolerations") or ()) for taint in node.taints if taint.get("effect") in _BLOCKING)
 
 
-def _holds(there: Mapping[str, float], asked: Mapping[str, float]) -> bool:
-    return there.get("pods", 1.0) >= 1.0 and all(there.get(name, 0.0) >= value for name, value in asked.items())
+def _holds(there: Mapping[str, float], asked: Mapping[str, float]) -> int:
+    """Return how many pods that ask for this fit beside each other."""
+    parts = [there.get(name, 0.0) / value for name, value in asked.items() if value]
+    return max(0, math.floor(min([there.get("pods", 1.0), *parts])))
+
+
+def _counts(quota: Object, priority: str) -> bool:
+    """Tell whether a quota counts engines. Their pods ask for memory (so they are not best-effort), have no deadline and no affinity.
+
+    A priority class that the cluster gives by default is not known here: the pod then waits, and says why.
+    """
+    spec = quota.get("spec") or {}
+    expressions = (spec.get("scopeSelector") or {}).get("matchExpressions") or ()
+    scopes = [*({"scopeName": name, "operator": "Exists"} for name in spec.get("scopes") or ()), *expressions]
+    return all(_in_scope(scope, priority) for scope in scopes)
+
+
+def _in_scope(scope: Object, priority: str) -> bool:
+    if scope.get("scopeName") != "PriorityClass":
+        return scope.get("scopeName") in _SCOPES
+    values = scope.get("values") or ()
+    return {
+        "In": priority in values,
+        "NotIn": priority not in values,
+        "Exists": bool(priority),
+        "DoesNotExist": not priority,
+    }.get(str(scope.get("operator")), False)
 
 
 def _tightest(asked: Mapping[str, float], nodes: Sequence[Node], *, free: bool) -> str:

@@ -7,13 +7,15 @@ from typing import Any
 
 from serving.engines.kubernetes.quantity import quantity
 
-_KEYS = ("name", "containerPort", "mountPath", "key", "uid", "port", "topologyKey")
+_KEYS = ("name", "containerPort", "mountPath", "uid", "topologyKey")
+"""What tells the entries of a list apart of which others may own some. All other lists (a policy's ports, tolerations) are one value."""
 
 
 def difference(wanted: Any, live: Any, path: str = "") -> str | None:
     """Return the path of the first field of `wanted` that `live` does not say, None when it says them all.
 
-    What `live` says beyond that (defaults of the server, status, fields of others) is not ours. Quantities are compared by value.
+    What `live` says beyond that (defaults of the server, status, fields of others) is not ours; but a list that is one value says no more
+    than was wanted. Quantities are compared by value.
     """
     if isinstance(wanted, Mapping):
         return _of_mapping(wanted, live, path)
@@ -50,9 +52,20 @@ def _in_order(wanted: list[Any], live: list[Any], path: str) -> str | None:
     if len(wanted) != len(live):
         return path
     for index, (mine, theirs) in enumerate(zip(wanted, live, strict=True)):
-        found = difference(mine, theirs, f"{path}[{index}]")
+        found = difference(mine, theirs, f"{path}[{index}]") or _beyond(mine, theirs, f"{path}[{index}]")
         if found is not None:
             return found
+    return None
+
+
+def _beyond(wanted: Any, live: Any, path: str) -> str | None:
+    """Return the path of the first field that `live` says beyond `wanted`, where both belong to one value."""
+    if isinstance(wanted, Mapping) and isinstance(live, Mapping):
+        more = next((name for name, value in live.items() if name not in wanted and value is not None), None)
+        if more is not None:
+            return f"{path}.{more}"
+        deeper = (_beyond(value, live.get(name), f"{path}.{name}") for name, value in wanted.items())
+        return next((found for found in deeper if found is not None), None)
     return None
 
 

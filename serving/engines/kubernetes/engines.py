@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from core.engines import EnginePhase, EngineSpec, EngineState, Role, Room
+from core.engines import ANOTHERS, EnginePhase, EngineSpec, EngineState, Role, Room
 from core.errors import Conflict, Refused, SeatrialError
 from core.ids import EndpointName, VersionId
 from core.ports.clock import Clock
@@ -22,7 +22,7 @@ from serving.engines.kubernetes.drift import difference
 from serving.engines.kubernetes.events import event
 from serving.engines.kubernetes.kinds import Kind
 from serving.engines.kubernetes.manifests import applied, decode_spec, deployment, network_policy, owner_reference, service
-from serving.engines.kubernetes.mirror import FOREIGN, Mirror
+from serving.engines.kubernetes.mirror import FOREIGN, SIZED, Mirror
 from serving.engines.kubernetes.place import Place
 from serving.engines.kubernetes.pod import CONTAINER
 from serving.engines.kubernetes.reading import Patience, read_state
@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 _VERSION = re.compile(r"[0-9a-f]{64}")
 _KEPT_LINES = 400
+_MARGIN_S = 5
+"""What a pod gets beyond its pause and its drain until it is killed: answers end by the engine's own limit, and not by the kernel's."""
 
 
 class KubernetesEngines:
@@ -52,22 +54,22 @@ class KubernetesEngines:
         self._patience = Patience(place.start_limit_s, place.policy.pull_limit_s, place.policy.queue_s)
 
     def apply(self, spec: EngineSpec) -> None:
-        """Make the version's objects, or see that they are as they were made. See the port."""
+        """Make the version's objects, or see that they are as they were made. See the port. Conflict where another installation has it.
+
+        An engine of another spec is kept from its own before Conflict is raised: settings that changed since do not leave it alone.
+        """
         live = self._deployment(spec.version)
         if live is None:
             self._make(spec)
             return
-        self._compare_spec(spec, live)
-        live = self._put_right(kinds.DEPLOYMENTS, live, spec.version)
-        self._companions(spec.version, live)
-        if self.state(spec.version).phase is EnginePhase.FAILED:
-            self._try_again(spec.version)
+        made_from = _made_from(live) or spec
+        self._keep(made_from, live)
+        if made_from != spec:
+            raise Conflict(f"engine {spec.version[:12]} runs from another spec", hint="stop it first")
 
     def state(self, version: VersionId) -> EngineState:
         """Read the mirrors. See the port."""
-        label = names.version_label(_checked(version))
-        live = next(iter(self._mirror(kinds.DEPLOYMENTS).of(label)), None)
-        pods = self._mirror(kinds.PODS).of(label)
+        live, pods = self._deployment(version), self._pods(version)
         return read_state(version, live, pods, self._clock.now(), address=self._address(version), patience=self._patience)
 
     def list(self) -> tuple[EngineState, ...]:
@@ -76,6 +78,7 @@ class KubernetesEngines:
             str(entry["metadata"].get("annotations", {}).get(names.VERSION, ""))
             for kind in (kinds.DEPLOYMENTS, kinds.PODS)
             for entry in self._mirror(kind).all()
+            if self._ours(entry)
         }
         states = (self.state(VersionId(version)) for version in sorted(found) if _VERSION.fullmatch(version))
         return tuple(state for state in states if state.phase is not EnginePhase.ABSENT)
@@ -83,14 +86,13 @@ class KubernetesEngines:
     def stop(self, version: VersionId, *, drain_s: float) -> None:
         """Delete the Deployment, which takes all the rest along; pods leave their Service, pause, and drain. See the port."""
         live = self._deployment(version) or self._api.get(kinds.DEPLOYMENTS, names.object_name(version))
-        if live is not None and not live["metadata"].get("deletionTimestamp"):
+        if live is not None and self._ours(live) and not live["metadata"].get("deletionTimestamp"):
             self._keep_log(version)
             self.tell(version, "Stopped", f"nobody wants {version[:12]} any more; answers in flight get {drain_s:.0f} s")
-            self._delete_scaler(version)
+            self._delete_scalers(version)
             self._delete(kinds.DEPLOYMENTS, live)
-        grace_s = round(self._place.policy.pre_stop_s + drain_s) if drain_s > 0 else 1
-        if grace_s < self._place.grace_s:
-            self._hurry(version, grace_s)
+        if drain_s < self._place.drain_s:  # else pods have what they were made with, which is longer than pause and drain together
+            self._hurry(version, round(self._place.policy.pre_stop_s + drain_s) + _MARGIN_S if drain_s > 0 else 1)
 
     def logs(self, version: VersionId, lines: int) -> tuple[str, ...]:
         """Ask the newest pod; of a stopped engine return what was kept. See the port."""
@@ -145,36 +147,60 @@ class KubernetesEngines:
 
     @cached_property
     def scaler(self) -> Kind | None:
-        """The kind of autoscaler that this cluster offers; None where the number of engines never moves."""
-        if not autoscaled(self._place):
-            return None
-        return kinds.SCALED_OBJECTS if self._api.knows(kinds.SCALED_OBJECTS) else kinds.AUTOSCALERS
+        """The kind of autoscaler that is made: the best that this cluster offers; None where the number of engines never moves."""
+        return self._scalers[0] if autoscaled(self._place) else None
+
+    @cached_property
+    def _scalers(self) -> tuple[Kind, ...]:
+        """The kinds of autoscalers that this cluster knows, the best first."""
+        return (kinds.SCALED_OBJECTS, kinds.AUTOSCALERS) if self._api.knows(kinds.SCALED_OBJECTS) else (kinds.AUTOSCALERS,)
 
     def _make(self, spec: EngineSpec) -> None:
+        self._refuse_another(spec.version)
         live = self._api.apply(kinds.DEPLOYMENTS, deployment(spec, self._place), manager=names.MANAGER)
-        first = self._place.policy.min_engines
-        if first > 1:  # once: whoever scales takes the field over
-            size = {
-                "apiVersion": "apps/v1",
-                "kind": "Deployment",
-                "metadata": {"name": live["metadata"]["name"]},
-                "spec": {"replicas": first},
-            }
-            live = self._api.apply(kinds.DEPLOYMENTS, size, manager=names.FIRST_SIZE)
         self._take(kinds.DEPLOYMENTS, live)
+        self._size(spec.version)
         self._companions(spec.version, live)
         self.tell(spec.version, "Made", f"engine of {spec.version[:12]}: {spec.dtype}, {spec.max_model_len} tokens")
 
-    def _compare_spec(self, spec: EngineSpec, live: Object) -> None:
-        """Raise Conflict when the Deployment was made from another spec. One that has lost its spec is judged by what it says now."""
-        memory = applied(live) or live
-        made_from = decode_spec(memory["metadata"].get("annotations", {}).get(names.SPEC, ""))
-        if made_from is not None and made_from != spec:
-            raise Conflict(f"engine {spec.version[:12]} runs from another spec", hint="stop it first")
-        if applied(live) is None:
-            self._report(spec.version, "PutRight", "it had lost what it was made from; made anew from its spec")
-            body = deployment(spec, self._place)
-            self._take(kinds.DEPLOYMENTS, self._api.apply(kinds.DEPLOYMENTS, body, manager=names.MANAGER))
+    def _size(self, version: VersionId) -> None:
+        """Say how many engines there are at first, where nobody has said yet; from then on it belongs to whoever scales."""
+        live, first = self._deployment(version), self._place.policy.min_engines
+        if first <= 1 or live is None or live["metadata"].get(SIZED):
+            return
+        metadata = {"name": live["metadata"]["name"], "uid": live["metadata"]["uid"]}
+        body = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"replicas": first}}
+        self._take(kinds.DEPLOYMENTS, self._api.apply(kinds.DEPLOYMENTS, body, manager=names.FIRST_SIZE))
+
+    def _refuse_another(self, version: VersionId) -> None:
+        """Raise Conflict where another installation has an engine of the version here: the name, made of the version, is taken."""
+        for entry in self._mirror(kinds.DEPLOYMENTS).of(names.version_label(version)):
+            if not self._ours(entry):
+                whose = names.installation_of(entry["metadata"]["labels"])
+                raise Conflict(
+                    f"the engine of {version[:12]} in the namespace {self._place.namespace} belongs to the installation {whose!r}",
+                    reason=ANOTHERS,
+                    hint="give each installation a namespace of its own",
+                )
+
+    def _ours(self, entry: Object) -> bool:
+        """Tell whether an object is of this installation, or of none."""
+        return names.installation_of(entry["metadata"].get("labels") or {}) in {None, self._place.policy.installation}
+
+    def _keep(self, spec: EngineSpec, live: Object) -> None:
+        """See that what was made from `spec` is there, as it was made, and begin a new attempt where it has failed."""
+        live = self._put_right(kinds.DEPLOYMENTS, live, spec.version) if applied(live) is not None else self._make_anew(spec)
+        self._size(spec.version)
+        self._companions(spec.version, live)
+        if self.state(spec.version).phase is EnginePhase.FAILED:
+            self._try_again(spec.version)
+
+    def _make_anew(self, spec: EngineSpec) -> Object:
+        """Render the Deployment again: it has lost the memory of how it was applied."""
+        self._report(spec.version, "PutRight", "it had lost what it was made from; made anew from its spec")
+        live = self._api.apply(kinds.DEPLOYMENTS, deployment(spec, self._place), manager=names.MANAGER)
+        self._take(kinds.DEPLOYMENTS, live)
+        return live
 
     def _put_right(self, kind: Kind, live: Object, version: VersionId) -> Object:
         """Undo what was changed by hand in fields of ours, and report who wrote into others. Costs no call where nothing changed."""
@@ -196,6 +222,7 @@ class KubernetesEngines:
 
     def _companions(self, version: VersionId, live: Object) -> None:
         """See that Service, policy and autoscaler are there and as the settings of today say."""
+        self._delete_scalers(version, but=self.scaler)  # first: KEDA refuses a Deployment that another autoscaler has
         owner = owner_reference(live)
         wanted = {kinds.SERVICES: service(version, self._place, owner), kinds.POLICIES: network_policy(version, self._place, owner)}
         if self.scaler is not None:
@@ -220,10 +247,12 @@ class KubernetesEngines:
             if pod["metadata"].get("deletionGracePeriodSeconds", self._place.grace_s) > grace_s:
                 self._delete(kinds.PODS, pod, grace_s=grace_s)
 
-    def _delete_scaler(self, version: VersionId) -> None:
-        there = self._find(self.scaler, version) if self.scaler is not None else None
-        if self.scaler is not None and there is not None:
-            self._delete(self.scaler, there)
+    def _delete_scalers(self, version: VersionId, *, but: Kind | None = None) -> None:
+        """Delete the version's autoscalers, also of a kind that settings of today would not make."""
+        for kind in self._scalers:
+            there = self._find(kind, version) if kind is not but else None
+            if there is not None:
+                self._delete(kind, there)
 
     def _delete(self, kind: Kind, live: Object, *, grace_s: int | None = None) -> None:
         metadata = live["metadata"]
@@ -242,11 +271,14 @@ class KubernetesEngines:
         return self._find(kinds.DEPLOYMENTS, version)
 
     def _find(self, kind: Kind, version: VersionId) -> Object | None:
-        name = names.object_name(_checked(version))
-        return next((entry for entry in self._mirror(kind).of(names.version_label(version)) if entry["metadata"]["name"] == name), None)
+        name = names.object_name(version)
+        return next((entry for entry in self._of(kind, version) if entry["metadata"]["name"] == name), None)
 
     def _pods(self, version: VersionId) -> tuple[Object, ...]:
-        return self._mirror(kinds.PODS).of(names.version_label(_checked(version)))
+        return self._of(kinds.PODS, version)
+
+    def _of(self, kind: Kind, version: VersionId) -> tuple[Object, ...]:
+        return tuple(entry for entry in self._mirror(kind).of(names.version_label(_checked(version))) if self._ours(entry))
 
     def _mirror(self, kind: Kind) -> Mirror:
         if kind not in self._mirrors:
@@ -287,6 +319,11 @@ def with_its_memory(wanted: Object, live: Object) -> Object:
     """Return the body as it was applied with the annotation that remembers it, letter by letter: applied again, it changes nothing."""
     annotations = {**wanted["metadata"].get("annotations", {}), names.APPLIED: _memory(live)}
     return {**wanted, "metadata": {**wanted["metadata"], "annotations": annotations}}
+
+
+def _made_from(live: Object) -> EngineSpec | None:
+    """Return the spec that a Deployment was made from, None when that was lost. Its memory counts more than what it says now."""
+    return decode_spec((applied(live) or live)["metadata"].get("annotations", {}).get(names.SPEC, ""))
 
 
 def _memory(entry: Object) -> str:

@@ -25,7 +25,7 @@ def deployment(spec: EngineSpec, place: Place) -> Object:
 
     It says nothing of `replicas`, which belongs to whoever scales. Its pods are replaced one by one, the new one first.
     """
-    body = _document("apps/v1", "Deployment", spec.version, place.namespace)
+    body = _document("apps/v1", "Deployment", spec.version, place)
     body["metadata"]["annotations"] = {VERSION: spec.version, SPEC: encode_spec(spec)}
     body["spec"] = {
         "selector": {"matchLabels": selector(spec.version)},
@@ -39,7 +39,7 @@ def deployment(spec: EngineSpec, place: Place) -> Object:
 
 def service(version: VersionId, place: Place, owner: Mapping[str, str]) -> Object:
     """Return the Service: ready engines only, so that whoever asks while none is ready is refused at once and not after a timeout."""
-    body = _owned(_document("v1", "Service", version, place.namespace), owner)
+    body = _owned(_document("v1", "Service", version, place), owner)
     body["spec"] = {
         "type": "ClusterIP",
         "selector": selector(version),
@@ -53,7 +53,7 @@ def network_policy(version: VersionId, place: Place, owner: Mapping[str, str]) -
 
     An engine has no key of its own: vLLM's leaves routes open.
     """
-    body = _owned(_document("networking.k8s.io/v1", "NetworkPolicy", version, place.namespace), owner)
+    body = _owned(_document("networking.k8s.io/v1", "NetworkPolicy", version, place), owner)
     mine = {"app.kubernetes.io/part-of": "seatrial"}
     component = {"key": "app.kubernetes.io/component", "operator": "In", "values": list(place.callers)}
     peers: list[Object] = [{"podSelector": {"matchLabels": mine, "matchExpressions": [component]}}]
@@ -104,8 +104,8 @@ def applied(live: Mapping[str, Any]) -> Object | None:
     return body if isinstance(body, dict) else None
 
 
-def _document(api: str, kind: str, version: VersionId, namespace: str) -> Object:
-    metadata = {"name": object_name(version), "namespace": namespace, "labels": labels(version)}
+def _document(api: str, kind: str, version: VersionId, place: Place) -> Object:
+    metadata = {"name": object_name(version), "namespace": place.namespace, "labels": labels(version, place.policy.installation)}
     return {"apiVersion": api, "kind": kind, "metadata": metadata}
 
 

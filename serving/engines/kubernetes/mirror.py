@@ -25,8 +25,14 @@ log = structlog.get_logger(__name__)
 
 FOREIGN = "seatrial.dev/changed-by"
 """Put on mirrored objects: who else, by `managedFields`, wrote into their spec."""
+SIZED = "seatrial.dev/sized-by"
+"""Put on mirrored objects: who, by `managedFields`, says how many replicas there are. Nobody, where it is the server's default."""
 
 _WATCH_S = 240
+_SILENCE_S = 200.0
+"""Servers mark their place about once a minute: a watch that says nothing for so long may hang on a version that etcd no longer has."""
+_DOUBTFUL = 8
+"""Failures in a row (some 40 s) after which the place where we were is no longer believed in."""
 _LONGEST_PAUSE_S = 10.0
 _TOMBSTONES = 4096
 _OTHERS = frozenset({MANAGER, "kube-controller-manager", "kube-scheduler", "kubelet", "keda", "seatrial-first-size"})
@@ -51,7 +57,7 @@ class Mirror:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.relists = 0
-        """How often the whole was listed: once, and again after each 410."""
+        """How often the whole was listed: once, again after each 410, and where the place to go on from was in doubt."""
 
     def all(self) -> tuple[Object, ...]:
         """Return every object."""
@@ -96,19 +102,26 @@ class Mirror:
         self._stop.set()
 
     def follow_once(self) -> None:
-        """Follow one watch to its end. Raises Transient where it broke off."""
+        """Follow one watch to its end, and list again where it said nothing all along. Raises Transient where it broke off."""
+        begun, silent = self._clock.monotonic(), True
         try:
             for what, entry in self._api.watch(self.kind, self._selector, self._version or "", timeout_s=_WATCH_S):
+                silent = False
                 self._see(what, entry)
                 if self._stop.is_set():
                     return
         except Gone:
+            self._relist()
+            return
+        if silent and self._clock.monotonic() - begun >= _SILENCE_S:
             self._relist()
 
     def _follow(self) -> None:
         failures = 0
         while not self._stop.is_set():
             try:
+                if failures >= _DOUBTFUL:
+                    self._relist()
                 self.follow_once()
                 failures = 0
             except Fault as error:
@@ -172,7 +185,7 @@ def _number(entry: Object) -> int:
 
 
 def _trimmed(entry: Object) -> Object:
-    """Return the object without its managed fields, which are half of its size; who else wrote into its spec is kept."""
+    """Return the object without its managed fields, which are half of its size; who else wrote into its spec, and who scales, is kept."""
     metadata = {name: value for name, value in entry["metadata"].items() if name != "managedFields"}
     others = sorted(
         {
@@ -183,9 +196,17 @@ def _trimmed(entry: Object) -> Object:
     )
     if others:
         metadata[FOREIGN] = others
+    sized = sorted(
+        str(item.get("manager", "?")) for item in entry["metadata"].get("managedFields", ()) if "f:replicas" in _spec_fields(item)
+    )
+    if sized:
+        metadata[SIZED] = sized
     return {**entry, "metadata": metadata}
 
 
 def _writes_spec(item: Object) -> bool:
-    fields = item.get("fieldsV1", {}).get("f:spec", {})
-    return bool(set(fields) - {"f:replicas", "."})
+    return bool(_spec_fields(item) - {"f:replicas", "."})
+
+
+def _spec_fields(item: Object) -> set[str]:
+    return set(item.get("fieldsV1", {}).get("f:spec", {}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from core.ids import EndpointName, VersionId
 
 MANAGER = "seatrial"
@@ -10,6 +12,7 @@ FIRST_SIZE = "seatrial-first-size"
 """Field manager that sets `replicas` once, when a Deployment is made; whoever scales takes the field over."""
 
 DOMAIN = "seatrial.dev"
+INSTANCE = "app.kubernetes.io/instance"
 VERSION_LABEL = f"{DOMAIN}/version"
 VERSION = f"{DOMAIN}/version-id"
 SPEC = f"{DOMAIN}/spec"
@@ -18,13 +21,14 @@ APPLIED = f"{DOMAIN}/applied"
 PORT = 8000
 STATUS_PORT = 8001
 _SHORT = 32
+_ENGINE = "engine-"
 _ENDPOINT = f"endpoint.{DOMAIN}/"
 _LABEL_NAME = 63
 
 
 def object_name(version: VersionId) -> str:
     """Return the name that a version's Deployment, Service, policy and autoscaler share: 128 bits of its digest."""
-    return f"engine-{version[:_SHORT].lower()}"
+    return f"{_ENGINE}{version[:_SHORT].lower()}"
 
 
 def version_label(version: VersionId) -> str:
@@ -32,11 +36,11 @@ def version_label(version: VersionId) -> str:
     return version[:_SHORT]
 
 
-def labels(version: VersionId) -> dict[str, str]:
+def labels(version: VersionId, installation: str) -> dict[str, str]:
     """Return the labels of all of a version's objects."""
     return {
         "app.kubernetes.io/name": "seatrial-engine",
-        "app.kubernetes.io/instance": object_name(version),
+        INSTANCE: installation,
         "app.kubernetes.io/version": version[:12],
         "app.kubernetes.io/component": "engine",
         "app.kubernetes.io/part-of": "seatrial",
@@ -46,7 +50,13 @@ def labels(version: VersionId) -> dict[str, str]:
 
 
 SELECTOR = "app.kubernetes.io/name=seatrial-engine,app.kubernetes.io/managed-by=seatrial"
-"""Selects every object of every engine."""
+"""Selects every object of every engine of every installation: those that are made before they were told apart are still found."""
+
+
+def installation_of(labels: Mapping[str, str]) -> str | None:
+    """Return whose an engine's object is, by its labels; None for one made when they named the engine itself, which is anybody's."""
+    named = labels.get(INSTANCE)
+    return None if named == f"{_ENGINE}{labels.get(VERSION_LABEL)}" else named
 
 
 def selector(version: VersionId) -> dict[str, str]:

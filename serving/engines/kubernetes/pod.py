@@ -28,7 +28,7 @@ def pod_template(spec: EngineSpec, place: Place) -> Object:
     """Return the Deployment's pod template. Raises Refused for a model that no machine of the place can hold."""
     return {
         "metadata": {
-            "labels": labels(spec.version),
+            "labels": labels(spec.version, place.policy.installation),
             "annotations": {
                 VERSION: spec.version,
                 "kubectl.kubernetes.io/default-container": CONTAINER,
@@ -51,6 +51,7 @@ def _pod(spec: EngineSpec, place: Place) -> Object:
             "runAsUser": _USER,
             "runAsGroup": _USER,
             "fsGroup": _USER,
+            "fsGroupChangePolicy": "OnRootMismatch",  # else a start walks through all of the node's cache
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_container(spec, place)],

@@ -23,6 +23,10 @@ _STARTS = 3
 _CRASHES = 6
 _SHORT_RUN_S = 60.0
 _CONFIG_LIMIT_S = 60.0
+_ADMISSION_LIMIT_S = 10.0
+_FORBIDDEN = ("is forbidden", "is invalid", "denied the request")
+"""By these words the API server, which gives no other sign, tells a pod that it will not take from one that it could not take just now."""
+_USED_UP = "exceeded quota"
 _NEVER = frozenset({"InvalidImageName", "ErrImageNeverPull"})
 _PULLING = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError", "SignatureValidationFailed"})
 _CREATING = frozenset(
@@ -92,12 +96,12 @@ def _coming(version: VersionId, deployment: Object, living: Sequence[Object], re
     made = epoch(deployment["metadata"].get("creationTimestamp"))
     if deployment.get("spec", {}).get("replicas", 1) == 0:
         return EngineState(version, phase, detail="asleep (scaled to zero); a request wakes it", since=made)
-    troubles = [trouble(pod, now, patience, was_ready=was_ready) for pod in living if not is_ready(pod)]
-    if len(troubles) < len(living):
+    if any(map(is_ready, living)):
         return EngineState(version, phase, detail="is ready; its Service follows", restarts=restarts, since=made)
-    found = next((one for one in troubles if one.failed), None) or next(iter(troubles), None) or _without_pods(deployment)
+    troubles = [trouble(pod, now, patience, was_ready=was_ready) for pod in living] or [_without_pods(deployment, now, patience)]
+    found = next((one for one in troubles if one.failed), troubles[0])
     since = max((epoch(pod["metadata"].get("creationTimestamp")) for pod in living), default=made)
-    hopeless = bool(troubles) and all(one.failed for one in troubles)
+    hopeless = all(one.failed for one in troubles)
     return EngineState(version, EnginePhase.FAILED if hopeless else phase, detail=_one_line(found.detail), restarts=restarts, since=since)
 
 
@@ -109,20 +113,34 @@ def trouble(pod: Object, now: Epoch, patience: Patience, *, was_ready: bool) -> 
     status = _status(pod)
     waiting = status.get("state", {}).get("waiting") or {}
     last = status.get("lastState", {}).get("terminated") or status.get("state", {}).get("terminated")
-    begun = epoch(pod.get("status", {}).get("startTime") or pod["metadata"].get("creationTimestamp"))
     if waiting.get("reason") in _NEVER | _PULLING | _CREATING:
-        return _kept_waiting(waiting, now - begun, patience)
+        return _kept_waiting(waiting, now - _down_since(pod), patience)
     if last is not None:
         return _ended(status, last, was_ready=was_ready)
-    if not was_ready and begun and now - begun > patience.start_s:
-        return Trouble(f"it was not ready after {patience.start_s:.0f} s", failed=True)
-    return Trouble("loads the weights" if status.get("state", {}).get("running") else "waits for its container")
+    return _loading(pod, now, patience, was_ready=was_ready)
 
 
 def _unplaced(placed: Object, now: Epoch, patience: Patience) -> Trouble:
     """Say it in the scheduler's own words, which tell what is missing on how many nodes."""
     late = now - epoch(placed.get("lastTransitionTime")) > patience.room_s
     return Trouble(f"no node has room for it: {placed.get('message') or placed.get('reason', 'unschedulable')}", failed=late)
+
+
+def _loading(pod: Object, now: Epoch, patience: Patience, *, was_ready: bool) -> Trouble:
+    """Count a start from the container's own: what its node and its image took is not the model's fault."""
+    running = _status(pod).get("state", {}).get("running")
+    begun = epoch(running.get("startedAt")) if running else _down_since(pod)
+    late = not was_ready and bool(begun) and now - begun > patience.start_s
+    if running:
+        return Trouble(f"it was not ready after {patience.start_s:.0f} s" if late else "loads the weights", failed=late)
+    return Trouble(f"its container was not made within {patience.start_s:.0f} s" if late else "waits for its container", failed=late)
+
+
+def _down_since(pod: Object) -> Epoch:
+    """Return since when a container has waited: since its node took the pod, it was last ready, or it last ended."""
+    taken = pod.get("status", {}).get("startTime") or pod["metadata"].get("creationTimestamp")
+    ended = (_status(pod).get("lastState", {}).get("terminated") or {}).get("finishedAt")
+    return max(epoch(taken), epoch(ended), epoch(_condition(pod, "Ready").get("lastTransitionTime")))
 
 
 def _kept_waiting(waiting: Object, waited_s: float, patience: Patience) -> Trouble:
@@ -158,12 +176,15 @@ def _why_ended(last: Object) -> Cause:
     return Cause(f"it ended with exit code {last.get('exitCode', '?')} ({last.get('reason', 'Error')}) and without a word")
 
 
-def _without_pods(deployment: Object) -> Trouble:
-    """Quotas and admission keep pods from being made at all; the Deployment says so."""
-    for condition in _conditions(deployment):
-        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
-            return Trouble(f"its pod is not admitted: {condition.get('message', 'see the Deployment')}")
-    return Trouble("waits for its pod")
+def _without_pods(deployment: Object, now: Epoch, patience: Patience) -> Trouble:
+    """Say what keeps pods from being made at all, by the Deployment. A quota that is used up may be freed, what is forbidden stays so."""
+    refused = _condition(deployment, "ReplicaFailure")
+    if refused.get("status") != "True":
+        return Trouble("waits for its pod")
+    message = str(refused.get("message") or "see the Deployment")
+    since = epoch(refused.get("lastTransitionTime") or deployment["metadata"].get("creationTimestamp"))
+    limit_s = _ADMISSION_LIMIT_S if any(word in message for word in _FORBIDDEN) and _USED_UP not in message else patience.room_s
+    return Trouble(f"its pod is not admitted: {message}", failed=now - since > limit_s)
 
 
 def _was_available(deployment: Object) -> bool:

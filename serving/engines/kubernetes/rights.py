@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from serving.engines.kubernetes import kinds
 from serving.engines.kubernetes.kinds import Kind
 
-_FOLLOW = ("get", "list", "watch")
-_KEEP = ("create", "patch", "delete")
+_FOLLOW = ("list", "watch")
+_KEEP = ("create", "patch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +26,20 @@ class Rule:
 
 
 ROLE = (
-    Rule(kinds.DEPLOYMENTS, (*_FOLLOW, *_KEEP)),
+    Rule(kinds.DEPLOYMENTS, ("get", *_FOLLOW, *_KEEP, "delete")),
     Rule(kinds.SERVICES, (*_FOLLOW, *_KEEP)),
     Rule(kinds.POLICIES, (*_FOLLOW, *_KEEP)),
-    Rule(kinds.AUTOSCALERS, (*_FOLLOW, *_KEEP)),
-    Rule(kinds.SCALED_OBJECTS, (*_FOLLOW, *_KEEP)),
+    Rule(kinds.AUTOSCALERS, (*_FOLLOW, *_KEEP, "delete")),
+    Rule(kinds.SCALED_OBJECTS, (*_FOLLOW, *_KEEP, "delete")),
     Rule(kinds.PODS, (*_FOLLOW, "delete")),
     Rule(kinds.PODS, ("get",), "log"),
     Rule(kinds.EVENTS, ("create",)),
     Rule(kinds.QUOTAS, ("list",)),
 )
-"""In the namespace of the engines."""
+"""In the namespace of the engines, for whoever keeps them. Services and policies go with their Deployment: nobody deletes them."""
+
+CONTROL_ROLE = (Rule(kinds.DEPLOYMENTS, _FOLLOW), Rule(kinds.PODS, _FOLLOW), Rule(kinds.PODS, ("get",), "log"))
+"""In the namespace of the engines, for the control API: it tells their states and logs, and changes none."""
 
 CLUSTER_ROLE = (Rule(kinds.NODES, ("list",)), Rule(kinds.PODS, ("list",)))
 """In the whole cluster, for the look at free room; without these, only quotas are looked at and the scheduler has the last word."""

@@ -1,0 +1,113 @@
+"""The pass that keeps engines, on doubles: what one engine's trouble does to the others, and what the pass tells of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.engines import ANOTHERS, EnginePhase, EngineSpec, Role
+from core.errors import Conflict, Fault, Refused, SeatrialError, Transient
+from core.ids import EndpointName, VersionId
+from core.ports.clock import Clock
+from core.submissions import SubmissionState
+from tasks.reconcile import keep_engines
+from tests.equipment.bench_yard import BenchYard, in_yard
+from tests.equipment.fakes import FakeEngines
+from tests.equipment.kube_stage import a_spec
+
+VERSIONS = tuple(VersionId(letter * 64) for letter in "abcdef")
+UNWANTED = VersionId("9" * 64)
+
+
+class Troubled(FakeEngines):
+    """Engines of which some cannot be kept."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.troubles: dict[VersionId, SeatrialError] = {}
+        self.asked = 0
+
+    def apply(self, spec: EngineSpec) -> None:
+        self.asked += 1
+        if spec.version in self.troubles:
+            raise self.troubles[spec.version]
+        super().apply(spec)
+
+
+class Board:
+    """A noticeboard that remembers what each version is to each endpoint."""
+
+    def __init__(self) -> None:
+        self.marks: dict[tuple[VersionId, EndpointName], Role | None] = {}
+
+    def mark(self, version: VersionId, endpoint: EndpointName, role: Role | None) -> None:
+        self.marks[version, endpoint] = role
+
+
+@pytest.fixture
+def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BenchYard]:
+    with in_yard(tmp_path, monkeypatch) as yard:
+        for number, version in enumerate(VERSIONS):
+            yard.serve(version, EndpointName(f"e{number}"))
+        yield yard
+
+
+@pytest.fixture
+def engines(yard: BenchYard) -> Troubled:
+    engines = Troubled(yard.clock)
+    vars(yard.here).update(engines=engines)
+    engines.apply(a_spec(0, version=UNWANTED))
+    return engines
+
+
+def ready(engines: FakeEngines) -> set[VersionId]:
+    return {state.version for state in engines.list() if state.phase is EnginePhase.READY}
+
+
+@pytest.mark.parametrize(
+    "trouble", [Refused("1000 GiB of weights"), Fault("patch: forbidden", hint="grant it"), Transient("a webhook is away")]
+)
+def test_one_engines_trouble_keeps_no_other_from_being_kept_and_fails_the_pass_by_name(engines: Troubled, trouble: SeatrialError) -> None:
+    engines.troubles = {VERSIONS[0]: trouble}
+    with pytest.raises(Transient if isinstance(trouble, Transient) else Fault, match=f"not kept: aaaaaaaaaaaa: {trouble}"):
+        keep_engines.fn()
+    assert ready(engines) == set(VERSIONS[1:])
+    assert engines.stops == [(UNWANTED, 30.0)], "those that nobody wants are stopped all the same"
+
+
+def test_a_cluster_that_is_away_is_not_asked_for_every_engine(engines: Troubled) -> None:
+    engines.troubles = {version: Transient("the API server is away") for version in VERSIONS}
+    engines.asked = 0
+    with pytest.raises(Transient):
+        keep_engines.fn()
+    assert engines.asked == 3
+    assert engines.stops == []
+
+
+@pytest.mark.usefixtures("engines")
+def test_a_removed_endpoint_leaves_no_mark_on_an_engine_that_another_keeps(yard: BenchYard) -> None:
+    shared, gone = VERSIONS[0], EndpointName("gone")
+    yard.serve(shared, gone)
+    for row in yard.records.submissions.find(states=[SubmissionState.QUEUED], limit=100):
+        yard.records.submissions.change(row.id, yard.clock.now(), state=SubmissionState.SERVING)
+    board = Board()
+    vars(yard.here).update(_cluster=board)
+    keep_engines.fn()
+    assert board.marks[shared, gone] is Role.STABLE
+    yard.records.endpoints.remove(gone, yard.clock.now())
+    keep_engines.fn()
+    assert board.marks[shared, gone] is None
+    assert board.marks[shared, EndpointName("e0")] is Role.STABLE
+
+
+def test_an_engine_of_another_installation_is_told(engines: Troubled) -> None:
+    engines.troubles = {VERSIONS[0]: Conflict("it belongs to the installation 'blue'", reason=ANOTHERS)}
+    with pytest.raises(Fault, match="'blue'"):
+        keep_engines.fn()
+
+
+def test_an_engine_of_other_settings_is_no_trouble(engines: Troubled) -> None:
+    engines.troubles = {VERSIONS[0]: Conflict("it runs from another spec")}
+    assert keep_engines.fn() == (UNWANTED,)
