@@ -196,13 +196,42 @@ def test_an_autoscaler_goes_down_slowly_and_no_value_is_no_health() -> None:
     assert token["metadata"]["threshold"] == "0.05"
 
 
-def test_a_version_that_may_sleep_wakes_by_what_gateways_turned_away() -> None:
-    place = where(min_engines=0, max_engines=2, prometheus_url="http://prometheus")
-    triggers = {
-        trigger["name"]: trigger["metadata"]["query"] for trigger in scaled_object(a_spec(1).version, place, OWNER)["spec"]["triggers"]
-    }
-    assert "seatrial_requests_total" in triggers["wake"]
-    assert triggers["load"].endswith("or vector(0)"), "asleep there is no series, and that is no error"
+def queries(**settings: Any) -> dict[str, str]:
+    place = where(max_engines=2, prometheus_url="http://prometheus", target_token_s=0.05, scale_down_s=600.0, **settings)
+    return {trigger["name"]: trigger["metadata"]["query"] for trigger in scaled_object(a_spec(1).version, place, OWNER)["spec"]["triggers"]}
+
+
+UNASKED = f'(sum(increase(seatrial_requests_total{{namespace="models",version="{a_spec(1).version[:12]}"}}[600s])) == 0)'
+
+
+def test_a_version_that_may_sleep_wakes_by_what_gateways_turned_away_while_an_engine_could_have_started() -> None:
+    turned_away = f'seatrial_requests_total{{namespace="models",version="{a_spec(1).version[:12]}",outcome="engine_error"}}[600s]'
+    assert queries(min_engines=0)["wake"] == f"sum(increase({turned_away})) > bool 0"
+
+
+def test_a_version_falls_asleep_only_when_its_engines_or_the_gateways_say_that_nobody_asks() -> None:
+    found = queries(min_engines=0)
+    assert all("vector(" not in query for query in found.values()), "no value is no zero"
+    assert found["load"].endswith(f" or {UNASKED}")
+    assert found["token"].endswith(f" or {UNASKED}")
+
+
+def test_engines_that_cannot_be_scraped_have_neither_load_nor_a_time_per_token() -> None:
+    found = queries()
+    assert found["load"].startswith("sum(")
+    assert " or " not in found["load"]
+    assert "_count" in found["token"].partition(" or ")[2], "0 only where the engines themselves say that they generate nothing"
+    assert all("vector(" not in query for query in found.values())
+
+
+def test_every_query_names_the_namespace_because_another_may_serve_the_same_version() -> None:
+    for query in queries(min_engines=0).values():
+        assert query.count('namespace="models"') == query.count("{"), query
+
+
+def test_a_version_that_may_sleep_needs_what_wakes_it() -> None:
+    with pytest.raises(Refused, match="nothing could wake an engine"):
+        where(min_engines=0)
 
 
 def test_without_prometheus_keda_asks_the_engines_themselves() -> None:
@@ -212,14 +241,14 @@ def test_without_prometheus_keda_asks_the_engines_themselves() -> None:
 
 
 def test_the_horizontal_autoscaler_reads_one_series_per_version() -> None:
-    spec = horizontal_autoscaler(a_spec(1).version, where(min_engines=0, max_engines=3), OWNER)["spec"]
+    spec = horizontal_autoscaler(a_spec(1).version, where(max_engines=3), OWNER)["spec"]
     assert (spec["minReplicas"], spec["maxReplicas"]) == (1, 3)
     assert spec["metrics"][0]["external"]["metric"]["selector"]["matchLabels"] == {"version": a_spec(1).version[:32]}
 
 
 @pytest.mark.parametrize(("fewest", "most", "moves"), [(1, 1, False), (1, 2, True), (0, 1, True), (2, 2, False)])
 def test_an_autoscaler_is_made_only_where_the_number_moves(fewest: int, most: int, moves: bool) -> None:
-    assert autoscaled(where(min_engines=fewest, max_engines=most)) is moves
+    assert autoscaled(where(min_engines=fewest, max_engines=most, prometheus_url="http://prometheus")) is moves
 
 
 def test_a_label_of_an_endpoint_keeps_to_what_labels_may_be() -> None:

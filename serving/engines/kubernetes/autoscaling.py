@@ -21,6 +21,8 @@ METRIC = "seatrial_engine_requests"
 
 _POLLING_S = 5
 _UP_WINDOW_S = 30
+_SEEN_S = 300
+"""Least window of a query over a gateway's counter: several scrapes, also where Prometheus scrapes once a minute."""
 
 
 def autoscaled(place: Place) -> bool:
@@ -62,41 +64,62 @@ def horizontal_autoscaler(version: VersionId, place: Place, owner: Mapping[str, 
     return with_memory(body)
 
 
-def load_query(version: VersionId) -> str:
-    """Return the query of the requests, running and waiting, in all engines of a version: one series, or none when none is scraped."""
-    return f'sum({{__name__=~"vllm:num_requests_(running|waiting)",model_name="{version}"}})'
+def load_query(version: VersionId, place: Place) -> str:
+    """Return the query of the requests, running and waiting, in all engines of a version: one series, or none when none is scraped.
+
+    Where a version may sleep there is rightly none; then it is 0 only if the gateways' own series say that nobody asked for a while.
+    """
+    chosen = f'namespace="{place.namespace}",model_name="{version}"'
+    return _or_unasked(f'sum({{__name__=~"vllm:num_requests_(running|waiting)",{chosen}}})', version, place)
 
 
-def wake_query(version: VersionId) -> str:
-    """Return the query of the requests that a gateway turned away in the last minute because no engine of the version was ready."""
-    return f'sum(increase(seatrial_requests_total{{version="{version[:12]}",outcome="engine_error"}}[1m])) or vector(0)'
+def wake_query(version: VersionId, place: Place) -> str:
+    """Return the query of whether a gateway turned a request away, for want of a ready engine, since an engine could have started: 1 or 0.
+
+    None where no gateway is scraped, or none serves the version (a benchmark's), which nothing could wake: that keeps what there is.
+    """
+    window_s = max(_SEEN_S, round(place.start_limit_s))
+    return f'sum(increase({_asked_for(version, place)},outcome="engine_error"}}[{window_s}s])) > bool 0'
 
 
-def token_query(version: VersionId) -> str:
-    """Return the query of the 90th percentile of the time per output token; 0 while nothing is generated."""
-    rate = f'sum by (le) (rate(vllm:request_time_per_output_token_seconds_bucket{{model_name="{version}"}}[2m]))'
-    return f"(histogram_quantile(0.9, {rate}) > 0) or vector(0)"
+def token_query(version: VersionId, place: Place) -> str:
+    """Return the query of the 90th percentile of the time per output token, in seconds; 0 while its engines say that they generate none."""
+    name, chosen = "vllm:request_time_per_output_token_seconds", f'{{namespace="{place.namespace}",model_name="{version}"}}[2m]'
+    slow = f"(histogram_quantile(0.9, sum by (le) (rate({name}_bucket{chosen}))) > 0)"
+    return _or_unasked(f"{slow} or (sum(rate({name}_count{chosen})) == 0)", version, place)
+
+
+def _or_unasked(query: str, version: VersionId, place: Place) -> str:
+    if place.policy.min_engines > 0:
+        return query
+    window_s = max(_SEEN_S, round(place.policy.scale_down_s))
+    return f"{query} or (sum(increase({_asked_for(version, place)}}}[{window_s}s])) == 0)"
+
+
+def _asked_for(version: VersionId, place: Place) -> str:
+    """Begin the selector of what gateways count; other namespaces may serve the very same version."""
+    return f'seatrial_requests_total{{namespace="{place.namespace}",version="{version[:12]}"'
 
 
 def _triggers(version: VersionId, place: Place) -> list[Object]:
-    if not place.policy.prometheus_url:
+    policy = place.policy
+    if not policy.prometheus_url:
         return [_asked(version, place, name) for name in ("running", "waiting")]
-    triggers = [_trigger(place, load_query(version), place.policy.target_requests, "AverageValue", name="load")]
-    if place.policy.min_engines == 0:
-        triggers.append(_trigger(place, wake_query(version), place.policy.target_requests, "AverageValue", name="wake"))
-    if place.policy.target_token_s > 0:
-        triggers.append(_trigger(place, token_query(version), place.policy.target_token_s, "Value", name="token"))
+    triggers = [_trigger(place, load_query(version, place), policy.target_requests, "AverageValue", name="load")]
+    if policy.min_engines == 0:
+        triggers.append(_trigger(place, wake_query(version, place), 1.0, "AverageValue", name="wake"))
+    if policy.target_token_s > 0:
+        triggers.append(_trigger(place, token_query(version, place), policy.target_token_s, "Value", name="token"))
     return triggers
 
 
 def _trigger(place: Place, query: str, threshold: float, kind: str, *, name: str) -> Object:
-    awake = name == "load" and place.policy.min_engines == 0  # asleep there is no engine, hence no series, and that is no error
     metadata = {
         "serverAddress": place.policy.prometheus_url,
-        "query": f"{query} or vector(0)" if awake else query,
+        "query": query,
         "threshold": f"{threshold:g}",
         "activationThreshold": "0",
-        "ignoreNullValues": "false",
+        "ignoreNullValues": "false",  # an error, on which KEDA keeps what there is
     }
     return {"type": "prometheus", "name": name, "metricType": kind, "metadata": metadata}
 

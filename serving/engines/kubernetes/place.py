@@ -91,6 +91,12 @@ def place(
             reason="bad_setting",
             hint="write 0 <= min <= max",
         )
+    if policy.min_engines == 0 and not policy.prometheus_url:
+        raise Refused(
+            "SEATRIAL_KUBERNETES_MIN_ENGINES is 0 without SEATRIAL_KUBERNETES_PROMETHEUS_URL: nothing could wake an engine that sleeps",
+            reason="bad_setting",
+            hint="give the URL of the Prometheus that scrapes gateways and engines, or set MIN_ENGINES to 1",
+        )
     return Place(
         namespace=namespace,
         policy=policy,
