@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from core.endpoints import Rollout, RolloutState
 from core.engines import EnginePhase, EngineSpec, Role
 from core.errors import Conflict, Refused, Transient
@@ -12,6 +14,10 @@ from evals import harness
 from serving.rollout.room import await_room
 from tasks.step import StepReport, recorded, step_task
 from wiring import Platform, platform
+
+_LOOK_S = 0.2
+_WAKE_EVERY = 50
+"""Looks between two wakes: an autoscaler that was deciding just then may undo the first."""
 
 
 @step_task
@@ -79,12 +85,12 @@ def engine_spec(here: Platform, version: ModelVersion) -> EngineSpec:
 
 
 def await_ready(here: Platform, version: VersionId, report: StepReport | None = None) -> str:
-    """Wait for an engine that is wished for and return its address. Refused with the cause when it cannot come up.
+    """Wait for an engine that is wished for, waking one that sleeps, and return its address. Refused with the cause when it cannot come up.
 
     Transient when it is not wished for (it was stopped under us): the step is tried again.
     """
     limit = here.clock.monotonic() + here.settings.models.engine_start_limit_s
-    while True:
+    for look in itertools.count():
         state = here.engines.state(version)
         if state.phase is EnginePhase.READY and state.address:
             return state.address
@@ -102,9 +108,12 @@ def await_ready(here: Platform, version: VersionId, report: StepReport | None = 
                 reason="engine_start_timeout",
                 hint="raise SEATRIAL_MODELS_ENGINE_START_LIMIT_S or submit a smaller model",
             )
+        if here.waker is not None and look % _WAKE_EVERY == 0:
+            here.waker.wake(version)
         if report is not None:
             report.progress(0.0, state.detail)
-        here.clock.wait(0.2)
+        here.clock.wait(_LOOK_S)
+    raise AssertionError("unreachable")
 
 
 def still_wanted(here: Platform, rollout: RolloutId) -> None:
