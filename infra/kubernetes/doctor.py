@@ -22,6 +22,7 @@ from infra.local.stack import answers
 from registry.weights.s3 import s3_client
 from serving.engines.kubernetes import kinds
 from serving.engines.kubernetes.api import Api
+from serving.engines.kubernetes.autoscaling import METRIC, may_scale
 from serving.engines.kubernetes.capacity import room_for
 from serving.engines.kubernetes.kinds import Kind
 from serving.engines.kubernetes.place import place
@@ -30,6 +31,8 @@ from wiring import Platform
 
 _REVIEWS = Kind("apis/authorization.k8s.io/v1", "selfsubjectaccessreviews", namespaced=False)
 _NAMESPACES = Kind("api/v1", "namespaces", namespaced=False)
+_API_GROUPS = Kind("apis", "", namespaced=False)
+_EXTERNAL = "external.metrics.k8s.io"
 _ENFORCE = "pod-security.kubernetes.io/enforce"
 _SMALLEST_WEIGHTS = 2**20
 _GRANT = "grant what serving/engines/kubernetes/rights.py lists, or install with the chart, which does"
@@ -116,16 +119,20 @@ def _pod_security(api: Api) -> Finding:
 
 
 def _autoscaling(api: Api, policy: KubernetesPolicy) -> Finding:
-    keda = api.knows(kinds.SCALED_OBJECTS)
+    name, keda = "autoscaling", api.knows(kinds.SCALED_OBJECTS)
+    if policy.min_engines == 0 and not keda:
+        return Finding(name, ok=False, what="min_engines is 0, and only KEDA scales to none", next="install KEDA, or set min_engines to 1")
+    if policy.min_engines == 0 and not policy.prometheus_url:
+        what = "min_engines is 0 without prometheus_url: nothing could wake an engine that sleeps, and the worker refuses such settings"
+        return Finding(name, ok=False, what=what, next="give engines.prometheus_url, or set min_engines to 1")
+    if not may_scale(policy):
+        return Finding(name, ok=True, what=f"not asked for: {policy.min_engines} engine(s) a version{', KEDA is there' * keda}")
     if keda:
-        return Finding("autoscaling", ok=True, what="KEDA is there: ScaledObjects")
-    if policy.min_engines == 0:
-        return Finding(
-            "autoscaling", ok=False, what="min_engines is 0, and only KEDA scales to none", next="install KEDA, or set min_engines to 1"
-        )
-    if policy.max_engines > policy.min_engines and not api.knows(Kind("apis/custom.metrics.k8s.io/v1beta1", "")) and policy.prometheus_url:
-        return Finding("autoscaling", ok=True, what="no KEDA: HorizontalPodAutoscalers, by cores unless a metrics adapter is installed")
-    return Finding("autoscaling", ok=True, what="no KEDA: HorizontalPodAutoscalers where max_engines is above min_engines")
+        return Finding(name, ok=True, what="KEDA is there: ScaledObjects")
+    if api.get(_API_GROUPS, _EXTERNAL) is None:
+        what = f"no KEDA, and nobody serves {_EXTERNAL}: the HorizontalPodAutoscalers read no number, and nothing scales"
+        return Finding(name, ok=False, what=what, next="install KEDA, or prometheus-adapter with infra/kubernetes/prometheus-adapter/")
+    return Finding(name, ok=True, what=f"no KEDA: HorizontalPodAutoscalers on {METRIC} of {_EXTERNAL}")
 
 
 def _image(image: str, *, inside: bool) -> Finding:

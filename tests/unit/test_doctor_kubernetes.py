@@ -37,6 +37,7 @@ class Cluster:
     level: str | None = "restricted"
     namespace: bool = True
     keda: bool = False
+    external: bool = False
     cores: str = "16"
     memory: str = "64Gi"
     away: bool = False
@@ -65,6 +66,7 @@ class Cluster:
         answers: dict[str, tuple[int, dict[str, Any]]] = {
             "/apis/apps/v1": (200, {"resources": [{"name": "deployments"}]}),
             "/apis/keda.sh/v1alpha1": (200, {"resources": [{"name": "scaledobjects"}]}) if self.keda else (404, {}),
+            "/apis/external.metrics.k8s.io": (200, {"name": "external.metrics.k8s.io"}) if self.external else (404, {}),
             "/api/v1/nodes": (200, {"items": [node], "metadata": {}}) if self.sees_nodes else (403, {"message": "nodes is forbidden"}),
             "/api/v1/pods": (200, {"items": [], "metadata": {}}),
             "/api/v1/namespaces/seatrial/resourcequotas": (200, {"items": [], "metadata": {}}),
@@ -180,9 +182,26 @@ def test_an_engine_larger_than_the_nodes_memory_does_not_fit():
 
 
 def test_sleeping_engines_need_keda():
-    policy = KubernetesPolicy(image=IMAGE, min_engines=0)
-    assert not look(Cluster(), settings_with(kubernetes=policy))["autoscaling"].ok
+    policy = KubernetesPolicy(image=IMAGE, min_engines=0, prometheus_url="http://prometheus")
+    assert not look(Cluster(external=True), settings_with(kubernetes=policy))["autoscaling"].ok
     assert look(Cluster(keda=True), settings_with(kubernetes=policy))["autoscaling"].ok
+
+
+def test_sleeping_engines_need_prometheus_whatever_else_is_there():
+    found = look(Cluster(keda=True), settings_with(kubernetes=KubernetesPolicy(image=IMAGE, min_engines=0)))["autoscaling"]
+    assert not found.ok
+    assert "nothing could wake" in found.what
+    assert "prometheus_url" in found.next
+
+
+def test_without_external_metrics_and_keda_nothing_scales_and_it_says_so():
+    moving = settings_with(kubernetes=KubernetesPolicy(image=IMAGE, max_engines=3, prometheus_url="http://prometheus"))
+    found = look(Cluster(), moving)["autoscaling"]
+    assert not found.ok
+    assert "nothing scales" in found.what
+    assert "prometheus-adapter" in found.next
+    assert look(Cluster(external=True), moving)["autoscaling"].ok
+    assert look(Cluster(), settings_with())["autoscaling"].ok, "nobody asked for any"
 
 
 def test_an_image_by_tag_is_told():

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml  # type: ignore[import-untyped]  # its stubs are no dependency of ours
 
 from core.errors import Refused
-from serving.engines.kubernetes.autoscaling import autoscaled, horizontal_autoscaler, scaled_object
+from serving.engines.kubernetes.autoscaling import METRIC, TOKEN_METRIC, autoscaled, horizontal_autoscaler, scaled_object
 from serving.engines.kubernetes.manifests import applied, decode_spec, deployment, encode_spec, network_policy, service
-from serving.engines.kubernetes.names import endpoint_label, object_name
+from serving.engines.kubernetes.names import endpoint_label, object_name, version_label
 from tests.equipment.kube_stage import GIB, IMAGE, a_spec, where
 
+ROOT = Path(__file__).parents[2]
 OWNER = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "engine", "uid": "u1"}
 
 
@@ -241,9 +245,28 @@ def test_without_prometheus_keda_asks_the_engines_themselves() -> None:
 
 
 def test_the_horizontal_autoscaler_reads_one_series_per_version() -> None:
-    spec = horizontal_autoscaler(a_spec(1).version, where(max_engines=3), OWNER)["spec"]
+    spec = horizontal_autoscaler(a_spec(1).version, where(max_engines=3, target_token_s=0.05), OWNER)["spec"]
     assert (spec["minReplicas"], spec["maxReplicas"]) == (1, 3)
-    assert spec["metrics"][0]["external"]["metric"]["selector"]["matchLabels"] == {"version": a_spec(1).version[:32]}
+    load, token = (entry["external"] for entry in spec["metrics"])
+    assert load["metric"]["selector"]["matchLabels"] == token["metric"]["selector"]["matchLabels"] == {"version": a_spec(1).version[:32]}
+    assert token["target"] == {"type": "Value", "value": "50m"}
+
+
+def test_the_adapters_rules_make_every_metric_that_a_horizontal_autoscaler_reads() -> None:
+    folder = ROOT / "infra" / "kubernetes" / "prometheus-adapter"
+    rules = yaml.safe_load((folder / "rules.yaml").read_text(encoding="utf-8"))["spec"]["groups"][0]["rules"]
+    assert {rule["record"] for rule in rules} == {METRIC, TOKEN_METRIC}
+    for rule in rules:
+        cut = re.search(r'"model_name", "(.+?)"', rule["expr"])
+        assert cut is not None
+        digits = re.fullmatch(cut[1], a_spec(1).version)
+        assert digits is not None
+        assert digits[1] == version_label(a_spec(1).version)
+        assert "by (namespace, version" in rule["expr"]
+    (served,) = yaml.safe_load((folder / "values.yaml").read_text(encoding="utf-8"))["rules"]["external"]
+    named = re.search(r'__name__=~"(.+?)"', served["seriesQuery"])
+    assert named is not None
+    assert all(re.fullmatch(named[1], name) for name in (METRIC, TOKEN_METRIC))
 
 
 @pytest.mark.parametrize(("fewest", "most", "moves"), [(1, 1, False), (1, 2, True), (0, 1, True), (2, 2, False)])

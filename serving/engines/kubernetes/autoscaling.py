@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.ids import VersionId
+from core.settings import KubernetesPolicy
 from serving.engines.kubernetes.manifests import with_memory
 from serving.engines.kubernetes.names import DOMAIN, PORT, labels, object_name, version_label
 from serving.engines.kubernetes.place import Place
@@ -17,7 +18,9 @@ from serving.engines.kubernetes.place import Place
 Object = dict[str, Any]
 
 METRIC = "seatrial_engine_requests"
-"""The external metric that a HorizontalPodAutoscaler reads, by version; a rule of the metrics adapter makes it (docs/kubernetes.md)."""
+"""The external metric that a HorizontalPodAutoscaler reads, by version; `infra/kubernetes/prometheus-adapter/` makes it."""
+TOKEN_METRIC = "seatrial_engine_token_seconds"  # noqa: S105 - a token of text
+"""The same for the 90th percentile of the time per output token."""
 
 _POLLING_S = 5
 _UP_WINDOW_S = 30
@@ -27,7 +30,12 @@ _SEEN_S = 300
 
 def autoscaled(place: Place) -> bool:
     """Tell whether the number of engines moves at all."""
-    return place.policy.max_engines > max(1, place.policy.min_engines) or place.policy.min_engines == 0
+    return may_scale(place.policy)
+
+
+def may_scale(policy: KubernetesPolicy) -> bool:
+    """Tell whether these settings let the number of engines move."""
+    return policy.max_engines > max(1, policy.min_engines) or policy.min_engines == 0
 
 
 def scaled_object(version: VersionId, place: Place, owner: Mapping[str, str]) -> Object:
@@ -52,16 +60,26 @@ def horizontal_autoscaler(version: VersionId, place: Place, owner: Mapping[str, 
     """Return the HorizontalPodAutoscaler. It never goes to zero: that takes KEDA."""
     policy = place.policy
     body = _document("autoscaling/v2", "HorizontalPodAutoscaler", version, place, owner)
-    metric = {"name": METRIC, "selector": {"matchLabels": {"version": version_label(version)}}}
-    target = {"type": "AverageValue", "averageValue": f"{round(policy.target_requests * 1000)}m"}
+    metrics = [_external(METRIC, version, {"type": "AverageValue", "averageValue": _thousandths(policy.target_requests)})]
+    if policy.target_token_s > 0:
+        metrics.append(_external(TOKEN_METRIC, version, {"type": "Value", "value": _thousandths(policy.target_token_s)}))
     body["spec"] = {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": object_name(version)},
         "minReplicas": max(1, policy.min_engines),
         "maxReplicas": max(1, policy.max_engines),
-        "metrics": [{"type": "External", "external": {"metric": metric, "target": target}}],
+        "metrics": metrics,
         "behavior": _behaviour(place),
     }
     return with_memory(body)
+
+
+def _external(name: str, version: VersionId, target: Object) -> Object:
+    metric = {"name": name, "selector": {"matchLabels": {"version": version_label(version)}}}
+    return {"type": "External", "external": {"metric": metric, "target": target}}
+
+
+def _thousandths(value: float) -> str:
+    return f"{max(1, round(value * 1000))}m"
 
 
 def load_query(version: VersionId, place: Place) -> str:
