@@ -55,7 +55,7 @@ class FakeEngines:
     def sleep(self, version: VersionId) -> None:
         """Let a version sleep until it is woken, as an autoscaler does."""
         engine = self._engines[version]
-        engine.state = replace(engine.state, phase=EnginePhase.RESTARTING, address=None, detail="asleep", since=math.inf)
+        engine.state = replace(engine.state, phase=EnginePhase.RESTARTING, address=None, detail="asleep (scaled to zero)", since=math.inf)
 
     def wake(self, version: VersionId) -> bool:
         """See the port Waker."""
