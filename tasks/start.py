@@ -88,6 +88,7 @@ def engine_spec(here: Platform, version: ModelVersion) -> EngineSpec:
         dtype=version.needs.dtype,
         memory_bytes=here.settings.models.engine_memory_bytes,
         weights_bytes=version.needs.weights_bytes,
+        attention_heads=version.needs.attention_heads,
     )
 
 

@@ -118,6 +118,13 @@ def test_a_model_that_no_node_can_hold_is_refused_in_words() -> None:
         deployment(a_spec(weights_bytes=1000 * GIB), place)
 
 
+def test_a_model_whose_heads_do_not_divide_among_its_gpus_is_refused_before_vllm_would() -> None:
+    place = where(gpu_resource="nvidia.com/gpu", gpu_memory_bytes=80 * GIB)
+    assert place.gpus(a_spec(weights_bytes=140 * GIB, attention_heads=28)) == 4
+    with pytest.raises(Refused, match="needs 8 GPUs, and its 28 attention heads do not divide"):
+        place.gpus(a_spec(weights_bytes=300 * GIB, attention_heads=28))
+
+
 def test_settings_choose_nodes_tolerations_cache_and_host_folders() -> None:
     pod = pod_of(
         node_selector="pool=gpu",

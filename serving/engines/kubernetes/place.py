@@ -53,7 +53,7 @@ class Place:
     def gpus(self, spec: EngineSpec) -> int:
         """Return over how many GPUs the model is split: a power of two, as attention heads divide; 0 where engines run on the CPU.
 
-        Raises Refused when it needs more than `most_gpus`.
+        Raises Refused when it needs more than `most_gpus`, or as many as its attention heads do not divide into.
         """
         if not self.policy.gpu_resource:
             return 0
@@ -65,6 +65,12 @@ class Place:
                 f"{spec.version[:12]} has {spec.weights_bytes / 2**30:.0f} GiB of weights, which {self.policy.most_gpus} GPUs do not hold",
                 reason="model_too_large",
                 hint="submit a quantised model, or raise SEATRIAL_KUBERNETES_MOST_GPUS",
+            )
+        if spec.attention_heads % count:
+            raise Refused(
+                f"{spec.version[:12]} needs {count} GPUs, and its {spec.attention_heads} attention heads do not divide among them",
+                reason="model_too_large",
+                hint="submit a quantised model that fewer GPUs hold, or use GPUs with more memory (SEATRIAL_KUBERNETES_GPU_MEMORY_BYTES)",
             )
         return count
 
