@@ -47,7 +47,7 @@ def examine(settings: Settings, api: Api) -> Iterator[Finding]:
     yield from _rights(api)
     yield _told("pod security", lambda: _pod_security(api))
     yield _told("autoscaling", lambda: _autoscaling(api, settings.kubernetes))
-    yield _image(settings.kubernetes.image, inside=bool(settings.engines_url))
+    yield _image(settings.kubernetes, inside=bool(settings.engines_url))
     yield _told("room", lambda: _room(api, settings))
     if settings.engines_url:
         yield from _inside(settings)
@@ -135,20 +135,20 @@ def _autoscaling(api: Api, policy: KubernetesPolicy) -> Finding:
     return Finding(name, ok=True, what=f"no KEDA: HorizontalPodAutoscalers on {METRIC} of {_EXTERNAL}")
 
 
-def _image(image: str, *, inside: bool) -> Finding:
+def _image(policy: KubernetesPolicy, *, inside: bool) -> Finding:
+    image = policy.image
     if not image:
         return Finding(
             "engine image", ok=not inside, what="SEATRIAL_KUBERNETES_IMAGE is not set", next="give images.engine in the values" * inside
         )
-    pinned = "@sha256:" in image
-    return Finding(
-        "engine image", pinned, image, "" if pinned else "pin it by digest: a tag may become another image under a running version"
-    )
+    pinned = "@sha256:" in image or bool(policy.allow_tags)
+    mend = "pin it by digest: a tag may become another image under a running version, and the worker refuses it"
+    return Finding("engine image", pinned, image, mend * (not pinned))
 
 
 def _room(api: Api, settings: Settings) -> Finding:
     """Look for room for one engine of the configured size."""
-    policy = replace(settings.kubernetes, image=settings.kubernetes.image or "any")
+    policy = replace(settings.kubernetes, image=settings.kubernetes.image or "any", allow_tags=1)  # the image has a look of its own
     spec = EngineSpec(
         version=VersionId("0" * 64),
         model_uri="s3://any/model",

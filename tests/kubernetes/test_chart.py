@@ -243,6 +243,12 @@ def test_the_engine_that_the_settings_would_make_meets_the_same_standard():
     assert "@sha256:" in container["image"]
 
 
+def test_tags_that_the_values_allow_are_allowed_to_engines_too():
+    told = _settings(objects("images.engine=r/e:v1", "images.allowTags=true"))["data"]
+    assert told["SEATRIAL_KUBERNETES_ALLOW_TAGS"] == "1"
+    assert "SEATRIAL_KUBERNETES_ALLOW_TAGS" not in _settings(objects())["data"]
+
+
 def _set(rules: Iterable[Object]) -> set[str]:
     return {json.dumps(rule, sort_keys=True) for rule in rules}
 

@@ -208,6 +208,8 @@ def test_an_image_by_tag_is_told():
     found = look(Cluster(), settings_with(kubernetes=KubernetesPolicy(image="r/engine:v1")))["engine image"]
     assert not found.ok
     assert "digest" in found.next
+    allowed = settings_with(kubernetes=KubernetesPolicy(image="r/engine:v1", allow_tags=1))
+    assert look(Cluster(), allowed)["engine image"].ok
 
 
 def test_an_api_server_that_is_away_is_the_only_finding():

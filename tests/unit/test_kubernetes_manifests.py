@@ -62,6 +62,13 @@ def test_the_image_is_the_pinned_one_and_a_place_without_one_is_refused() -> Non
         where(image="")
 
 
+def test_an_image_by_tag_is_refused_unless_the_settings_allow_tags() -> None:
+    for name in ("engine:v1", "engine@sha256:1234"):
+        with pytest.raises(Refused, match="SEATRIAL_KUBERNETES_IMAGE"):
+            where(image=name)
+    assert container_of(image="engine:v1", allow_tags=1)["image"] == "engine:v1"
+
+
 def test_answers_in_flight_have_time_before_the_pod_is_killed() -> None:
     pod = pod_of(pre_stop_s=5.0)
     drain = int(flags_of(pre_stop_s=5.0)["--shutdown-timeout"])

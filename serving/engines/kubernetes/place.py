@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ from core.engines import EngineSpec
 from core.errors import Refused
 from core.settings import KubernetesPolicy
 
+_PINNED = re.compile(r"@sha256:[0-9a-f]{64}$")
 _SPREAD = 1.25
 """Memory that weights take on a GPU beside themselves: activations, graphs, and the smallest useful cache."""
 
@@ -88,6 +90,12 @@ def place(
     if not policy.image:
         raise Refused(
             "SEATRIAL_KUBERNETES_IMAGE is not set", reason="bad_setting", hint="give the engine's image, pinned by digest (NAME@sha256:...)"
+        )
+    if not policy.allow_tags and _PINNED.search(policy.image) is None:
+        raise Refused(
+            f"SEATRIAL_KUBERNETES_IMAGE is {policy.image!r}: a tag may become another image under a version that was tried",
+            reason="bad_setting",
+            hint="pin it by digest (NAME@sha256:...); on a cluster without a registry set SEATRIAL_KUBERNETES_ALLOW_TAGS=1",
         )
     if policy.address not in {"service", "ip"}:
         raise Refused(f"SEATRIAL_KUBERNETES_ADDRESS is {policy.address!r}", reason="bad_setting", hint="write service or ip")

@@ -63,6 +63,9 @@ SEATRIAL_KUBERNETES_SERVICE_ACCOUNT: {{ printf "%s-engine" .Release.Name | quote
 {{- with .Values.images.pullSecret }}
 SEATRIAL_KUBERNETES_PULL_SECRET: {{ . | quote }}
 {{- end }}
+{{- if .Values.images.allowTags }}
+SEATRIAL_KUBERNETES_ALLOW_TAGS: "1"
+{{- end }}
 {{- with .Values.weights.secret }}
 SEATRIAL_KUBERNETES_WEIGHTS_SECRET: {{ . | quote }}
 {{- end }}
