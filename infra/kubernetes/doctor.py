@@ -1,7 +1,8 @@
 """What a cluster lacks for seatrial: rights, kinds, room, storage, reach, pod security. Each look says what to do where it is not fine.
 
-From a laptop it looks at the cluster with the kubeconfig's rights; inside the cluster (`helm test`) with the worker's own, and at storage,
-database, Prefect and MLflow too.
+From a laptop it looks at the cluster with the kubeconfig's rights, for the release that is there: under its settings, and at its worker's
+rights where it may ask for them. Inside the cluster (`helm test`) it looks with the worker's own, and at storage, database, Prefect and
+MLflow too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from core.engines import EngineSpec
 from core.errors import Fault, SeatrialError
 from core.ids import Digest, VersionId, new_id
 from core.settings import GIB, KubernetesPolicy, Settings
+from infra.kubernetes.release import Release, Subject, find_release, spool, worker_of
 from infra.local.doctor import Finding
 from infra.local.stack import answers
 from registry.weights.s3 import s3_client
@@ -29,7 +31,6 @@ from serving.engines.kubernetes.place import place
 from serving.engines.kubernetes.rights import CLUSTER_ROLE, ROLE, Rule
 from wiring import Platform
 
-_REVIEWS = Kind("apis/authorization.k8s.io/v1", "selfsubjectaccessreviews", namespaced=False)
 _NAMESPACES = Kind("api/v1", "namespaces", namespaced=False)
 _API_GROUPS = Kind("apis", "", namespaced=False)
 _EXTERNAL = "external.metrics.k8s.io"
@@ -44,15 +45,29 @@ def examine(settings: Settings, api: Api) -> Iterator[Finding]:
     yield first
     if not first.ok:
         return
-    yield from _rights(api)
+    inside = bool(settings.engines_url)
+    if inside:
+        yield from _rights(Subject(api))
+        yield from _engines(api, settings)
+        yield from _inside(settings)
+        return
+    release, told = _installed(api)
+    yield told
+    if release is not None:
+        settings = replace(settings, kubernetes=release.settings.kubernetes, models=release.settings.models)
+    subject, told = worker_of(api, release)
+    yield told
+    yield from _rights(subject)
+    yield from _engines(api, settings)
+    yield _told("spool", lambda: spool(api, release))
+    yield Finding("reach", ok=True, what="storage, database, Prefect and MLflow are looked at from inside: `helm test seatrial`")
+
+
+def _engines(api: Api, settings: Settings) -> Iterator[Finding]:
     yield _told("pod security", lambda: _pod_security(api))
     yield _told("autoscaling", lambda: _autoscaling(api, settings.kubernetes))
     yield _image(settings.kubernetes, inside=bool(settings.engines_url))
     yield _told("room", lambda: _room(api, settings))
-    if settings.engines_url:
-        yield from _inside(settings)
-    else:
-        yield Finding("reach", ok=True, what="storage, database, Prefect and MLflow are looked at from inside: `helm test seatrial`")
 
 
 def _told(name: str, look: Callable[[], Finding], mend: str = "") -> Finding:
@@ -73,16 +88,30 @@ def _cluster(api: Api) -> Finding:
     return _told("cluster", look)
 
 
-def _rights(api: Api) -> Iterator[Finding]:
+def _installed(api: Api) -> tuple[Release | None, Finding]:
+    """Return the release of the namespace, and which settings are looked at."""
+    name = "settings"
+    try:
+        release = find_release(api)
+    except Fault:
+        return None, Finding(name, ok=True, what="this machine's: this account may not list ConfigMaps, where a release's are")
+    except SeatrialError as error:
+        return None, Finding(name, ok=False, what=f"a release's cannot be read: {error.what}", next=error.hint)
+    if release is None:
+        return None, Finding(name, ok=True, what=f"this machine's: no release in namespace {api.namespace}")
+    return release, Finding(name, ok=True, what=f"those of release {release.name}")
+
+
+def _rights(subject: Subject) -> Iterator[Finding]:
     """Ask the API server itself, one review per verb: roles may come from anywhere."""
-    yield from (_told(f"rights: {_shown(rule)}", lambda rule=rule: _right(api, rule)) for rule in ROLE)  # type: ignore[misc]  # bound now
-    missing = [rule for rule in CLUSTER_ROLE if _missing(api, rule, everywhere=True)]
+    yield from (_told(f"rights: {_shown(rule)}", lambda rule=rule: _right(subject, rule)) for rule in ROLE)  # type: ignore[misc]  # bound now
+    missing = [rule for rule in CLUSTER_ROLE if _missing(subject, rule, everywhere=True)]
     lacks = f"may not list {' and '.join(_shown(rule) for rule in missing)} of the whole cluster: only quotas are looked at before a start"
     yield Finding("rights: room", ok=True, what=lacks if missing else "may look at the nodes' free room")
 
 
-def _right(api: Api, rule: Rule) -> Finding:
-    missing = _missing(api, rule)
+def _right(subject: Subject, rule: Rule) -> Finding:
+    missing = _missing(subject, rule)
     what = f"may not {', '.join(missing)}" if missing else f"may {', '.join(rule.verbs)}"
     return Finding(f"rights: {_shown(rule)}", not missing, what, _GRANT if missing else "")
 
@@ -91,16 +120,8 @@ def _shown(rule: Rule) -> str:
     return f"{rule.kind.plural}/{rule.sub}" if rule.sub else rule.kind.plural
 
 
-def _missing(api: Api, rule: Rule, *, everywhere: bool = False) -> list[str]:
-    return [verb for verb in rule.verbs if not _may(api, rule, verb, everywhere=everywhere)]
-
-
-def _may(api: Api, rule: Rule, verb: str, *, everywhere: bool) -> bool:
-    attributes = {"group": rule.kind.group, "resource": rule.kind.plural, "subresource": rule.sub, "verb": verb}
-    if not everywhere:
-        attributes["namespace"] = api.namespace
-    body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": attributes}}
-    return bool(api.create(_REVIEWS, body).get("status", {}).get("allowed"))
+def _missing(subject: Subject, rule: Rule, *, everywhere: bool = False) -> list[str]:
+    return [verb for verb in rule.verbs if not subject.may(rule, verb, everywhere=everywhere)]
 
 
 def _pod_security(api: Api) -> Finding:
