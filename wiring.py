@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from core.benchmarks import Benchmark, Sample
-    from core.ports import Capacity, Engines, Hub, ModelRegistry, Noticeboard, Records, Sandbox, WeightsStore
+    from core.ports import Capacity, Engines, Hub, ModelRegistry, Noticeboard, Records, Sandbox, Waker, WeightsStore
     from core.ports.examiner import Examiner, Student
     from core.ports.history import BenchmarkHistory
     from core.versions import ModelRef
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from serving.control.desk import Desk
     from serving.control.runs import FlowRuns
     from serving.engines.keeper import Keeper
+    from serving.engines.kubernetes.api import Api
     from serving.engines.kubernetes.engines import KubernetesEngines
     from serving.rollout.driver import Driver
     from serving.webhook import Webhook
@@ -115,12 +116,20 @@ class Platform:
         return self._cluster
 
     @cached_property
+    def waker(self) -> Waker | None:
+        """Who wakes a version that sleeps; None where none ever does."""
+        if not self._namespace or self.settings.kubernetes.min_engines > 0:
+            return None
+        from serving.engines.kubernetes.waking import KubernetesWaker  # noqa: PLC0415
+
+        return KubernetesWaker(self._api())
+
+    @cached_property
     def _cluster(self) -> KubernetesEngines | None:
         """Engines on Kubernetes, where the settings say so."""
         namespace = self._namespace
         if not namespace:
             return None
-        from serving.engines.kubernetes.api import Api, connect  # noqa: PLC0415
         from serving.engines.kubernetes.engines import KubernetesEngines  # noqa: PLC0415
         from serving.engines.kubernetes.place import place  # noqa: PLC0415
 
@@ -133,8 +142,14 @@ class Platform:
             start_limit_s=settings.models.engine_start_limit_s,
             s3_endpoint_url=settings.s3_endpoint_url,
         )
-        api = Api(connect(settings.kubernetes.kubeconfig, settings.kubernetes.context), namespace, self.clock)
-        return KubernetesEngines(api, where, self.clock, kept_logs=settings.engines)
+        return KubernetesEngines(self._api(), where, self.clock, kept_logs=settings.engines)
+
+    def _api(self) -> Api:
+        """Return a connection to the cluster's API server."""
+        from serving.engines.kubernetes.api import Api, connect  # noqa: PLC0415
+
+        policy = self.settings.kubernetes
+        return Api(connect(policy.kubeconfig, policy.context), self._namespace, self.clock)
 
     @property
     def _namespace(self) -> str:

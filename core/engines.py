@@ -28,6 +28,8 @@ class EngineSpec:
     memory_bytes: int
     weights_bytes: int = field(default=0, compare=False)
     """Size of the tensors; 0 where it is not known. The version determines it, so it does not tell two specs apart."""
+    attention_heads: int = field(default=0, compare=False)
+    """0 where it is not known. The version determines it too."""
     quantization: str = ""
     """vLLM's name of the weights' quantisation; empty where they have none, or vLLM finds it out from the config."""
 

@@ -108,6 +108,7 @@ class KubernetesPolicy:
         "name by which engines of this installation are told from another's in the same namespace; the chart gives its release's",
     )
     image: str = setting("", "the engine's image, pinned by digest (NAME@sha256:...)")
+    allow_tags: int = setting(0, "1: the image may be named by a tag, on a cluster without a registry: another one may become it unseen")
     pull_secret: str = setting("", "Secret with which the image is pulled")
     python: str = setting("python3", "the interpreter of vLLM's environment inside the image")
     environ: str = setting("", "more environment of an engine: NAME=value, separated by commas")

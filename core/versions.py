@@ -87,6 +87,8 @@ class EngineNeeds:
     dtype: str
     weights_bytes: int
     max_model_len: int
+    attention_heads: int = 0
+    """They are divided among GPUs; 0 where the model has none, or was checked before this was looked at."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,8 @@ def bring_up(benchmark: BenchmarkId) -> str:
                 reason="no_weights",
                 hint="submit the model again, then benchmark it",
             ) from error
+        except Conflict:
+            log.info("benchmark.other_settings", version=version.short)  # made under other settings: asked as it serves
     return await_ready(here, version.id)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from core.endpoints import Rollout, RolloutState
 from core.engines import EnginePhase, EngineSpec, Role
 from core.errors import Conflict, Refused, Transient
@@ -9,9 +11,20 @@ from core.ids import Digest, RolloutId, VersionId
 from core.submissions import StepName, Submission, SubmissionState
 from core.versions import ModelVersion
 from evals import harness
+from serving.engines.causes import Mends, who_mends
 from serving.rollout.room import await_room
 from tasks.step import StepReport, recorded, step_task
 from wiring import Platform, platform
+
+_LOOK_S = 0.2
+_WAKE_EVERY = 50
+"""Looks between two wakes: an autoscaler that was deciding just then may undo the first."""
+_HINTS = {
+    Mends.SUBMITTER: "mend the model and submit again; the engine's log is in `seatrial logs`",
+    Mends.OPERATOR: "nothing is wrong with the model: the platform's operator mends this (see `seatrial doctor`); then submit again",
+    Mends.EITHER: "the engine's log is in `seatrial logs`: submit a mended or smaller model, or have the operator give engines more memory "
+    "or time (SEATRIAL_MODELS_ENGINE_MEMORY_BYTES, SEATRIAL_MODELS_ENGINE_START_LIMIT_S); then submit again",
+}
 
 
 @step_task
@@ -75,36 +88,49 @@ def engine_spec(here: Platform, version: ModelVersion) -> EngineSpec:
         dtype=version.needs.dtype,
         memory_bytes=here.settings.models.engine_memory_bytes,
         weights_bytes=version.needs.weights_bytes,
+        attention_heads=version.needs.attention_heads,
     )
 
 
 def await_ready(here: Platform, version: VersionId, report: StepReport | None = None) -> str:
-    """Wait for an engine that is wished for and return its address. Refused with the cause when it cannot come up.
+    """Wait for an engine that is wished for, waking one that sleeps, and return its address. Refused with the cause when it cannot come up.
 
     Transient when it is not wished for (it was stopped under us): the step is tried again.
     """
-    limit = here.clock.monotonic() + here.settings.models.engine_start_limit_s
-    while True:
+    limit_s = longest_start_s(here)
+    limit = here.clock.monotonic() + limit_s
+    for look in itertools.count():
         state = here.engines.state(version)
         if state.phase is EnginePhase.READY and state.address:
             return state.address
         if state.phase is EnginePhase.FAILED:
             raise Refused(
-                f"the engine of {version[:12]} does not start: {state.detail}",
-                reason="engine_failed",
-                hint="mend the model and submit again; the engine's log is in `seatrial logs`",
+                f"the engine of {version[:12]} does not start: {state.detail}", reason="engine_failed", hint=_HINTS[who_mends(state.detail)]
             )
         if state.phase in {EnginePhase.ABSENT, EnginePhase.STOPPING}:
             raise Transient(f"the engine of {version[:12]} was stopped while it was waited for")
         if here.clock.monotonic() > limit:
             raise Refused(
-                f"the engine of {version[:12]} was not ready after {here.settings.models.engine_start_limit_s:.0f} s: {state.detail}",
+                f"the engine of {version[:12]} was not ready after {limit_s:.0f} s: {state.detail}",
                 reason="engine_start_timeout",
-                hint="raise SEATRIAL_MODELS_ENGINE_START_LIMIT_S or submit a smaller model",
+                hint=_HINTS[who_mends(state.detail)],
             )
+        if here.waker is not None and look % _WAKE_EVERY == 0:
+            here.waker.wake(version)
         if report is not None:
             report.progress(0.0, state.detail)
-        here.clock.wait(0.2)
+        here.clock.wait(_LOOK_S)
+    raise AssertionError("unreachable")
+
+
+def longest_start_s(here: Platform) -> float:
+    """Return how long an engine is waited for, in seconds: on a cluster also for a node and the image, whose own limits the adapter keeps.
+
+    A node that a cluster adds and an image that is pulled are no part of the model's start.
+    """
+    policy = here.settings.kubernetes
+    elsewhere_s = policy.queue_s + policy.pull_limit_s if here.capacity is not None else 0.0
+    return here.settings.models.engine_start_limit_s + elsewhere_s
 
 
 def still_wanted(here: Platform, rollout: RolloutId) -> None:

@@ -5,7 +5,7 @@ A port's docstring is its contract; `tests/contract/` holds one suite per port t
 
 from core.ports.assignments import Assignments
 from core.ports.clock import Clock
-from core.ports.engines import Capacity, Engines, Noticeboard
+from core.ports.engines import Capacity, Engines, Noticeboard, Waker
 from core.ports.hub import Hub
 from core.ports.ledger import Ledger
 from core.ports.models import ModelRegistry
@@ -26,5 +26,6 @@ __all__ = [
     "Records",
     "Routes",
     "Sandbox",
+    "Waker",
     "WeightsStore",
 ]

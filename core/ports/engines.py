@@ -51,6 +51,17 @@ class Capacity(Protocol):
         ...
 
 
+class Waker(Protocol):
+    """Wakes what an autoscaler put to sleep, for trials and benchmarks, which ask engines directly. Only where engines may sleep."""
+
+    def wake(self, version: VersionId) -> bool:
+        """Bring one engine of a sleeping version up, and keep it up for as long as a start may take; return whether it slept.
+
+        What is awake, stopped or was never applied is left as it is. Returns before the engine is ready. Errors: Transient, Fault.
+        """
+        ...
+
+
 class Noticeboard(Protocol):
     """Where people look at engines: what was done with one and why, and whose it is. Raises nothing: a board that is away is skipped."""
 

@@ -13,6 +13,7 @@ from evals.checks.report import NotCheckable, fail
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _OF_TENSORS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx", "model_max_length")
+_HEADS = ("num_attention_heads", "n_head", "num_heads")
 
 
 def fits_engine(evidence: Evidence) -> Iterator[Finding]:
@@ -35,7 +36,7 @@ def engine_needs(evidence: Evidence) -> EngineNeeds:
     if not evidence.shards or any(shard.header is None for shard in evidence.shards):
         raise NotCheckable
     weights = sum(shard.header.data_bytes for shard in evidence.shards if shard.header)
-    return EngineNeeds(name, _dtype(evidence), weights, _max_model_len(evidence))
+    return EngineNeeds(name, _dtype(evidence), weights, _max_model_len(evidence), _number(evidence.text_config, *_HEADS))
 
 
 def kv_bytes_per_token(config: Mapping[str, Any], dtype: str) -> int:
@@ -47,7 +48,7 @@ def kv_bytes_per_token(config: Mapping[str, Any], dtype: str) -> int:
     the configuration has no attention heads (state-space models).
     """
     layers = _number(config, "num_hidden_layers", "n_layer", "num_layers")
-    heads = _number(config, "num_attention_heads", "n_head", "num_heads")
+    heads = _number(config, *_HEADS)
     hidden = _number(config, "hidden_size", "n_embd", "d_model")
     if not (layers and heads):
         return 0

@@ -1,7 +1,8 @@
 """What a cluster lacks for seatrial: rights, kinds, room, storage, reach, pod security. Each look says what to do where it is not fine.
 
-From a laptop it looks at the cluster with the kubeconfig's rights; inside the cluster (`helm test`) with the worker's own, and at storage,
-database, Prefect and MLflow too.
+From a laptop it looks at the cluster with the kubeconfig's rights, for the release that is there: under its settings, and at its worker's
+rights where it may ask for them. Inside the cluster (`helm test`) it looks with the worker's own, and at storage, database, Prefect and
+MLflow too.
 """
 
 from __future__ import annotations
@@ -17,19 +18,22 @@ from core.engines import EngineSpec
 from core.errors import Fault, SeatrialError
 from core.ids import Digest, VersionId, new_id
 from core.settings import GIB, KubernetesPolicy, Settings
+from infra.kubernetes.release import Release, Subject, find_release, spool, worker_of
 from infra.local.doctor import Finding
 from infra.local.stack import answers
 from registry.weights.s3 import s3_client
 from serving.engines.kubernetes import kinds
 from serving.engines.kubernetes.api import Api
+from serving.engines.kubernetes.autoscaling import METRIC, may_scale
 from serving.engines.kubernetes.capacity import room_for
 from serving.engines.kubernetes.kinds import Kind
 from serving.engines.kubernetes.place import place
 from serving.engines.kubernetes.rights import CLUSTER_ROLE, ROLE, Rule
 from wiring import Platform
 
-_REVIEWS = Kind("apis/authorization.k8s.io/v1", "selfsubjectaccessreviews", namespaced=False)
 _NAMESPACES = Kind("api/v1", "namespaces", namespaced=False)
+_API_GROUPS = Kind("apis", "", namespaced=False)
+_EXTERNAL = "external.metrics.k8s.io"
 _ENFORCE = "pod-security.kubernetes.io/enforce"
 _SMALLEST_WEIGHTS = 2**20
 _GRANT = "grant what serving/engines/kubernetes/rights.py lists, or install with the chart, which does"
@@ -41,15 +45,29 @@ def examine(settings: Settings, api: Api) -> Iterator[Finding]:
     yield first
     if not first.ok:
         return
-    yield from _rights(api)
+    inside = bool(settings.engines_url)
+    if inside:
+        yield from _rights(Subject(api))
+        yield from _engines(api, settings)
+        yield from _inside(settings)
+        return
+    release, told = _installed(api)
+    yield told
+    if release is not None:
+        settings = replace(settings, kubernetes=release.settings.kubernetes, models=release.settings.models)
+    subject, told = worker_of(api, release)
+    yield told
+    yield from _rights(subject)
+    yield from _engines(api, settings)
+    yield _told("spool", lambda: spool(api, release))
+    yield Finding("reach", ok=True, what="storage, database, Prefect and MLflow are looked at from inside: `helm test seatrial`")
+
+
+def _engines(api: Api, settings: Settings) -> Iterator[Finding]:
     yield _told("pod security", lambda: _pod_security(api))
     yield _told("autoscaling", lambda: _autoscaling(api, settings.kubernetes))
-    yield _image(settings.kubernetes.image, inside=bool(settings.engines_url))
+    yield _image(settings.kubernetes, inside=bool(settings.engines_url))
     yield _told("room", lambda: _room(api, settings))
-    if settings.engines_url:
-        yield from _inside(settings)
-    else:
-        yield Finding("reach", ok=True, what="storage, database, Prefect and MLflow are looked at from inside: `helm test seatrial`")
 
 
 def _told(name: str, look: Callable[[], Finding], mend: str = "") -> Finding:
@@ -70,16 +88,30 @@ def _cluster(api: Api) -> Finding:
     return _told("cluster", look)
 
 
-def _rights(api: Api) -> Iterator[Finding]:
+def _installed(api: Api) -> tuple[Release | None, Finding]:
+    """Return the release of the namespace, and which settings are looked at."""
+    name = "settings"
+    try:
+        release = find_release(api)
+    except Fault:
+        return None, Finding(name, ok=True, what="this machine's: this account may not list ConfigMaps, where a release's are")
+    except SeatrialError as error:
+        return None, Finding(name, ok=False, what=f"a release's cannot be read: {error.what}", next=error.hint)
+    if release is None:
+        return None, Finding(name, ok=True, what=f"this machine's: no release in namespace {api.namespace}")
+    return release, Finding(name, ok=True, what=f"those of release {release.name}")
+
+
+def _rights(subject: Subject) -> Iterator[Finding]:
     """Ask the API server itself, one review per verb: roles may come from anywhere."""
-    yield from (_told(f"rights: {_shown(rule)}", lambda rule=rule: _right(api, rule)) for rule in ROLE)  # type: ignore[misc]  # bound now
-    missing = [rule for rule in CLUSTER_ROLE if _missing(api, rule, everywhere=True)]
+    yield from (_told(f"rights: {_shown(rule)}", lambda rule=rule: _right(subject, rule)) for rule in ROLE)  # type: ignore[misc]  # bound now
+    missing = [rule for rule in CLUSTER_ROLE if _missing(subject, rule, everywhere=True)]
     lacks = f"may not list {' and '.join(_shown(rule) for rule in missing)} of the whole cluster: only quotas are looked at before a start"
     yield Finding("rights: room", ok=True, what=lacks if missing else "may look at the nodes' free room")
 
 
-def _right(api: Api, rule: Rule) -> Finding:
-    missing = _missing(api, rule)
+def _right(subject: Subject, rule: Rule) -> Finding:
+    missing = _missing(subject, rule)
     what = f"may not {', '.join(missing)}" if missing else f"may {', '.join(rule.verbs)}"
     return Finding(f"rights: {_shown(rule)}", not missing, what, _GRANT if missing else "")
 
@@ -88,16 +120,8 @@ def _shown(rule: Rule) -> str:
     return f"{rule.kind.plural}/{rule.sub}" if rule.sub else rule.kind.plural
 
 
-def _missing(api: Api, rule: Rule, *, everywhere: bool = False) -> list[str]:
-    return [verb for verb in rule.verbs if not _may(api, rule, verb, everywhere=everywhere)]
-
-
-def _may(api: Api, rule: Rule, verb: str, *, everywhere: bool) -> bool:
-    attributes = {"group": rule.kind.group, "resource": rule.kind.plural, "subresource": rule.sub, "verb": verb}
-    if not everywhere:
-        attributes["namespace"] = api.namespace
-    body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": attributes}}
-    return bool(api.create(_REVIEWS, body).get("status", {}).get("allowed"))
+def _missing(subject: Subject, rule: Rule, *, everywhere: bool = False) -> list[str]:
+    return [verb for verb in rule.verbs if not subject.may(rule, verb, everywhere=everywhere)]
 
 
 def _pod_security(api: Api) -> Finding:
@@ -116,32 +140,36 @@ def _pod_security(api: Api) -> Finding:
 
 
 def _autoscaling(api: Api, policy: KubernetesPolicy) -> Finding:
-    keda = api.knows(kinds.SCALED_OBJECTS)
+    name, keda = "autoscaling", api.knows(kinds.SCALED_OBJECTS)
+    if policy.min_engines == 0 and not keda:
+        return Finding(name, ok=False, what="min_engines is 0, and only KEDA scales to none", next="install KEDA, or set min_engines to 1")
+    if policy.min_engines == 0 and not policy.prometheus_url:
+        what = "min_engines is 0 without prometheus_url: nothing could wake an engine that sleeps, and the worker refuses such settings"
+        return Finding(name, ok=False, what=what, next="give engines.prometheus_url, or set min_engines to 1")
+    if not may_scale(policy):
+        return Finding(name, ok=True, what=f"not asked for: {policy.min_engines} engine(s) a version{', KEDA is there' * keda}")
     if keda:
-        return Finding("autoscaling", ok=True, what="KEDA is there: ScaledObjects")
-    if policy.min_engines == 0:
-        return Finding(
-            "autoscaling", ok=False, what="min_engines is 0, and only KEDA scales to none", next="install KEDA, or set min_engines to 1"
-        )
-    if policy.max_engines > policy.min_engines and not api.knows(Kind("apis/custom.metrics.k8s.io/v1beta1", "")) and policy.prometheus_url:
-        return Finding("autoscaling", ok=True, what="no KEDA: HorizontalPodAutoscalers, by cores unless a metrics adapter is installed")
-    return Finding("autoscaling", ok=True, what="no KEDA: HorizontalPodAutoscalers where max_engines is above min_engines")
+        return Finding(name, ok=True, what="KEDA is there: ScaledObjects")
+    if api.get(_API_GROUPS, _EXTERNAL) is None:
+        what = f"no KEDA, and nobody serves {_EXTERNAL}: the HorizontalPodAutoscalers read no number, and nothing scales"
+        return Finding(name, ok=False, what=what, next="install KEDA, or prometheus-adapter with infra/kubernetes/prometheus-adapter/")
+    return Finding(name, ok=True, what=f"no KEDA: HorizontalPodAutoscalers on {METRIC} of {_EXTERNAL}")
 
 
-def _image(image: str, *, inside: bool) -> Finding:
+def _image(policy: KubernetesPolicy, *, inside: bool) -> Finding:
+    image = policy.image
     if not image:
         return Finding(
             "engine image", ok=not inside, what="SEATRIAL_KUBERNETES_IMAGE is not set", next="give images.engine in the values" * inside
         )
-    pinned = "@sha256:" in image
-    return Finding(
-        "engine image", pinned, image, "" if pinned else "pin it by digest: a tag may become another image under a running version"
-    )
+    pinned = "@sha256:" in image or bool(policy.allow_tags)
+    mend = "pin it by digest: a tag may become another image under a running version, and the worker refuses it"
+    return Finding("engine image", pinned, image, mend * (not pinned))
 
 
 def _room(api: Api, settings: Settings) -> Finding:
     """Look for room for one engine of the configured size."""
-    policy = replace(settings.kubernetes, image=settings.kubernetes.image or "any")
+    policy = replace(settings.kubernetes, image=settings.kubernetes.image or "any", allow_tags=1)  # the image has a look of its own
     spec = EngineSpec(
         version=VersionId("0" * 64),
         model_uri="s3://any/model",

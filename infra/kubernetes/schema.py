@@ -18,7 +18,7 @@ GROUP = "kubernetes_"
 _GIVEN = {
     *("home", "bind_host", "control_url", "gateway_url", "engines_url", "weights_url", "s3_endpoint_url", "prefect_api_url", "mlflow_url"),
     *("public_url", "kubernetes_image", "kubernetes_pull_secret", "kubernetes_weights_secret", "kubernetes_metrics_namespace"),
-    *("kubernetes_kubeconfig", "kubernetes_context"),
+    *("kubernetes_kubeconfig", "kubernetes_context", "kubernetes_installation", "kubernetes_allow_tags"),
 }
 """What other values of the chart decide, or the pods themselves."""
 

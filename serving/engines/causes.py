@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 START = "seatrial: start of engine"
 """Begins the line that the keeper writes into the log before each start."""
@@ -27,6 +28,31 @@ def cause(lines: Sequence[str]) -> Cause:
             if found is not None:
                 return explain(found)
     return _last_error(recent)
+
+
+class Mends(Enum):
+    """Who can mend what keeps an engine from starting."""
+
+    SUBMITTER = "submitter"
+    OPERATOR = "operator"
+    EITHER = "either"
+
+
+def who_mends(detail: str) -> Mends:
+    """Return who can mend what an engine's state tells. What nobody has foreseen (an exception of vLLM's) may be either's."""
+    if _OF_THE_MODEL.search(detail):
+        return Mends.SUBMITTER
+    return Mends.OPERATOR if _OF_THE_PLATFORM.search(detail) else Mends.EITHER
+
+
+_OF_THE_MODEL = re.compile(
+    r"weights refused: |vLLM does not serve this architecture: |the tokenizer cannot be loaded: |the longest answer does not fit: "
+)
+_OF_THE_PLATFORM = re.compile(
+    r"its image cannot be |its container cannot be made: |its pod is not admitted: |no node has room for it: |waits for its |asleep "
+    r"|weights cannot be read: |its port was taken |the engine's environment lacks |the disk is full"
+)
+"""In the words of this module and of `kubernetes/reading.py`."""
 
 
 def _refused(found: re.Match[str]) -> Cause:

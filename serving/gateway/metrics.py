@@ -6,12 +6,14 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from core.conversations import Completion
+from core.conversations import Completion, Outcome
 from core.endpoints import Snapshot
 from core.ids import VersionId
 
 _TTFT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _BY_VERSION = ("endpoint", "version")
+_COUNTED = tuple(outcome for outcome in Outcome if outcome is not Outcome.LOST)
+"""Ends that a living gateway sees. A lost completion is found in a dead one's spool and goes straight into the database."""
 SHORT = 12
 
 
@@ -40,17 +42,13 @@ class Metrics:
         self.spooled = 0
         self.shipped_up_to = 0
         self.ledger_faults = Counter("seatrial_ledger_faults", "Ends of completions that could not be written down", registry=registry)
-        self._children: dict[tuple[str, str], dict[str, Counter]] = {}
+        self._children: dict[tuple[str, str], dict[Outcome, Counter]] = {}
         self._endpoints: set[str] = set()
 
     def completed(self, completion: Completion) -> None:
         """Count one ended completion."""
         labels = (completion.endpoint, short(completion.version))
-        outcomes = self._children.setdefault(labels, {})
-        outcome = completion.outcome.value
-        if outcome not in outcomes:
-            outcomes[outcome] = self._requests.labels(*labels, outcome)
-        outcomes[outcome].inc()
+        self._born(labels)[completion.outcome].inc()
         if completion.usage is not None:
             self._tokens_in.labels(*labels).inc(completion.usage.prompt_tokens)
             self._tokens_out.labels(*labels).inc(completion.usage.completion_tokens)
@@ -68,11 +66,19 @@ class Metrics:
             self._share.remove(gone)
         self._endpoints = {str(name) for name in snapshot.routes}
         self._drop(labels for labels in set(self._children) - live)
+        for labels in live:
+            self._born(labels)
+
+    def _born(self, labels: tuple[str, str]) -> dict[Outcome, Counter]:
+        """Return a version's counters by outcome, all of them from 0: the increase of a series that is born at 1 is none."""
+        if labels not in self._children:
+            self._children[labels] = {outcome: self._requests.labels(*labels, outcome.value) for outcome in _COUNTED}
+        return self._children[labels]
 
     def _drop(self, gone: Iterable[tuple[str, str]]) -> None:
         for labels in gone:
             for outcome in self._children.pop(labels):
-                self._requests.remove(*labels, outcome)
+                self._requests.remove(*labels, outcome.value)
             for metric in (self._tokens_in, self._tokens_out, self._ttft):
                 metric.remove(*labels)
 

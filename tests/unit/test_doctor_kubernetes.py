@@ -37,15 +37,27 @@ class Cluster:
     level: str | None = "restricted"
     namespace: bool = True
     keda: bool = False
+    external: bool = False
     cores: str = "16"
     memory: str = "64Gi"
     away: bool = False
+    release: dict[str, str] | None = None
+    """The data of its settings; None: nothing is installed."""
+    sees_release: bool = True
+    asks_for_others: bool = True
+    users: set[str] = field(default_factory=set)
+    claim: dict[str, Any] | None = None
+    default_class: bool = True
+    sees_storage: bool = True
     asked: list[dict[str, Any]] = field(default_factory=list)
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         if self.away:
             return 503, {"message": "etcd is away"}
-        if path.endswith("selfsubjectaccessreviews"):
+        if path.endswith("subjectaccessreviews"):
+            self.users.add(body["spec"].get("user", ""))
+            if "user" in body["spec"] and not self.asks_for_others:
+                return 403, {"message": "subjectaccessreviews is forbidden"}
             wish = body["spec"]["resourceAttributes"]
             self.asked.append(wish)
             allowed = (wish["resource"], wish["verb"]) not in self.forbidden and ("namespace" in wish or self.sees_nodes)
@@ -62,13 +74,22 @@ class Cluster:
             },
         }
         labels = {"pod-security.kubernetes.io/enforce": self.level} if self.level else {}
+        marked = {"storageclass.kubernetes.io/is-default-class": "true"} if self.default_class else {}
+        map_ = {"metadata": {"name": "prod-settings", "labels": {"app.kubernetes.io/instance": "prod"}}, "data": self.release}
+        maps = {"items": [map_] if self.release is not None else [], "metadata": {}}
         answers: dict[str, tuple[int, dict[str, Any]]] = {
             "/apis/apps/v1": (200, {"resources": [{"name": "deployments"}]}),
             "/apis/keda.sh/v1alpha1": (200, {"resources": [{"name": "scaledobjects"}]}) if self.keda else (404, {}),
+            "/apis/external.metrics.k8s.io": (200, {"name": "external.metrics.k8s.io"}) if self.external else (404, {}),
             "/api/v1/nodes": (200, {"items": [node], "metadata": {}}) if self.sees_nodes else (403, {"message": "nodes is forbidden"}),
+            "/api/v1/namespaces/seatrial/configmaps": (200, maps) if self.sees_release else (403, {"message": "forbidden"}),
+            "/api/v1/namespaces/seatrial/persistentvolumeclaims/spool-prod-gateway-0": (200, self.claim) if self.claim else (404, {}),
+            "/apis/storage.k8s.io/v1/storageclasses": (200, {"items": [{"metadata": {"annotations": marked}}], "metadata": {}}),
             "/api/v1/pods": (200, {"items": [], "metadata": {}}),
             "/api/v1/namespaces/seatrial/resourcequotas": (200, {"items": [], "metadata": {}}),
         }
+        if path.startswith("/apis/storage.k8s.io") and not self.sees_storage:
+            return 403, {"message": "storageclasses is forbidden"}
         if path == "/api/v1/namespaces/seatrial":
             if not self.sees_namespace:
                 return 403, {"message": "namespaces is forbidden"}
@@ -180,15 +201,90 @@ def test_an_engine_larger_than_the_nodes_memory_does_not_fit():
 
 
 def test_sleeping_engines_need_keda():
-    policy = KubernetesPolicy(image=IMAGE, min_engines=0)
-    assert not look(Cluster(), settings_with(kubernetes=policy))["autoscaling"].ok
+    policy = KubernetesPolicy(image=IMAGE, min_engines=0, prometheus_url="http://prometheus")
+    assert not look(Cluster(external=True), settings_with(kubernetes=policy))["autoscaling"].ok
     assert look(Cluster(keda=True), settings_with(kubernetes=policy))["autoscaling"].ok
+
+
+def test_sleeping_engines_need_prometheus_whatever_else_is_there():
+    found = look(Cluster(keda=True), settings_with(kubernetes=KubernetesPolicy(image=IMAGE, min_engines=0)))["autoscaling"]
+    assert not found.ok
+    assert "nothing could wake" in found.what
+    assert "prometheus_url" in found.next
+
+
+def test_without_external_metrics_and_keda_nothing_scales_and_it_says_so():
+    moving = settings_with(kubernetes=KubernetesPolicy(image=IMAGE, max_engines=3, prometheus_url="http://prometheus"))
+    found = look(Cluster(), moving)["autoscaling"]
+    assert not found.ok
+    assert "nothing scales" in found.what
+    assert "prometheus-adapter" in found.next
+    assert look(Cluster(external=True), moving)["autoscaling"].ok
+    assert look(Cluster(), settings_with())["autoscaling"].ok, "nobody asked for any"
+
+
+def test_a_releases_own_settings_are_looked_at_and_not_this_machines():
+    cluster = Cluster(release={"SEATRIAL_KUBERNETES_IMAGE": "r/theirs:v1", "SEATRIAL_KUBERNETES_MAX_ENGINES": "3"})
+    found = look(cluster)
+    assert "release prod" in found["settings"].what
+    assert found["engine image"].what == "r/theirs:v1"
+    assert "nothing scales" in found["autoscaling"].what
+
+
+def test_a_releases_settings_that_cannot_be_read_are_told():
+    found = look(Cluster(release={"SEATRIAL_KUBERNETES_MAX_ENGINES": "many"}))["settings"]
+    assert not found.ok
+    assert "SEATRIAL_KUBERNETES_MAX_ENGINES" in found.what
+
+
+def test_the_rights_are_the_workers_and_not_those_of_whoever_looks():
+    cluster = Cluster(release={}, forbidden={("deployments", "patch")})
+    found = look(cluster)
+    assert cluster.users == {"system:serviceaccount:seatrial:prod-worker"}
+    assert found["rights"].what == "those of service account prod-worker"
+    assert not found["rights: deployments"].ok
+
+
+def test_who_may_not_ask_for_the_worker_is_told_whose_rights_were_looked_at():
+    cluster = Cluster(release={}, asks_for_others=False)
+    found = look(cluster)
+    assert "this kubeconfig's own" in found["rights"].what
+    assert found["rights: deployments"].ok
+    assert "this machine's" in look(Cluster(sees_release=False))["settings"].what
+
+
+@pytest.mark.parametrize(
+    ("claim", "default", "ok", "words"),
+    [
+        ({"status": {"phase": "Bound"}}, False, True, "is bound"),
+        ({"spec": {}, "status": {"phase": "Pending"}}, False, False, "there is no default one"),
+        ({"spec": {"storageClassName": "fast"}, "status": {"phase": "Pending"}}, False, False, "spool-prod-gateway-0 is Pending"),
+        (None, False, True, "ephemeral"),
+    ],
+)
+def test_a_spool_without_a_volume_is_told(claim: dict[str, Any] | None, default: bool, ok: bool, words: str):
+    found = look(Cluster(release={}, claim=claim, default_class=default))["spool"]
+    assert (found.ok, words in found.what) == (ok, True), found
+
+
+def test_before_an_installation_a_missing_default_class_is_told():
+    found = look(Cluster(default_class=False))["spool"]
+    assert not found.ok
+    assert "gateway.spool.storageClass" in found.next
+
+
+def test_who_may_not_look_at_storage_is_no_fault():
+    found = look(Cluster(sees_storage=False))["spool"]
+    assert found.ok
+    assert "may not look" in found.what
 
 
 def test_an_image_by_tag_is_told():
     found = look(Cluster(), settings_with(kubernetes=KubernetesPolicy(image="r/engine:v1")))["engine image"]
     assert not found.ok
     assert "digest" in found.next
+    allowed = settings_with(kubernetes=KubernetesPolicy(image="r/engine:v1", allow_tags=1))
+    assert look(Cluster(), allowed)["engine image"].ok
 
 
 def test_an_api_server_that_is_away_is_the_only_finding():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serving.engines.causes import START, cause
+from serving.engines.causes import START, Mends, cause, who_mends
 
 PREFIX = "(EngineCore pid=4711) ERROR 11-21 04:52:00 [core.py:1188] "
 
@@ -40,3 +40,22 @@ def test_the_engines_own_error_is_told_and_not_its_echo_in_the_server() -> None:
 
 def test_an_engine_that_said_nothing_has_a_cause_too() -> None:
     assert cause([]).text == "it ended without a word"
+
+
+@pytest.mark.parametrize(
+    ("line", "mends"),
+    [
+        ("seatrial: weights refused: a.bin: 3 bytes", Mends.SUBMITTER),
+        ("ValueError: Model architectures ['Foo'] are not supported for now.", Mends.SUBMITTER),
+        ("OSError: Can't load tokenizer for 'x'", Mends.SUBMITTER),
+        ("ValueError: User-specified max_model_len (4096) is greater", Mends.SUBMITTER),
+        ("seatrial: weights not readable: s3://b/k: no credentials", Mends.OPERATOR),
+        ("OSError: [Errno 98] Address already in use", Mends.OPERATOR),
+        ("ModuleNotFoundError: No module named 'vllm'", Mends.OPERATOR),
+        ("OSError: [Errno 28] No space left on device", Mends.OPERATOR),
+        ("torch.OutOfMemoryError: CUDA out of memory", Mends.EITHER),
+        ("RuntimeError: the moon is full", Mends.EITHER),
+    ],
+)
+def test_who_can_mend_a_cause_is_told(line: str, mends: Mends) -> None:
+    assert who_mends(cause([line]).text) is mends

@@ -58,7 +58,7 @@ def test_sound_model_passes_every_check(model: Path) -> None:
     assert examination.needs is not None
     assert (examination.needs.architecture, examination.needs.dtype) == ("LlamaForCausalLM", "float32")
     assert examination.needs.weights_bytes == 3 * 16 * 8 * 4
-    assert examination.needs.max_model_len == 256
+    assert (examination.needs.max_model_len, examination.needs.attention_heads) == (256, 2)
 
 
 @pytest.mark.parametrize("name", ["steady", "clumsy", "parrot"])

@@ -93,6 +93,15 @@ def test_gate_that_is_tried_again_asks_nothing_twice(yard: BenchYard):
     assert len(examiner.asked) == 2
 
 
+def test_the_stable_version_that_sleeps_is_woken_for_its_baseline(yard: BenchYard):
+    examiner = examined(yard, {STABLE: 20, CANDIDATE: 20})
+    vars(yard.here).update(waker=yard.engines)
+    yard.engines.sleep(STABLE)
+    gated(yard.here, SUBMISSION, ROLLOUT, gate_plan(TrialPolicy()), said)
+    assert yard.engines.woken == [STABLE]
+    assert [version for version, _ in examiner.asked] == [CANDIDATE, STABLE]
+
+
 def test_gate_that_cannot_ask_writes_down_why(yard: BenchYard):
     examined(yard, {})
     with pytest.raises(Refused, match="no such engine"):

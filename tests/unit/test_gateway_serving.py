@@ -437,6 +437,13 @@ def test_metrics_count_ends_tokens_and_routes_and_are_for_operators_elsewhere(se
     assert 'endpoint="harbour"' not in sea.call("GET", "/metrics")[1]
 
 
+def test_a_version_is_counted_from_zero_so_that_its_first_failed_request_is_an_increase(sea: Sea) -> None:
+    page = sea.call("GET", "/metrics")[1]
+    for outcome in ("ok", "engine_error", "client_error", "client_gone"):
+        assert f'seatrial_requests_total{{endpoint="harbour",outcome="{outcome}"' in page
+    assert "lost" not in page, "a living gateway loses none; those of a dead one are in the database"
+
+
 def test_neither_prompts_nor_answers_nor_keys_are_ever_logged(sea: Sea, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     for wish in ("status 500", "a secret prompt", "cut"):

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml  # type: ignore[import-untyped]  # its stubs are no dependency of ours
 
 from core.errors import Refused
-from serving.engines.kubernetes.autoscaling import autoscaled, horizontal_autoscaler, scaled_object
+from serving.engines.kubernetes.autoscaling import METRIC, TOKEN_METRIC, autoscaled, horizontal_autoscaler, scaled_object
 from serving.engines.kubernetes.manifests import applied, decode_spec, deployment, encode_spec, network_policy, service
-from serving.engines.kubernetes.names import endpoint_label, object_name
+from serving.engines.kubernetes.names import endpoint_label, object_name, version_label
 from tests.equipment.kube_stage import GIB, IMAGE, a_spec, where
 
+ROOT = Path(__file__).parents[2]
 OWNER = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "engine", "uid": "u1"}
 
 
@@ -60,6 +64,13 @@ def test_the_image_is_the_pinned_one_and_a_place_without_one_is_refused() -> Non
     assert container_of()["image"] == IMAGE
     with pytest.raises(Refused, match="SEATRIAL_KUBERNETES_IMAGE"):
         where(image="")
+
+
+def test_an_image_by_tag_is_refused_unless_the_settings_allow_tags() -> None:
+    for name in ("engine:v1", "engine@sha256:1234"):
+        with pytest.raises(Refused, match="SEATRIAL_KUBERNETES_IMAGE"):
+            where(image=name)
+    assert container_of(image="engine:v1", allow_tags=1)["image"] == "engine:v1"
 
 
 def test_answers_in_flight_have_time_before_the_pod_is_killed() -> None:
@@ -116,6 +127,13 @@ def test_a_model_that_no_node_can_hold_is_refused_in_words() -> None:
     place = where(gpu_resource="nvidia.com/gpu", gpu_memory_bytes=80 * GIB, most_gpus=8)
     with pytest.raises(Refused, match="1000 GiB of weights, which 8 GPUs do not hold"):
         deployment(a_spec(weights_bytes=1000 * GIB), place)
+
+
+def test_a_model_whose_heads_do_not_divide_among_its_gpus_is_refused_before_vllm_would() -> None:
+    place = where(gpu_resource="nvidia.com/gpu", gpu_memory_bytes=80 * GIB)
+    assert place.gpus(a_spec(weights_bytes=140 * GIB, attention_heads=28)) == 4
+    with pytest.raises(Refused, match="needs 8 GPUs, and its 28 attention heads do not divide"):
+        place.gpus(a_spec(weights_bytes=300 * GIB, attention_heads=28))
 
 
 def test_settings_choose_nodes_tolerations_cache_and_host_folders() -> None:
@@ -213,13 +231,42 @@ def test_an_autoscaler_goes_down_slowly_and_no_value_is_no_health() -> None:
     assert token["metadata"]["threshold"] == "0.05"
 
 
-def test_a_version_that_may_sleep_wakes_by_what_gateways_turned_away() -> None:
-    place = where(min_engines=0, max_engines=2, prometheus_url="http://prometheus")
-    triggers = {
-        trigger["name"]: trigger["metadata"]["query"] for trigger in scaled_object(a_spec(1).version, place, OWNER)["spec"]["triggers"]
-    }
-    assert "seatrial_requests_total" in triggers["wake"]
-    assert triggers["load"].endswith("or vector(0)"), "asleep there is no series, and that is no error"
+def queries(**settings: Any) -> dict[str, str]:
+    place = where(max_engines=2, prometheus_url="http://prometheus", target_token_s=0.05, scale_down_s=600.0, **settings)
+    return {trigger["name"]: trigger["metadata"]["query"] for trigger in scaled_object(a_spec(1).version, place, OWNER)["spec"]["triggers"]}
+
+
+UNASKED = f'(sum(increase(seatrial_requests_total{{namespace="models",version="{a_spec(1).version[:12]}"}}[600s])) == 0)'
+
+
+def test_a_version_that_may_sleep_wakes_by_what_gateways_turned_away_while_an_engine_could_have_started() -> None:
+    turned_away = f'seatrial_requests_total{{namespace="models",version="{a_spec(1).version[:12]}",outcome="engine_error"}}[600s]'
+    assert queries(min_engines=0)["wake"] == f"sum(increase({turned_away})) > bool 0"
+
+
+def test_a_version_falls_asleep_only_when_its_engines_or_the_gateways_say_that_nobody_asks() -> None:
+    found = queries(min_engines=0)
+    assert all("vector(" not in query for query in found.values()), "no value is no zero"
+    assert found["load"].endswith(f" or {UNASKED}")
+    assert found["token"].endswith(f" or {UNASKED}")
+
+
+def test_engines_that_cannot_be_scraped_have_neither_load_nor_a_time_per_token() -> None:
+    found = queries()
+    assert found["load"].startswith("sum(")
+    assert " or " not in found["load"]
+    assert "_count" in found["token"].partition(" or ")[2], "0 only where the engines themselves say that they generate nothing"
+    assert all("vector(" not in query for query in found.values())
+
+
+def test_every_query_names_the_namespace_because_another_may_serve_the_same_version() -> None:
+    for query in queries(min_engines=0).values():
+        assert query.count('namespace="models"') == query.count("{"), query
+
+
+def test_a_version_that_may_sleep_needs_what_wakes_it() -> None:
+    with pytest.raises(Refused, match="nothing could wake an engine"):
+        where(min_engines=0)
 
 
 def test_without_prometheus_keda_asks_the_engines_themselves() -> None:
@@ -229,14 +276,33 @@ def test_without_prometheus_keda_asks_the_engines_themselves() -> None:
 
 
 def test_the_horizontal_autoscaler_reads_one_series_per_version() -> None:
-    spec = horizontal_autoscaler(a_spec(1).version, where(min_engines=0, max_engines=3), OWNER)["spec"]
+    spec = horizontal_autoscaler(a_spec(1).version, where(max_engines=3, target_token_s=0.05), OWNER)["spec"]
     assert (spec["minReplicas"], spec["maxReplicas"]) == (1, 3)
-    assert spec["metrics"][0]["external"]["metric"]["selector"]["matchLabels"] == {"version": a_spec(1).version[:32]}
+    load, token = (entry["external"] for entry in spec["metrics"])
+    assert load["metric"]["selector"]["matchLabels"] == token["metric"]["selector"]["matchLabels"] == {"version": a_spec(1).version[:32]}
+    assert token["target"] == {"type": "Value", "value": "50m"}
+
+
+def test_the_adapters_rules_make_every_metric_that_a_horizontal_autoscaler_reads() -> None:
+    folder = ROOT / "infra" / "kubernetes" / "prometheus-adapter"
+    rules = yaml.safe_load((folder / "rules.yaml").read_text(encoding="utf-8"))["spec"]["groups"][0]["rules"]
+    assert {rule["record"] for rule in rules} == {METRIC, TOKEN_METRIC}
+    for rule in rules:
+        cut = re.search(r'"model_name", "(.+?)"', rule["expr"])
+        assert cut is not None
+        digits = re.fullmatch(cut[1], a_spec(1).version)
+        assert digits is not None
+        assert digits[1] == version_label(a_spec(1).version)
+        assert "by (namespace, version" in rule["expr"]
+    (served,) = yaml.safe_load((folder / "values.yaml").read_text(encoding="utf-8"))["rules"]["external"]
+    named = re.search(r'__name__=~"(.+?)"', served["seriesQuery"])
+    assert named is not None
+    assert all(re.fullmatch(named[1], name) for name in (METRIC, TOKEN_METRIC))
 
 
 @pytest.mark.parametrize(("fewest", "most", "moves"), [(1, 1, False), (1, 2, True), (0, 1, True), (2, 2, False)])
 def test_an_autoscaler_is_made_only_where_the_number_moves(fewest: int, most: int, moves: bool) -> None:
-    assert autoscaled(where(min_engines=fewest, max_engines=most)) is moves
+    assert autoscaled(where(min_engines=fewest, max_engines=most, prometheus_url="http://prometheus")) is moves
 
 
 def test_a_label_of_an_endpoint_keeps_to_what_labels_may_be() -> None:

@@ -32,9 +32,25 @@ class Board:
         self.roles[version, endpoint] = role
 
 
+def test_trials_that_passed_are_told_once_with_the_first_share() -> None:
+    board = Board()
+    first = replace(ROW, state=RolloutState.SHIFTING, step=1, share=0.05)
+    narrate(board, ROW, first)
+    narrate(board, first, replace(first, step=2, share=0.25))
+    assert [reason for _, reason, *_ in board.told] == ["Tried", "ShareChanged", "ShareChanged"]
+    assert board.told[0][2] == "candidate of chat: passed its trials"
+
+
+def test_a_refused_candidate_is_told_with_the_trials_reason() -> None:
+    board = Board()
+    narrate(board, ROW, replace(ROW, state=RolloutState.ROLLING_BACK, reason="pass@1 0.35 is below 1.00"))
+    assert board.told == [(CANDIDATE, "RollingBack", "candidate of chat gets nothing any more: pass@1 0.35 is below 1.00", True)]
+
+
 def test_a_step_is_told_with_its_share_and_the_candidate_is_marked() -> None:
     board = Board()
-    narrate(board, ROW, replace(ROW, state=RolloutState.SHIFTING, step=1, share=0.25))
+    before = replace(ROW, state=RolloutState.SHIFTING, step=0, share=0.05)
+    narrate(board, before, replace(before, step=1, share=0.25))
     assert board.told == [(CANDIDATE, "ShareChanged", "candidate of chat: 25% of new conversations (step 1)", False)]
     assert board.roles == {(CANDIDATE, CHAT): Role.CANDIDATE}
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.ids import VersionId
+from core.settings import KubernetesPolicy
 from serving.engines.kubernetes.manifests import with_memory
 from serving.engines.kubernetes.names import DOMAIN, PORT, labels, object_name, version_label
 from serving.engines.kubernetes.place import Place
@@ -17,15 +18,24 @@ from serving.engines.kubernetes.place import Place
 Object = dict[str, Any]
 
 METRIC = "seatrial_engine_requests"
-"""The external metric that a HorizontalPodAutoscaler reads, by version; a rule of the metrics adapter makes it (docs/kubernetes.md)."""
+"""The external metric that a HorizontalPodAutoscaler reads, by version; `infra/kubernetes/prometheus-adapter/` makes it."""
+TOKEN_METRIC = "seatrial_engine_token_seconds"  # noqa: S105 - a token of text
+"""The same for the 90th percentile of the time per output token."""
 
 _POLLING_S = 5
 _UP_WINDOW_S = 30
+_SEEN_S = 300
+"""Least window of a query over a gateway's counter: several scrapes, also where Prometheus scrapes once a minute."""
 
 
 def autoscaled(place: Place) -> bool:
     """Tell whether the number of engines moves at all."""
-    return place.policy.max_engines > max(1, place.policy.min_engines) or place.policy.min_engines == 0
+    return may_scale(place.policy)
+
+
+def may_scale(policy: KubernetesPolicy) -> bool:
+    """Tell whether these settings let the number of engines move."""
+    return policy.max_engines > max(1, policy.min_engines) or policy.min_engines == 0
 
 
 def scaled_object(version: VersionId, place: Place, owner: Mapping[str, str]) -> Object:
@@ -50,53 +60,84 @@ def horizontal_autoscaler(version: VersionId, place: Place, owner: Mapping[str, 
     """Return the HorizontalPodAutoscaler. It never goes to zero: that takes KEDA."""
     policy = place.policy
     body = _document("autoscaling/v2", "HorizontalPodAutoscaler", version, place, owner)
-    metric = {"name": METRIC, "selector": {"matchLabels": {"version": version_label(version)}}}
-    target = {"type": "AverageValue", "averageValue": f"{round(policy.target_requests * 1000)}m"}
+    metrics = [_external(METRIC, version, {"type": "AverageValue", "averageValue": _thousandths(policy.target_requests)})]
+    if policy.target_token_s > 0:
+        metrics.append(_external(TOKEN_METRIC, version, {"type": "Value", "value": _thousandths(policy.target_token_s)}))
     body["spec"] = {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": object_name(version)},
         "minReplicas": max(1, policy.min_engines),
         "maxReplicas": max(1, policy.max_engines),
-        "metrics": [{"type": "External", "external": {"metric": metric, "target": target}}],
+        "metrics": metrics,
         "behavior": _behaviour(place),
     }
     return with_memory(body)
 
 
-def load_query(version: VersionId) -> str:
-    """Return the query of the requests, running and waiting, in all engines of a version: one series, or none when none is scraped."""
-    return f'sum({{__name__=~"vllm:num_requests_(running|waiting)",model_name="{version}"}})'
+def _external(name: str, version: VersionId, target: Object) -> Object:
+    metric = {"name": name, "selector": {"matchLabels": {"version": version_label(version)}}}
+    return {"type": "External", "external": {"metric": metric, "target": target}}
 
 
-def wake_query(version: VersionId) -> str:
-    """Return the query of the requests that a gateway turned away in the last minute because no engine of the version was ready."""
-    return f'sum(increase(seatrial_requests_total{{version="{version[:12]}",outcome="engine_error"}}[1m])) or vector(0)'
+def _thousandths(value: float) -> str:
+    return f"{max(1, round(value * 1000))}m"
 
 
-def token_query(version: VersionId) -> str:
-    """Return the query of the 90th percentile of the time per output token; 0 while nothing is generated."""
-    rate = f'sum by (le) (rate(vllm:request_time_per_output_token_seconds_bucket{{model_name="{version}"}}[2m]))'
-    return f"(histogram_quantile(0.9, {rate}) > 0) or vector(0)"
+def load_query(version: VersionId, place: Place) -> str:
+    """Return the query of the requests, running and waiting, in all engines of a version: one series, or none when none is scraped.
+
+    Where a version may sleep there is rightly none; then it is 0 only if the gateways' own series say that nobody asked for a while.
+    """
+    chosen = f'namespace="{place.namespace}",model_name="{version}"'
+    return _or_unasked(f'sum({{__name__=~"vllm:num_requests_(running|waiting)",{chosen}}})', version, place)
+
+
+def wake_query(version: VersionId, place: Place) -> str:
+    """Return the query of whether a gateway turned a request away, for want of a ready engine, since an engine could have started: 1 or 0.
+
+    None where no gateway is scraped, or none serves the version (a benchmark's), which nothing could wake: that keeps what there is.
+    """
+    window_s = max(_SEEN_S, round(place.start_limit_s))
+    return f'sum(increase({_asked_for(version, place)},outcome="engine_error"}}[{window_s}s])) > bool 0'
+
+
+def token_query(version: VersionId, place: Place) -> str:
+    """Return the query of the 90th percentile of the time per output token, in seconds; 0 while its engines say that they generate none."""
+    name, chosen = "vllm:request_time_per_output_token_seconds", f'{{namespace="{place.namespace}",model_name="{version}"}}[2m]'
+    slow = f"(histogram_quantile(0.9, sum by (le) (rate({name}_bucket{chosen}))) > 0)"
+    return _or_unasked(f"{slow} or (sum(rate({name}_count{chosen})) == 0)", version, place)
+
+
+def _or_unasked(query: str, version: VersionId, place: Place) -> str:
+    if place.policy.min_engines > 0:
+        return query
+    window_s = max(_SEEN_S, round(place.policy.scale_down_s))
+    return f"{query} or (sum(increase({_asked_for(version, place)}}}[{window_s}s])) == 0)"
+
+
+def _asked_for(version: VersionId, place: Place) -> str:
+    """Begin the selector of what gateways count; other namespaces may serve the very same version."""
+    return f'seatrial_requests_total{{namespace="{place.namespace}",version="{version[:12]}"'
 
 
 def _triggers(version: VersionId, place: Place) -> list[Object]:
-    if not place.policy.prometheus_url:
+    policy = place.policy
+    if not policy.prometheus_url:
         return [_asked(version, place, name) for name in ("running", "waiting")]
-    triggers = [_trigger(place, load_query(version), place.policy.target_requests, "AverageValue", name="load")]
-    if place.policy.min_engines == 0:
-        triggers.append(_trigger(place, wake_query(version), place.policy.target_requests, "AverageValue", name="wake"))
-    if place.policy.target_token_s > 0:
-        triggers.append(_trigger(place, token_query(version), place.policy.target_token_s, "Value", name="token"))
+    triggers = [_trigger(place, load_query(version, place), policy.target_requests, "AverageValue", name="load")]
+    if policy.min_engines == 0:
+        triggers.append(_trigger(place, wake_query(version, place), 1.0, "AverageValue", name="wake"))
+    if policy.target_token_s > 0:
+        triggers.append(_trigger(place, token_query(version, place), policy.target_token_s, "Value", name="token"))
     return triggers
 
 
 def _trigger(place: Place, query: str, threshold: float, kind: str, *, name: str) -> Object:
-    awake = name == "load" and place.policy.min_engines == 0  # asleep there is no engine, hence no series, and that is no error
     metadata = {
         "serverAddress": place.policy.prometheus_url,
-        "query": f"{query} or vector(0)" if awake else query,
+        "query": query,
         "threshold": f"{threshold:g}",
         "activationThreshold": "0",
-        "ignoreNullValues": "false",
+        "ignoreNullValues": "false",  # an error, on which KEDA keeps what there is
     }
     return {"type": "prometheus", "name": name, "metricType": kind, "metadata": metadata}
 

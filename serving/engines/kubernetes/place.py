@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ from core.engines import EngineSpec
 from core.errors import Refused
 from core.settings import KubernetesPolicy
 
+_PINNED = re.compile(r"@sha256:[0-9a-f]{64}$")
 _SPREAD = 1.25
 """Memory that weights take on a GPU beside themselves: activations, graphs, and the smallest useful cache."""
 
@@ -60,7 +62,7 @@ class Place:
     def gpus(self, spec: EngineSpec) -> int:
         """Return over how many GPUs the model is split: a power of two, as attention heads divide; 0 where engines run on the CPU.
 
-        Raises Refused when it needs more than `most_gpus`.
+        Raises Refused when it needs more than `most_gpus`, or as many as its attention heads do not divide into.
         """
         if not self.policy.gpu_resource:
             return 0
@@ -72,6 +74,12 @@ class Place:
                 f"{spec.version[:12]} has {spec.weights_bytes / 2**30:.0f} GiB of weights, which {self.policy.most_gpus} GPUs do not hold",
                 reason="model_too_large",
                 hint="submit a quantised model, or raise SEATRIAL_KUBERNETES_MOST_GPUS",
+            )
+        if spec.attention_heads % count:
+            raise Refused(
+                f"{spec.version[:12]} needs {count} GPUs, and its {spec.attention_heads} attention heads do not divide among them",
+                reason="model_too_large",
+                hint="submit a quantised model that fewer GPUs hold, or use GPUs with more memory (SEATRIAL_KUBERNETES_GPU_MEMORY_BYTES)",
             )
         return count
 
@@ -90,6 +98,12 @@ def place(
         raise Refused(
             "SEATRIAL_KUBERNETES_IMAGE is not set", reason="bad_setting", hint="give the engine's image, pinned by digest (NAME@sha256:...)"
         )
+    if not policy.allow_tags and _PINNED.search(policy.image) is None:
+        raise Refused(
+            f"SEATRIAL_KUBERNETES_IMAGE is {policy.image!r}: a tag may become another image under a version that was tried",
+            reason="bad_setting",
+            hint="pin it by digest (NAME@sha256:...); on a cluster without a registry set SEATRIAL_KUBERNETES_ALLOW_TAGS=1",
+        )
     if policy.address not in {"service", "ip"}:
         raise Refused(f"SEATRIAL_KUBERNETES_ADDRESS is {policy.address!r}", reason="bad_setting", hint="write service or ip")
     if not 0 <= policy.min_engines <= max(1, policy.max_engines):
@@ -97,6 +111,12 @@ def place(
             f"SEATRIAL_KUBERNETES_MIN_ENGINES is {policy.min_engines}, MAX_ENGINES {policy.max_engines}",
             reason="bad_setting",
             hint="write 0 <= min <= max",
+        )
+    if policy.min_engines == 0 and not policy.prometheus_url:
+        raise Refused(
+            "SEATRIAL_KUBERNETES_MIN_ENGINES is 0 without SEATRIAL_KUBERNETES_PROMETHEUS_URL: nothing could wake an engine that sleeps",
+            reason="bad_setting",
+            hint="give the URL of the Prometheus that scrapes gateways and engines, or set MIN_ENGINES to 1",
         )
     return Place(
         namespace=namespace,

@@ -115,6 +115,7 @@ ranker-key: SEATRIAL_BENCHMARKS_RANKER_KEY
   "HOME" "/var/lib/seatrial"
   "PYTHONUNBUFFERED" "1" }}
 {{- with .Values.weights.region }}{{ $_ := set $all "AWS_REGION" . }}{{ end }}
+{{- if .Values.images.allowTags }}{{ $_ := set $all "SEATRIAL_KUBERNETES_ALLOW_TAGS" "1" }}{{ end }}
 {{- if eq .Values.worker.mode "kubernetes" }}
 {{- $_ := set $all "SEATRIAL_KUBERNETES_CALLERS" "gateway,worker,run" }}
 {{- $_ := set $all "SEATRIAL_PICKUP_S" "600" }}{{/* a run's pod may wait for a node and an image */}}

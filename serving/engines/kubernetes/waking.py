@@ -1,0 +1,36 @@
+"""Waking a version that its autoscaler put to sleep, for those who ask its engine directly and not through a gateway."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.errors import Conflict
+from core.ids import VersionId
+from serving.engines.kubernetes import kinds
+from serving.engines.kubernetes.api import Api
+from serving.engines.kubernetes.names import FIRST_SIZE, object_name
+
+
+class KubernetesWaker:
+    """The port Waker. KEDA would put an engine that nobody asks yet to sleep again within seconds, so its ScaledObject goes first.
+
+    Reconcile makes the ScaledObject anew, and a new one lets nothing fall asleep for as long as a start may take (`autoscaling.py`).
+    Killed in between, a pass over the fleet still ends in that state.
+    """
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    def wake(self, version: VersionId) -> bool:
+        """See the port."""
+        live = self._api.get(kinds.DEPLOYMENTS, object_name(version))
+        if live is None or live["metadata"].get("deletionTimestamp") or live["spec"].get("replicas", 1) != 0:
+            return False
+        self._api.delete(kinds.SCALED_OBJECTS, object_name(version))
+        metadata = {"name": live["metadata"]["name"], "uid": live["metadata"]["uid"]}  # of this very one: never made by this
+        size: dict[str, Any] = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"replicas": 1}}
+        try:
+            self._api.apply(kinds.DEPLOYMENTS, size, manager=FIRST_SIZE)
+        except Conflict:  # stopped meanwhile, and perhaps made anew, awake
+            return False
+        return True

@@ -1,0 +1,100 @@
+"""What a submitter reads of an engine that does not come: whose it is to mend, and how long was waited."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.engines import EngineSpec, Room
+from core.errors import Refused
+from core.ids import VersionId
+from serving.engines.causes import Mends, who_mends
+from serving.engines.kubernetes.reading import Patience, read_state
+from tasks.start import await_ready, engine_spec
+from tests.equipment.bench_yard import BenchYard
+from tests.equipment.samples import a_version
+
+VERSION = VersionId("a" * 64)
+T0 = "2026-11-21T10:00:00Z"
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> BenchYard:
+    yard = BenchYard(tmp_path)
+    yard.records.versions.put(a_version(id=VERSION, commit=VERSION[:40]))
+    yard.engines.apply(engine_spec(yard.here, yard.records.versions.get(VERSION)))
+    return yard
+
+
+def refusal(yard: BenchYard) -> Refused:
+    with pytest.raises(Refused) as refused:
+        await_ready(yard.here, VERSION)
+    return refused.value
+
+
+@pytest.mark.parametrize(
+    ("cause", "asked"),
+    [
+        ("its image cannot be pulled: not found; check SEATRIAL_KUBERNETES_IMAGE and the pull secret", "operator mends this"),
+        ('its container cannot be made: secret "weights" not found', "operator mends this"),
+        ("weights cannot be read: s3://bucket/key: no credentials", "operator mends this"),
+        ("weights refused: model.tensors: missing", "mend the model"),
+        ("RuntimeError: the moon is full", "or have the operator"),
+    ],
+)
+def test_who_is_asked_to_mend_it_is_who_can(yard: BenchYard, cause: str, asked: str) -> None:
+    yard.engines.fail(VERSION, cause)
+    error = refusal(yard)
+    assert (error.reason, cause in error.what) == ("engine_failed", True)
+    assert asked in error.hint
+
+
+class Plenty:
+    """A cluster with room."""
+
+    def room(self, spec: EngineSpec) -> Room:
+        del spec
+        return Room(fits=True)
+
+
+def test_on_one_machine_a_start_has_its_limit(yard: BenchYard) -> None:
+    yard.engines.sleep(VERSION)
+    assert "was not ready after 600 s: asleep" in refusal(yard).what
+
+
+def test_on_a_cluster_a_node_that_is_added_and_an_image_that_is_pulled_are_no_part_of_the_start(
+    yard: BenchYard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(yard.here), "capacity", Plenty())
+    yard.engines.sleep(VERSION)
+    error = refusal(yard)
+    assert (error.reason, "was not ready after 1500 s" in error.what) == ("engine_start_timeout", True)
+    assert "operator mends this" in error.hint
+
+
+def pending(reason: str, **more: Any) -> dict[str, Any]:
+    container = {"name": "engine", "state": {"waiting": {"reason": reason, "message": "words"}}}
+    status = {"phase": "Pending", "startTime": T0, "containerStatuses": [container], **more}
+    return {"metadata": {"name": "pod", "creationTimestamp": T0}, "status": status}
+
+
+UNPLACED = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available", "lastTransitionTime": T0}
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        pending("ImagePullBackOff"),
+        pending("InvalidImageName"),
+        pending("CreateContainerConfigError"),
+        pending("ContainerCreating"),
+        pending("", conditions=[UNPLACED]),
+        None,
+    ],
+)
+def test_what_a_pod_waits_for_is_the_operators(pod: dict[str, Any] | None) -> None:
+    live = {"metadata": {"name": "engine", "creationTimestamp": T0}, "spec": {"replicas": 1}}
+    state = read_state(VERSION, live, [pod] if pod else [], 1795255230.0, address=None, patience=Patience())
+    assert who_mends(state.detail) is Mends.OPERATOR, state.detail
