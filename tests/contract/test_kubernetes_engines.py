@@ -144,6 +144,8 @@ def test_two_installations_in_one_namespace_leave_each_others_engines_alone(cloc
             theirs.apply(SPEC)
         assert versions_of(kube) == before
         assert phase(ours) is EnginePhase.READY
+        ours.close()
+        theirs.close()
 
 
 def test_engines_of_a_release_that_named_no_installation_are_kept(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
