@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -35,8 +36,11 @@ VALUES: Final[Mapping[str, str]] = {
 }
 """The chart's value that each is for."""
 _SUITE = "bookworm"
-_PACKAGES: Final[Mapping[str, str]] = {"platform": "python3,ca-certificates", "engine-cpu": "python3,ca-certificates,libgomp1,g++"}
-"""What each needs of Debian; torch compiles small kernels with g++ at an engine's first start."""
+_PACKAGES: Final[Mapping[str, str]] = {
+    "platform": "python3,ca-certificates",
+    "engine-cpu": "python3,ca-certificates,libgomp1,libnuma1,g++",
+}
+"""What each needs of Debian: vLLM's CPU kernels libgomp and libnuma; torch compiles small kernels with g++ at an engine's first start."""
 
 
 _REGISTRY = "docker://"
@@ -181,7 +185,9 @@ def bootstrap_base(image: str = "platform", tool: Builder | None = None, *, root
         raise Refused(f"{image} stands on an image", reason="no_base", hint="give --base: the engine's image, or vLLM's own")
     tool = tool or builder()
     kind = image if image in _PACKAGES else "platform"
-    tag = f"localhost/seatrial-base:{_SUITE}-{kind}"
+    tag = (
+        f"localhost/seatrial-base:{_SUITE}-{kind}-{hashlib.sha256(_PACKAGES[kind].encode()).hexdigest()[:8]}"  # other packages, other base
+    )
     if tool.is_buildah and tag in tool.run("images", "--format", "{{.Name}}:{{.Tag}}"):
         return tag
     program = shutil.which("debootstrap") or shutil.which("debootstrap", path="/usr/sbin")

@@ -20,7 +20,7 @@ COPY . .
 # The same bytes from another checkout of the same commit: neither its umask nor its files' times (uv notes them) get in.
 RUN chmod -R u=rwX,go=rX client core evals flows infra registry serving tasks LICENSE pyproject.toml uv.lock wiring.py \
  && PATH="/uv:$PATH" uv sync --locked --no-dev --python "$(command -v python3)" \
- && find .venv -name uv_cache.json -delete && sed -i '/uv_cache.json,/d' .venv/lib/python3*/site-packages/seatrial*.dist-info/RECORD \
+ && find .venv -name uv_cache.json -delete && sed -i '/uv_cache.json,/d' .venv/lib/python3*/site-packages/seatrial*.dist-info/RECORD && rm -f .venv/.lock \
  && .venv/bin/python -m compileall -q --invalidation-mode unchecked-hash core registry evals serving tasks flows infra wiring.py client/src
 
 FROM ${BASE}

