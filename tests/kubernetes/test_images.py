@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are no dependency of ours
+from click.testing import CliRunner
 
 from core.errors import Fault, Refused
 from core.settings import base_environ
+from infra.images.__main__ import main
 from infra.images.build import DOCKERFILES, ROOT, VALUES, Build, Builder, Built, bootstrap_base, build, command, commit_time, push
 from infra.images.locked import builders, differing, missing
 from tests.e2e.harness import MODELS
@@ -37,6 +39,7 @@ if __name__ == "__main__":
 """
 _RECORDING = """#!/bin/sh
 echo "$@" >> {said}
+[ "$1" = image ] && {{ echo '[{{"Id": "{digest}", "Size": 5}}]'; exit; }}
 while [ $# -gt 0 ]; do [ "$1" = --digestfile ] && printf %s {digest} > "$2"; shift; done
 echo "1: digest: {digest} size: 999"
 """
@@ -115,6 +118,14 @@ def test_docker_refuses_a_transport_that_it_does_not_have(tmp_path: Path):
     tool, _ = _recording(tmp_path, "docker")
     with pytest.raises(Refused, match="docker-archive"):
         push(tool, "localhost/x", "oci:/srv/x")
+
+
+def test_what_the_command_prints_after_a_push_goes_into_the_values_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    _recording(tmp_path, "docker")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{base_environ()['PATH']}")
+    done = CliRunner().invoke(main, ["prefect-worker", "--base", f"base@{DIGEST}", "--to", "docker://registry.example/seatrial:1"])
+    assert yaml.safe_load(done.stdout) == {"worker": {"image": f"registry.example/seatrial@{DIGEST}"}}
+    assert f"id {DIGEST}" in done.stderr
 
 
 def test_every_image_is_for_a_value_of_the_chart():
