@@ -59,7 +59,7 @@ test-kubernetes: setup equipment cluster-equipment cluster-programs ## the platf
 	trap '$(PY) -m tests.equipment.clusters' EXIT; \
 	PATH="$$($(PY) -c 'from infra.cluster.build import default_cache; print(default_cache())'):$$PATH" $(PY) -m pytest -q tests/kubernetes -m "not images"
 
-test-images: setup ## build the platform's image without Docker and run it (minutes)
+test-images: setup ## build every image but the GPUs' without Docker and run it (20 minutes, 22 GB of disk for a while)
 	infra/bin/install-image-equipment
 	$(PY) -m pytest -q tests/kubernetes/test_images.py
 

@@ -1,6 +1,7 @@
-"""`python locked.py UV.LOCK NAME...`: print NAME==VERSION of each package, and of what it needs, that this interpreter lacks.
+"""What an image whose own packages (vLLM's, torch's) are to stay takes from our lock. Runs by itself in it, with the standard library.
 
-Versions are the lock's. It runs by itself, with the standard library, inside an image whose own packages (vLLM's, torch's) are to stay.
+`python locked.py UV.LOCK missing NAME...` prints NAME==VERSION of each package, and of what it needs, that this interpreter lacks;
+`builders` prints what our own packages are built with; `same INSTALLED=LOCKED` fails where a package has another version than the lock's.
 """
 
 from __future__ import annotations
@@ -28,14 +29,35 @@ def missing(packages: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> 
         waiting += [needed["name"] for needed in entry.get("dependencies", ()) if "win32" not in needed.get("marker", "")]
 
 
-def _installed(name: str) -> bool:
+def builders(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Yield NAME==VERSION of what the lock lets build our packages."""
+    for entry in manifest["build-constraints"]:
+        yield f"{entry['name']}{entry['specifier']}"
+
+
+def differing(packages: Mapping[str, Mapping[str, Any]], pairs: Iterable[str]) -> Iterator[str]:
+    """Yield a sentence for each INSTALLED=LOCKED whose versions differ; what follows a plus (how it was compiled) is not compared."""
+    for pair in pairs:
+        ours, _, locked = pair.partition("=")
+        wanted = str(packages[locked]["version"]).partition("+")[0]
+        found = _installed(ours).partition("+")[0]
+        if found != wanted:
+            yield f"{ours} of this base is {found or 'not there'}, the lock's {locked} is {wanted}: give a base of {wanted}"
+
+
+def _installed(name: str) -> str:
+    """Return the version that this interpreter has; empty if none."""
     try:
-        version(name)
+        return version(name)
     except PackageNotFoundError:
-        return False
-    return True
+        return ""
 
 
 if __name__ == "__main__":
     lock = tomllib.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    sys.stdout.write("\n".join(missing({entry["name"]: entry for entry in lock["package"]}, sys.argv[2:])) + "\n")
+    what, words = sys.argv[2], sys.argv[3:]
+    by_name = {entry["name"]: entry for entry in lock["package"]}
+    if what == "same" and (wrong := "\n".join(differing(by_name, words))):
+        sys.exit(wrong)
+    found = {"missing": missing(by_name, words), "builders": builders(lock["manifest"]), "same": iter(())}[what]
+    sys.stdout.write("".join(f"{line}\n" for line in found))

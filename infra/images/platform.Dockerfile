@@ -8,6 +8,7 @@ USER 0
 # uv: a mounted /uv (infra.images does that), the image's own, or from the index.
 ARG UV_VERSION=0.13.8
 RUN PATH="/uv:$PATH"; command -v uv >/dev/null || { python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir uv==${UV_VERSION} && mkdir -p /uv && ln -s /opt/uv/bin/uv /uv/uv; }
+ARG UV_NO_CACHE=true
 ENV UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=true UV_LINK_MODE=copy UV_PROJECT_ENVIRONMENT=/opt/seatrial/.venv PYC_INVALIDATION_MODE=UNCHECKED_HASH
 WORKDIR /opt/seatrial
 # Dependencies first: this layer changes with the lock only.
@@ -16,7 +17,10 @@ COPY client/pyproject.toml client/
 RUN PATH="/uv:$PATH" uv sync --locked --no-dev --no-install-workspace --compile-bytecode --python "$(command -v python3)" \
  && find .venv -depth -type d \( -name tests -o -name test \) -path '*site-packages/*' \( -path '*/pandas/*' -o -path '*/sklearn/*' -o -path '*/scipy/*' -o -path '*/numpy/*' -o -path '*/pyarrow/*' -o -path '*/sqlalchemy/*' -o -path '*/matplotlib/*' \) -exec rm -rf {} +
 COPY . .
-RUN PATH="/uv:$PATH" uv sync --locked --no-dev --python "$(command -v python3)" \
+# The same bytes from another checkout of the same commit: neither its umask nor its files' times (uv notes them) get in.
+RUN chmod -R u=rwX,go=rX client core evals flows infra registry serving tasks LICENSE pyproject.toml uv.lock wiring.py \
+ && PATH="/uv:$PATH" uv sync --locked --no-dev --python "$(command -v python3)" \
+ && find .venv -name uv_cache.json -delete && sed -i '/uv_cache.json,/d' .venv/lib/python3*/site-packages/seatrial*.dist-info/RECORD && rm -f .venv/.lock \
  && .venv/bin/python -m compileall -q --invalidation-mode unchecked-hash core registry evals serving tasks flows infra wiring.py client/src
 
 FROM ${BASE}
