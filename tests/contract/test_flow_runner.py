@@ -12,11 +12,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from prefect.settings import PREFECT_API_URL
-from prefect.testing.utilities import prefect_test_harness
 
 from tests.e2e.harness import ROOT, children, within
 from tests.equipment.prefect_api import prefect_api
+from tests.equipment.prefect_server import prefect_server
 
 pytestmark = pytest.mark.slow
 GRACE_S = 50
@@ -24,8 +23,8 @@ RUNNER = "from tests.equipment.runner_child import main; main()"  # no module is
 
 
 @pytest.fixture(scope="module")
-def prefect() -> Iterator[httpx.Client]:
-    with prefect_test_harness(server_startup_timeout=180), prefect_api(str(PREFECT_API_URL.value())) as api:
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as url, prefect_api(url) as api:
         yield api
 
 

@@ -3,54 +3,28 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import httpx
 import pytest
 
 from core.errors import NotFound, Refused, SeatrialError, Transient
 from core.ids import SubmissionId
-from core.settings import base_environ
 from serving.control.runs import FlowRuns, LogLine
 from tests.equipment.prefect_api import prefect_api
+from tests.equipment.prefect_server import prefect_server
 
 REQUEST = {"submission": "sub-1", "model": "org/model", "endpoint": "chat"}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = tmp_path_factory.mktemp("prefect")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--no-services", "--no-ui"]  # they write to its SQLite too, and a call that meets them is answered 503
-    environ = base_environ() | {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    with Path(home / "log").open("wb") as log, subprocess.Popen(command, env=environ, stdout=log, stderr=log) as process:
-        url = f"http://127.0.0.1:{port}/api"
-        try:
-            _until_healthy(url, process)
-            _deploy(url)
-            yield url
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def _until_healthy(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx.get(f"{url}/health").is_success:
-                return
-        except httpx.TransportError:
-            threading.Event().wait(0.5)
-    pytest.fail(f"Prefect's server did not come up at {url}")
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as url:
+        _deploy(url)
+        yield url
 
 
 def _deploy(url: str) -> None:
