@@ -29,7 +29,7 @@ from serving.gateway.reading import Piece, read_piece, rename
 from serving.gateway.requests import Ask
 from serving.gateway.sampling import choose
 from serving.gateway.sse import DONE, Events, event
-from serving.gateway.upstream import Cancel, Cut, Exchange, Unreachable, Upstream
+from serving.gateway.upstream import Abandoned, Cancel, Cut, Exchange, Unreachable, Upstream
 
 BEST_OF = b"x-seatrial-best-of"
 _MAX_ANSWER = 32 * 1024 * 1024
@@ -51,6 +51,7 @@ class Relay:
         self._names = names
         self._cancel = Cancel()
         self._started = False
+        self._begun = False
 
     async def run(self, ask: Ask, target: Target, request_id: str, receive: Receive) -> None:
         """Answer the client, then settle. A client that goes takes the engine's work with it."""
@@ -73,9 +74,21 @@ class Relay:
         self._watch.remove_done_callback(self._client_gone)
 
     async def _ask(self, ask: Ask, target: Target, request_id: str) -> tuple[Outcome, int]:
+        """Ask until somebody answers: what an ending engine gives up before it said anything, the one that follows it may answer."""
         if target.address is None:
             return await self._end(_away("the engine of this conversation's version is not ready"))
-        async with await self._upstream.post(target.address, ask.kind.value, ask.body, request_id, self._cancel) as exchange:
+        pauses = self._upstream.pauses()
+        while True:
+            try:
+                return await self._ask_once(ask, target.address, request_id)
+            except Abandoned:
+                pause = next(pauses, None)
+                if self._cancel.cancelled or pause is None:
+                    raise
+            await asyncio.sleep(pause)
+
+    async def _ask_once(self, ask: Ask, address: str, request_id: str) -> tuple[Outcome, int]:
+        async with await self._upstream.post(address, ask.kind.value, ask.body, request_id, self._cancel) as exchange:
             connection = exchange.connection
             if connection.status == HTTPStatus.OK and connection.content_type.startswith(b"text/event-stream"):
                 return await self._stream(exchange, show_usage=ask.show_usage)
@@ -84,15 +97,14 @@ class Relay:
             return await self._whole(ask, body)
         if connection.status == HTTPStatus.BAD_REQUEST and ask.single is not None:
             self._headers = [(name, b"1" if name == BEST_OF else value) for name, value in self._headers]
-            return await self._ask(ask.single, target, request_id)
+            return await self._ask_once(ask.single, address, request_id)
         return await self._end(_refusal(connection.status, body))
 
     async def _whole(self, ask: Ask, body: bytes) -> tuple[Outcome, int]:
         piece = read_piece(body)
         if piece is None or piece.error:
             raise Cut("the engine's answer is no completion")
-        self._meter.note(piece)
-        _expect_unabandoned(piece)
+        self._note(piece)
         if ask.draws == 1:
             return await self._end(Answer(HTTPStatus.OK, rename(body, piece.document, self._names)))
         document, index = choose(ask, piece.document)
@@ -104,21 +116,33 @@ class Relay:
         await send_answer(self._send, answer, self._headers)
         return _outcome(answer.status), int(answer.status)
 
+    def _note(self, piece: Piece) -> None:
+        """Meter it. vLLM tells by a finish reason, with status 200, that it gave up; nobody here had asked for that. Abandoned, Cut."""
+        abandoned = _ABANDONED in piece.finish_reasons.values()
+        self._begun = self._begun or piece.begun
+        if abandoned and not self._begun:
+            raise Abandoned("the engine gave the request up, as one does that is ending")
+        self._meter.note(piece)
+        if abandoned:
+            raise Cut("the engine gave the answer up half way, as one does that is ending")
+
     async def _stream(self, exchange: Exchange, *, show_usage: bool) -> tuple[Outcome, int]:
+        """Pass the stream on from the first thing that the model says: until then another engine may still be asked."""
         events = Events()
         done = False
+        shown: list[bytes] = []
         while not done and (data := await exchange.connection.read()):
-            shown: list[bytes] = []
             for payload in events.feed(data):
                 done = done or payload == DONE
                 if not done and (line := self._chunk(payload, show_usage=show_usage)):
                     shown.append(line)
-            if shown:
+            if shown and self._begun:
                 await self._emit(b"".join(shown))
+                shown.clear()
         if not done and self._meter.finish_reason is None:
             raise Cut("the engine's answer ended before it was whole")
         self._let_go()
-        await self._emit(event(DONE), last=True)
+        await self._emit(b"".join([*shown, event(DONE)]), last=True)
         await exchange.drain(_DRAIN_S)
         return Outcome.OK, int(HTTPStatus.OK)
 
@@ -129,8 +153,7 @@ class Relay:
             raise Cut("the engine streamed something that is no completion")
         if piece.error:
             raise Cut(f"the engine reported: {said_wrong(piece.document)[0] or 'an error'}")
-        self._meter.note(piece)
-        _expect_unabandoned(piece)
+        self._note(piece)
         if piece.only_usage and not show_usage:
             return b""
         return event(rename(payload, piece.document, self._names))
@@ -150,12 +173,6 @@ class Relay:
             await self._emit(event(error_body(str(error), kind=ENGINE, param=None, code="engine_error")), last=True)
             return Outcome.ENGINE_ERROR, int(HTTPStatus.OK)
         return await self._end(_away(str(error)) if isinstance(error, Unreachable) else _broken(str(error)))
-
-
-def _expect_unabandoned(piece: Piece) -> None:
-    """Raise Cut where vLLM gave the answer up, which it tells with status 200 and this reason: it is ending. Nobody here asked for it."""
-    if _ABANDONED in piece.finish_reasons.values():
-        raise Cut("the engine gave the answer up, as one does that is ending")
 
 
 def said_wrong(document: Mapping[str, object]) -> tuple[str, str | None, str | int | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self, cast
 from urllib.parse import urlsplit
@@ -21,6 +22,10 @@ _LONGEST_PAUSE_S = 1.0
 
 class Unreachable(Transient):
     """No connection to the engine, or it was lost before a byte of the answer."""
+
+
+class Abandoned(Unreachable):
+    """The engine gave the request up before it had said anything: it is ending, and another follows."""
 
 
 class Cut(Transient):
@@ -302,18 +307,26 @@ class Upstream:
     def _young(self, connection: Connection) -> bool:
         return asyncio.get_running_loop().time() - connection.opened < self._reuse_s
 
+    def pauses(self) -> Iterator[float]:
+        """Yield how long to wait before each further try, growing, until the request was held for `hold_s`."""
+        clock = asyncio.get_running_loop().time
+        give_up = clock() + self._hold_s
+        pause = _FIRST_PAUSE_S
+        while clock() + pause <= give_up:
+            yield pause
+            pause = min(_LONGEST_PAUSE_S, pause * 2)
+
     async def _connected(self, address: str, cancel: Cancel) -> Connection:
         """Connect, trying again with growing pauses. Unreachable after `hold_s`, or when nobody waits any more."""
-        give_up = asyncio.get_running_loop().time() + self._hold_s
-        pause = _FIRST_PAUSE_S
+        pauses = self.pauses()
         while True:
             try:
                 return await self._connect(address)
             except Unreachable:
-                if cancel.cancelled or asyncio.get_running_loop().time() + pause > give_up:
+                pause = next(pauses, None)
+                if cancel.cancelled or pause is None:
                     raise
             await asyncio.sleep(pause)
-            pause = min(_LONGEST_PAUSE_S, pause * 2)
 
     async def _connect(self, address: str) -> Connection:
         loop = asyncio.get_running_loop()

@@ -25,6 +25,9 @@ MESSAGES: dict[str, dict[str, Any]] = {
 """Whole chat answers that are not just text."""
 
 
+BROKEN = frozenset({"close", "garbage", "error", "cut", "give up", "give up half way"})
+
+
 class Engine:
     """Serves on the loopback, in a thread with a loop of its own; on a free port unless one is given."""
 
@@ -87,7 +90,7 @@ class Engine:
             await answer.status(int(wish.split()[1]))
         elif wish in ("hang", "stall"):
             await self._hang(answer, stream=body.get("stream", False))
-        elif wish in ("close", "garbage", "error", "cut", "give up"):
+        elif wish in BROKEN or (wish == "give up once" and len(self.requests) == 1):
             await answer.broken(wish, stream=body.get("stream", False))
             return False
         elif wish in MESSAGES and not body.get("stream"):
@@ -182,23 +185,23 @@ class _Answer:
         await self._event("[DONE]")
         await self._write(b"0\r\n\r\n")
 
-    async def _given_up(self, *, stream: bool) -> None:
+    async def _given_up(self, text: str, *, stream: bool) -> None:
         """End as vLLM does that is ending itself: 200, what there was so far, and this reason."""
         if stream:
             await self.begin_stream()
-            await self.chunk("Ahoy")
+            await self.chunk(text)
             await self.chunk("", "abort")
             await self._event("[DONE]")
             await self._write(b"0\r\n\r\n")
             return
-        said = {"message": {"role": "assistant", "content": ""}} if self._chat else {"text": ""}
+        said = {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
         await self._json(200, {**self._head, "choices": [{"index": 0, **said, "finish_reason": "abort"}], "usage": USAGE})
 
     async def broken(self, wish: str, *, stream: bool) -> None:
         if wish == "close":
             return
-        if wish == "give up":
-            await self._given_up(stream=stream)
+        if wish in ("give up", "give up once", "give up half way"):
+            await self._given_up("Ahoy" if wish == "give up half way" else "", stream=stream)
             return
         if wish == "garbage":
             await self._write(b"SMTP says hello\r\n\r\n")

@@ -184,6 +184,7 @@ def test_other_paths_methods_and_huge_headers_get_openai_shaped_errors(sea: Sea)
         ("status 503", 503, Outcome.ENGINE_ERROR),
         ("garbage", 502, Outcome.ENGINE_ERROR),
         ("close", 503, Outcome.ENGINE_ERROR),
+        ("give up", 503, Outcome.ENGINE_ERROR),
     ],
 )
 def test_a_failing_engine_is_told_in_openai_shape_and_metered(sea: Sea, stream: bool, wish: str, status: int, outcome: Outcome) -> None:
@@ -201,13 +202,13 @@ def test_the_engines_own_words_reach_a_client_whose_request_was_wrong(sea: Sea) 
     assert caught.value.param == "top_p"
 
 
-@pytest.mark.parametrize("wish", ["cut", "give up"])
+@pytest.mark.parametrize("wish", ["cut", "give up half way"])
 def test_an_answer_cut_half_way_is_an_engine_error(sea: Sea, wish: str) -> None:
     assert sea.chat(wish)[0] == 502
     assert sea.ledger.last().outcome is Outcome.ENGINE_ERROR
 
 
-@pytest.mark.parametrize("wish", ["cut", "error", "stall", "give up"])
+@pytest.mark.parametrize("wish", ["cut", "error", "stall", "give up half way"])
 def test_a_stream_that_breaks_ends_with_an_error_event(sea: Sea, wish: str) -> None:
     client = sea.client()
     with pytest.raises(openai.APIError):  # an error status where nothing was streamed yet, an event where something was
@@ -282,6 +283,23 @@ def test_a_request_waits_for_an_engine_that_is_being_replaced_but_not_for_ever()
             waiting.result(0.5)
         engine = Engine(port)
         assert waiting.result(30)[0] == 200
+    engine.close()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_an_ending_engine_gives_up_unsaid_is_asked_again(stream: bool) -> None:
+    engine, ledger = Engine(), MemoryLedger()
+    app = gateway(
+        FixedRoutes(CALLERS, route(engine.address)), ledger, InProcessAssignments(), SystemClock(), name="gw", ship_s=0.02, hold_s=30.0
+    )
+    with serving(app) as url:
+        sea = Sea(url, engine, engine, FixedRoutes(CALLERS, route(engine.address)), ledger, [])
+        status, said, _ = sea.call("POST", "/v1/chat/completions", ask("give up once", stream=stream))
+    assert status == 200
+    assert "Ahoy" in str(said)
+    assert "abort" not in str(said)
+    assert len(engine.requests) == 2
+    assert ledger.last().outcome is Outcome.OK
     engine.close()
 
 
