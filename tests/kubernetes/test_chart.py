@@ -419,7 +419,7 @@ def test_every_metric_that_is_drawn_or_alerted_on_exists(file: str):
 @pytest.mark.parametrize("file", ["alerts.yaml", "dashboard.json"])
 def test_every_outcome_that_is_asked_for_exists(file: str):
     text = (CHART / "files" / file).read_text(encoding="utf-8")
-    asked = {word for group in re.findall(r'outcome=~\\?"([a-z_|]+)', text) for word in group.split("|")}
+    asked = {word for group in re.findall(r'outcome=~?\\?"([a-z_|]+)', text) for word in group.split("|")}
     assert asked
     assert asked <= {outcome.value for outcome in Outcome}
 
