@@ -10,7 +10,7 @@ import json
 import random
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -77,6 +77,19 @@ def connect(kubeconfig: str = "", context: str = "") -> ApiClient:
             f"no way to the cluster: {error}", hint="see SEATRIAL_KUBERNETES_KUBECONFIG or KUBECONFIG, then `kubectl get ns`"
         ) from error
     return ApiClient(configuration)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call as it goes out; `content` is the body's type where it is not plain JSON."""
+
+    verb: str
+    kind: Kind
+    path: str
+    method: str = "GET"
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = None
+    content: str | None = None
 
 
 class Api:
@@ -149,7 +162,7 @@ class Api:
         query = {"container": container, "tailLines": str(lines), "previous": "true" if previous else "false"}
         path = self._pods_log(pod)
         try:
-            raw = self._answered("log", path[0], path[1], "GET", query, None, None, read=_read)
+            raw = self._answered(_Call("log", path[0], path[1], query=query), _read)
         except (NotFound, Fault):  # a container that waits to be created has no log: 400
             return ()
         return tuple(raw.decode("utf-8", "replace").splitlines())
@@ -175,7 +188,7 @@ class Api:
             "timeoutSeconds": str(timeout_s),
         }
         path = kind.path(self.namespace)
-        response = self._once("watch", kind, path, "GET", query, None, None, timeout_s=(5.0, timeout_s + 15.0))
+        response = self._once(_Call("watch", kind, path, query=query), (5.0, timeout_s + 15.0))
         try:
             yield from _events(response)
         except (HTTPError, OSError) as error:
@@ -202,24 +215,13 @@ class Api:
         content: str | None = None,
     ) -> Object:
         chosen = method or ("PATCH" if verb == "patch" else "GET")
-        return self._answered(verb, kind, path, chosen, query or {}, body, content, read=_document)
+        return self._answered(_Call(verb, kind, path, chosen, query or {}, body, content), _document)
 
-    def _answered(
-        self,
-        verb: str,
-        kind: Kind,
-        path: str,
-        method: str,
-        query: Mapping[str, str],
-        body: Mapping[str, Any] | None,
-        content: str | None,
-        *,
-        read: Callable[[BaseHTTPResponse], T],
-    ) -> T:
+    def _answered(self, call: _Call, read: Callable[[BaseHTTPResponse], T]) -> T:
         """Ask until the whole answer is read, with growing, jittered, capped pauses; the server's own wish (Retry-After) comes first."""
         for attempt in range(self._attempts):
             try:
-                return read(self._once(verb, kind, path, method, query, body, content, timeout_s=_TIMEOUT_S))
+                return read(self._once(call, _TIMEOUT_S))
             except Gone:
                 raise
             except Transient as error:
@@ -229,32 +231,21 @@ class Api:
                 self._clock.wait(max(pause, min(error.retry_after_s or 0.0, _LONGEST_PAUSE_S)))
         raise AssertionError("unreachable")
 
-    def _once(
-        self,
-        verb: str,
-        kind: Kind,
-        path: str,
-        method: str,
-        query: Mapping[str, str],
-        body: Mapping[str, Any] | None,
-        content: str | None,
-        *,
-        timeout_s: tuple[float, float],
-    ) -> BaseHTTPResponse:
-        self.calls.count(verb, kind)
-        parameters = [(name, value) for name, value in query.items() if value]
-        headers = {"Accept": "application/json", "Content-Type": content or "application/json"}
+    def _once(self, call: _Call, timeout_s: tuple[float, float]) -> BaseHTTPResponse:
+        self.calls.count(call.verb, call.kind)
+        parameters = [(name, value) for name, value in call.query.items() if value]
+        headers = {"Accept": "application/json", "Content-Type": call.content or "application/json"}
         # A patch goes as text: the client would otherwise choose its own way to write a body of this content type.
-        sent = json.dumps(body) if body is not None and content else body
+        sent = json.dumps(call.body) if call.body is not None and call.content else call.body
         request = self._client.param_serialize(
-            method, path, query_params=parameters, header_params=headers, body=sent, auth_settings=["BearerToken"]
+            call.method, call.path, query_params=parameters, header_params=headers, body=sent, auth_settings=["BearerToken"]
         )
         try:
             response: BaseHTTPResponse = self._client.call_api(*request, _request_timeout=timeout_s).response
             if response.status >= HTTPStatus.BAD_REQUEST:
-                raise _refusal(f"{verb} {path}", response)
+                raise _refusal(f"{call.verb} {call.path}", response)
         except (HTTPError, OSError, ApiException) as error:  # the client's own error stands for a TLS handshake that failed
-            raise Transient(f"{verb} {path}: the API server is away: {error}", hint="tried again by itself") from error
+            raise Transient(f"{call.verb} {call.path}: the API server is away: {error}", hint="tried again by itself") from error
         return response
 
 
