@@ -38,8 +38,8 @@ check: .venv/.done ## the quick part: format, lint, types, layers, unit tests
 	$(PY) -m pytest tests/unit -q -m "not slow" -n auto --dist loadfile
 
 test: setup equipment check ## everything: contract suites, the engine's environment, the whole stack, real vLLM
-	$(PY) -m pytest -q tests/unit -m slow
-	$(PY) -m pytest -q tests/contract
+	$(PY) -m pytest -q tests/unit -m slow -n 2 --dist loadfile
+	$(PY) -m pytest -q tests/contract -n 2 --dist loadfile
 	$(ENGINE)/.venv/bin/python -m pytest -q -c tests/engine_env/pytest.ini tests/engine_env
 	$(PY) -m pytest -q tests/e2e
 

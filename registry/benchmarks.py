@@ -17,7 +17,7 @@ import httpx
 from core.benchmarks import Benchmark
 from core.errors import Fault, NotFound, Transient
 from core.ports.history import Recorded
-from registry.models import translated
+from registry.models import experiment_named, translated
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -51,7 +51,9 @@ class MlflowBenchmarks:
     def record(self, benchmark: Benchmark, curves: Mapping[str, float], files: Mapping[str, Path], *, order: int) -> Recorded:
         """Enter a benchmark and a point on its curves."""
         with translated(self._uri):
-            experiment = self._experiment(f"{EXPERIMENT}/{benchmark.endpoint or benchmark.version[:12]}")
+            experiment = experiment_named(
+                self._client, f"{EXPERIMENT}/{benchmark.endpoint or benchmark.version[:12]}", {"seatrial.parent": EXPERIMENT}
+            )
             curve = self._curve(experiment, benchmark)
             run = self._run(experiment, benchmark, curve)
             self._log(run, benchmark.numbers, benchmark, step=0)
@@ -79,19 +81,6 @@ class MlflowBenchmarks:
                 _write(answer, into)
         except httpx.TransportError as error:
             raise Transient(f"MLflow at {self._uri} did not answer: {error}", hint="see that it runs") from error
-
-    def _experiment(self, name: str) -> str:
-        from mlflow.exceptions import MlflowException  # noqa: PLC0415
-
-        found = self._client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        try:
-            return str(self._client.create_experiment(name, tags={"seatrial.parent": EXPERIMENT}))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            return self._experiment(name)
 
     def _curve(self, experiment: str, benchmark: Benchmark) -> str:
         suite = metric_name(f"{benchmark.plan.suite}-{benchmark.plan.form}")

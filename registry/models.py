@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _VERSION_TAG = "seatrial.version"
 CHAMPION = "champion"
 CHALLENGER = "challenger"
+EXISTS = "RESOURCE_ALREADY_EXISTS"
+"""MLflow's word for what another process has just made."""
 
 
 class MlflowModels:
@@ -72,7 +74,7 @@ class MlflowModels:
         try:
             self._client.create_registered_model(endpoint, description=f"What the endpoint `{endpoint}` of seatrial serves and has served.")
         except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            if error.error_code != EXISTS:
                 raise
 
     def _number(self, endpoint: str, version: VersionId) -> int | None:
@@ -80,8 +82,7 @@ class MlflowModels:
         return min((int(item.version) for item in found), default=None)
 
     def _log_run(self, endpoint: str, version: ModelVersion, reports: Sequence[TrialReport], links: Mapping[str, str]) -> str:
-        experiment = self._client.get_experiment_by_name(endpoint)
-        experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(endpoint)
+        experiment_id = experiment_named(self._client, endpoint)
         earlier = self._client.search_runs([experiment_id], f"tags.`{_VERSION_TAG}` = '{version.id}'", max_results=1)
         # an attempt that was cut off before its entry was made is written over, not doubled
         run = earlier[0] if earlier else self._new_run(experiment_id, version, links)
@@ -92,6 +93,21 @@ class MlflowModels:
 
     def _new_run(self, experiment_id: str, version: ModelVersion, links: Mapping[str, str]) -> Run:
         return self._client.create_run(experiment_id, run_name=f"{version.source}@{version.commit[:8]}", tags=_tags(version, links))
+
+
+def experiment_named(client: MlflowClient, name: str, tags: dict[str, str] | None = None) -> str:
+    """Return the id of an experiment, which is made when it is not there; another process may make it at the same moment."""
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    try:
+        return str(client.create_experiment(name, tags=tags))
+    except MlflowException as error:
+        if error.error_code != EXISTS:
+            raise
+        return experiment_named(client, name, tags)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from core.errors import Refused
 from core.ids import Digest
-from registry.models import translated
+from registry.models import EXISTS, translated
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -68,13 +68,23 @@ class MlflowPrompts:
 
     def _number(self, template: Template) -> int:
         """Return the least version with this text: should two processes have entered it at once, both name the same one."""
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
         mine = self._versions(template)
         if not mine:
-            tags = {_DIGEST_TAG: template.digest, _VERSION_TAG: str(template.version)}
-            said = f"version {template.version} of seatrial"
-            self._client.register_prompt(_PREFIX + template.name, template.text, commit_message=said, tags=tags)
+            try:
+                self._enter(template)
+            except MlflowException as error:
+                if error.error_code != EXISTS:
+                    raise
+                self._enter(template)  # another process made the name at this very moment; now it takes versions
             mine = self._versions(template)
         return min(mine)
+
+    def _enter(self, template: Template) -> None:
+        tags = {_DIGEST_TAG: template.digest, _VERSION_TAG: str(template.version)}
+        said = f"version {template.version} of seatrial"
+        self._client.register_prompt(_PREFIX + template.name, template.text, commit_message=said, tags=tags)
 
     def _versions(self, template: Template) -> list[int]:
         name = _PREFIX + template.name

@@ -8,15 +8,14 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.runtime import flow_run
 
 from core.endpoints import Rollout, RolloutState
-from core.errors import NotFound, Refused
+from core.errors import NotFound
 from core.ids import Digest
 from core.ports.records import AuditEntry
 from core.submissions import StepName, Submission, SubmissionState
 from core.versions import ModelVersion
-from serving.rollout.driver import SUPERSEDED
 from tasks.conversations import bring_conversations
 from tasks.settle import settle_engines
-from tasks.start import await_ready
+from tasks.start import await_ready, taken_back
 from tasks.step import StepReport, recorded, step_task
 from wiring import Platform, platform
 
@@ -71,8 +70,7 @@ def roll_out(submission: Submission, rollout: Rollout) -> Rollout:
         here.driver.advance(rollout.id)  # an ended rollout's pass retires the engine that nobody wants any more
         show(report, row)
         if row.state is not RolloutState.PROMOTED:
-            reason = "withdrawn" if row.reason.startswith(SUPERSEDED) else "rolled_back"
-            raise Refused(f"rolled back: {row.reason}", reason=reason, hint="see `seatrial rollouts` for the numbers")
+            raise taken_back(row)
         return row
 
 

@@ -12,6 +12,7 @@ from core.submissions import StepName, Submission, SubmissionState
 from core.versions import ModelVersion
 from evals import harness
 from serving.engines.causes import Mends, who_mends
+from serving.rollout.driver import SUPERSEDED
 from serving.rollout.room import await_room
 from tasks.step import StepReport, recorded, step_task
 from wiring import Platform, platform
@@ -134,7 +135,14 @@ def longest_start_s(here: Platform) -> float:
 
 
 def still_wanted(here: Platform, rollout: RolloutId) -> None:
-    """Raise Refused when the rollout was withdrawn under us (superseded, cancelled, past its deadline)."""
+    """Raise Refused when the rollout was taken back under us: by its verdict, an operator, a newer submission or its deadline."""
     row = here.records.rollouts.get(rollout)
     if row.state in {RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK, RolloutState.CANCELLED}:
-        raise Refused(f"the rollout was withdrawn: {row.reason}", reason="withdrawn", hint="submit again when it is still wanted")
+        raise taken_back(row)
+
+
+def taken_back(row: Rollout) -> Refused:
+    """Return how a rollout that was not promoted ends its submission: withdrawn when no user had met the candidate or a newer one came."""
+    if row.step == 0 or row.reason.startswith(SUPERSEDED):
+        return Refused(f"the rollout was withdrawn: {row.reason}", reason="withdrawn", hint="submit again when it is still wanted")
+    return Refused(f"rolled back: {row.reason}", reason="rolled_back", hint="see `seatrial rollouts` for the numbers")

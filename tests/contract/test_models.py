@@ -13,6 +13,7 @@ from core.ports import ModelRegistry
 from core.versions import Decision, EngineNeeds, FileDigest, ModelVersion, TrialKind, TrialReport
 from registry.models import MlflowModels
 from tests.equipment.fakes import FakeModels
+from tests.equipment.mlflow_server import at_once
 
 CHAT = EndpointName("chat")
 
@@ -40,6 +41,12 @@ def test_a_version_is_entered_once_however_often_it_is_registered(models: ModelR
     first = models.register(endpoint, version("a"), [report(version("a"))], {"submission": "http://x/1"}, "seatrial:/versions/a")
     again = models.register(endpoint, version("a"), [], {}, "seatrial:/versions/a")
     assert (first.number, again, first.uri) == (1, first, "models:/once/1")
+
+
+def test_versions_that_are_registered_at_once_for_a_new_endpoint_are_all_there(models: ModelRegistry):
+    endpoint = EndpointName("rush")
+    made = at_once(4, lambda number: models.register(endpoint, version("abcd"[number]), [], {}, "seatrial:/versions/x"))
+    assert sorted(one.number for one in made) == [1, 2, 3, 4]
 
 
 def test_another_version_gets_the_next_number(models: ModelRegistry):

@@ -9,6 +9,7 @@ import pytest
 from core.errors import Refused, Transient
 from evals.suite import CHAT, PromptTemplate
 from registry.prompts import MlflowPrompts
+from tests.equipment.mlflow_server import at_once
 
 
 def test_a_text_is_entered_once_however_often_it_is_pinned(mlflow_url: str):
@@ -16,6 +17,14 @@ def test_a_text_is_entered_once_however_often_it_is_pinned(mlflow_url: str):
     assert MlflowPrompts(mlflow_url).pin(template) == "prompt.once@1"
     again = MlflowPrompts(mlflow_url)
     assert [again.pin(template), again.pin(template)] == ["prompt.once@1", "prompt.once@1"]
+
+
+def test_many_processes_that_pin_a_text_at_once_name_one_version(mlflow_url: str):
+    """The first submissions of a new platform do so."""
+    for name in ("rush", "rush-again", "rush-once-more"):
+        template = PromptTemplate(name, 1, "{{prompt}}")
+        pinned = at_once(8, lambda _number: MlflowPrompts(mlflow_url).pin(template))  # noqa: B023 - called at once
+        assert set(pinned) == {f"prompt.{name}@1"}
 
 
 def test_another_text_is_another_version_and_the_old_one_stays(mlflow_url: str):

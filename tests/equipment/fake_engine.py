@@ -2,7 +2,8 @@
 
 Run by the keeper as `python -m tests.equipment.fake_engine <flags of VllmLauncher>`. How good it is comes from `seatrial_fake` in the
 model's config.json: {"solves": 0.95, "loops_in_chat": false, "ttft_s": 0.0, "fails": 0.0, "start_s": 0.0, "token_s": 0.0,
-"dies_at_start": "RuntimeError: ..."}. `solves` answers that part of the harbour suite, from its beginning, with the canonical solution.
+"chat_token_s": 0.0, "dies_at_start": "RuntimeError: ..."}. `solves` answers that part of the harbour suite, from its beginning, with the
+canonical solution.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Skill:
     loops_in_chat: bool = False
     ttft_s: float = 0.0
     token_s: float = 0.0
+    chat_token_s: float = 0.0
     fails: float = 0.0
     start_s: float = 0.0
     dies_at_start: str = ""
@@ -168,22 +170,23 @@ class Handler(BaseHTTPRequestHandler):
         identity = f"{'chatcmpl' if chat else 'cmpl'}-{self.headers.get('X-Request-Id') or uuid.uuid4().hex}"
         base = {"id": identity, "created": int(time.time()), "model": self.model.name}
         pause(self.model.skill.ttft_s)
+        token_s = self.model.skill.token_s + (self.model.skill.chat_token_s if chat else 0.0)
         if body.get("stream"):
             usage = bool((body.get("stream_options") or {}).get("include_usage"))
-            self._stream(events(base, answer, chat=chat, usage=usage))
+            self._stream(events(base, answer, chat=chat, usage=usage), token_s)
         else:
-            pause(self.model.skill.token_s * len(answer.pieces))
+            pause(token_s * len(answer.pieces))
             self._json(200, whole(base, answer, chat=chat))
         self.model.count(answer)
 
-    def _stream(self, chunks: Iterator[dict[str, Any]]) -> None:
+    def _stream(self, chunks: Iterator[dict[str, Any]], token_s: float) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         for chunk in chunks:
             self._chunk(b"data: " + json.dumps(chunk).encode() + b"\n\n")
-            pause(self.model.skill.token_s)
+            pause(token_s)
         self._chunk(b"data: [DONE]\n\n")
         self.wfile.write(b"0\r\n\r\n")
 

@@ -99,8 +99,14 @@ class MarkedTraffic:
 
     def expect_nobody_noticed(self) -> None:
         """Assert that every request was answered whole, by its conversation's model, in time, and that there was no pause between them."""
+        assert self.moved == []
+        self.expect_only_moved_from(None)
+
+    def expect_only_moved_from(self, withdrawn: str | None) -> None:
+        """Assert the same, but for the conversations of one version: it was withdrawn, and they were told so."""
         assert self.failed == []
-        assert (self.changed, self.moved) == ([], [])
+        assert self.changed == []
+        assert all((withdrawn or "").startswith(version) for version in self.withdrawn)
         assert self.slowest_s < 30
         assert self.longest_silence_s < 10
 

@@ -8,11 +8,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import pytest
+
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +57,15 @@ def await_health(url: str, log: Path) -> None:
         except httpx.TransportError:
             threading.Event().wait(0.1)
     pytest.fail(f"MLflow did not start: {log.read_text()[-500:]}")
+
+
+def at_once(many: int, act: Callable[[int], T]) -> list[T]:
+    """Let `many` threads do the same at the same moment, each with a number of its own; return what they return, by number."""
+    start = threading.Barrier(many)
+
+    def together(number: int) -> T:
+        start.wait(30)
+        return act(number)
+
+    with ThreadPoolExecutor(many) as pool:
+        return list(pool.map(together, range(many)))

@@ -19,7 +19,7 @@ ENDPOINT = "busy"
 LIMIT_S = 240.0
 MANY, FEW = 10, 2
 TOKEN_S = 0.4
-"""An answer then takes seconds: whenever an engine leaves, some are under way."""
+"""An answer in a chat then takes seconds: whenever an engine leaves, some are under way."""
 SCALED = {
     "SEATRIAL_KUBERNETES_MAX_ENGINES": "2",
     "SEATRIAL_KUBERNETES_TARGET_REQUESTS": "4",
@@ -32,7 +32,7 @@ def busy(installed: KubePlatform) -> Iterator[KubePlatform]:
     """The platform with an endpoint whose engines may be two."""
     installed.cluster.add("keda")
     with installed.worker_with(**SCALED):
-        first = installed.deploy(installed.model("busy", solves=0.9, token_s=TOKEN_S), ENDPOINT, LIMIT_S)
+        first = installed.deploy(installed.model("busy", solves=0.9, chat_token_s=TOKEN_S), ENDPOINT, LIMIT_S)
         assert first.state == "serving", (first.message, installed.said())
         yield installed
         assert installed.cli("endpoints", "remove", ENDPOINT, "--yes").returncode == 0

@@ -1,10 +1,12 @@
-"""The same walk while parts of the cluster and of the platform fail. Engines are fakes in pods; everything else is real."""
+"""The same walks while parts of the cluster and of the platform fail. Engines are fakes in pods; everything else is real."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,13 @@ from tests.e2e.harness import within
 from tests.equipment.kube_platform import KubePlatform
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow]
-ENDPOINT = "faults"
+GOOD, WORSE, LOOPING = ENDPOINTS = ("faults-good", "faults-worse", "faults-looping")
+CANDIDATES: Mapping[str, Mapping[str, Any]] = {
+    GOOD: {"solves": 0.9},
+    WORSE: {"solves": 0.2},
+    LOOPING: {"solves": 0.9, "loops_in_chat": True},
+}
+ENDS = {GOOD: ("serving", ""), WORSE: ("refused", "benchmark_below_stable"), LOOPING: ("rolled_back", "rolled_back")}
 GIB = 2**30
 LIMIT_S = 300.0
 API_AWAY_S = 30.0
@@ -24,22 +32,43 @@ DATABASE_AWAY_S = 20.0
 
 @pytest.fixture(scope="module")
 def serving(installed: KubePlatform) -> KubePlatform:
-    """The platform with a stable version, so that each submission goes through a rollout."""
-    first = installed.deploy(installed.model("stable", solves=0.9), ENDPOINT, LIMIT_S)
-    assert first.state == "serving", (first.message, installed.said())
+    """The platform with a stable version on each endpoint, so that each submission goes through a rollout."""
+    model = installed.model("stable", solves=0.9)
+    submitted = [installed.submit(model, endpoint).id for endpoint in ENDPOINTS]
+    for submission in submitted:
+        first = installed.finish(submission, LIMIT_S)
+        assert first.state == "serving", (first.message, installed.said())
     return installed
 
 
+_numbers = count(1)
+
+
 def walk(on: KubePlatform, name: str, fault: Callable[[str], None]) -> None:
-    """Submit a good model under traffic, let `fault` happen, and expect the end that it would have had without."""
-    with on.traffic(ENDPOINT) as traffic:
-        submission = on.submit(on.model(name, solves=0.9, start_s=len(name) / 1000), ENDPOINT)
-        fault(submission.id)
-        ended = on.finish(submission.id, LIMIT_S)
-    print(f"{name}: {ended.state} after {(ended.updated_at - ended.created_at).total_seconds():.0f} s, {ended.runs} runs; {traffic.told()}")  # noqa: T201
-    assert (ended.state, ended.reason) == ("serving", ""), (ended.message, on.said())
-    traffic.expect_nobody_noticed()
-    assert traffic.by(ended.version) > 0
+    """Let `fault` happen while a good, a worse and a looping model go their ways under traffic, and expect the ends of a quiet day.
+
+    `fault` is given the good model's submission, whose steps tell it when to happen.
+    """
+    number = next(_numbers) / 1000  # makes each model another one
+    with ExitStack() as users:
+        traffic = {endpoint: users.enter_context(on.traffic(endpoint, 2)) for endpoint in ENDPOINTS}
+        models = {endpoint: on.model(f"{name}-{endpoint}", **fake, start_s=number) for endpoint, fake in CANDIDATES.items()}
+        submitted = {endpoint: on.submit(model, endpoint).id for endpoint, model in models.items()}
+        fault(submitted[GOOD])
+        ended = {endpoint: on.finish(submission, LIMIT_S) for endpoint, submission in submitted.items()}
+    for endpoint, end in ended.items():
+        took = (end.updated_at - end.created_at).total_seconds()
+        print(f"{name}, {endpoint}: {end.state} after {took:.0f} s, {end.runs} runs; {traffic[endpoint].told()}")  # noqa: T201
+    assert {endpoint: (end.state, end.reason) for endpoint, end in ended.items()} == ENDS, (
+        {endpoint: end.message for endpoint, end in ended.items()},
+        on.said(),
+    )
+    met = {endpoint: traffic[endpoint].by(end.version) for endpoint, end in ended.items()}
+    assert met[GOOD] > 0
+    assert met[WORSE] == 0
+    for endpoint in (GOOD, WORSE):
+        traffic[endpoint].expect_nobody_noticed()
+    traffic[LOOPING].expect_only_moved_from(ended[LOOPING].version)
 
 
 def wait(seconds: float) -> None:
@@ -93,7 +122,7 @@ def test_an_engines_pod_is_deleted(serving: KubePlatform) -> None:
     def fault(submission: str) -> None:
         serving.reaches(submission, StepName.ROLL_OUT, LIMIT_S)
         with serving.client() as client:
-            stable = client.endpoints.get(ENDPOINT).stable
+            stable = client.endpoints.get(GOOD).stable
         (pod,) = serving.pods("engine", version=stable)
         serving.delete_pod(pod)
 
@@ -113,8 +142,8 @@ def test_postgresql_is_away_for_twenty_seconds(serving: KubePlatform) -> None:
 
 
 def test_a_bad_image_is_told_to_the_submitter_and_nobody_else_notices(serving: KubePlatform) -> None:
-    with serving.worker_with(SEATRIAL_KUBERNETES_IMAGE="nowhere.invalid/engine@sha256:" + "0" * 64), serving.traffic(ENDPOINT) as traffic:
-        ended = serving.deploy(serving.model("bad-image", solves=0.9, start_s=0.5), ENDPOINT, LIMIT_S)
+    with serving.worker_with(SEATRIAL_KUBERNETES_IMAGE="nowhere.invalid/engine@sha256:" + "0" * 64), serving.traffic(GOOD) as traffic:
+        ended = serving.deploy(serving.model("bad-image", solves=0.9, start_s=0.5), GOOD, LIMIT_S)
     assert (ended.state, ended.reason) == ("refused", "engine_failed"), ended.message
     assert "its image cannot be pulled" in ended.message
     assert "SEATRIAL_KUBERNETES_IMAGE" in ended.message
@@ -123,8 +152,8 @@ def test_a_bad_image_is_told_to_the_submitter_and_nobody_else_notices(serving: K
 
 
 def test_a_candidate_that_no_node_can_hold_is_refused_before_anything_is_touched(serving: KubePlatform) -> None:
-    with serving.worker_with(SEATRIAL_MODELS_ENGINE_MEMORY_BYTES=str(2**50)), serving.traffic(ENDPOINT) as traffic:
-        ended = serving.deploy(serving.model("too-large", solves=0.9, start_s=0.6), ENDPOINT, LIMIT_S)
+    with serving.worker_with(SEATRIAL_MODELS_ENGINE_MEMORY_BYTES=str(2**50)), serving.traffic(GOOD) as traffic:
+        ended = serving.deploy(serving.model("too-large", solves=0.9, start_s=0.6), GOOD, LIMIT_S)
     assert ended.state == "refused", ended.message
     assert "none has ever room: it asks for 1048576.0 GiB of memory" in ended.message
     assert ended.rollout is None
@@ -133,11 +162,11 @@ def test_a_candidate_that_no_node_can_hold_is_refused_before_anything_is_touched
 
 
 def test_a_candidate_without_room_is_queued_with_the_reason_and_goes_on_when_there_is_room(serving: KubePlatform) -> None:
-    with serving.worker_with(SEATRIAL_KUBERNETES_QUEUE_S="200"), serving.traffic(ENDPOINT) as traffic:
+    with serving.worker_with(SEATRIAL_KUBERNETES_QUEUE_S="200"), serving.traffic(GOOD) as traffic:
         with filled(serving, but=2 * GIB):
-            submission = serving.submit(serving.model("queued", solves=0.9, start_s=0.7), ENDPOINT).id
+            submission = serving.submit(serving.model("queued", solves=0.9, start_s=0.7), GOOD).id
             within(LIMIT_S, lambda: "none has room now" in serving.message(submission, StepName.START), "the reason")
-            assert [role for role in serving.engines(ENDPOINT).values() if role != "stable"] == []
+            assert [role for role in serving.engines(GOOD).values() if role != "stable"] == []
         ended = serving.finish(submission, LIMIT_S)
     assert ended.state == "serving", ended.message
     traffic.expect_nobody_noticed()
@@ -162,5 +191,5 @@ def filled(on: KubePlatform, *, but: int) -> Iterator[None]:
 def expect_only_the_stable(on: KubePlatform) -> None:
     """No object of a refused candidate is left."""
     with on.client() as client:
-        stable = (client.endpoints.get(ENDPOINT).stable or "")[:32]
-    within(60, lambda: on.engines(ENDPOINT) == {stable: "stable"}, "only the stable version's Deployment is there")
+        stable = (client.endpoints.get(GOOD).stable or "")[:32]
+    within(60, lambda: on.engines(GOOD) == {stable: "stable"}, "only the stable version's Deployment is there")

@@ -1,0 +1,56 @@
+"""How a rollout that was not promoted ends its submission, also one that another process brought to its end while no run was alive."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.endpoints import Rollout, RolloutState
+from core.errors import Refused
+from serving.rollout.driver import SUPERSEDED
+from tasks.start import still_wanted, taken_back
+from tests.equipment.bench_yard import BenchYard
+from tests.equipment.samples import CANDIDATE, CHAT, a_request, a_rollout, a_version
+
+LOOPS = "bad conversations: candidate 9 of 9, stable 0 of 76"
+MET, DARK = 1, 0
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> BenchYard:
+    return BenchYard(tmp_path)
+
+
+@pytest.fixture
+def dark(yard: BenchYard) -> Rollout:
+    yard.records.endpoints.ensure(CHAT, yard.clock.now())
+    yard.records.versions.put(a_version(id=CANDIDATE))
+    submission = yard.records.submissions.create(a_request(), yard.records.access.principal("ann", 1.0).id, yard.clock.now())
+    return yard.records.rollouts.open(a_rollout(submission=submission.id))
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"state": RolloutState.ROLLED_BACK, "step": MET, "reason": LOOPS}, "rolled_back"),
+        ({"state": RolloutState.ROLLING_BACK, "step": MET, "reason": LOOPS}, "rolled_back"),
+        ({"state": RolloutState.ROLLED_BACK, "step": MET, "reason": f"{SUPERSEDED} sub-2"}, "withdrawn"),
+        ({"state": RolloutState.CANCELLED, "step": DARK, "reason": "cancelled by operator"}, "withdrawn"),
+        ({"state": RolloutState.ROLLING_BACK, "step": DARK, "reason": f"{SUPERSEDED} sub-2"}, "withdrawn"),
+    ],
+)
+def test_a_run_that_finds_its_rollout_taken_back_ends_as_the_one_that_saw_it(
+    yard: BenchYard, dark: Rollout, row: dict[str, Any], reason: str
+) -> None:
+    rollout = yard.records.rollouts.change(replace(dark, **row))
+    with pytest.raises(Refused) as refused:
+        still_wanted(yard.here, rollout.id)
+    assert (refused.value.reason, str(row["reason"]) in refused.value.what) == (reason, True)
+    assert taken_back(rollout).reason == reason
+
+
+def test_a_rollout_on_its_way_is_wanted(yard: BenchYard, dark: Rollout) -> None:
+    still_wanted(yard.here, yard.records.rollouts.change(replace(dark, state=RolloutState.SHIFTING, step=MET)).id)
