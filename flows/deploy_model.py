@@ -8,7 +8,7 @@ from core.errors import SeatrialError
 from core.submissions import Submission
 from core.versions import ModelVersion
 from tasks.enter import DeployRequest, enter, held
-from tasks.finish import finish
+from tasks.finish import finish, resume_end
 from tasks.prepare import check, download, known_version, resolve, tensorize
 from tasks.release import already_serving, announce, publish, register, roll_out
 from tasks.start import start
@@ -24,6 +24,7 @@ def deploy_model(request: DeployRequest) -> State[str]:
     submission = enter(request)
     with held(submission):
         try:
+            resume_end(submission.id)
             version = prepare(submission)
             release(submission, version)
             announce(submission, version)

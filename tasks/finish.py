@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from core.benchmarks import BenchmarkState
-from core.errors import Conflict, DiskFull, NotFound, Refused, SeatrialError
+from core.errors import Conflict, DiskFull, Fault, NotFound, Refused, SeatrialError, Transient
 from core.ids import Digest, SubmissionId
 from core.ports.records import AuditEntry
 from core.submissions import StepName, Submission, SubmissionState
@@ -16,6 +18,7 @@ from tasks.step import BACKOFF_S, is_transient
 from wiring import Platform, platform
 
 _ENDS = {"rolled_back": SubmissionState.ROLLED_BACK, "withdrawn": SubmissionState.CANCELLED, "cancelled": SubmissionState.CANCELLED}
+_FAULTS: Mapping[str, type[SeatrialError]] = {kind.code: kind for kind in (SeatrialError, Transient, Fault, DiskFull)}
 _OPEN = (SubmissionState.QUEUED, SubmissionState.RUNNING, SubmissionState.CANCELLING)
 
 
@@ -25,22 +28,40 @@ _OPEN = (SubmissionState.QUEUED, SubmissionState.RUNNING, SubmissionState.CANCEL
     retry_condition_fn=is_transient,
 )
 def finish(submission: SubmissionId, error: SeatrialError) -> SubmissionState:
-    """Withdraw the candidate, clear away what was staged, and write the end state with its reason."""
+    """Withdraw the candidate, clear away what was staged, and write the end state with its reason.
+
+    The reason is written first. Whoever goes on after a kill, and finds the candidate withdrawn, ends the submission for that reason.
+    """
     here = platform()
     row = here.records.submissions.get(submission)
+    error = ending(row) or error
+    reason = error.reason if isinstance(error, Refused) else error.code
+    here.records.submissions.change(submission, here.clock.now(), reason=reason, message=error.what, hint=error.hint)
     close_gates(here, row, error)
     withdraw_rollout(here, row, error.what)
     clear_away(here, row)
-    reason = error.reason if isinstance(error, Refused) else error.code
     end = end_state(row, error)
-    ended = here.records.submissions.change(
-        submission, here.clock.now(), state=end, reason=reason, message=error.what, hint=error.hint, lease_until=0.0
-    )
+    ended = here.records.submissions.change(submission, here.clock.now(), state=end, lease_until=0.0)
     here.records.audit.add(
         AuditEntry(here.clock.now(), "seatrial", str(ended.state), submission, {"reason": reason, "message": error.what})
     )
     create_markdown_artifact(f"**{end}**: {error.what}\n\nNext: {error.hint or 'see the logs'}\n", key="outcome")
     return ended.state
+
+
+def resume_end(submission: SubmissionId) -> None:
+    """Raise what an earlier run was ending the submission with when it was killed."""
+    error = ending(platform().records.submissions.get(submission))
+    if error is not None:
+        raise error
+
+
+def ending(row: Submission) -> SeatrialError | None:
+    """Return the error that an open submission is being ended with, None when nothing ends it. A cancellation comes before all others."""
+    if not row.reason or row.state.ended or row.state is SubmissionState.CANCELLING:
+        return None
+    fault = _FAULTS.get(row.reason)
+    return fault(row.message, hint=row.hint) if fault else Refused(row.message, reason=row.reason, hint=row.hint)
 
 
 def end_state(row: Submission, error: SeatrialError) -> SubmissionState:

@@ -53,6 +53,7 @@ class Submissions(Protocol):
         """Set fields (state, version, rollout, reason, message, hint, flow_run, runs, lease_until) and return the new row.
 
         With `unless_ended` a change to an ended submission is not made and the row comes back as it is: an end state is never left.
+        An end other than serving fails the steps that a killed or cancelled run left open.
         With `held_by` it is not made either, and Conflict is raised, when another flow run drives the submission by now.
         """
         ...

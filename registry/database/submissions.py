@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, Update, select, update
 
 from core.errors import Fault, NotFound
 from core.ids import EndpointName, Epoch, PrincipalId, SubmissionId, new_id
@@ -20,6 +20,7 @@ from registry.database.upsert import insert_new, replacing, upsert
 _MAY_CHANGE = frozenset({"state", "version", "rollout", "reason", "message", "hint", "flow_run", "runs", "lease_until"})
 ENDS = [state for state in SubmissionState if state.ended]
 """States that are never left."""
+_CUT_SHORT = frozenset(ENDS) - {SubmissionState.SERVING}
 _ORDER = {name: place for place, name in enumerate(StepName)}
 
 
@@ -86,8 +87,16 @@ class SubmissionsTable:
         if held_by is not None:
             query = query.where(submissions.c.flow_run == held_by)
         with self._connections.write() as connection:
-            connection.execute(query)
+            changed = connection.execute(query).rowcount
+            if changed and fields.get("state") in _CUT_SHORT:
+                connection.execute(_end_open_steps(submission, now))
             return expect_held(_get(connection, submission), held_by)
+
+
+def _end_open_steps(submission: SubmissionId, now: Epoch) -> Update:
+    """Fail the step that a killed or cancelled run left open: nothing runs of a submission that has ended."""
+    ours = (steps.c.submission == submission) & steps.c.state.in_([StepState.RUNNING, StepState.RETRYING])
+    return update(steps).where(ours).values(state=StepState.FAILED, ended_at=now)
 
 
 def _get(connection: Connection, submission: SubmissionId) -> Submission:

@@ -65,6 +65,21 @@ def test_steps_come_in_the_flow_s_order_and_are_replaced_by_name(records: Databa
     assert records.submissions.get(made.id).steps == (resolve, done)
 
 
+@pytest.mark.parametrize("end", [state for state in SubmissionState if state.ended and state is not SubmissionState.SERVING])
+def test_nothing_runs_any_more_of_a_submission_that_has_ended(records: Database, end: SubmissionState) -> None:
+    made, other = (records.submissions.create(a_request(), ANN, NOW) for _ in range(2))
+    done = Step(StepName.CHECK, StepState.DONE, 1, NOW, NOW + 1, progress=1.0)
+    killed = Step(StepName.ROLL_OUT, StepState.RUNNING, 1, NOW + 1, progress=0.05, message="5 % shifting")
+    retried = Step(StepName.START, StepState.RETRYING, 3, NOW + 1, NOW + 2)
+    for step in (done, retried, killed):
+        for row in (made, other):
+            records.submissions.step(row.id, step)
+    records.submissions.change(made.id, NOW + 9, state=end)
+    failed = [replace(step, state=StepState.FAILED, ended_at=NOW + 9) for step in (retried, killed)]
+    assert records.submissions.get(made.id).steps == (done, *failed)
+    assert records.submissions.get(other.id).steps == (done, retried, killed)
+
+
 def test_submissions_are_found_by_state_endpoint_and_submitter_newest_first(records: Database) -> None:
     old = records.submissions.create(a_request(), ANN, NOW)
     new = records.submissions.create(a_request(), ANN, NOW + 1)

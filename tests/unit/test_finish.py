@@ -1,0 +1,76 @@
+"""A submission ends for the reason that it was refused for, also when the run that was ending it was killed half way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.errors import DiskFull, Fault, Refused, SeatrialError, Transient
+from core.submissions import Submission, SubmissionState
+from tasks import finish as finishing
+from tasks.finish import end_state, ending, finish, resume_end
+from tests.equipment.bench_yard import BenchYard, in_yard
+from tests.equipment.samples import a_request
+
+WORSE = Refused("pass@1 0.21 is below the stable version's 0.90", reason="benchmark_below_stable", hint="submit a better one")
+LATER = Refused("the rollout was withdrawn: pass@1 0.21 is below", reason="withdrawn", hint="submit again")
+
+
+class Killed(BaseException):
+    """The run's process dies here."""
+
+
+@pytest.fixture
+def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BenchYard]:
+    with in_yard(tmp_path, monkeypatch) as yard:
+        yield yard
+
+
+@pytest.fixture
+def running(yard: BenchYard) -> Submission:
+    made = yard.records.submissions.create(a_request(), yard.records.access.principal("ann", 1.0).id, yard.clock.now())
+    return yard.records.submissions.change(made.id, yard.clock.now(), state=SubmissionState.RUNNING)
+
+
+def killed_half_way(yard: BenchYard, row: Submission, error: SeatrialError, monkeypatch: pytest.MonkeyPatch) -> Submission:
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(finishing, "withdraw_rollout", die)
+        with pytest.raises(Killed):
+            finish.fn(row.id, error)
+    return yard.records.submissions.get(row.id)
+
+
+@pytest.mark.parametrize("error", [WORSE, DiskFull("disk full: 3 MB free"), Fault("broken", hint="report it"), Transient("away")])
+def test_the_next_run_goes_on_ending_it_for_the_same_reason(
+    yard: BenchYard, running: Submission, error: SeatrialError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = killed_half_way(yard, running, error, monkeypatch)
+    assert half.state is SubmissionState.RUNNING
+    with pytest.raises(type(error)) as resumed:
+        resume_end(running.id)
+    assert (str(resumed.value), end_state(half, resumed.value)) == (str(error), end_state(running, error))
+
+
+def test_whoever_finds_the_candidate_withdrawn_ends_it_for_the_first_reason(
+    yard: BenchYard, running: Submission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_half_way(yard, running, WORSE, monkeypatch)
+    monkeypatch.setattr(finishing, "create_markdown_artifact", lambda *_, **__: None)
+    assert finish.fn(running.id, LATER) is SubmissionState.REFUSED
+    ended = yard.records.submissions.get(running.id)
+    assert (ended.reason, ended.message, ended.hint) == (WORSE.reason, WORSE.what, WORSE.hint)
+
+
+def test_a_cancellation_comes_before_the_reason_of_before(yard: BenchYard, running: Submission, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed_half_way(yard, running, WORSE, monkeypatch)
+    cancelling = yard.records.submissions.change(running.id, yard.clock.now(), state=SubmissionState.CANCELLING)
+    assert ending(cancelling) is None
+
+
+def test_nothing_ends_a_submission_on_its_way(running: Submission) -> None:
+    resume_end(running.id)
