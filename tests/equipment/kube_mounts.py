@@ -23,7 +23,7 @@ def mounted(text: str, claims: Mapping[str, Sequence[str]]) -> str:
         pod = document.get("spec", {}).get("template", {}).get("spec") if document["kind"] != "Pod" else document["spec"]
         if pod:
             _mount(pod, claims)
-    return str(yaml.safe_dump_all(documents))
+    return "\n---\n".join(json.dumps(document) for document in documents)  # JSON: Go's YAML takes an unquoted 12e3 for a number
 
 
 def _mount(pod: dict[str, Any], claims: Mapping[str, Sequence[str]]) -> None:

@@ -68,6 +68,14 @@ def test_every_container_has_requests_and_a_memory_limit_and_an_image_by_digest(
         assert re.search(r"@sha256:[0-9a-f]{64}$", container["image"]), name
 
 
+def test_a_checksum_is_a_string_whatever_its_digits_are():
+    """Of 16 hexadecimal digits one in some hundreds reads as a number, and the API server takes none for an annotation."""
+    need_helm()
+    told = re.findall(r"seatrial\.dev/settings: (.*)", render((EXAMPLE,)))
+    assert len(told) == 3, "gateway, control API and worker"
+    assert all(re.fullmatch(r'"[0-9a-f]{16}"', one) for one in told), told
+
+
 def test_every_service_has_probes_and_every_writable_place_is_a_bounded_volume(found: list[Object]):
     for name, pod, container in containers(found):
         if container.get("ports"):

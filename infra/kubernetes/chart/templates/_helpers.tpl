@@ -216,5 +216,5 @@ topologySpreadConstraints:
 
 {{/* Rolls pods when the settings change. */}}
 {{- define "seatrial.checksum" -}}
-seatrial.dev/settings: {{ include "seatrial.settings" . | sha256sum | trunc 16 }}
+seatrial.dev/settings: {{ include "seatrial.settings" . | sha256sum | trunc 16 | quote }}
 {{- end }}
