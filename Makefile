@@ -35,13 +35,22 @@ check: .venv/.done ## the quick part: format, lint, types, layers, unit tests
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	$(PY) -m pytest tests/unit -q -m "not slow" -n auto --dist loadfile
+	$(PY) -m pytest tests/unit -q -m "not slow and not release" -n auto --dist loadfile
 
-test: setup equipment check ## everything: contract suites, the engine's environment, the whole stack, real vLLM
-	$(PY) -m pytest -q tests/unit -m slow -n 2 --dist loadfile
-	$(PY) -m pytest -q tests/contract -n 2 --dist loadfile
-	$(ENGINE)/.venv/bin/python -m pytest -q -c tests/engine_env/pytest.ini tests/engine_env
-	$(PY) -m pytest -q tests/e2e
+GATE := -m "not release"
+test: setup equipment check ## the gate on one machine: contract suites, the engine's environment, the whole stack, real vLLM (about 40 minutes)
+	$(PY) -m pytest -q tests/unit -m "slow and not release" -n 2 --dist loadfile
+	$(PY) -m pytest -q tests/contract $(GATE) -n 2 --dist loadfile
+	$(ENGINE)/.venv/bin/python -m pytest -q -c tests/engine_env/pytest.ini tests/engine_env $(GATE)
+	$(PY) -m pytest -q tests/e2e $(GATE)
+
+test-release: test test-kubernetes ## everything that takes long as well, run before a release: adds what is marked `release` (hours)
+	$(PY) -m pytest -q tests/unit tests/contract -m release
+	$(ENGINE)/.venv/bin/python -m pytest -q -c tests/engine_env/pytest.ini tests/engine_env -m release
+	$(PY) -m pytest -q tests/e2e -m release
+	$(PY) -m infra.cluster build
+	$(on_cluster) "release and not images"
+	$(MAKE) test-images
 
 equipment: ## install what the tests need of the system (PostgreSQL)
 	infra/bin/install-equipment
@@ -52,12 +61,14 @@ cluster: cluster-equipment .venv/.done ## bring a real Kubernetes cluster up on 
 cluster-equipment: ## install what a cluster needs of the system (containerd, runc, CNI plugins and more)
 	infra/bin/install-cluster-equipment
 
-cluster-programs: .venv/.done ## compile the cluster's programs into the cache (minutes; once)
-	$(PY) -m infra.cluster build
+cluster-programs: .venv/.done ## compile the cluster's programs that the gate needs into the cache (minutes; once)
+	$(PY) -m infra.cluster build etcd kubernetes coredns helm kwok
 
-test-kubernetes: setup equipment cluster-equipment cluster-programs ## the platform on a real cluster
-	trap '$(PY) -m tests.equipment.clusters' EXIT; \
-	PATH="$$($(PY) -c 'from infra.cluster.build import default_cache; print(default_cache())'):$$PATH" $(PY) -m pytest -q tests/kubernetes -m "not images"
+on_cluster = trap '$(PY) -m tests.equipment.clusters' EXIT; \
+	PATH="$$($(PY) -c 'from infra.cluster.build import default_cache; print(default_cache())'):$$PATH" $(PY) -m pytest -q tests/kubernetes -m
+
+test-kubernetes: setup equipment cluster-equipment cluster-programs ## the gate on a real cluster (about 20 minutes)
+	$(on_cluster) "not images and not release"
 
 test-images: setup ## build every image but the GPUs' without Docker and run it (20 minutes, 22 GB of disk for a while)
 	infra/bin/install-image-equipment
@@ -72,4 +83,4 @@ bench: setup ## measure; prints tables and writes .bench/results.json
 docs: ## check that the documentation's links and commands exist
 	$(PY) -m pytest -q tests/unit/test_docs.py
 
-.PHONY: help setup demo up check test equipment cluster cluster-equipment cluster-programs test-kubernetes test-images render bench docs
+.PHONY: help setup demo up check test test-release equipment cluster cluster-equipment cluster-programs test-kubernetes test-images render bench docs

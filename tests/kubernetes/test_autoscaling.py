@@ -14,7 +14,7 @@ from serving.engines.kubernetes.names import PORT
 from tests.e2e.harness import within
 from tests.equipment.kube_platform import KubePlatform
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.slow]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.release]
 ENDPOINT = "busy"
 LIMIT_S = 240.0
 MANY, FEW = 10, 2

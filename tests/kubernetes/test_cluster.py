@@ -242,11 +242,13 @@ def test_a_user_and_a_service_account_may_only_what_rbac_gives(cluster: Cluster)
             refused("get", "pods", "-n", "kube-system")
 
 
+@pytest.mark.release
 def test_metrics_server_tells_what_the_node_uses(cluster: Cluster) -> None:
     cluster.add("metrics-server")
     eventually(lambda: json.loads(cluster.kubectl("get", "--raw", "/apis/metrics.k8s.io/v1beta1/nodes"))["items"], limit_s=60)
 
 
+@pytest.mark.release
 def test_keda_scales_by_what_a_pod_says(cluster: Cluster, web: str) -> None:
     cluster.add("keda")
     assert "scaledobjects" in cluster.kubectl("api-resources", "--api-group=keda.sh")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from typing import Any
@@ -28,6 +28,8 @@ GIB = 2**30
 LIMIT_S = 300.0
 API_AWAY_S = 30.0
 DATABASE_AWAY_S = 20.0
+SOME_STEPS = (StepName.TENSORIZE, StepName.BENCHMARK, StepName.REGISTER, StepName.ROLL_OUT)
+"""One step of each part of a deployment. `tests/e2e/test_kills.py` kills at every step on one machine."""
 
 
 @pytest.fixture(scope="module")
@@ -75,21 +77,31 @@ def wait(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
+def test_the_flows_worker_is_killed_at_four_steps(serving: KubePlatform) -> None:
+    walk_while_the_worker_is_killed(serving, "worker-killed", SOME_STEPS)
+
+
+@pytest.mark.release
 def test_the_flows_worker_is_killed_at_each_step(serving: KubePlatform) -> None:
+    walk_while_the_worker_is_killed(serving, "worker-killed-often", tuple(StepName))
+
+
+def walk_while_the_worker_is_killed(serving: KubePlatform, name: str, steps: Sequence[StepName]) -> None:
     kills: list[int] = []
 
     def fault(submission: str) -> None:
-        for step in StepName:
+        for step in steps:
             (worker,) = within(60, lambda: serving.pods("worker"), "the worker's pod")
             within(60, lambda: serving.processes(worker), "the worker's processes")  # noqa: B023 - called at once
             serving.reaches(submission, step, LIMIT_S)
             kills.append(serving.kill_pod(worker))
 
-    walk(serving, "worker-killed", fault)
-    assert len(kills) == len(StepName)
-    assert all(kills), "a worker was hardly there to be killed"
+    walk(serving, name, fault)
+    assert len(kills) == len(steps)
+    assert all(kills), "no process of the worker was running when it was to be killed"
 
 
+@pytest.mark.release
 def test_the_api_server_is_down_for_thirty_seconds(serving: KubePlatform) -> None:
     def fault(submission: str) -> None:
         serving.reaches(submission, StepName.START, LIMIT_S)
@@ -102,6 +114,7 @@ def test_the_api_server_is_down_for_thirty_seconds(serving: KubePlatform) -> Non
     walk(serving, "api-server-down", fault)
 
 
+@pytest.mark.release
 def test_etcd_is_restarted(serving: KubePlatform) -> None:
     def fault(submission: str) -> None:
         serving.reaches(submission, StepName.START, LIMIT_S)
@@ -110,6 +123,7 @@ def test_etcd_is_restarted(serving: KubePlatform) -> None:
     walk(serving, "etcd-restarted", fault)
 
 
+@pytest.mark.release
 def test_the_nodes_kubelet_is_restarted(serving: KubePlatform) -> None:
     def fault(submission: str) -> None:
         serving.reaches(submission, StepName.BENCHMARK, LIMIT_S)

@@ -16,7 +16,7 @@ from tests.equipment.clusters import own_folder
 from tests.equipment.kube_platform import KubePlatform
 from tests.equipment.prefect_worker import prefect_worker
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.slow]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.release]
 ENDPOINT = "jobs"
 LIMIT_S = 400.0
 
