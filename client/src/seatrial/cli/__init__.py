@@ -92,7 +92,7 @@ class LazyGroup(click.Group):
         except SeatrialError as error:
             show_error(error)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, click.Abort):  # Abort: at a question, or the input ended before its answer
             click.echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
 

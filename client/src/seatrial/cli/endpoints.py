@@ -81,9 +81,16 @@ def set_(ctx: click.Context, /, *, name: str, as_json: bool, **given: Any) -> No
 def remove(ctx: click.Context, name: str, yes: bool, as_json: bool) -> None:
     """Stop serving endpoint NAME (operators only). Usage, votes and history are kept; a submission makes it anew."""
     if not yes:
-        click.confirm(f"{name} will answer 404 to everybody who calls it. Remove it?", abort=True, err=True)
+        _confirm(ctx, name)
     was = client_of(ctx).endpoints.remove(name)
     say_json(was) if as_json else click.echo(f"{was.name} is removed; it served {short(was.stable)}")
+
+
+def _confirm(ctx: click.Context, name: str) -> None:
+    """Ask, and end the command with 1 on a no."""
+    if not click.confirm(f"{name} will answer 404 to everybody who calls it. Remove it?", err=True):
+        click.echo(f"{name} is kept", err=True)
+        ctx.exit(1)
 
 
 def _promises(one: Endpoint) -> str:

@@ -25,7 +25,7 @@ _BIDI = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 PROSE = frozenset({"WHAT IT SAYS", "COMMENT", "NOTE", "FIRST FAILING CHECK", "CAUSE", "POLICY"})
 """Columns that may wrap. Everything else is an id, a name or a number, which people copy or compare."""
 _PROSE_WIDTH = 24
-_GAP = 1
+_GAP = 2
 
 COLOURS = {
     "critical": "red",
