@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from registry.answers import Answers
     from registry.prompts import MlflowPrompts
     from serving.control.desk import Desk
+    from serving.control.diagnosis import Limits
     from serving.control.runs import FlowRuns
+    from serving.control.vitals import LocalVitals
     from serving.engines.keeper import Keeper
     from serving.engines.kubernetes.api import Api
     from serving.engines.kubernetes.engines import KubernetesEngines
@@ -340,7 +342,26 @@ def control_app(of: Platform) -> FastAPI:
     from serving.control.app import Links, control  # noqa: PLC0415
 
     links = Links(prefect_ui=of.prefect_page, mlflow_ui=of.settings.mlflow_url, gateway_url=of.settings.shown_url)
-    return control(of.records, of.runs, of.engines, of.clock, links, StoredTrials(of.answers))
+    return control(of.records, of.runs, of.engines, of.clock, links, StoredTrials(of.answers), vitals(of.settings), limits(of.settings))
+
+
+def vitals(settings: Settings) -> LocalVitals:
+    """Return where the control API looks when it is asked what is wrong."""
+    from serving.control.vitals import LocalVitals  # noqa: PLC0415
+
+    health = {
+        "prefect": f"{settings.prefect_api_url}/health",
+        "mlflow": f"{settings.mlflow_url}/health",
+        "gateway": f"{settings.gateway_url}/healthz",
+    }
+    return LocalVitals(health, settings.prefect_api_url, settings.home, settings.spool)
+
+
+def limits(settings: Settings) -> Limits:
+    """Return from when on something is a problem."""
+    from serving.control.diagnosis import Limits  # noqa: PLC0415
+
+    return Limits(settings.rollout.max_error_rate, settings.pickup_s, settings.rollout.step_s)
 
 
 class StoredTrials:

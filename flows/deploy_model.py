@@ -15,7 +15,7 @@ from tasks.start import start
 from tasks.trials import benchmark, degeneration, latency, smoke
 
 
-@flow(name="deploy-model", flow_run_name="{request.model} to {request.endpoint}", persist_result=False)
+@flow(name="deploy-model", flow_run_name="{request.title}", persist_result=False)
 def deploy_model(request: DeployRequest) -> State[str]:
     """Resolve, download, check, tensorize, start dark, trials, publish, register, roll out, announce.
 

@@ -8,7 +8,7 @@ from core.errors import SeatrialError
 from tasks.study import StudyRequest, compare_stored, end_study_failed
 
 
-@flow(name="study", flow_run_name="{request.benchmark}", persist_result=False)
+@flow(name="sampling-study", flow_run_name="policies on {request.benchmark}", persist_result=False)
 def study(request: StudyRequest) -> State[str]:
     """Compare policies offline: nothing is asked of the model again, and nothing ever chooses with hidden tests."""
     try:

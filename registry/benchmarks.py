@@ -1,7 +1,7 @@
 """MLflow as the history of benchmarks: a run per benchmark, and one long-lived run per endpoint and suite that holds the curves.
 
-Everything lies in one experiment per endpoint (`seatrial-benchmarks/<endpoint>`, or the version where it was asked by its id). The
-long-lived run's metrics have a point per benchmark at its step and time, so that MLflow's own page draws them over time.
+Each endpoint has one experiment, `<endpoint>/benchmarks`; a benchmark of a version without an endpoint goes to `<version>/benchmarks`.
+The metrics of the long-lived run have a point per benchmark at its step and start, so that MLflow's own page draws them over time.
 """
 
 from __future__ import annotations
@@ -9,21 +9,26 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 
-from core.benchmarks import Benchmark
+from core.benchmarks import Benchmark, BenchmarkState
 from core.errors import Fault, NotFound, Transient
 from core.ports.history import Recorded
-from registry.models import experiment_named, translated
+from core.shown import label, suite_title
+from registry.models import NOTE_TAG, experiment_named, translated
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-EXPERIMENT = "seatrial-benchmarks"
+_FORMER = "seatrial-benchmarks"
+"""Experiments were called `seatrial-benchmarks/<endpoint>` before; one that is found is renamed."""
+_STATUS = {BenchmarkState.RUNNING: "RUNNING", BenchmarkState.DONE: "FINISHED", BenchmarkState.FAILED: "FAILED"}
+_ABOUT = "Benchmarks of {owner}: one run per benchmark, and one run `SUITE over time` per suite whose metrics have a point per benchmark."
 _BENCHMARK_TAG = "seatrial.benchmark"
 _CURVE_TAG = "seatrial.curve"
 _FORBIDDEN = re.compile(r"[^\w./ -]")
@@ -48,19 +53,20 @@ class MlflowBenchmarks:
             self._opened = MlflowClient(self._uri, registry_uri=self._uri)
         return self._opened
 
-    def record(self, benchmark: Benchmark, curves: Mapping[str, float], files: Mapping[str, Path], *, order: int) -> Recorded:
+    def record(self, benchmark: Benchmark, model: str, curves: Mapping[str, float], files: Mapping[str, Path], *, order: int) -> Recorded:
         """Enter a benchmark and a point on its curves."""
         with translated(self._uri):
-            experiment = experiment_named(
-                self._client, f"{EXPERIMENT}/{benchmark.endpoint or benchmark.version[:12]}", {"seatrial.parent": EXPERIMENT}
-            )
+            owner = benchmark.endpoint or benchmark.version[:12]
+            tags = {"seatrial.kind": "benchmarks", "seatrial.endpoint": benchmark.endpoint or "", NOTE_TAG: _ABOUT.format(owner=owner)}
+            experiment = experiment_named(self._client, f"{owner}/benchmarks", tags, former=f"{_FORMER}/{owner}")
             curve = self._curve(experiment, benchmark)
-            run = self._run(experiment, benchmark, curve)
+            run = self._run(experiment, benchmark, model, curve)
             self._log(run, benchmark.numbers, benchmark, step=0)
             self._log(curve, curves, benchmark, step=order)
             for name, path in files.items():
                 self._log_file(run, name, path)
-            self._client.set_terminated(run, "FINISHED" if benchmark.state == "done" else "FAILED", _millis(benchmark))
+            self._end(run, benchmark)
+            self._client.set_terminated(curve, "FINISHED", _ended(benchmark))
         return Recorded(f"{self._uri}/#/experiments/{experiment}/runs/{run}", f"{_SCHEME}{run}/rows.jsonl.gz")
 
     def fetch(self, uri: str, into: Path) -> None:
@@ -82,19 +88,26 @@ class MlflowBenchmarks:
         except httpx.TransportError as error:
             raise Transient(f"MLflow at {self._uri} did not answer: {error}", hint="see that it runs") from error
 
+    def _end(self, run: str, benchmark: Benchmark) -> None:
+        if benchmark.ended:
+            self._client.set_terminated(run, _STATUS[benchmark.state], _ended(benchmark))
+        else:
+            self._client.update_run(run, _STATUS[benchmark.state])
+
     def _curve(self, experiment: str, benchmark: Benchmark) -> str:
         suite = metric_name(f"{benchmark.plan.suite}-{benchmark.plan.form}")
         found = self._find(experiment, _CURVE_TAG, suite)
         if found is None:
+            name = f"{suite_title(benchmark.plan.suite)} ({benchmark.plan.form}) over time"
             tags = {_CURVE_TAG: suite, "seatrial.endpoint": benchmark.endpoint or ""}
-            found = self._client.create_run(experiment, run_name=f"{suite} over time", tags=tags)
+            found = self._client.create_run(experiment, start_time=_started(benchmark), run_name=name, tags=tags)
         return str(found.info.run_id)
 
-    def _run(self, experiment: str, benchmark: Benchmark, curve: str) -> str:
+    def _run(self, experiment: str, benchmark: Benchmark, model: str, curve: str) -> str:
         found = self._find(experiment, _BENCHMARK_TAG, benchmark.id)
         if found is None:
             found = self._client.create_run(
-                experiment, start_time=int(benchmark.started_at * 1000), run_name=benchmark.id, tags=_tags(benchmark, curve)
+                experiment, start_time=_started(benchmark), run_name=run_title(benchmark, model), tags=_tags(benchmark, model, curve)
             )
         run = str(found.info.run_id)
         from mlflow.entities import Param  # noqa: PLC0415
@@ -107,11 +120,11 @@ class MlflowBenchmarks:
         return found[0] if found else None
 
     def _log(self, run: str, numbers: Mapping[str, float], benchmark: Benchmark, *, step: int) -> None:
-        """Log numbers at the benchmark's time; the same point again is the same row in MLflow's table."""
+        """Log numbers at the benchmark's start, which never moves; the same point again is the same row in MLflow's table."""
         from mlflow.entities import Metric  # noqa: PLC0415
 
         metrics = [
-            Metric(metric_name(name), float(value), _millis(benchmark), step)
+            Metric(readable(name), float(value), _started(benchmark), step)
             for name, value in sorted(numbers.items())
             if math.isfinite(value)
         ]
@@ -132,13 +145,32 @@ def metric_name(name: str) -> str:
     return _FORBIDDEN.sub("_", name)[:250]
 
 
-def _millis(benchmark: Benchmark) -> int:
+def readable(name: str) -> str:
+    """Return a measurement's name as MLflow takes it and people read it: `pass at 1`, `time to first token`."""
+    return metric_name(label(name).replace("@", " at ").replace("%", "percent"))
+
+
+def run_title(benchmark: Benchmark, model: str) -> str:
+    """Return a run's name for people: `harbour, org/model@1a2b3c4d -> chat, 2026-11-27 11:20` (UTC)."""
+    where = f" -> {benchmark.endpoint}" if benchmark.endpoint else ""
+    return f"{suite_title(benchmark.plan.suite)}, {model}{where}, {datetime.fromtimestamp(benchmark.started_at, UTC):%Y-%m-%d %H:%M}"
+
+
+def _started(benchmark: Benchmark) -> int:
+    return int(benchmark.started_at * 1000)
+
+
+def _ended(benchmark: Benchmark) -> int:
     return int((benchmark.ended_at or benchmark.started_at) * 1000)
 
 
-def _tags(benchmark: Benchmark, curve: str) -> dict[str, str]:
+def _tags(benchmark: Benchmark, model: str, curve: str) -> dict[str, str]:
+    said = f"{benchmark.decision or 'no decision'}: {benchmark.reason}" if benchmark.reason else str(benchmark.state)
     return {
+        NOTE_TAG: f"{said}\n\nOn the command line: `seatrial bench show {benchmark.id}`",
         _BENCHMARK_TAG: benchmark.id,
+        "seatrial.model": model,
+        "seatrial.decision": str(benchmark.decision or ""),
         "seatrial.version": benchmark.version,
         "seatrial.endpoint": benchmark.endpoint or "",
         "seatrial.trigger": str(benchmark.trigger),

@@ -6,13 +6,16 @@ Weights never go through MLflow's server: a registered version's source only nam
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from core.errors import Fault, NotFound, Transient
 from core.ids import EndpointName, VersionId
 from core.ports.models import RegisteredModel
+from core.shown import label, model_title, number, size
 from core.versions import ModelVersion, TrialReport
 
 if TYPE_CHECKING:
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _VERSION_TAG = "seatrial.version"
+NOTE_TAG = "mlflow.note.content"
+"""MLflow shows the text of this tag as the description of an experiment or a run."""
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 EXISTS = "RESOURCE_ALREADY_EXISTS"
@@ -72,7 +77,9 @@ class MlflowModels:
         from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
         try:
-            self._client.create_registered_model(endpoint, description=f"What the endpoint `{endpoint}` of seatrial serves and has served.")
+            about = f"Versions that the endpoint `{endpoint}` serves (alias `champion`), tries (`challenger`) or served before."
+            tags = {"seatrial.endpoint": endpoint, "seatrial.call": f'seatrial chat {endpoint} "hello"'}
+            self._client.create_registered_model(endpoint, tags, description=about)
         except MlflowException as error:
             if error.error_code != EXISTS:
                 raise
@@ -82,32 +89,44 @@ class MlflowModels:
         return min((int(item.version) for item in found), default=None)
 
     def _log_run(self, endpoint: str, version: ModelVersion, reports: Sequence[TrialReport], links: Mapping[str, str]) -> str:
-        experiment_id = experiment_named(self._client, endpoint)
+        about = f"Model versions of the endpoint `{endpoint}`: one run per version, with the numbers of its trials."
+        tags = {"seatrial.kind": "models", "seatrial.endpoint": endpoint, NOTE_TAG: about}
+        experiment_id = experiment_named(self._client, f"{endpoint}/models", tags, former=endpoint)
         earlier = self._client.search_runs([experiment_id], f"tags.`{_VERSION_TAG}` = '{version.id}'", max_results=1)
         # an attempt that was cut off before its entry was made is written over, not doubled
-        run = earlier[0] if earlier else self._new_run(experiment_id, version, links)
+        begin, end = _times(version, reports)
+        run = earlier[0] if earlier else self._new_run(experiment_id, endpoint, version, links, begin)
         self._client.log_batch(run.info.run_id, metrics=_metrics(reports), params=_params(version))
         self._client.log_dict(run.info.run_id, {"files": [[f.path, f.size, f.sha256] for f in version.files]}, "digests.json")
-        self._client.set_terminated(run.info.run_id)
+        self._client.set_terminated(run.info.run_id, "FINISHED", end)
         return str(run.info.run_id)
 
-    def _new_run(self, experiment_id: str, version: ModelVersion, links: Mapping[str, str]) -> Run:
-        return self._client.create_run(experiment_id, run_name=f"{version.source}@{version.commit[:8]}", tags=_tags(version, links))
+    def _new_run(self, experiment_id: str, endpoint: str, version: ModelVersion, links: Mapping[str, str], begin: int) -> Run:
+        name = f"{model_title(version.source)} -> {endpoint}, {datetime.fromtimestamp(begin / 1000, UTC):%Y-%m-%d %H:%M}"
+        tags = {**_tags(version, links), NOTE_TAG: _description(version, links)}
+        return self._client.create_run(experiment_id, start_time=begin, run_name=name, tags=tags)
 
 
-def experiment_named(client: MlflowClient, name: str, tags: dict[str, str] | None = None) -> str:
-    """Return the id of an experiment, which is made when it is not there; another process may make it at the same moment."""
+def experiment_named(client: MlflowClient, name: str, tags: dict[str, str] | None = None, *, former: str = "") -> str:
+    """Return the id of an experiment, which is made when it is not there; another process may make it at the same moment.
+
+    One that is found under its `former` name is renamed.
+    """
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
+    earlier = client.get_experiment_by_name(former) if former else None
+    if earlier is not None and earlier.lifecycle_stage == "active":
+        client.rename_experiment(earlier.experiment_id, name)
+        return str(earlier.experiment_id)
     try:
         return str(client.create_experiment(name, tags=tags))
     except MlflowException as error:
         if error.error_code != EXISTS:
             raise
-        return experiment_named(client, name, tags)
+        return experiment_named(client, name, tags, former=former)
 
 
 @contextmanager
@@ -128,6 +147,7 @@ def translated(uri: str) -> Iterator[None]:
 def _tags(version: ModelVersion, links: Mapping[str, str]) -> dict[str, str]:
     return {
         _VERSION_TAG: version.id,
+        "seatrial.model": model_title(version.source, version.commit),
         "seatrial.source": version.source,
         "seatrial.commit": version.commit,
         "seatrial.tensors": version.tensors,
@@ -154,15 +174,29 @@ def _params(version: ModelVersion) -> list[Any]:
 
 
 def _metrics(reports: Sequence[TrialReport]) -> list[Any]:
+    """Return the trials' numbers as `benchmark/pass at 1`: MLflow groups its charts by what is before the slash."""
     from mlflow.entities import Metric  # noqa: PLC0415
 
     return [
-        Metric(f"{report.kind}.{name}", value, int(report.at * 1000), 0)
+        Metric(f"{report.kind}/{label(name).replace('@', ' at ').replace('%', 'percent')}", value, int(report.at * 1000), 0)
         for report in reports
         for name, value in sorted(report.numbers.items())
+        if math.isfinite(value)
     ]
 
 
+def _times(version: ModelVersion, reports: Sequence[TrialReport]) -> tuple[int, int]:
+    """Return when the newest trial of each kind ended, and so long before that as they took, in milliseconds."""
+    newest = {report.kind: report for report in sorted(reports, key=lambda report: report.at)}.values()
+    end = max((report.at for report in newest), default=version.created_at)
+    return int((end - sum(report.seconds for report in newest)) * 1000), int(end * 1000)
+
+
 def _description(version: ModelVersion, links: Mapping[str, str]) -> str:
-    rows = "".join(f"- {name}: [{link}]({link})\n" for name, link in links.items())
-    return f"`{version.source}` at commit `{version.commit}`, licence {version.licence}.\n\n{rows}"
+    needs = version.needs
+    about = (
+        f"`{model_title(version.source)}` at commit `{version.commit}`, licence {version.licence}.\n\n"
+        f"{needs.architecture}, {size(needs.weights_bytes)} {needs.dtype}, context {number(needs.max_model_len)} tokens.\n\n"
+    )
+    rows = "".join(f"- [{name}]({link})\n" if link.startswith("http") else f"- {name}: `{link}`\n" for name, link in links.items())
+    return about + rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import structlog
 from prefect.artifacts import create_image_artifact, create_table_artifact
@@ -13,15 +14,17 @@ from pydantic import BaseModel, Field
 from core.benchmarks import Benchmark, BenchmarkState, Form, Plan, Trigger, grid_of, numbers_of
 from core.engines import EnginePhase
 from core.errors import Conflict, NotFound, Refused, SeatrialError
-from core.ids import BenchmarkId, Digest, new_id
+from core.ids import BenchmarkId, Digest, Epoch, new_id
 from core.ports.records import AuditEntry
+from core.shown import benchmark_title, duration, headline, key_of, model_title, part, suite_title
 from registry.answers import PACKED
-from serving.control.problems import by_problem
+from serving.control.problems import ProblemScore, by_problem
 from serving.control.targets import Target, target_of
 from tasks.alerts import tell_failure
 from tasks.baselines import Judgement, curves_in, judge_run, numbers_in
 from tasks.curves import data_uri, history_png
 from tasks.lease import renewed
+from tasks.notes import run_log
 from tasks.settle import settle_engines
 from tasks.start import await_ready, engine_spec
 from tasks.step import step_task
@@ -51,7 +54,7 @@ class BenchmarkRequest(BaseModel):
     @property
     def title(self) -> str:
         """The run's name on Prefect's page."""
-        return f"{self.suite} on {self.target or 'every endpoint'}"
+        return benchmark_title(self.suite, self.target)
 
 
 def enter_benchmarks(request: BenchmarkRequest) -> tuple[Benchmark, ...]:
@@ -118,7 +121,9 @@ def bring_up(benchmark: BenchmarkId) -> str:
             ) from error
         except Conflict:
             log.info("benchmark.other_settings", version=version.short)  # made under other settings: asked as it serves
-    return await_ready(here, version.id)
+    address = await_ready(here, version.id)
+    run_log().info("bring up: the engine of %s is ready", model_title(version.source, version.commit))
+    return address
 
 
 @step_task
@@ -128,7 +133,10 @@ def pin_plan(benchmark: BenchmarkId) -> Benchmark:
     row = here.records.benchmarks.get(benchmark)
     if row.planned:
         return row
-    return here.records.benchmarks.change(benchmark, here.clock.now(), plan=here.examiner.pin(row.plan))
+    pinned = here.records.benchmarks.change(benchmark, here.clock.now(), plan=here.examiner.pin(row.plan))
+    plan = pinned.plan
+    run_log().info("pin plan: %s, %s, %d samples a problem at %d points", plan.suite, plan.form, plan.samples, len(plan.grid))
+    return pinned
 
 
 @step_task
@@ -141,6 +149,7 @@ def ask(benchmark: BenchmarkId, address: str) -> None:
     rows = here.answers.growing(benchmark)
     samples = here.examiner.examine(address, row.version, row.plan, rows, shown_progress(here, benchmark))
     here.answers.pack(benchmark, samples)
+    run_log().info("ask: %d answers, %s passed", len(samples), part(sum(sample.passed for sample in samples) / max(1, len(samples))))
 
 
 def shown_progress(here: Platform, benchmark: BenchmarkId) -> Callable[[float, str], None]:
@@ -166,31 +175,51 @@ def judge(benchmark: BenchmarkId) -> Judgement:
     row = here.records.benchmarks.get(benchmark)
     samples = here.answers.read(row)
     found = judge_run(here, row, samples)
+    numbers = numbers_in(samples)
     here.records.benchmarks.change(
         benchmark,
         here.clock.now(),
-        numbers=numbers_in(samples),
+        numbers=numbers,
         decision=found.decision,
         reason=found.reason,
         comparison=found.comparison,
         baseline=found.baseline.id if found.baseline else None,
         progress=1.0,
     )
+    run_log().info("judge: %s; %s: %s", headline(numbers), found.decision, found.reason)
     return found
 
 
 @step_task
 def mirror(benchmark: BenchmarkId) -> None:
-    """Enter the run in MLflow with its rows, and a point on its curves."""
+    """Enter the run in MLflow with its rows, and a point on its curves.
+
+    A flow enters it before it writes the end into the row, so a judged row without an end ends now.
+    """
     here = platform()
-    row = here.records.benchmarks.get(benchmark)
+    row = judged(here.records.benchmarks.get(benchmark), here.clock.now())
     order = len([run for run in run_history(here, row) if run.started_at < row.started_at])
     files = {PACKED: here.answers.packed(benchmark)}
     results = here.answers.results(benchmark)
     if results.is_file():
         files["results.json"] = results
-    recorded = here.history.record(row, curves_in(here.answers.read(row)), files, order=order)
+    recorded = here.history.record(row, model_of(here, row), curves_in(here.answers.read(row)), files, order=order)
     here.records.benchmarks.change(benchmark, here.clock.now(), unless_ended=False, rows_uri=recorded.rows_uri, run_url=recorded.page)
+    run_log().info("mirror: in MLflow: %s", recorded.page)
+
+
+def judged(row: Benchmark, now: Epoch) -> Benchmark:
+    """Return a benchmark that has its numbers as one that is done, at `now` where its row does not tell the end yet."""
+    return row if row.ended or not row.numbers else replace(row, state=BenchmarkState.DONE, ended_at=now)
+
+
+def model_of(here: Platform, row: Benchmark) -> str:
+    """Return the name of a benchmark's model for people; the version where it is not known."""
+    try:
+        version = here.records.versions.get(row.version)
+    except NotFound:
+        return row.version[:12]
+    return model_title(version.source, version.commit)
 
 
 def run_history(here: Platform, row: Benchmark) -> tuple[Benchmark, ...]:
@@ -208,12 +237,33 @@ def show(benchmark: BenchmarkId) -> None:
     row = here.records.benchmarks.get(benchmark)
     base = here.records.benchmarks.get(row.baseline) if row.baseline else None
     problems = by_problem(here.answers.read(row), here.answers.read(base) if base else ())
-    name = row.endpoint or row.version[:12]
-    said = f"{row.id}: {row.plan.suite} on {name}, {row.decision}: {row.reason}"
-    create_table_artifact(table=[problem.shown() for problem in problems], key=f"benchmark-{name}", description=said)
+    name, model = row.endpoint or row.version[:12], model_of(here, row)
+    said = f"{suite_title(row.plan.suite)}, {model} on {name}: {headline(row.numbers)}. {row.decision}: {row.reason}"
+    # A gate looks at a model before any user meets it; by hand and each night it is the endpoint that is looked at.
+    gate = row.trigger is Trigger.GATE or row.endpoint is None
+    key = key_of("model", model.partition("@")[0], "benchmark") if gate else key_of("endpoint", name, "benchmark")
+    create_table_artifact(table=[problem_row(problem) for problem in problems], key=key, description=said)
     alike = [run for run in run_history(here, row) if run.plan.key == row.plan.key]  # another sampling is another line
-    png = history_png(alike, f"{name}, suite {row.plan.suite} ({row.plan.form})")
-    create_image_artifact(image_url=data_uri(png), key=f"benchmark-{name}-history", description=f"pass@1 over time; {said}")
+    png = history_png(alike, f"{name}, suite {suite_title(row.plan.suite)} ({row.plan.form})")
+    create_image_artifact(
+        image_url=data_uri(png),
+        key=key_of("endpoint" if row.endpoint else "version", name, "benchmark-history"),
+        description=f"pass@1 over time. {said}",
+    )
+
+
+def problem_row(problem: ProblemScore) -> dict[str, str]:
+    """Return a problem as a row of a table for people."""
+    return {
+        "problem": problem.task_id,
+        "sampling": problem.sampling,
+        "passed": f"{problem.passed} of {problem.samples}",
+        "pass@1": part(problem.rate),
+        "baseline": part(problem.baseline),
+        "loops": str(problem.loops or ""),
+        "time": duration(problem.mean_seconds),
+        "first failing check": problem.detail,
+    }
 
 
 @step_task
@@ -224,14 +274,16 @@ def conclude(benchmark: BenchmarkId) -> BenchmarkState:
     row = here.records.benchmarks.change(benchmark, now, state=BenchmarkState.DONE, ended_at=now)
     here.answers.forget_growing(benchmark)
     settle_engines(here)
+    took = duration((row.ended_at or now) - row.started_at)
+    run_log().info("conclude: %s is %s after %s; see it: seatrial bench show %s", row.id, row.state, took, row.id)
     return row.state
 
 
 def mirror_and_show(benchmark: BenchmarkId) -> None:
     """Let people see it. What cannot be shown now keeps no alert and no end back: reconcile enters it in MLflow later."""
-    for part in (mirror, show):
+    for display in (mirror, show):
         try:
-            part(benchmark)
+            display(benchmark)
         except SeatrialError as error:
             log.warning("benchmark.not_shown", benchmark=benchmark, cause=error.what)
 
@@ -242,6 +294,7 @@ def end_failed(benchmark: BenchmarkId, error: SeatrialError) -> BenchmarkState:
     now = here.clock.now()
     row = here.records.benchmarks.change(benchmark, now, state=BenchmarkState.FAILED, ended_at=now, reason=str(error))
     here.records.audit.add(AuditEntry(now, "seatrial", "benchmark failed", benchmark, {"code": error.code, "message": error.what}))
+    run_log().error("%s failed: %s", benchmark, error)
     tell_failure(row)
     settle_engines(here)
     return row.state

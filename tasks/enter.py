@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from core.errors import Conflict
 from core.ids import SubmissionId
+from core.shown import run_title
 from core.submissions import Submission, SubmissionRequest, SubmissionState, endpoint_name
 from core.versions import ModelRef
 from tasks.lease import renewed
@@ -23,6 +24,11 @@ class DeployRequest(BaseModel):
     model: str = Field(description="ORG/MODEL, ORG/MODEL@REVISION, or an absolute folder on the machine that runs the flow")
     endpoint: str = Field(description="the public model name that applications call: a-z, 0-9 and -")
     submission: str | None = Field(default=None, description="leave empty: set by the control API for a submission that exists already")
+
+    @property
+    def title(self) -> str:
+        """The run's name on Prefect's page: by model and endpoint, never by a path."""
+        return run_title(self.model, self.endpoint)
 
 
 def enter(request: DeployRequest) -> Submission:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 
 from core.benchmarks import BenchmarkState
 from core.errors import Conflict, DiskFull, Fault, NotFound, Refused, SeatrialError, Transient
 from core.ids import Digest, SubmissionId
 from core.ports.records import AuditEntry
 from core.submissions import StepName, Submission, SubmissionState
+from tasks.notes import run_log
+from tasks.pages import leave_pages
 from tasks.prepare import intake
 from tasks.settle import settle_engines
 from tasks.step import BACKOFF_S, is_transient
@@ -23,6 +24,7 @@ _OPEN = (SubmissionState.QUEUED, SubmissionState.RUNNING, SubmissionState.CANCEL
 
 
 @task(
+    task_run_name="finish",
     retries=len(BACKOFF_S),
     retry_delay_seconds=BACKOFF_S,
     retry_condition_fn=is_transient,
@@ -45,7 +47,8 @@ def finish(submission: SubmissionId, error: SeatrialError) -> SubmissionState:
     here.records.audit.add(
         AuditEntry(here.clock.now(), "seatrial", str(ended.state), submission, {"reason": reason, "message": error.what})
     )
-    create_markdown_artifact(f"**{end}**: {error.what}\n\nNext: {error.hint or 'see the logs'}\n", key="outcome")
+    run_log().error("%s (%s): %s", end.replace("_", " "), reason, error)
+    leave_pages(here, submission)
     return ended.state
 
 

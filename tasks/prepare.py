@@ -9,6 +9,7 @@ from prefect.artifacts import create_table_artifact
 
 from core.errors import Refused
 from core.ids import SubmissionId
+from core.shown import key_of, model_title, size
 from core.submissions import StepName, Submission
 from core.versions import FileDigest, ModelVersion, ResolvedModel
 from evals.checks import Examination, examine, screen
@@ -38,7 +39,8 @@ def resolve(submission: Submission) -> ResolvedModel:
     with recorded(submission.id, StepName.RESOLVE) as report:
         ref = submission.request.model
         model = platform().hub(ref).resolve(ref)
-        report.say(f"{model}, {len(model.files)} files", commit=model.commit, licence=model.licence)
+        title = model_title(ref.source, model.commit)
+        report.say(f"{title}, {len(model.files)} files", commit=model.commit, licence=model.licence)
         return model
 
 
@@ -65,9 +67,9 @@ def download(submission: SubmissionId, model: ResolvedModel) -> Downloaded:
                 model,
                 needed,
                 folder,
-                lambda done, total: report.progress(done / max(1, total), f"{done / 1e6:.1f} of {total / 1e6:.1f} MB"),
+                lambda done, total: report.progress(done / max(1, total), f"{size(done)} of {size(total)}"),
             )
-        report.say(f"{len(files)} files, {sum(file.size for file in files) / 1e6:.1f} MB")
+        report.say(f"{len(files)} files, {size(sum(file.size for file in files))}")
         return Downloaded(model, folder, files)
 
 
@@ -78,7 +80,9 @@ def check(submission: SubmissionId, downloaded: Downloaded) -> Examination:
         examination = examine(downloaded.folder, downloaded.model, platform().settings.models)
         rows = [{"check": f.name, "passed": f.passed, "reason": f.reason, "next": f.hint} for f in examination.findings]
         report.say(f"{sum(f.passed for f in examination.findings)} of {len(rows)} checks passed", findings=rows)
-        create_table_artifact(table=rows, key="checks", description=f"Checks of {downloaded.model}")
+        title = model_title(downloaded.model.ref.source, downloaded.model.commit)
+        key = key_of("model", model_title(downloaded.model.ref.source), "checks")
+        create_table_artifact(table=rows, key=key, description=f"Checks of {title}, before anything runs")
         failed = next((finding for finding in examination.findings if not finding.passed), None)
         if failed is not None:
             raise Refused(failed.reason, reason=failed.name, hint=failed.hint)
@@ -94,7 +98,7 @@ def tensorize(submission: SubmissionId, downloaded: Downloaded, examination: Exa
             downloaded.model, downloaded.folder, downloaded.files, examination, now=here.clock.now(), progress=report.progress
         )
         here.records.submissions.change(submission, here.clock.now(), version=version.id)
-        report.say(f"version {version.short}, {version.needs.weights_bytes / 1e6:.1f} MB staged", version=version.id)
+        report.say(f"version {version.short}, {size(version.needs.weights_bytes)} staged", version=version.id)
         if not stored:
             report.reuse(f"version {version.short}: these weights are stored")
         return version

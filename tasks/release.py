@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.runtime import flow_run
 
 from core.endpoints import Rollout, RolloutState
 from core.errors import NotFound
 from core.ids import Digest
 from core.ports.records import AuditEntry
+from core.shown import model_title, number
 from core.submissions import StepName, Submission, SubmissionState
 from core.versions import ModelVersion
 from tasks.conversations import bring_conversations
+from tasks.notes import run_log
+from tasks.pages import leave_pages, leave_rollout
 from tasks.settle import settle_engines
 from tasks.start import await_ready, taken_back
 from tasks.step import StepReport, recorded, step_task
@@ -43,15 +45,15 @@ def register(submission: Submission, version: ModelVersion) -> None:
     with recorded(submission.id, StepName.REGISTER) as report:
         here = platform()
         links = {
-            "submission": f"{here.settings.control_url}/v1/submissions/{submission.id}",
-            "flow run": f"{here.prefect_page}/runs/flow-run/{flow_run.id}",
+            "Prefect run": f"{here.prefect_page}/runs/flow-run/{flow_run.id}",
+            "submission": f"seatrial status {submission.id}",
         }
         entry = here.models.register(
             submission.request.endpoint, version, here.records.versions.reports(version.id), links, f"seatrial:/versions/{version.id}"
         )
         here.records.versions.put(replace_uri(version, entry.uri))
         mark_aliases(here, submission)
-        create_link_artifact(entry.page, key="mlflow", link_text=f"{entry.uri} in MLflow")
+        run_log().info("in MLflow: %s", entry.page)
         report.say(entry.uri, page=entry.page)
 
 
@@ -62,13 +64,18 @@ def roll_out(submission: Submission, rollout: Rollout) -> Rollout:
         here = platform()
         await_ready(here, rollout.candidate)
         row = here.driver.begin(rollout.id)
+        logged = None
         while not row.state.ended:
             show(report, row)
+            if (row.state, row.share) != logged:
+                logged = row.state, row.share
+                run_log().info("roll out: %s", report.step.message)
             bring_conversations(here, row)
             here.clock.wait(here.settings.rollout.pass_interval_s)
             row = here.driver.advance(rollout.id)
         here.driver.advance(rollout.id)  # an ended rollout's pass retires the engine that nobody wants any more
         show(report, row)
+        leave_rollout(row, model_title(submission.request.model.source))
         if row.state is not RolloutState.PROMOTED:
             raise taken_back(row)
         return row
@@ -85,8 +92,8 @@ def announce(submission: Submission, version: ModelVersion) -> None:
         now = here.clock.now()
         here.records.audit.add(AuditEntry(now, "seatrial", "serving", endpoint, {"submission": submission.id, "version": version.id}))
         here.records.submissions.change(submission.id, now, state=SubmissionState.SERVING, message=f"{endpoint} serves {version.short}")
-        create_link_artifact(f"{here.settings.shown_url}/v1", key="endpoint", link_text=f"model `{endpoint}` at the gateway")
         report.say(f"chat at {here.settings.shown_url}/v1 with model {endpoint!r}")
+    leave_pages(here, submission.id)
 
 
 def mark_aliases(here: Platform, submission: Submission) -> None:
@@ -106,8 +113,6 @@ def replace_uri(version: ModelVersion, uri: str) -> ModelVersion:
 def show(report: StepReport, row: Rollout) -> None:
     """Show where the rollout stands, with the verdict's numbers."""
     verdict = row.verdict
-    numbers = f"; {verdict.reason}; evidence {verdict.e_value:.3g}" if verdict else ""
+    numbers = f"; {verdict.reason}; evidence {number(verdict.e_value)}" if verdict else ""
     report.say(f"{row.state}, share {row.share:.0%}{numbers}", rollout=row.id)
     report.progress(row.share, report.step.message)
-    if row.state.ended:
-        create_markdown_artifact(f"**{row.state}**: {row.reason}{numbers}\n", key="rollout")

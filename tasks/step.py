@@ -17,7 +17,9 @@ from core.errors import SeatrialError, Transient
 from core.ids import SubmissionId
 from core.ports import Clock
 from core.ports.records import Submissions
+from core.shown import duration
 from core.submissions import Step, StepName, StepState
+from tasks.notes import run_log
 from wiring import platform
 
 P = ParamSpec("P")
@@ -33,6 +35,7 @@ def step_task(function: Callable[P, R]) -> Task[P, R]:
     """Make a step of a function: retried on Transient only, never cached by Prefect (steps are idempotent by content)."""
     return task(
         name=function.__name__,
+        task_run_name=function.__name__.replace("_", " "),
         retries=len(BACKOFF_S),
         retry_delay_seconds=BACKOFF_S,
         retry_jitter_factor=0.3,
@@ -95,13 +98,28 @@ def recorded(submission: SubmissionId, name: StepName) -> Iterator[StepReport]:
     try:
         yield report
     except Transient as error:
-        report.end(StepState.RETRYING if attempt <= len(BACKOFF_S) else StepState.FAILED, str(error))
+        retries = attempt <= len(BACKOFF_S)
+        report.end(StepState.RETRYING if retries else StepState.FAILED, str(error))
+        run_log().warning("%s: attempt %d of %d failed: %s", _words(name), attempt, len(BACKOFF_S) + 1, error)
         here.clock.wait(min(error.retry_after_s or 0.0, _LONGEST_WISH_S))
         raise
     except SeatrialError as error:
         report.end(StepState.FAILED, str(error))
+        run_log().error("%s: %s", _words(name), error)
         raise
     report.end(StepState.REUSED if report.step.state is StepState.REUSED else StepState.DONE)
+    log_end(report.step)
+
+
+def log_end(step: Step) -> None:
+    """Write a step's result into the run's log: what it found or did, and how long it took."""
+    said = step.message or "done"
+    how = "reused, " if step.state is StepState.REUSED else ""
+    run_log().info("%s: %s (%s%s)", _words(step.name), said, how, duration((step.ended_at or step.started_at) - step.started_at))
+
+
+def _words(name: StepName) -> str:
+    return name.replace("_", " ")
 
 
 def is_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:

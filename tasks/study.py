@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from prefect.artifacts import create_table_artifact
@@ -9,6 +10,8 @@ from pydantic import BaseModel, Field
 
 from core.errors import SeatrialError
 from core.ids import BenchmarkId
+from core.shown import key_of, label, measure
+from tasks.notes import run_log
 from tasks.step import step_task
 from wiring import Platform, platform
 
@@ -37,8 +40,16 @@ def compare_stored(request: StudyRequest) -> str:
         ranker=(request.ranker_url, request.ranker_model) if request.ranker_url else None,
     )
     keep(here, request, {"state": "done", **found})
-    create_table_artifact(table=list(found["rows"]), key="study", description=f"Policies compared on {row.id}: {found['advice']}")
+    run_log().info("compare: %d policies on %s; %s", len(request.policies), row.id, found["advice"])
+    key = key_of("endpoint", row.endpoint, "study") if row.endpoint else key_of("version", row.version[:12], "study")
+    create_table_artifact(table=study_rows(found["rows"]), key=key, description=f"Policies compared on {row.id}: {found['advice']}")
     return str(found["advice"])
+
+
+def study_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return a study's rows for people: numbers rounded by what they measure, no nested values."""
+    flat = ({name: value for name, value in row.items() if not isinstance(value, (list, dict))} for row in rows)
+    return [{label(name): measure(name, value) if isinstance(value, float) else str(value) for name, value in row.items()} for row in flat]
 
 
 def end_study_failed(request: StudyRequest, error: SeatrialError) -> None:

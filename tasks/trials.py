@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import structlog
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from core.benchmarks import Benchmark, Plan, Sample
 from core.endpoints import Rollout
 from core.errors import Fault, Refused, Transient
 from core.ids import SubmissionId, VersionId
 from core.ports.examiner import Progress
+from core.shown import headline
 from core.submissions import StepName
 from core.versions import Decision, TrialKind, TrialReport
 from evals.benchmark import benchmark_key, gate_benchmark, gate_plan, score_benchmark, wider_plan
@@ -53,8 +53,6 @@ def benchmark(submission: SubmissionId, rollout: Rollout) -> TrialReport:
             still_wanted(here, rollout.id)
             judged = gated(here, submission, rollout, plan, report.progress)
             plan = wider_plan(plan, judged, here.settings.trials)
-        rows = judged.detail.get("rows", [])
-        create_table_artifact(table=rows, key="benchmark", description=f"Benchmark of {rollout.candidate[:12]}, problem by problem")
         return settle(report, judged)
 
 
@@ -121,10 +119,8 @@ def scored(here: Platform, row: Benchmark, samples: tuple[Sample, ...]) -> Trial
 def settle(report: StepReport, trial: TrialReport) -> TrialReport:
     """Store a trial's report, show it, and raise Refused with its first failure."""
     platform().records.versions.report(trial)
-    numbers = ", ".join(f"{name} {value:.4g}" for name, value in trial.numbers.items())
     failed = trial.first_failure()
-    report.say(failed.reason if failed else numbers, decision=trial.decision, numbers=trial.numbers)
-    create_markdown_artifact(f"**{trial.kind}**: {trial.decision}\n\n{numbers}\n", key=str(trial.kind))
+    report.say(failed.reason if failed else headline(trial.numbers), decision=trial.decision, numbers=trial.numbers)
     if trial.decision is Decision.FAIL and failed is not None:
         raise Refused(failed.reason, reason=failed.name, hint=failed.hint)
     return trial

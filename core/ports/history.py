@@ -21,10 +21,11 @@ class Recorded:
 class BenchmarkHistory(Protocol):
     """Curves over time and the rows of every run. The truth is in `Records`; this mirrors it. Errors: Transient, Fault."""
 
-    def record(self, benchmark: Benchmark, curves: Mapping[str, float], files: Mapping[str, Path], *, order: int) -> Recorded:
+    def record(self, benchmark: Benchmark, model: str, curves: Mapping[str, float], files: Mapping[str, Path], *, order: int) -> Recorded:
         """Enter a benchmark with its parameters, numbers and files (by name), and a point on the curves of its endpoint and suite.
 
-        `order` is its place among them (0 is the first). The same benchmark again writes over its entry and adds no second point.
+        The entry has the state, start and end of the row; `model` is the version's name for people. `order` is its place on the curves
+        (0 is the first). The same benchmark again writes over its entry and adds no second point, also when its end moved.
         """
         ...
 

@@ -191,6 +191,23 @@ class Conversations(Protocol):
         """Return one row per (endpoint, version) that answered anything: completions, usage, votes."""
         ...
 
+    def recent(self, since: Epoch) -> tuple[Recent, ...]:
+        """Return one row per (endpoint, version) with completions that began at or after `since`, by both.
+
+        Reads only conversations that had a request since, so it stays quick however much is stored. Lost completions are left out.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """What one version answered lately. `errors` are those of the engine."""
+
+    endpoint: EndpointName
+    version: VersionId
+    completions: int
+    errors: int
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:

@@ -195,7 +195,7 @@ def _inside(settings: Settings) -> Iterator[Finding]:
     yield _told("database", lambda: _database(settings), "mend database-url in the Secret, or the NetworkPolicy's ports")
     yield from _http(
         ("prefect", f"{settings.prefect_api_url}/health"),
-        ("flow runner", f"{settings.prefect_api_url}/deployments/name/deploy-model/seatrial"),
+        ("flow runner", f"{settings.prefect_api_url}/deployments/name/deploy-model/submit"),
         ("mlflow", f"{settings.mlflow_url}/health"),
         ("control", f"{settings.control_url}/healthz"),
         ("gateway", f"{settings.gateway_url}/healthz"),

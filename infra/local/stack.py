@@ -78,7 +78,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
         death_signal=SIGKILL,  # SIGTERM would stop the engines, and they are to survive us
         owns_children=False,
     )
-    deployment = f"{settings.prefect_api_url}/deployments/name/deploy-model/seatrial"
+    deployment = f"{settings.prefect_api_url}/deployments/name/deploy-model/submit"
     runner = replace(_platform("runner", settings, lambda _pid: answers(deployment)), needs=flow_needs)
     return (*ours, keeper, control, gateway, runner)
 

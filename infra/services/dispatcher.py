@@ -20,7 +20,7 @@ from prefect.runner.storage import LocalStorage
 
 from core.errors import Refused
 from core.settings import Settings, read_settings
-from infra.services.deployments import deployments
+from infra.services.deployments import deployments, remove_former
 from infra.services.runner import serve
 
 _TEMPLATE = Path("/etc/seatrial/job-template.json")
@@ -31,7 +31,9 @@ async def register(settings: Settings, pool: str, template: Path) -> None:
     document = read_template(template)
     async with get_client() as client:
         await client.create_work_pool(WorkPoolCreate(name=pool, type="kubernetes", base_job_template=document), overwrite=True)
-    for entry in deployments(settings):
+    entries = tuple(deployments(settings))
+    await remove_former(entries)
+    for entry in entries:
         if entry.short:
             continue
         deployment = await entry.flow.ato_deployment(work_pool_name=pool, entrypoint_type=EntrypointType.MODULE_PATH, **entry.arguments())

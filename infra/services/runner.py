@@ -15,7 +15,7 @@ from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defin
 from prefect.runner import Runner
 
 from core.settings import Settings, read_settings
-from infra.services.deployments import Entry, deployments
+from infra.services.deployments import Entry, deployments, remove_former
 from tasks.pulse import beat
 from wiring import Platform
 
@@ -30,7 +30,9 @@ _END_S = 15.0
 async def main() -> None:
     """Register the deployments and run what is due until SIGTERM, which ends the runs too."""
     settings = read_settings()
-    await serve(settings, deployments(settings))
+    entries = tuple(deployments(settings))
+    await remove_former(entries)
+    await serve(settings, entries)
 
 
 async def serve(settings: Settings, entries: Iterable[Entry]) -> None:

@@ -10,10 +10,10 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, and_, bindparam, c
 from core.conversations import Assignment, Completion, Feedback, Outcome, Usage
 from core.errors import NotFound
 from core.ids import CompletionId, EndpointName, Epoch, VersionId
-from core.ports.records import Standing
+from core.ports.records import Recent, Standing
 from registry.codec import plain, restore
 from registry.database.connection import Connections
-from registry.database.standings import read_standings
+from registry.database.standings import read_recent, read_standings
 from registry.database.tables import completions, conversations, feedback, usage
 from registry.database.upsert import insert_new, replacing, upsert
 
@@ -74,6 +74,11 @@ class ConversationsTable:
         """Return one row per (endpoint, version) that answered anything."""
         with self._connections.read() as connection:
             return read_standings(connection)
+
+    def recent(self, since: Epoch) -> tuple[Recent, ...]:
+        """Return one row per (endpoint, version) with completions since."""
+        with self._connections.read() as connection:
+            return read_recent(connection, since)
 
 
 def _record_assignments(connection: Connection, batch: Sequence[Assignment]) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import Connection, Integer, Select, and_, cast, func, or_, select
 
 from core.conversations import Outcome, Thumb, Usage
-from core.ports.records import Standing
+from core.ids import Epoch
+from core.ports.records import Recent, Standing
 from registry.database.tables import completions, conversations, feedback, usage
 
 
@@ -21,6 +22,24 @@ def read_standings(connection: Connection) -> tuple[Standing, ...]:
         up, down = votes.get(key, (0, 0))
         standings.append(Standing(**row, usage=billed.get(key, Usage(0, 0)), thumbs_up=up, thumbs_down=down))
     return tuple(sorted(standings, key=lambda standing: (standing.endpoint, standing.version)))
+
+
+def read_recent(connection: Connection, since: Epoch) -> tuple[Recent, ...]:
+    """Return one row per (endpoint, version) with completions since, by both. The index is that of the conversations' last request."""
+    own, talk = completions.c, conversations.c
+    query = (
+        select(
+            own.endpoint,
+            own.version,
+            func.count().label("completions"),
+            func.sum(cast(own.outcome == Outcome.ENGINE_ERROR, Integer)).label("errors"),
+        )
+        .join(conversations, and_(talk.endpoint == own.endpoint, talk.id == own.conversation))
+        .where(talk.last_seen >= since, own.started_at >= since, own.outcome != Outcome.LOST)
+        .group_by(own.endpoint, own.version)
+        .order_by(own.endpoint, own.version)
+    )
+    return tuple(Recent(**row) for row in connection.execute(query).mappings())
 
 
 def _answered() -> Select[Any]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from core.ports import Clock, Engines, Records
-from serving.control import benchmarks, endpoints, feedback, health, keys, models, submissions
+from core.ports.vitals import Vitals
+from serving.control import benchmarks, endpoints, feedback, health, keys, models, status, submissions
 from serving.control.desk import Desk, Links, Runs
+from serving.control.diagnosis import Limits
 from serving.control.errors import install
 from serving.control.trials import Trials
+from serving.control.vitals import NoVitals
 
 __all__ = ["Links", "control"]
 
@@ -23,11 +26,20 @@ Every error is `{"error": {"code", "reason", "message", "hint"}}`. Times are ISO
 """
 
 
-def control(records: Records, runs: Runs, engines: Engines, clock: Clock, links: Links, trials: Trials | None = None) -> FastAPI:
+def control(
+    records: Records,
+    runs: Runs,
+    engines: Engines,
+    clock: Clock,
+    links: Links,
+    trials: Trials | None = None,
+    vitals: Vitals | None = None,
+    limits: Limits | None = None,
+) -> FastAPI:
     """Return the control API over these ports. Its pages of documentation are off (they load from elsewhere); /openapi.json is on."""
     app = FastAPI(title="seatrial", version="1", description=_ABOUT, docs_url=None, redoc_url=None)
-    app.state.desk = Desk(records, runs, engines, clock, links, trials)
+    app.state.desk = Desk(records, runs, engines, clock, links, trials, vitals or NoVitals(), limits or Limits())
     install(app)
-    for group in (submissions, models, endpoints, benchmarks, feedback, keys, health):
+    for group in (submissions, models, endpoints, benchmarks, feedback, keys, status, health):
         app.include_router(group.routes)
     return app

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Request
@@ -12,10 +12,13 @@ from core.access import Caller
 from core.ids import BenchmarkId, PrincipalId, SubmissionId, VersionId
 from core.ports import Clock, Engines, Records
 from core.ports.records import AuditEntry
+from core.ports.vitals import Vitals
 from core.submissions import SubmissionRequest
 from core.versions import ModelVersion
+from serving.control.diagnosis import Limits
 from serving.control.runs import LogLine
 from serving.control.trials import Trials
+from serving.control.vitals import NoVitals
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ class Desk:
     clock: Clock
     links: Links
     trials: Trials | None = None
+    vitals: Vitals = field(default_factory=NoVitals)
+    limits: Limits = field(default_factory=Limits)
 
     def audit(self, caller: Caller, action: str, subject: str, **detail: Any) -> None:
         """Write down who changed what."""

@@ -11,11 +11,12 @@ import httpx
 
 from core.errors import Fault, NotFound, Refused, Transient
 from core.ids import BenchmarkId, Epoch, SubmissionId
+from core.shown import benchmark_title, run_title
 
-DEPLOY: Final = "deploy-model/seatrial"
+DEPLOY: Final = "deploy-model/submit"
 RECONCILE: Final = "reconcile/seatrial"
-BENCHMARK: Final = "benchmark/seatrial"
-STUDY: Final = "study/seatrial"
+BENCHMARK: Final = "benchmark/on-demand"
+STUDY: Final = "sampling-study/on-demand"
 _PAGE = 200  # the server's own limit
 _LEVELS = ((50, "CRITICAL"), (40, "ERROR"), (30, "WARNING"), (20, "INFO"), (0, "DEBUG"))
 
@@ -66,7 +67,7 @@ class FlowRuns:
         NotFound while the flow runner has not registered the deployment.
         """
         body = {
-            "name": f"{submission}-{attempt}",
+            "name": run_title(request["model"], request["endpoint"]),
             "parameters": {"request": dict(request)},
             "idempotency_key": f"{submission}-{attempt}",
             "tags": ["seatrial", submission],
@@ -77,7 +78,7 @@ class FlowRuns:
         """Start `benchmark` for a row and return the run's id. The same (benchmark, attempt) again returns the same run. NotFound."""
         key = f"{benchmark}-{attempt}"
         body = {
-            "name": key,
+            "name": benchmark_title(str(request.get("suite", "")), str(request.get("target", ""))),
             "parameters": {"request": {**request, "benchmark": benchmark}},
             "idempotency_key": key,
             "tags": ["seatrial", benchmark],
@@ -86,7 +87,12 @@ class FlowRuns:
 
     def start_study(self, study: str, request: Mapping[str, Any]) -> str:
         """Start a sampling study and return the run's id. The same study again returns the same run. NotFound."""
-        body = {"name": study, "parameters": {"request": dict(request)}, "idempotency_key": study, "tags": ["seatrial", study]}
+        body = {
+            "name": f"policies on {request.get('benchmark', study)}",
+            "parameters": {"request": dict(request)},
+            "idempotency_key": study,
+            "tags": ["seatrial", study],
+        }
         return self._run(STUDY, body)
 
     def trigger_reconcile(self) -> str:

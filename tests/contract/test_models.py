@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
@@ -84,7 +86,46 @@ def test_mlflow_shows_metrics_commit_licence_and_links(mlflow_url: str):
     tags = {tag["key"]: tag["value"] for tag in found["model_version"]["tags"]}
     assert (tags["seatrial.commit"], tags["seatrial.licence"], tags["seatrial.link.submission"]) == ("c" * 40, "mit", "http://x/sub-1")
     run = httpx.get(f"{mlflow_url}/api/2.0/mlflow/runs/get", params={"run_id": found["model_version"]["run_id"]}).json()["run"]
-    assert {metric["key"]: metric["value"] for metric in run["data"]["metrics"]} == {"benchmark.pass_at_1": 0.5}
+    assert {metric["key"]: metric["value"] for metric in run["data"]["metrics"]} == {"benchmark/pass at 1": 0.5}
+
+
+def test_mlflow_shows_a_version_as_a_finished_run_that_took_as_long_as_its_trials(mlflow_url: str):
+    slow = replace(report(version("d")), seconds=40.0)
+    MlflowModels(mlflow_url).register(EndpointName("timed"), version("d"), [slow], {}, "seatrial:/versions/d")
+    info = runs_of(mlflow_url, "timed/models")[0]["info"]
+    assert (info["status"], info["start_time"], info["end_time"]) == ("FINISHED", 1_699_999_960_000, 1_700_000_000_000)
+    assert info["run_name"] == "org/m -> timed, 2023-11-14 22:12"
+
+
+def test_no_link_of_mlflow_needs_a_key(mlflow_url: str):
+    links = {"Prefect run": "http://prefect/runs/flow-run/1", "submission": "seatrial status sub-1"}
+    MlflowModels(mlflow_url).register(EndpointName("linked"), version("a"), [], links, "seatrial:/versions/a")
+    found = httpx.get(f"{mlflow_url}/api/2.0/mlflow/model-versions/get", params={"name": "linked", "version": "1"}).json()
+    description = found["model_version"]["description"]
+    assert "- [Prefect run](http://prefect/runs/flow-run/1)" in description
+    assert "- submission: `seatrial status sub-1`" in description
+
+
+def test_a_folder_is_not_shown_with_its_path_in_run_names(mlflow_url: str):
+    folder = replace(version("b"), source="/home/ann/models/steady")
+    MlflowModels(mlflow_url).register(EndpointName("folder"), folder, [], {}, "seatrial:/versions/b")
+    (run,) = runs_of(mlflow_url, "folder/models")
+    assert run["info"]["run_name"].startswith("steady (folder ")
+
+
+def test_an_experiment_of_an_earlier_release_is_renamed(mlflow_url: str):
+    api = f"{mlflow_url}/api/2.0/mlflow/experiments"
+    old = httpx.post(f"{api}/create", json={"name": "older"}).json()["experiment_id"]
+    MlflowModels(mlflow_url).register(EndpointName("older"), version("a"), [], {}, "seatrial:/versions/a")
+    assert httpx.get(f"{api}/get", params={"experiment_id": old}).json()["experiment"]["name"] == "older/models"
+
+
+def runs_of(mlflow_url: str, experiment: str) -> list[dict[str, Any]]:
+    """Return an experiment's runs."""
+    api = f"{mlflow_url}/api/2.0/mlflow"
+    found = httpx.get(f"{api}/experiments/get-by-name", params={"experiment_name": experiment}).raise_for_status().json()
+    body = {"experiment_ids": [found["experiment"]["experiment_id"]]}
+    return list(httpx.post(f"{api}/runs/search", json=body).raise_for_status().json()["runs"])
 
 
 def test_an_absent_mlflow_is_transient(monkeypatch: pytest.MonkeyPatch):

@@ -71,7 +71,7 @@ def test_the_ledger_agrees_with_the_engines_own_counters(serving: Stack):
 def test_a_submission_from_prefects_page_needs_model_and_endpoint_only(serving: Stack):
     model = serving.model("from-prefect", seed=40)
     with serving.prefect() as prefect:
-        deployment = prefect.get("/deployments/name/deploy-model/seatrial").json()
+        deployment = prefect.get("/deployments/name/deploy-model/submit").json()
         assert {"model", "endpoint"} <= set(str(deployment["parameter_openapi_schema"]).replace("'", " ").split())
         body = {"parameters": {"request": {"model": model, "endpoint": "from-prefect"}}}
         started = prefect.post(f"/deployments/{deployment['id']}/create_flow_run", json=body)
@@ -80,7 +80,9 @@ def test_a_submission_from_prefects_page_needs_model_and_endpoint_only(serving: 
         final = within(120, lambda: ended_run(prefect, run), "the end of the run")
         artifacts = prefect.post("/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [run]}}}).json()
     assert final == "COMPLETED"
-    assert {"checks", "benchmark", "mlflow", "endpoint"} <= {artifact["key"] for artifact in artifacts}
+    keys = {artifact["key"] for artifact in artifacts}
+    assert {"model-org-from-prefect", "model-org-from-prefect-checks", "model-org-from-prefect-benchmark"} <= keys
+    assert {"endpoint-from-prefect", "endpoint-from-prefect-rollout"} <= keys
     assert serving.platform.records.endpoints.get(EndpointName("from-prefect")).stable is not None
 
 

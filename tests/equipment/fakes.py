@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from core.benchmarks import Benchmark, Plan, Sample
+from core.benchmarks import Benchmark, BenchmarkState, Plan, Sample
 from core.engines import EnginePhase, EngineSpec, EngineState
 from core.errors import Conflict, NotFound, Transient
 from core.ids import Digest, EndpointName, VersionId
@@ -153,12 +153,14 @@ class FakeHistory:
         self.away = False
         self.entries: dict[str, Mapping[str, float]] = {}
         self.points: dict[tuple[str, str], dict[int, Mapping[str, float]]] = {}
+        self.ends: dict[str, tuple[BenchmarkState, float | None, str]] = {}
         self._kept = tempfile.TemporaryDirectory(prefix="fake-history-")  # goes with the double
         self._folder = Path(self._kept.name)
 
-    def record(self, benchmark: Benchmark, curves: Mapping[str, float], files: Mapping[str, Path], *, order: int) -> Recorded:
+    def record(self, benchmark: Benchmark, model: str, curves: Mapping[str, float], files: Mapping[str, Path], *, order: int) -> Recorded:
         self._answer()
         self.entries[benchmark.id] = dict(benchmark.numbers)
+        self.ends[benchmark.id] = (benchmark.state, benchmark.ended_at, model)
         self.points.setdefault((benchmark.endpoint or benchmark.version, benchmark.plan.suite), {})[order] = dict(curves)
         for name, path in files.items():
             shutil.copy(path, self._folder / f"{benchmark.id}.{name}")

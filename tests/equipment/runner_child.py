@@ -26,4 +26,4 @@ def endless(folder: str, *, deaf: bool) -> None:
 
 
 def main() -> None:
-    asyncio.run(serve(read_settings(), [Entry(endless)]))
+    asyncio.run(serve(read_settings(), [Entry(endless, "seatrial")]))

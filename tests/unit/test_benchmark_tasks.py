@@ -342,8 +342,8 @@ def test_the_flow_runs_on_every_endpoint_and_leaves_a_table_and_a_picture(yard: 
     assert rows[CHAT].flow_run == str(ended.state_details.flow_run_id)
     found = httpx.post(f"{PREFECT_API_URL.value()}/artifacts/filter", json={}).json()
     kinds = {artifact["key"]: artifact for artifact in found}
-    assert {"benchmark-chat", "benchmark-chat-history"} <= set(kinds)
-    assert kinds["benchmark-chat-history"]["data"].startswith("data:image/png;base64,")
+    assert {"endpoint-chat-benchmark", "endpoint-chat-benchmark-history"} <= set(kinds)
+    assert kinds["endpoint-chat-benchmark-history"]["data"].startswith("data:image/png;base64,")
 
 
 def test_a_flow_run_of_a_benchmark_that_has_ended_does_nothing(yard: BenchYard):

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from core.errors import NotFound, Refused, SeatrialError, Transient
-from core.ids import SubmissionId
-from serving.control.runs import FlowRuns, LogLine
+from core.ids import BenchmarkId, SubmissionId
+from serving.control.runs import BENCHMARK, DEPLOY, RECONCILE, STUDY, FlowRuns, LogLine
 from tests.equipment.prefect_api import prefect_api
 from tests.equipment.prefect_server import prefect_server
 
@@ -29,9 +29,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def _deploy(url: str) -> None:
     with prefect_api(url) as prefect:
-        for name in ("deploy-model", "reconcile"):
-            flow = prefect.post("/flows/", json={"name": name}).raise_for_status().json()
-            prefect.post("/deployments/", json={"name": "seatrial", "flow_id": flow["id"]}).raise_for_status()
+        for full_name in (DEPLOY, BENCHMARK, STUDY, RECONCILE):
+            flow_name, _, name = full_name.partition("/")
+            flow = prefect.post("/flows/", json={"name": flow_name}).raise_for_status().json()
+            prefect.post("/deployments/", json={"name": name, "flow_id": flow["id"]}).raise_for_status()
 
 
 @pytest.fixture
@@ -49,11 +50,25 @@ def test_the_same_attempt_is_the_same_run_and_the_next_one_another(runs: FlowRun
     assert first == again != second
 
 
-def test_a_run_carries_the_submission_in_its_name_tags_and_parameters(runs: FlowRuns, server: str) -> None:
+def test_a_run_is_named_by_model_and_endpoint_and_carries_the_submission_in_tags_and_parameters(runs: FlowRuns, server: str) -> None:
     run = httpx.get(f"{server}/flow_runs/{runs.start(SubmissionId('sub-b'), 0, REQUEST)}").json()
-    assert run["name"] == "sub-b-0"
+    assert run["name"] == "org/model -> chat"
     assert run["parameters"] == {"request": REQUEST}
     assert set(run["tags"]) == {"seatrial", "sub-b"}
+
+
+def test_the_run_of_a_folder_is_not_named_by_its_path(runs: FlowRuns, server: str) -> None:
+    request = {"submission": "sub-f", "model": "/home/ann/models/steady", "endpoint": "chat"}
+    run = httpx.get(f"{server}/flow_runs/{runs.start(SubmissionId('sub-f'), 0, request)}").json()
+    assert run["name"].startswith("steady (folder ")
+    assert "/home" not in run["name"]
+
+
+def test_benchmarks_and_studies_are_named_by_what_they_do(runs: FlowRuns, server: str) -> None:
+    asked = runs.start_benchmark(BenchmarkId("bm-1"), 0, {"suite": "/data/talk.jsonl", "target": "a" * 64})
+    compared = runs.start_study("st-1", {"benchmark": "bm-1"})
+    names = [httpx.get(f"{server}/flow_runs/{run}").json()["name"] for run in (asked, compared)]
+    assert names == ["talk on aaaaaaaaaaaa", "policies on bm-1"]
 
 
 def test_a_new_run_is_scheduled_and_a_cancelled_one_cancelling(runs: FlowRuns) -> None:

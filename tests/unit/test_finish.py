@@ -60,7 +60,7 @@ def test_whoever_finds_the_candidate_withdrawn_ends_it_for_the_first_reason(
     yard: BenchYard, running: Submission, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed_half_way(yard, running, WORSE, monkeypatch)
-    monkeypatch.setattr(finishing, "create_markdown_artifact", lambda *_, **__: None)
+    monkeypatch.setattr(finishing, "leave_pages", lambda *_: None)
     assert finish.fn(running.id, LATER) is SubmissionState.REFUSED
     ended = yard.records.submissions.get(running.id)
     assert (ended.reason, ended.message, ended.hint) == (WORSE.reason, WORSE.what, WORSE.hint)

@@ -13,7 +13,7 @@ from typing import Any, Literal, overload
 
 from seatrial import words
 from seatrial.benchmarks import Benchmarks
-from seatrial.config import find_connection
+from seatrial.config import find_connection, is_local
 from seatrial.errors import Unavailable
 from seatrial.transport import Transport
 from seatrial.words import read
@@ -65,6 +65,14 @@ class Client:
     def whoami(self) -> words.Caller:
         """Return who the key is."""
         return read(words.Caller, self._transport.call("GET", "/v1/whoami"))
+
+    def problems(self) -> words.PlatformHealth:
+        """Return what is wrong with the platform now (operators only): kind, cause and the next command of each problem."""
+        return read(words.PlatformHealth, self._transport.call("GET", "/v1/problems"))
+
+    def is_local(self, folder: Path) -> bool:
+        """Return whether this client calls the platform that `seatrial up` started on `folder`."""
+        return is_local(self._transport.connection, folder)
 
     def leaderboard(self, endpoint: str | None = None) -> tuple[words.Standing, ...]:
         """Return the standings, best first."""

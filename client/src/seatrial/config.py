@@ -44,6 +44,11 @@ def find_connection(url: str | None = None, key: str | None = None, environ: Map
     return Connection(found.rstrip("/"), key, gateway)
 
 
+def is_local(connection: Connection, folder: Path) -> bool:
+    """Return whether a connection is to the platform that `seatrial up` started on `folder`."""
+    return connection.url == str(_left_by_up(folder).get("control_url") or "").rstrip("/")
+
+
 def home(environ: Mapping[str, str]) -> Path:
     """Return the platform's default state directory on this machine."""
     given = environ.get("SEATRIAL_HOME")

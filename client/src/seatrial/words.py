@@ -12,9 +12,9 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from seatrial.scores import Answer, Benchmark, Comparison, Power, Problem, Sampling, Study
 
 __all__ = [
-    "Answer", "Benchmark", "Caller", "Cohort", "Comparison", "Endpoint", "Engine", "Feedback", "Finding", "Key", "Links", "LogLine", "Logs",
-    "Model", "Piece", "Policy", "Power", "Problem", "Report", "Rollback", "Rollout", "Sampling", "Standing", "Step", "Study", "Submission",
-    "TrialReport", "Verdict", "read",
+    "Answer", "Benchmark", "Caller", "Cohort", "Comparison", "Endpoint", "Engine", "Feedback", "Finding", "Key", "Links", "LogLine",
+    "Logs", "Model", "Piece", "PlatformHealth", "PlatformProblem", "Policy", "Power", "Problem", "Report", "Rollback", "Rollout",
+    "Sampling", "Standing", "Step", "Study", "Submission", "TrialReport", "Verdict", "read",
 ]  # fmt: skip
 T = TypeVar("T")
 STEPS = (
@@ -270,6 +270,27 @@ class Feedback:
     comment: str = ""
     counted: bool = True
     keep_text_days: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformProblem:
+    """One problem of the platform: what has it, why, since when, and the command to run next. `kind` is a stable word."""
+
+    kind: str
+    severity: str
+    subject: str
+    cause: str
+    action: str
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformHealth:
+    """All problems, the most urgent first. `healthy` while none is more than a notice."""
+
+    at: datetime
+    healthy: bool
+    problems: tuple[PlatformProblem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ Examples:
 \b
 Exit codes:
   0    done
-  1    refused, or the submission ended otherwise than serving
+  1    refused, ended otherwise than serving, worse than its baseline, or problems were found
   2    wrong usage
   3    not authorised (no key, a dead key, or its role does not allow this)
   4    not found
@@ -41,7 +41,8 @@ class Entry(NamedTuple):
 
 COMMANDS: dict[str, Entry] = {
     "submit": Entry("seatrial.cli.submissions", "submit", "Bring a model to an endpoint."),
-    "status": Entry("seatrial.cli.submissions", "status", "Show submissions, or one with its steps."),
+    "status": Entry("seatrial.cli.submissions", "status", "Show what is wrong, what serves and what is on its way, or one submission."),
+    "submissions": Entry("seatrial.cli.submissions", "submissions", "List submissions."),
     "logs": Entry("seatrial.cli.submissions", "logs", "Show what a submission's run and engine logged."),
     "cancel": Entry("seatrial.cli.submissions", "cancel", "Cancel a submission that has not ended."),
     "models": Entry("seatrial.cli.models", "models", "Show model versions, or one with its trials."),
@@ -91,7 +92,7 @@ class LazyGroup(click.Group):
         except SeatrialError as error:
             show_error(error)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, click.Abort):  # Abort: at a question, or the input ended before its answer
             click.echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
 

@@ -8,7 +8,8 @@ from typing import Literal
 import click
 
 from seatrial.cli import INTERRUPTED
-from seatrial.cli.output import ago, as_json, client_of, flowing, part, plain, say_json, short, show_pairs, show_table
+from seatrial.cli.numbers import ago, duration, part
+from seatrial.cli.output import as_json, client_of, flowing, plain, say_json, short, show_pairs, show_table
 from seatrial.client import Client
 from seatrial.words import Answer, Benchmark
 
@@ -299,7 +300,7 @@ def _answer(answer: Answer) -> None:
     flaws = f", {', '.join(answer.flaws)}" if answer.flaws else ""
     click.echo(
         f"{plain(answer.task_id)} [{answer.sampling}] #{answer.index}: {answer.outcome}{flaws}, "
-        f"{answer.completion_tokens} tokens in {answer.seconds:.2f} s, sandbox {answer.isolation or 'unknown'}"
+        f"{answer.completion_tokens} tokens in {duration(answer.seconds)}, sandbox {answer.isolation or 'unknown'}"
     )
     if answer.detail:
         click.echo(f"  first failing check: {plain(answer.detail)}")

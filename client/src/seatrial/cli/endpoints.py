@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from seatrial.cli.output import ago, as_json, client_of, part, say_json, short, show_pairs, show_table
+from seatrial.cli.numbers import ago, duration, number, part
+from seatrial.cli.output import as_json, client_of, say_json, short, show_pairs, show_table
 from seatrial.words import Cohort, Endpoint, Rollout
 
 
@@ -80,9 +81,16 @@ def set_(ctx: click.Context, /, *, name: str, as_json: bool, **given: Any) -> No
 def remove(ctx: click.Context, name: str, yes: bool, as_json: bool) -> None:
     """Stop serving endpoint NAME (operators only). Usage, votes and history are kept; a submission makes it anew."""
     if not yes:
-        click.confirm(f"{name} will answer 404 to everybody who calls it. Remove it?", abort=True, err=True)
+        _confirm(ctx, name)
     was = client_of(ctx).endpoints.remove(name)
     say_json(was) if as_json else click.echo(f"{was.name} is removed; it served {short(was.stable)}")
+
+
+def _confirm(ctx: click.Context, name: str) -> None:
+    """Ask, and end the command with 1 on a no."""
+    if not click.confirm(f"{name} will answer 404 to everybody who calls it. Remove it?", err=True):
+        click.echo(f"{name} is kept", err=True)
+        ctx.exit(1)
 
 
 def _promises(one: Endpoint) -> str:
@@ -152,13 +160,14 @@ def _show(one: Rollout) -> None:
     if one.verdict is None:
         click.echo("no verdict yet")
         return
-    evidence = "beyond all numbers" if one.verdict.e_value is None else f"{one.verdict.e_value:.3g}"
+    evidence = "beyond all numbers" if one.verdict.e_value is None else number(one.verdict.e_value)
     show_pairs((("verdict", one.verdict.decision), ("because", one.verdict.reason), ("e-value", evidence)))
     rows = (("stable", *_cohort(one.verdict.stable)), ("candidate", *_cohort(one.verdict.candidate)))
     show_table(("COHORT", "CONVERSATIONS", "BAD", "ANSWERS", "ERRORS", "SLOW", "LOOPS", "VOTES", "TTFT P95"), rows, empty="")
 
 
 def _cohort(cohort: Cohort) -> tuple[object, ...]:
-    ttft = "-" if cohort.ttft_p95_s is None else f"{cohort.ttft_p95_s:.3f} s"
+    ttft = duration(cohort.ttft_p95_s)
     votes = f"+{cohort.thumbs_up} -{cohort.thumbs_down}"
-    return cohort.conversations, cohort.bad, cohort.completions, cohort.errors, cohort.slow, cohort.loops, votes, ttft
+    counts = (cohort.conversations, cohort.bad, cohort.completions, cohort.errors, cohort.slow, cohort.loops)
+    return (*(number(count) for count in counts), votes, ttft)

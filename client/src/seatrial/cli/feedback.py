@@ -6,7 +6,8 @@ from typing import Literal
 
 import click
 
-from seatrial.cli.output import ago, as_json, client_of, plain, say_json, short, show_table
+from seatrial.cli.numbers import ago
+from seatrial.cli.output import as_json, client_of, plain, say_json, short, show_table
 from seatrial.words import Feedback
 
 _MARK = {"up": "👍", "down": "👎", None: "  "}

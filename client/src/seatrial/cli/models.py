@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import click
 
-from seatrial.cli.output import ago, as_json, client_of, part, say_json, short, show_pairs, show_table
+from seatrial.cli.numbers import ago, headline, number, part, size
+from seatrial.cli.output import as_json, client_of, say_json, short, show_pairs, show_table
 from seatrial.words import Model
-
-_MIB = 1024**2
 
 
 @click.command()
@@ -51,7 +50,7 @@ def leaderboard(ctx: click.Context, endpoint: str | None, as_json: bool) -> None
 
 
 def _size(one: Model) -> str:
-    return f"{one.weights_bytes / _MIB:,.1f} MiB"
+    return size(one.weights_bytes)
 
 
 def _show(one: Model) -> None:
@@ -63,12 +62,9 @@ def _show(one: Model) -> None:
         ("architecture", one.architecture),
         ("dtype", one.dtype),
         ("weights", _size(one)),
-        ("context", f"{one.max_model_len} tokens"),
+        ("context", f"{number(one.max_model_len)} tokens"),
         ("registered", one.registered_uri),
         ("registry", one.link),
     ))  # fmt: skip
-    rows = (
-        (report.kind, report.decision, report.reason or ", ".join(f"{name} {value}" for name, value in report.numbers.items()))
-        for report in one.reports
-    )
+    rows = ((report.kind, report.decision, report.reason or headline(report.numbers)) for report in one.reports)
     show_table(("TRIAL", "DECISION", "WHAT IT SAYS"), rows, empty="no trials yet")

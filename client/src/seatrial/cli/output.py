@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -21,9 +21,16 @@ from seatrial.client import Client
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
 """Terminal escape sequences (ECMA-48): colours and cursor moves, window titles, single letters."""
 _BIDI = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
-_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+
+PROSE = frozenset({"WHAT IT SAYS", "COMMENT", "NOTE", "FIRST FAILING CHECK", "CAUSE", "POLICY"})
+"""Columns that may wrap. Everything else is an id, a name or a number, which people copy or compare."""
+_PROSE_WIDTH = 24
+_GAP = 2
 
 COLOURS = {
+    "critical": "red",
+    "warning": "yellow",
+    "notice": "cyan",
     "serving": "green",
     "promoted": "green",
     "done": "green",
@@ -101,12 +108,34 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: 
         for line in lines:
             click.echo("\t".join(plain(str(cell)) for cell in line))
         return
+    cells = [[plain(str(cell)) for cell in line] for line in lines]
+    if _width(columns, cells) > out.width:
+        _show_blocks(columns, cells)
+        return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
-    for line in lines:
-        table.add_row(*(cell_text(cell) for cell in line))
+        table.add_column(column, no_wrap=column not in PROSE, overflow="fold")
+    for row in cells:
+        table.add_row(*(cell_text(cell) for cell in row))
     out.print(table)
+
+
+def _width(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> int:
+    """Return the narrowest screen on which a table shows every id, name and number whole; only prose may wrap."""
+    widest = [max(len(column), *(len(row[place]) for row in cells)) for place, column in enumerate(columns)]
+    least = (min(width, _PROSE_WIDTH) if column in PROSE else width for column, width in zip(columns, widest, strict=True))
+    return sum(least) + _GAP * len(columns)
+
+
+def _show_blocks(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    """Print a block of `name  value` lines per row: a value is never cut or folded by us, so it can be copied whole."""
+    width = max(len(column) for column in columns)
+    for number, row in enumerate(cells):
+        if number:
+            click.echo()
+        for column, cell in zip(columns, row, strict=True):
+            if cell not in {"", "-"}:
+                click.echo(f"{column.lower():<{width}}  {cell}")
 
 
 def show_pairs(pairs: Iterable[tuple[str, Any]]) -> None:
@@ -126,27 +155,3 @@ def cell_text(cell: Any) -> Text:
 def short(identity: str | None) -> str:
     """Return the first 12 characters of a version, `-` for none."""
     return identity[:12] if identity else "-"
-
-
-def part(value: float | None) -> str:
-    """Return a part of one as a percentage."""
-    return "-" if value is None else f"{value * 100:.1f} %"
-
-
-def ago(moment: datetime, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> str:
-    """Return how long ago something was."""
-    return f"{duration((now() - moment).total_seconds())} ago"
-
-
-def duration(seconds: float) -> str:
-    """Return `4.2 s`, `3 min 10 s`, `2 h 5 min` or `3 d`."""
-    seconds = max(0.0, seconds)
-    if seconds < 10:  # noqa: PLR2004 - below ten seconds tenths are worth reading
-        return f"{seconds:.1f} s"
-    if seconds < _MINUTE:
-        return f"{seconds:.0f} s"
-    if seconds < _HOUR:
-        return f"{seconds // _MINUTE:.0f} min {seconds % _MINUTE:.0f} s"
-    if seconds < _DAY:
-        return f"{seconds // _HOUR:.0f} h {seconds % _HOUR // _MINUTE:.0f} min"
-    return f"{seconds // _DAY:.0f} d"

@@ -9,7 +9,8 @@ from typing import Any
 import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from seatrial.cli.output import fresh_console, part, plain, say_json, show_pairs, show_table
+from seatrial.cli.numbers import chance, duration, measure, part, points
+from seatrial.cli.output import fresh_console, plain, say_json, show_pairs, show_table
 from seatrial.words import Benchmark, Problem
 
 WIDTH = 30
@@ -58,17 +59,17 @@ def follow(updates: Iterator[Benchmark], *, as_json: bool) -> Benchmark:
 
 def show_scores(one: Benchmark, problems: Sequence[Problem], *, whole: bool) -> None:
     """Print the grid with intervals, then the problems that were not always solved (or all)."""
-    points = [point.key for point in one.grid]
-    rows = [_point(one.numbers, key if len(points) > 1 else "", key) for key in points]
+    keys = [point.key for point in one.grid]
+    rows = [_point(one.numbers, key if len(keys) > 1 else "", key) for key in keys]
     click.echo()
-    show_table(("SAMPLING", "PASS@1", "95 %", "0 % TO 100 %", "BEST PASS@K", "LOOPS", "NONSENSE", "SECONDS"), rows, empty="no numbers")
+    show_table(("SAMPLING", "PASS@1", "95 %", "0 % TO 100 %", "BEST PASS@K", "LOOPS", "NONSENSE", "TIME"), rows, empty="no numbers")
     unsolved = [problem for problem in problems if whole or problem.rate != 1.0]
     click.echo()
     click.echo(f"{len({p.task_id for p in problems})} problems; {len(problems) - len(unsolved)} of {len(problems)} rows always solved")
     shown = sorted(unsolved, key=_worst_first)[: None if whole else _MOST_PROBLEMS]
     lines = (
         (problem.task_id, problem.sampling, f"{problem.passed}/{problem.samples}", bar(problem.rate, 10), part(problem.baseline),
-         problem.loops or "", plain(problem.detail)[:80])
+         problem.loops or "", plain(problem.detail)[:200])
         for problem in shown
     )  # fmt: skip
     if shown:
@@ -85,10 +86,10 @@ def show_comparison(found: Mapping[str, Any]) -> None:
         ("because", found.get("reason")),
         ("candidate", part(found.get("candidate"))),
         ("baseline", part(found.get("baseline"))),
-        ("difference", _points(found.get("difference"))),
-        ("95 % bounds", f"{_points(found.get('low'))} to {_points(found.get('high'))}, one-sided each"),
-        ("margin", _points(found.get("margin"))),
-        ("p, were it worse by the margin", _p(found.get("p_value"))),
+        ("difference", points(found.get("difference"))),
+        ("95 % bounds", f"{points(found.get('low'))} to {points(found.get('high'))}, one-sided each"),
+        ("margin", points(found.get("margin"))),
+        ("p, were it worse by the margin", chance(found.get("p_value"))),
         ("problems", found.get("problems")),
     ))  # fmt: skip
     click.echo(f"\nworse {around_zero(found)} better")
@@ -121,7 +122,7 @@ def show_study(benchmark: str, found: Mapping[str, Any]) -> None:
         return
     rows: list[dict[str, Any]] = list(found.get("rows", ()))
     columns = list(dict.fromkeys(name for row in rows for name in row if not isinstance(row[name], (list, dict))))
-    lines = [[_cell(row.get(name)) for name in columns] for row in rows]
+    lines = [[_cell(name, row.get(name)) for name in columns] for row in rows]
     show_table([name.upper().replace("_", " ") for name in columns], lines, empty=f"nothing to compare in {benchmark}")
     if found.get("advice"):
         click.echo(f"\nadvice: {plain(str(found['advice']))}")
@@ -143,7 +144,7 @@ def _point(numbers: Mapping[str, Any], key: str, shown: str) -> tuple[Any, ...]:
     bounds = f"{part(low)} to {part(high)}" if low is not None else "-"
     return (
         shown, part(score), bounds, interval(low, score, high), at_best, part(number("loop_rate")), part(number("nonsense_rate")),
-        "-" if seconds is None else f"{seconds:.2f}",
+        duration(seconds),
     )  # fmt: skip
 
 
@@ -152,13 +153,5 @@ def _worst_first(problem: Problem) -> tuple[float, float, str]:
     return rate - (problem.baseline if problem.baseline is not None else rate), rate, problem.task_id
 
 
-def _points(value: Any) -> str:
-    return f"{100 * value:+.1f} points" if isinstance(value, (int, float)) else "-"
-
-
-def _p(value: Any) -> str | None:
-    return f"{value:.3g}" if isinstance(value, (int, float)) else None
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else plain("-" if value is None else str(value))
+def _cell(name: str, value: Any) -> str:
+    return measure(name, value) if isinstance(value, float) else plain("-" if value is None else str(value))

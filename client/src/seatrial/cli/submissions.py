@@ -1,4 +1,4 @@
-"""submit, status, logs, cancel."""
+"""submit, status, submissions, logs, cancel."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from seatrial.cli.output import ago, as_json, client_of, flowing, fresh_console, say_json, show_pairs, show_table
+from seatrial.cli.numbers import ago
+from seatrial.cli.output import as_json, client_of, flowing, fresh_console, say_json, show_pairs, show_table
 from seatrial.client import Client
 from seatrial.words import Logs, Submission
 
@@ -48,36 +49,46 @@ def submit(ctx: click.Context, *, model: str, endpoint: str, watched: bool, note
 
 @click.command()
 @click.argument("submission", required=False)
-@click.option("--watch", "-w", "watched", is_flag=True, help="Show each step until it ends.")
+@click.option("--problems", is_flag=True, help="Only what is wrong: each problem with its cause and the next command (operators only).")
+@click.option("--watch", "-w", "watched", is_flag=True, help="Show each step of SUBMISSION until it ends.")
+@as_json
+@click.pass_context
+def status(ctx: click.Context, *, submission: str | None, problems: bool, watched: bool, as_json: bool) -> None:
+    """Show problems, endpoints and the latest submissions, or SUBMISSION with its steps.
+
+    With --problems it exits 0 when nothing is wrong and 1 when there are problems; notices do not count. It exits 6 when the platform
+    does not answer, and then names the services that are down.
+    """
+    from seatrial.cli.overview import explained, show_overview, show_problems  # noqa: PLC0415 - other commands need it not
+
+    if submission is None and watched:
+        raise click.UsageError("--watch needs a SUBMISSION")
+    if submission is not None and problems:
+        raise click.UsageError("--problems takes no SUBMISSION")
+    client = client_of(ctx)
+    with explained(client):
+        if problems:
+            ctx.exit(show_problems(client, as_json=as_json))
+        elif submission is None:
+            show_overview(client, as_json=as_json)
+        elif watched:
+            _watch(ctx, client, submission, as_json=as_json)
+        else:
+            one = client.submissions.get(submission)
+            say_json(one) if as_json else _show(client, one)
+
+
+@click.command()
 @click.option("--state", help="Only those in this state.")
 @click.option("--endpoint", "-e", help="Only those for this endpoint.")
 @click.option("--mine", is_flag=True, help="Only your own (submitters see no others).")
 @click.option("--limit", default=20, show_default=True, help="How many at most.")
 @as_json
 @click.pass_context
-def status(
-    ctx: click.Context,
-    *,
-    submission: str | None,
-    watched: bool,
-    state: str | None,
-    endpoint: str | None,
-    mine: bool,
-    limit: int,
-    as_json: bool,
-) -> None:
-    """Show submissions, newest first, or SUBMISSION with its steps."""
-    client = client_of(ctx)
-    if submission is None:
-        if watched:
-            raise click.UsageError("--watch needs a SUBMISSION")
-        found = client.submissions.list(state=state, endpoint=endpoint, mine=mine, limit=limit)
-        say_json(found) if as_json else _table(found)
-    elif watched:
-        _watch(ctx, client, submission, as_json=as_json)
-    else:
-        one = client.submissions.get(submission)
-        say_json(one) if as_json else _show(client, one)
+def submissions(ctx: click.Context, *, state: str | None, endpoint: str | None, mine: bool, limit: int, as_json: bool) -> None:
+    """List submissions, newest first."""
+    found = client_of(ctx).submissions.list(state=state, endpoint=endpoint, mine=mine, limit=limit)
+    say_json(found) if as_json else _table(found)
 
 
 @click.command()
@@ -128,7 +139,7 @@ def _table(found: tuple[Submission, ...]) -> None:
 
 
 def _show(client: Client, one: Submission) -> None:
-    from seatrial.cli.watching import show_end, steps_table  # noqa: PLC0415 - only here is rich's live display needed
+    from seatrial.cli.watching import show_end, show_steps  # noqa: PLC0415 - only here is rich's live display needed
 
     show_pairs((
         ("submission", one.id),
@@ -144,7 +155,7 @@ def _show(client: Client, one: Submission) -> None:
         ("benchmark", f"seatrial bench show {one.benchmark}" if one.benchmark else None),
     ))  # fmt: skip
     console = fresh_console()
-    console.print(steps_table(one))
+    show_steps(console, one)
     if one.ended:
         show_end(client, console, one)
 

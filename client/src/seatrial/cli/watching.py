@@ -8,17 +8,19 @@ from datetime import UTC, datetime
 import click
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
 from seatrial.cli import INTERRUPTED
-from seatrial.cli.output import COLOURS, duration, fresh_console, plain, say_json
+from seatrial.cli.numbers import duration, headline
+from seatrial.cli.output import COLOURS, fresh_console, plain, say_json
 from seatrial.client import Client
 from seatrial.words import STEPS, Step, Submission
 
+_WIDE = 72
+"""Columns below which a message would be folded in the middle of an id or a URL."""
 _MARKS = {"done": "✓", "reused": "✓", "failed": "✗", "retrying": "↻"}
 
 
@@ -39,12 +41,24 @@ def watch(client: Client, submission: str, *, as_json: bool) -> int:
 def show_end(client: Client, console: Console, submission: Submission) -> None:
     """Say how it ended and what to do next."""
     body = _serving(client, submission) if submission.state == "serving" else _otherwise(submission)
-    if not console.is_terminal:
-        click.echo(f"{submission.state}: {submission.model} on {submission.endpoint}")
-        click.echo(body)
+    head = f"{submission.state}: {plain(submission.model)} on {submission.endpoint}"
+    if console.is_terminal:
+        console.print(Text(f"\n{head.replace('_', ' ')}", style=f"bold {COLOURS.get(submission.state, '')}".strip()), soft_wrap=True)
+    else:
+        click.echo(head)
+    click.echo(body)  # commands and URLs are not folded, so that they can be copied
+
+
+def show_steps(console: Console, submission: Submission) -> None:
+    """Print the steps: a table where the screen is wide enough, else a line per step and its message whole on the next."""
+    if console.is_terminal and console.width >= _WIDE:
+        console.print(steps_table(submission))
         return
-    title = f"{submission.state.replace('_', ' ')}: {plain(submission.model)}"
-    console.print(Panel(Text(body), title=Text(title), border_style=COLOURS.get(submission.state, ""), expand=False, padding=(1, 2)))
+    for step in submission.steps:
+        elapsed = duration(((step.ended_at or datetime.now(UTC)) - step.started_at).total_seconds())
+        click.echo(f"{_MARKS.get(step.state, '•')} {step.name}  {elapsed}")
+        if said := _said(step):
+            click.echo(f"    {said}")
 
 
 def steps_table(submission: Submission, spinner: Spinner | None = None, *, pending: bool = True) -> Table:
@@ -163,6 +177,4 @@ def _otherwise(submission: Submission) -> str:
 
 
 def _numbers(numbers: dict[str, object]) -> str:
-    return ", ".join(
-        f"{plain(name)} {value:.3g}" if isinstance(value, float) else f"{plain(name)} {value}" for name, value in numbers.items()
-    )
+    return plain(headline({name: float(value) for name, value in numbers.items() if isinstance(value, (int, float))}))
