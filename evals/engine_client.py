@@ -18,6 +18,8 @@ from core.ids import VersionId
 from core.ports.clock import Clock, SystemClock
 
 _TIMEOUT = httpx.Timeout(120.0, connect=5.0)
+ENOUGH = "enough"
+"""The finish reason of an answer that was long enough for its caller before the engine ended it."""
 _STOPS_A_REQUEST = 4
 """Stop strings of one request: OpenAI's API takes so many, and so does vLLM (0.32 answers 400 to more)."""
 _WHOLE_TIMEOUT = httpx.Timeout(600.0, connect=5.0)  # a long answer of a busy engine comes in one piece
@@ -105,6 +107,13 @@ class EngineClient:
         body = {"messages": list(messages), "max_tokens": max_tokens, "stop": list(stop), "temperature": temperature, "seed": seed}
         return self._generate("/v1/chat/completions", body)
 
+    def chat_by_defaults(self, messages: Sequence[Mapping[str, str]], *, enough: int) -> Generated:
+        """Answer a conversation with the engine's defaults of length and sampling, which generation_config.json may set.
+
+        Reading ends after `enough` pieces of text (each at least one token); the finish reason is then `ENOUGH`.
+        """
+        return self._generate("/v1/chat/completions", {"messages": list(messages)}, enough)
+
     def answer(self, asked: str | Sequence[Mapping[str, str]], sampling: Sampling, *, stops: Sequence[str] = (), seed: int = 0) -> Answered:
         """Return the whole answer to a text (continued raw) or a conversation, with the mean log-probability of its tokens.
 
@@ -145,7 +154,7 @@ class EngineClient:
             raise Transient(f"the engine of {self._version[:12]} answers what is no object")
         return document
 
-    def _generate(self, path: str, body: dict[str, Any]) -> Generated:
+    def _generate(self, path: str, body: dict[str, Any], enough: int | None = None) -> Generated:
         begin = self._clock.monotonic()
         asked = {**body, "model": self._version, "stream": True, "stream_options": {"include_usage": True}}
         answer = _Answer()
@@ -155,6 +164,8 @@ class EngineClient:
                 for event in _events(response):
                     if answer.take(event) and answer.first_at is None:
                         answer.first_at = self._clock.monotonic()
+                    if enough is not None and answer.stop_at(enough):
+                        break
         except httpx.TransportError as error:
             raise Transient(f"the engine of {self._version[:12]} does not answer: {type(error).__name__}: {error}") from error
         end = self._clock.monotonic()
@@ -198,6 +209,14 @@ class _Answer:
             self._pieces.append(piece)
             brought = brought or bool(piece)
         return brought
+
+    def stop_at(self, enough: int) -> bool:
+        """Return whether `enough` pieces of text have come, and end the answer there."""
+        count = sum(map(bool, self._pieces))
+        if count < enough:
+            return False
+        self._finish, self._usage = ENOUGH, {"completion_tokens": count}
+        return True
 
     def generated(self, *, ttft_s: float, seconds: float) -> Generated:
         """Return the whole answer. Raises Transient when it has no end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 from core.errors import Refused
@@ -13,7 +14,14 @@ from core.settings import TrialPolicy
 from core.versions import Decision, Finding, TrialKind, TrialReport
 from evals.engine_client import EngineClient, Generated
 
-_HELLO = ({"role": "user", "content": "Hello"},)
+_Messages = tuple[dict[str, str], ...]
+_HELLO: _Messages = ({"role": "user", "content": "Hello"},)
+_SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
+_LONG_ANSWERS = ("Tell me a long story about the sea.", "Count from one to one hundred.", "Hello")
+_DEFAULT_TOKENS = 64
+"""A chat that sets no length has to be able to reach this many tokens."""
+_TELLING_TOKENS = 16
+"""An answer that ends by itself after fewer tokens does not show whether longer ones are cut."""
 _SMOKE_TOKENS = 64
 _LATENCY_TOKENS = 32
 _LATENCY_REQUESTS = 5
@@ -21,14 +29,19 @@ _UNDECODABLE = "\ufffd"
 
 
 def smoke(engine: EngineClient, version: VersionId, clock: Clock | None = None) -> TrialReport:
-    """Ask for one chat answer and one completion; each has to be text. Transient errors of the engine pass through."""
+    """Ask for a chat answer, a completion, and a chat with the model's own defaults. Transient errors of the engine pass through.
+
+    The first two have to be text. The third sets neither length nor sampling, as most users' requests, and must not be cut short.
+    """
     time = clock or SystemClock()
     begin = time.monotonic()
-    findings = (
-        _answers("chat", lambda: engine.chat(_HELLO, max_tokens=_SMOKE_TOKENS)),
+    findings = [
+        _answers("chat", lambda: _chat(_HELLO, lambda messages: engine.chat(messages, max_tokens=_SMOKE_TOKENS))),
         _answers("completion", lambda: engine.complete("def ", max_tokens=_SMOKE_TOKENS)),
-    )
-    return _report(version, TrialKind.SMOKE, "smoke-v1", findings, _Timing(time, begin))
+    ]
+    if all(finding.passed for finding in findings):
+        findings.append(_answers_by_defaults(engine))
+    return _report(version, TrialKind.SMOKE, "smoke-v2", tuple(findings), _Timing(time, begin))
 
 
 def latency(engine: EngineClient, version: VersionId, policy: TrialPolicy, clock: Clock | None = None) -> TrialReport:
@@ -38,8 +51,9 @@ def latency(engine: EngineClient, version: VersionId, policy: TrialPolicy, clock
     """
     time = clock or SystemClock()
     begin = time.monotonic()
-    engine.chat(_HELLO, max_tokens=_LATENCY_TOKENS)  # warms up: the first request of this shape pays for what is compiled or cached
-    answers = [engine.chat(_HELLO, max_tokens=_LATENCY_TOKENS) for _ in range(_LATENCY_REQUESTS)]
+    ask = partial(_chat, _HELLO, lambda messages: engine.chat(messages, max_tokens=_LATENCY_TOKENS))
+    ask()  # warms up: the first request of this shape pays for what is compiled or cached
+    answers = [ask() for _ in range(_LATENCY_REQUESTS)]
     ttft_s = median(answer.ttft_s for answer in answers)
     rate = median(answer.completion_tokens / answer.seconds if answer.seconds > 0 else 0.0 for answer in answers)
     numbers = {"ttft_s": ttft_s, "tokens_per_s": rate, "requests": float(len(answers))}
@@ -49,7 +63,7 @@ def latency(engine: EngineClient, version: VersionId, policy: TrialPolicy, clock
         "slow_first_token" if slow else "first_token",
         passed=not slow,
         reason=f"{said}, above {policy.max_ttft_s:g} s" if slow else said,
-        hint="submit a smaller or quantised model, or ask an operator about SEATRIAL_TRIALS_MAX_TTFT_S" if slow else "",
+        hint="Submit a smaller or quantised model, or ask an operator to raise SEATRIAL_TRIALS_MAX_TTFT_S" if slow else "",
     )
     return _report(version, TrialKind.LATENCY, "idle-v1", (finding,), _Timing(time, begin), numbers)
 
@@ -67,7 +81,9 @@ def degeneration(benchmark: TrialReport, stable: TrialReport | None, policy: Tri
         "degenerate_answers" if degenerate else "no_degeneration",
         passed=not degenerate,
         reason=f"{said}; at most {allowed:.2f} is allowed here" if degenerate else said,
-        hint="look at the looped answers in the benchmark's report; more training or another sampling default helps" if degenerate else "",
+        hint="Read the looping answers in the benchmark's report, train the model further or change its sampling defaults, and submit again"
+        if degenerate
+        else "",
     )
     numbers = {"loop_rate": rate, "allowed": allowed, "stable_loop_rate": own}
     timing = _Timing(time, time.monotonic())
@@ -81,15 +97,47 @@ class _Timing:
 
 
 def _answers(kind: str, ask: Callable[[], Generated]) -> Finding:
-    hint = "try the model in transformers with its own chat template; mend it and submit again"
+    hint = "Try the model in transformers with its own chat template, correct it, and submit again"
     try:
         text = ask().text
     except Refused as error:
-        return Finding(f"no_{kind}", passed=False, reason=f"the engine takes no {kind} request: {error.what}", hint=hint)
+        return Finding(f"no_{kind}", passed=False, reason=f"the engine refuses a {kind} request: {error.what}", hint=hint)
     if text.replace(_UNDECODABLE, "").strip():
         return Finding(f"{kind}_answers", passed=True)
-    what = "bytes that are no text" if _UNDECODABLE in text else "nothing"
-    return Finding(f"no_{kind}", passed=False, reason=f"the {kind} answer is {what}", hint=hint)
+    what = "is not UTF-8 text" if _UNDECODABLE in text else "is empty"
+    return Finding(f"no_{kind}", passed=False, reason=f"the {kind} answer {what}", hint=hint)
+
+
+def _answers_by_defaults(engine: EngineClient) -> Finding:
+    """Ask without `max_tokens` until an answer is long enough to judge by; the last may be short."""
+    for text in _LONG_ANSWERS:
+        try:
+            answer = _chat(({"role": "user", "content": text},), lambda messages: engine.chat_by_defaults(messages, enough=_DEFAULT_TOKENS))
+        except Refused as error:
+            return Finding(
+                "no_default_chat",
+                passed=False,
+                reason=f"the engine refuses a chat that sets neither length nor sampling: {error.what}",
+                hint="Correct or remove the value in generation_config.json and submit again",
+            )
+        if answer.finish_reason == "length" and answer.completion_tokens < _DEFAULT_TOKENS:
+            return Finding(
+                "default_answers_cut",
+                passed=False,
+                reason=f"a chat without max_tokens is cut after {answer.completion_tokens} tokens; at least {_DEFAULT_TOKENS} are required",
+                hint="Raise or remove max_new_tokens in generation_config.json and submit again",
+            )
+        if answer.completion_tokens >= _TELLING_TOKENS:
+            break
+    return Finding("default_chat_answers", passed=True)
+
+
+def _chat(messages: _Messages, ask: Callable[[_Messages], Generated]) -> Generated:
+    """Ask; where the template refuses a conversation without a system message, ask with one. Raises Refused when it takes neither."""
+    try:
+        return ask(messages)
+    except Refused:
+        return ask((_SYSTEM, *messages))
 
 
 def _report(

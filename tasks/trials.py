@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 @step_task
 def smoke(submission: SubmissionId, rollout: Rollout) -> TrialReport:
-    """Ask for a chat answer and a completion."""
+    """Ask for a chat answer, a completion, and a chat with the model's own defaults."""
     with recorded(submission, StepName.SMOKE) as report:
         still_wanted(platform(), rollout.id)
         with engine_of(rollout.candidate) as engine:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from core.versions import Finding
 from evals.checks.evidence import Evidence
+from evals.checks.reading import shown
 from evals.checks.report import NotCheckable, fail, first_of
 
 
@@ -19,14 +20,20 @@ def known_architectures() -> frozenset[str]:
 
 def served_architecture(evidence: Evidence) -> Iterator[Finding]:
     """Hold config.json's `architectures` against vLLM's list."""
-    if _known(evidence) is None:
-        named = _named(evidence)
-        said = first_of(named) if named else "none"
-        yield fail(
-            "unknown_architecture",
-            f"{evidence.model}: vLLM serves no text generation for the architecture {said}",
-            f"submit one of the {len(known_architectures())} that it serves, such as LlamaForCausalLM or Qwen3ForCausalLM",
-        )
+    if _known(evidence) is not None:
+        return
+    stated, named = evidence.config.get("architectures"), _named(evidence)
+    if stated is None:
+        what = "config.json has no `architectures`"
+    elif not named:
+        what = f"`architectures` in config.json must be a list of names, got {shown(stated)}"
+    else:
+        what = f"vLLM does not serve the architecture {first_of(named)} for text generation"
+    yield fail(
+        "unknown_architecture",
+        f"{evidence.model}: {what}",
+        f"Set `architectures` to one of the {len(known_architectures())} that vLLM serves, such as LlamaForCausalLM, and submit again",
+    )
 
 
 def architecture(evidence: Evidence) -> str:

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from core.versions import Finding
-from evals.checks.evidence import Evidence, Unreadable
-from evals.checks.names import CONFIG, TOKENIZER_CONFIG, is_wanted
+from evals.checks.evidence import Evidence
+from evals.checks.names import ADDED_TOKENS, CONFIG, GENERATION_CONFIG, SPECIAL_TOKENS, TOKENIZER_CONFIG, is_wanted
+from evals.checks.reading import Unreadable
 from evals.checks.report import fail, first_of
 
-_READ = (CONFIG, TOKENIZER_CONFIG, "generation_config.json", "special_tokens_map.json", "chat_template.json")
+_READ = (CONFIG, TOKENIZER_CONFIG, GENERATION_CONFIG, SPECIAL_TOKENS, ADDED_TOKENS)
+_POINTER_HINT = "Run `git lfs pull` (or download the files again with `hf download`) and submit the folder again"
+_PAGE_HINT = "Download the files again (`hf download` reports errors) and submit the folder again"
 _CODE_KEYS = {"auto_map", "custom_pipelines"}
 _MAX_DEPTH = 8
 
@@ -21,27 +24,42 @@ def only_known_files(evidence: Evidence) -> Iterator[Finding]:
         yield fail(
             "link_in_model",
             f"{evidence.model}: {len(evidence.links)} entries are links or devices, first {first_of(evidence.links)}",
-            "put the files themselves in their place and submit again",
+            "Replace each by a plain file and submit again",
         )
     others = [path for path in evidence.paths if not is_wanted(path) and path not in evidence.links]
     if others:
         yield fail(
             "unexpected_file",
-            f"{evidence.model}: {len(others)} files are no part of a model: {first_of(others)}",
-            "leave only safetensors, JSON, tokenizer, template, README and licence, and submit again",
+            f"{evidence.model}: {len(others)} files do not belong to a model: {first_of(others)}",
+            "Keep only safetensors, JSON, tokenizer, template, README and licence files, and submit again",
         )
 
 
+def whole_files(evidence: Evidence) -> Iterator[Finding]:
+    """Refuse pointers of large-file stores and web pages that were saved under a model file's name."""
+    for reason, hint in (("pointer_file", _POINTER_HINT), ("web_page", _PAGE_HINT)):
+        found = {path: what.what for path, what in evidence.stand_ins.items() if what.reason == reason}
+        if found:
+            verb = (
+                f"is {next(iter(found.values()))}"
+                if len(found) == 1
+                else f"are not the files themselves but {_plural(set(found.values()))}"
+            )
+            yield fail(reason, f"{evidence.model}: {first_of(sorted(found))} {verb}", hint)
+
+
 def readable_json(evidence: Evidence) -> Iterator[Finding]:
-    """Read every small JSON file within its bounds; config.json must be there."""
+    """Read every small JSON file that transformers reads, within its bounds; config.json must be there."""
     for name in _READ:
+        if name in evidence.stand_ins:
+            continue
         try:
             missing = evidence.load(name) is None and name == CONFIG and CONFIG not in evidence.links
         except Unreadable as error:
-            yield fail("bad_json", f"{evidence.model}: {error}", f"write {name} anew (save_pretrained does) and submit again")
+            yield fail("bad_json", f"{evidence.model}: {error}", f"Save {name} again as UTF-8 without a byte-order mark and submit again")
             continue
         if missing:
-            yield fail("no_config", f"{evidence.model}: there is no config.json", "add the transformers config.json and submit again")
+            yield fail("no_config", f"{evidence.model}: there is no config.json", "Add the transformers config.json and submit again")
 
 
 def no_remote_code(evidence: Evidence) -> Iterator[Finding]:
@@ -52,9 +70,13 @@ def no_remote_code(evidence: Evidence) -> Iterator[Finding]:
         if found:
             yield fail(
                 "remote_code",
-                f"{evidence.model}: {name} asks for the model's own code ({first_of(found)}), which is never run",
-                f"submit a model of an architecture that vLLM knows, with {found[0]} taken out of {name}",
+                f"{evidence.model}: {name} requires the model's own code ({first_of(found)}), which is never run",
+                f"Remove {found[0]} from {name}, for an architecture that vLLM has built in, and submit again",
             )
+
+
+def _plural(kinds: set[str]) -> str:
+    return " and ".join(f"{kind.removeprefix('a ')}s" for kind in sorted(kinds))
 
 
 def _code_keys(value: Any, depth: int) -> set[str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,18 +13,15 @@ from typing import IO, Any
 from core.errors import Fault
 from core.settings import ModelPolicy
 from core.versions import ResolvedModel
+from evals.checks.confined import Answer
 from evals.checks.header import BadHeader, Header, header_length, parse_header
-from evals.checks.names import CONFIG, INDEX, README, TEMPLATE, TEMPLATE_JSON, TOKENIZER_CONFIG, is_weights
+from evals.checks.names import CONFIG, INDEX, README, is_text, is_weights
+from evals.checks.reading import HEAD_BYTES, StandIn, Unreadable, json_object, other_format, stand_in
 from evals.checks.report import NotCheckable
 
 _MAX_CONFIG_BYTES = 16 * 1024**2
-_MAX_INDEX_BYTES = 128 * 1024**2
-_MAX_TEMPLATE_BYTES = 1024**2
+_MAX_INDEX_BYTES = 64 * 1024**2
 _MAX_README_BYTES = 1024**2
-
-
-class Unreadable(ValueError):
-    """A file is there but is not what its name says; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +39,13 @@ class Shard:
 class Evidence:
     """One model on this machine. Properties raise Unreadable for a broken file and NotCheckable where its own check has said so."""
 
-    def __init__(self, folder: Path, model: ResolvedModel, policy: ModelPolicy) -> None:
+    def __init__(self, folder: Path, model: ResolvedModel, policy: ModelPolicy, *, gpus: bool = False) -> None:
+        self.gpus = gpus
         self.folder = folder
         self.model = model
         self.policy = policy
+        self._documents: dict[str, Mapping[str, Any] | None] = {}
+        self._answers: dict[str, Answer] = {}
 
     @cached_property
     def paths(self) -> tuple[str, ...]:
@@ -73,24 +72,28 @@ class Evidence:
         return nested if isinstance(nested, dict) else self.config
 
     def json(self, name: str) -> Mapping[str, Any] | None:
-        """Return a small JSON object, None when there is no such file. Raises NotCheckable when it is no JSON object."""
-        try:
-            return self.load(name)
-        except Unreadable as error:
-            raise NotCheckable from error
+        """Return a small JSON object, None when there is no such file. Raises NotCheckable when another check refuses it."""
+        if name in self.stand_ins:
+            raise NotCheckable
+        if name not in self._documents:
+            try:
+                self._documents[name] = self.load(name)
+            except Unreadable as error:
+                raise NotCheckable from error
+        return self._documents[name]
+
+    def once(self, key: str, work: Callable[[], Answer]) -> Answer:
+        """Return what `work` answered the first time it was asked under `key`: several checks share one child process."""
+        if key not in self._answers:
+            self._answers[key] = work()
+        return self._answers[key]
 
     def load(self, name: str) -> Mapping[str, Any] | None:
         """Return a small JSON object, None when there is no such file. Raises Unreadable."""
         raw = self.read(name, _MAX_INDEX_BYTES if name == INDEX else _MAX_CONFIG_BYTES)
         if raw is None:
             return None
-        try:
-            document = json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            raise Unreadable(f"{name} is not JSON: {str(error)[:100]}") from error
-        if not isinstance(document, dict):
-            raise Unreadable(f"{name} is not a JSON object")
-        return document
+        return json_object(name, raw)
 
     def read(self, name: str, limit: int) -> bytes | None:
         """Return a file's bytes, None when it is not there. Raises Unreadable above `limit`."""
@@ -115,16 +118,25 @@ class Evidence:
         return tuple(self._shard(path) for path in self.paths if is_weights(path) and path not in self.links)
 
     @cached_property
-    def template(self) -> str | None:
-        """The chat template: its own file before the tokenizer's configuration, as transformers reads them. Raises Unreadable."""
-        raw = self.read(TEMPLATE, _MAX_TEMPLATE_BYTES)
-        if raw is not None:
-            return _text(TEMPLATE, raw)
-        for name in (TEMPLATE_JSON, TOKENIZER_CONFIG):
-            found = _default_template((self.json(name) or {}).get("chat_template"))
-            if found is not None:
-                return found
-        return None
+    def stand_ins(self) -> Mapping[str, StandIn]:
+        """Files that hold a pointer or a web page instead of their content, by path. A README or licence may be a page."""
+        found = {path: stand_in(self.head(path)) for path in self.paths if path not in self.links}
+        pages_allowed = {path for path in found if path == README or is_text(path)}
+        return {
+            path: what for path, what in found.items() if what is not None and not (what.reason == "web_page" and path in pages_allowed)
+        }
+
+    def head(self, path: str) -> bytes:
+        """Return a plain file's first bytes."""
+        with self.open(path) as file:
+            return file.read(HEAD_BYTES)
+
+    @cached_property
+    def tensors(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of every tensor by name. Raises NotCheckable when a file's header is not sound."""
+        if not self.shards or any(shard.header is None for shard in self.shards):
+            raise NotCheckable
+        return {tensor.name: tensor.shape for shard in self.shards if shard.header for tensor in shard.header.tensors}
 
     @cached_property
     def readme(self) -> str:
@@ -132,7 +144,7 @@ class Evidence:
         if README not in self.paths or README in self.links:
             return ""
         with self.open(README) as file:
-            return file.read(_MAX_README_BYTES).decode("utf-8", "replace")
+            return file.read(_MAX_README_BYTES).decode("utf-8-sig", "replace")
 
     def _shard(self, path: str) -> Shard:
         with self.open(path) as file:
@@ -143,7 +155,7 @@ class Evidence:
                     return Shard(path, size, None, fault=f"its header of {length} bytes is cut off", cut=True)
                 header = parse_header(file.read(length))
             except BadHeader as error:
-                return Shard(path, size, None, fault=str(error))
+                return Shard(path, size, None, fault=other_format(self.head(path)) or str(error))
         data = size - 8 - length
         if header.data_bytes > data:
             return Shard(path, size, header, 8 + length, f"it ends {header.data_bytes - data} bytes before its last tensor does", cut=True)
@@ -160,19 +172,3 @@ def _walk(folder: Path) -> Iterator[str]:
             files = [name for name in files if not name.startswith(".")]  # noqa: PLW2901 - the same listing without bookkeeping
         yield from (str(below / name) for name in files)
         yield from (str(below / name) for name in folders if (Path(root) / name).is_symlink())
-
-
-def _default_template(value: Any) -> str | None:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        named = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)}
-        return named["default"] if isinstance(named.get("default"), str) else None
-    return None
-
-
-def _text(name: str, raw: bytes) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Unreadable(f"{name} is not UTF-8") from error

@@ -9,14 +9,17 @@ from pathlib import Path
 from core.settings import ModelPolicy
 from core.versions import EngineNeeds, Finding, ResolvedModel
 from evals.checks.architecture import served_architecture
-from evals.checks.contents import no_remote_code, only_known_files, readable_json
+from evals.checks.contents import no_remote_code, only_known_files, readable_json, whole_files
 from evals.checks.evidence import Evidence
 from evals.checks.finite import finite_weights
 from evals.checks.licence import licence, licence_allowed
 from evals.checks.memory import engine_needs, fits_engine
+from evals.checks.quantization import served_quantization
 from evals.checks.report import Examination, NotCheckable
+from evals.checks.sampling import default_sampling
+from evals.checks.shapes import shapes_match_config
 from evals.checks.template import chat_template_renders, template_digest
-from evals.checks.tokenizer import tokenizer_round_trip
+from evals.checks.tokenizer import ids_within_embedding, tokenizer_round_trip
 from evals.checks.weights import index_equals_tensors, sound_headers
 
 
@@ -30,26 +33,32 @@ class Check:
 
 CHECKS: tuple[Check, ...] = (
     Check("only_known_files", only_known_files),
+    Check("whole_files", whole_files),
     Check("readable_json", readable_json),
     Check("no_remote_code", no_remote_code),
     Check("served_architecture", served_architecture),
+    Check("served_quantization", served_quantization),
     Check("sound_headers", sound_headers),
     Check("index_equals_tensors", index_equals_tensors),
+    Check("shapes_match_config", shapes_match_config),
     Check("tokenizer_round_trip", tokenizer_round_trip),
+    Check("ids_within_embedding", ids_within_embedding),
     Check("chat_template_renders", chat_template_renders),
+    Check("default_sampling", default_sampling),
     Check("licence_allowed", licence_allowed),
     Check("fits_engine", fits_engine),
     Check("finite_weights", finite_weights),  # last: it reads every byte
 )
-"""In the order in which a submitter should hear of them: the first failure is the one that is told first."""
+"""In the order in which a submitter should read them: the first failure becomes the submission's reason."""
 
 
-def examine(folder: Path, model: ResolvedModel, policy: ModelPolicy) -> Examination:
+def examine(folder: Path, model: ResolvedModel, policy: ModelPolicy, *, gpus: bool = False) -> Examination:
     """Run every check on the downloaded `folder` and collect what they find. Reads only; never runs the model's own code.
 
-    A check whose ground another one refuses (no config.json, a broken header) stands back and is left out of the findings.
+    `gpus`: whether engines here have GPUs. A check that cannot work on what another one refuses (no config.json, a broken header), or
+    does not know the model's family, is left out of the findings.
     """
-    evidence = Evidence(folder, model, policy)
+    evidence = Evidence(folder, model, policy, gpus=gpus)
     findings = tuple(finding for check in CHECKS for finding in _run(check, evidence))
     return Examination(findings, _needs(evidence), template_digest(evidence), licence(evidence))
 

@@ -37,7 +37,7 @@ def finite_weights(evidence: Evidence) -> Iterator[Finding]:
         yield fail(
             "nan_in_weights",
             f"{evidence.model}: {len(bad)} {hold} NaN or infinite numbers, first {first_of(bad[:1])}",
-            "upload finite weights and submit again",
+            "Upload weights without NaN and infinite numbers and submit again",
         )
 
 

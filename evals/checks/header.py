@@ -7,10 +7,13 @@ The format (huggingface/safetensors, README "Format"): 8 bytes little-endian N, 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
+
+from evals.checks.reading import Unreadable, refuse_dense, shown
 
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""
@@ -68,17 +71,20 @@ class Header:
 def header_length(prefix: bytes) -> int:
     """Return the header's length from a file's first 8 bytes. Raises BadHeader."""
     if len(prefix) < 8:  # noqa: PLR2004 - the format's
-        raise BadHeader(f"{len(prefix)} bytes are no safetensors file")
+        raise BadHeader("it is empty" if not prefix else f"it has only {len(prefix)} bytes")
     length = int.from_bytes(prefix[:8], "little")
     if not 2 <= length <= MAX_HEADER_BYTES:  # noqa: PLR2004 - "{}"
-        raise BadHeader(f"a header of {length} bytes, above the format's {MAX_HEADER_BYTES}")
+        raise BadHeader(f"its header length must be between 2 and {MAX_HEADER_BYTES} bytes, got {length}")
     return length
 
 
 def parse_header(raw: bytes) -> Header:
     """Read the JSON part of a header. Raises BadHeader for whatever breaks the format, and nothing else."""
     try:
-        document = json.loads(raw, object_pairs_hook=_no_duplicates)
+        refuse_dense("the header", raw)
+        document = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_duplicates)
+    except Unreadable as error:
+        raise BadHeader(str(error)) from error
     except (ValueError, RecursionError) as error:
         raise BadHeader(f"the header is not JSON: {str(error)[:100]}") from error
     if not isinstance(document, dict):
@@ -88,32 +94,38 @@ def parse_header(raw: bytes) -> Header:
     end = 0
     for tensor in tensors:
         if tensor.begin != end:
-            raise BadHeader(f"tensor {tensor.name[:80]} begins at byte {tensor.begin} where {end} is due ({_gap(tensor.begin, end)})")
+            raise BadHeader(f"tensor {tensor.name[:80]} must begin at byte {end}, begins at {tensor.begin} ({_gap(tensor.begin, end)})")
         end = tensor.end
     if not tensors:
-        raise BadHeader("the file holds no tensor")
+        raise BadHeader("it holds no tensor")
     return Header(tuple(tensors), end)
 
 
 def _tensor(name: str, entry: Any) -> Tensor:
     if not isinstance(entry, Mapping) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise BadHeader(f"tensor {name[:80]} has no dtype, shape and data_offsets")
+        raise BadHeader(f"tensor {name[:80]} must have exactly dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS:
-        raise BadHeader(f"tensor {name[:80]} has the unknown dtype {str(dtype)[:20]}")
+        raise BadHeader(f"tensor {name[:80]} has the unknown dtype {shown(dtype)}; known are {', '.join(BITS)}")
     if not _are_sizes(shape, _MAX_DIMENSION) or len(shape) > _MAX_RANK:
-        raise BadHeader(f"tensor {name[:80]} has a shape that is none")
+        raise BadHeader(f"tensor {name[:80]} has the invalid shape {shown(shape)}")
     if not _are_sizes(offsets, 2**63) or len(offsets) != 2:  # noqa: PLR2004 - begin and end
-        raise BadHeader(f"tensor {name[:80]} has data_offsets that are none")
+        raise BadHeader(f"tensor {name[:80]} has the invalid data_offsets {shown(offsets)}")
     begin, end = offsets
     bits = prod(shape) * BITS[dtype]
     if bits % 8 or end - begin != bits // 8:
-        raise BadHeader(f"tensor {name[:80]}: {end - begin} bytes for {dtype} {str(shape)[:60]}, which takes {bits / 8:g}")
+        raise BadHeader(
+            f"tensor {name[:80]} ({dtype}, shape {shown(shape)}) takes {_bytes(bits)} bytes, its data_offsets span {end - begin}"
+        )
     return Tensor(name, dtype, tuple(shape), begin, end)
 
 
 def _are_sizes(value: Any, limit: int) -> bool:
     return isinstance(value, list) and all(type(number) is int and 0 <= number <= limit for number in value)
+
+
+def _bytes(bits: int) -> str:
+    return str(bits // 8) if bits % 8 == 0 else f"{bits // 8} and a part of one more"
 
 
 def _gap(begin: int, due: int) -> str:
@@ -123,5 +135,6 @@ def _gap(begin: int, due: int) -> str:
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) != len(pairs):
-        raise ValueError("a name stands twice")
+        name = next(name for name, times in Counter(name for name, _value in pairs).items() if times > 1)
+        raise Unreadable(f"the name {name[:80]} occurs twice in the header")
     return document

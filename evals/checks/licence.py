@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
+from core.model_card import front_matter
+from core.model_card import licence as stated_in
 from core.versions import Finding
 from evals.checks.evidence import Evidence
 from evals.checks.report import fail
-
-_FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---", re.DOTALL)
-_LICENCE = re.compile(r"^licen[cs]e:[ \t]*[\"']?([\w.+-]{1,80})[\"']?[ \t]*\r?$", re.MULTILINE)
 
 
 def licence_allowed(evidence: Evidence) -> Iterator[Finding]:
@@ -21,20 +19,18 @@ def licence_allowed(evidence: Evidence) -> Iterator[Finding]:
         yield fail(
             "licence_not_stated",
             f"{evidence.model}: no licence is stated",
-            "write `license: <name>` into the front matter of README.md and submit again",
+            "Add `license: <name>` to the front matter of README.md (between two lines `---`, in UTF-8) and submit again",
         )
     elif "*" not in allowed and stated not in allowed:
         yield fail(
             "licence_not_allowed",
-            f"{evidence.model}: its licence {stated} is not among those that may serve here",
-            f"submit a model under one of {', '.join(allowed)}, or ask an operator about SEATRIAL_MODELS_LICENCES",
+            f"{evidence.model}: its licence {stated[:80]} is not among the allowed ones: {', '.join(allowed)}",
+            "Submit a model under one of these licences, or ask an operator to extend SEATRIAL_MODELS_LICENCES",
         )
 
 
 def licence(evidence: Evidence) -> str | None:
-    """Return the licence by its hub name: what the hub says, else what the model card's front matter says."""
+    """Return the licence by its hub name: the one that the hub states, else the one in the model card's front matter."""
     if evidence.model.licence:
         return evidence.model.licence.strip().lower()
-    front = _FRONT_MATTER.match(evidence.readme)
-    found = _LICENCE.search(front[1]) if front else None
-    return found[1].lower() if found else None
+    return stated_in(front_matter(evidence.readme))

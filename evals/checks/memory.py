@@ -26,7 +26,7 @@ def fits_engine(evidence: Evidence) -> Iterator[Finding]:
             "too_large_for_engine",
             f"{evidence.model}: {needs.weights_bytes} bytes of weights and {cache} of KV cache for {needs.max_model_len} tokens "
             f"are {total}, above an engine's {allowed}",
-            "submit a smaller or quantised model, or ask an operator to raise SEATRIAL_MODELS_ENGINE_MEMORY_BYTES",
+            "Submit a smaller or quantised model, or ask an operator to raise SEATRIAL_MODELS_ENGINE_MEMORY_BYTES",
         )
 
 

@@ -28,12 +28,17 @@ class Examination:
 
 
 class NotCheckable(Exception):
-    """Raised inside a check whose ground another check refuses: one bad file then gives one finding, not five."""
+    """Raised inside a check that cannot work on what another check refuses: one bad file then gives one finding, not five."""
 
 
 def fail(name: str, reason: str, hint: str) -> Finding:
     """Return a failed finding: `name` stable for programs, `reason` what and which, `hint` what next."""
     return Finding(name, passed=False, reason=storable(reason), hint=hint)
+
+
+def not_checked(name: str, why: str) -> Finding:
+    """Return a passed finding of the check `name` that states why it did not look."""
+    return Finding(name, passed=True, reason=f"not checked: {why}")
 
 
 def first_of(names: tuple[str, ...] | list[str]) -> str:

@@ -1,77 +1,78 @@
-"""There is a chat template, and it renders within limits, without code of its own."""
+"""There is a chat template, and it renders within limits, as transformers and vLLM render it, without code of its own."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from core.ids import Digest
 from core.versions import Finding
 from evals.checks.confined import Answer, End, Limits, confined
-from evals.checks.evidence import Evidence, Unreadable
-from evals.checks.names import TOKENIZER_CONFIG
+from evals.checks.evidence import Evidence
+from evals.checks.reading import Unreadable
 from evals.checks.report import NotCheckable, fail
+from evals.checks.template_source import template_source
+from evals.checks.tokens import tokens
 
 _SCRIPT = Path(__file__).with_name("template_child.py")
 _LIMITS = Limits(cpu_s=3, wall_s=10.0, memory_bytes=512 * 1024**2)
 _SAID = "What is the tide?"
+_SYSTEM: dict[str, str] = {"role": "system", "content": "You answer briefly."}
 _CONVERSATIONS: list[list[dict[str, str]]] = [
     [{"role": "user", "content": _SAID}],
     [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello."}, {"role": "user", "content": _SAID}],
 ]
-_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
+_HINT = "Render the template with transformers' apply_chat_template, correct it, and submit again"
 
 
 def chat_template_renders(evidence: Evidence) -> Iterator[Finding]:
-    """Render two short conversations, with a limit on time and memory."""
+    """Render two short conversations, with a limit on time and memory.
+
+    A template that refuses a conversation without a system message is tried with one: it then has to render that.
+    """
     try:
-        template = evidence.template
+        source = template_source(evidence)
     except Unreadable as error:
-        yield fail("broken_template", f"{evidence.model}: {error}", "write the template as UTF-8 text and submit again")
+        yield fail("broken_template", f"{evidence.model}: {error}", "Write the template as UTF-8 text and submit again")
         return
-    if not template:
-        yield fail(
-            "no_chat_template",
-            f"{evidence.model}: there is no chat template, neither chat_template.jinja nor in tokenizer_config.json",
-            "add the template that the model was trained with and submit again (a base model needs one, too)",
-        )
+    if not source.text:
+        yield fail("no_chat_template", f"{evidence.model}: {source.why}", source.hint)
         return
-    special = _special_tokens(evidence.json(TOKENIZER_CONFIG) or {})
-    yield from _judge(evidence, confined(_SCRIPT, {"template": template, "conversations": _CONVERSATIONS, "special": special}, _LIMITS))
+    question: dict[str, Any] = {"template": source.text, "special": dict(tokens(evidence).named)}
+    plain = confined(_SCRIPT, {**question, "conversations": _CONVERSATIONS}, _LIMITS)
+    if plain.end is End.BROKEN or (plain.end is End.DONE and not _heard(plain)):
+        with_system = [[_SYSTEM, *messages] for messages in _CONVERSATIONS]
+        second = confined(_SCRIPT, {**question, "conversations": with_system}, _LIMITS)
+        if second.end is End.DONE and _heard(second):
+            return
+    yield from _judge(evidence, plain)
 
 
 def template_digest(evidence: Evidence) -> Digest | None:
     """Return the sha256 of the template's text, None without one."""
     try:
-        template = evidence.template
+        text = template_source(evidence).text
     except (Unreadable, NotCheckable):
         return None
-    return Digest(hashlib.sha256(template.encode()).hexdigest()) if template else None
+    return Digest(hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()) if text else None
 
 
 def _judge(evidence: Evidence, answer: Answer) -> Iterator[Finding]:
     match answer.end:
         case End.TOO_LONG | End.TOO_MUCH_MEMORY:
             limits = f"{_LIMITS.cpu_s} s and {_LIMITS.memory_bytes >> 20} MiB"
-            reason = f"{evidence.model}: the chat template does not end within {limits} on a conversation of three lines"
-            yield fail("endless_template", reason, "mend its loops and submit again")
+            reason = f"{evidence.model}: rendering a conversation of three messages with the chat template exceeds {limits}"
+            yield fail("endless_template", reason, "Correct the template's loops and submit again")
         case End.BROKEN | End.DIED:
-            reason = f"{evidence.model}: the chat template cannot be rendered: {answer.why}"
-            yield fail("broken_template", reason, "mend the template (transformers' apply_chat_template shows the fault) and submit again")
-        case End.DONE if not all(_SAID in text for text in answer.value):
-            reason = f"{evidence.model}: the chat template leaves out what the user says"
-            yield fail("broken_template", reason, "render {{ message['content'] }} for each message and submit again")
+            yield fail("broken_template", f"{evidence.model}: the chat template cannot be rendered: {answer.why}", _HINT)
+        case End.DONE if not _heard(answer):
+            reason = f"{evidence.model}: the chat template leaves out the user's message"
+            yield fail("broken_template", reason, "Render {{ message['content'] }} for each message and submit again")
         case End.DONE:
             return
 
 
-def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in _SPECIAL:
-        value = config.get(name)
-        text = value.get("content") if isinstance(value, dict) else value
-        if isinstance(text, str):
-            found[name] = text
-    return found
+def _heard(answer: Answer) -> bool:
+    return all(_SAID in text for text in answer.value)

@@ -1,6 +1,8 @@
 """Renders a chat template as transformers does (utils/chat_template_utils.py), sandboxed. Runs as a child of `confined`.
 
 In: {"template", "conversations": [[message, ...], ...], "special": {"bos_token": ..., ...}}. Out: the rendered texts.
+
+A message's content is given as vLLM gives it: as a list of parts where the template loops over a message's content, else as a string.
 """
 
 from __future__ import annotations
@@ -22,6 +24,81 @@ def main() -> None:
     json.dump(_answer(asked), sys.stdout)
 
 
+def takes_parts(template: str) -> bool:
+    """Return whether the template loops over the content of a message (vLLM's content format "openai")."""
+    from jinja2 import nodes  # noqa: PLC0415 - below the limits
+
+    tree = _environment().parse(template)
+    messages = _aliases(tree, {"messages"}, _is_name)
+    message = {
+        loop.target.name
+        for loop in tree.find_all(nodes.For)
+        if isinstance(loop.target, nodes.Name) and _is_name(_bare(loop.iter), messages)
+    }
+    content = _aliases(tree, set(), lambda node, names: _is_content(node, message) or _is_name(node, names))
+    content |= _macro_arguments(tree, message, content)
+    in_macros = {id(loop) for macro in tree.find_all(nodes.Macro) for loop in macro.find_all(nodes.For)}
+    return any(
+        _is_content(over := _bare(loop.iter), message)
+        or _is_name(over, content)
+        or (_is_name(over, {"content"}) and id(loop) not in in_macros)
+        for loop in tree.find_all(nodes.For)
+    )
+
+
+def _aliases(tree: Any, names: set[str], matches: Any) -> set[str]:
+    """Return `names` and every variable that `{% set %}` makes from one, directly or through others."""
+    from jinja2 import nodes  # noqa: PLC0415
+
+    assigns = [node for node in tree.find_all(nodes.Assign) if isinstance(node.target, nodes.Name)]
+    found = set(names)
+    while True:
+        more = {node.target.name for node in assigns if matches(_bare(node.node), found)} - found
+        if not more:
+            return found
+        found |= more
+
+
+def _macro_arguments(tree: Any, message: set[str], content: set[str]) -> set[str]:
+    """Return the parameters of macros that are called with a message's content."""
+    from jinja2 import nodes  # noqa: PLC0415
+
+    macros = {macro.name: [argument.name for argument in macro.args] for macro in tree.find_all(nodes.Macro)}
+    found: set[str] = set()
+    for call in tree.find_all(nodes.Call):
+        names = macros.get(call.node.name, []) if isinstance(call.node, nodes.Name) else []
+        given = [*zip(names, call.args, strict=False), *((keyword.key, keyword.value) for keyword in call.kwargs if keyword.key in names)]
+        found |= {name for name, value in given if _is_content(_bare(value), message) or _is_name(_bare(value), content)}
+    return found
+
+
+def _bare(node: Any) -> Any:
+    """Return what a filter, a test or a slice is applied to."""
+    from jinja2 import nodes  # noqa: PLC0415
+
+    while (isinstance(node, nodes.Filter | nodes.Test) and node.node is not None) or (
+        isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice)
+    ):
+        node = node.node
+    return node
+
+
+def _is_name(node: Any, names: set[str]) -> bool:
+    from jinja2 import nodes  # noqa: PLC0415
+
+    return isinstance(node, nodes.Name) and node.name in names
+
+
+def _is_content(node: Any, message: set[str]) -> bool:
+    from jinja2 import nodes  # noqa: PLC0415
+
+    if isinstance(node, nodes.Getattr):
+        return node.attr == "content" and _is_name(node.node, message)
+    if isinstance(node, nodes.Getitem):
+        return isinstance(node.arg, nodes.Const) and node.arg.value == "content" and _is_name(node.node, message)
+    return False
+
+
 def _answer(asked: dict[str, Any]) -> dict[str, Any]:
     from jinja2 import TemplateError  # noqa: PLC0415 - below the limits
 
@@ -35,11 +112,14 @@ def _answer(asked: dict[str, Any]) -> dict[str, Any]:
 
 def _render(asked: dict[str, Any]) -> list[str]:
     template = _environment().from_string(asked["template"])
+    parts = takes_parts(asked["template"])
     texts: list[str] = []
-    for messages in asked["conversations"]:
+    for conversation in asked["conversations"]:
+        messages = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in conversation]
+        given = {**asked["special"], "messages": messages if parts else conversation}
         pieces: list[str] = []
         size = 0
-        for piece in template.generate(messages=messages, add_generation_prompt=True, tools=None, documents=None, **asked["special"]):
+        for piece in template.generate(add_generation_prompt=True, tools=None, documents=None, **given):
             size += len(piece)
             if size > _MAX_RENDERED:
                 raise MemoryError
@@ -55,19 +135,23 @@ def _environment() -> Any:
     from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
 
     class Generation(Extension):
-        """`{% generation %}`, which marks what an assistant said for training, is only its body here."""
+        """`{% generation %}`, which marks what an assistant said for training; a scope of its own, as in transformers."""
 
         tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
 
-        def parse(self, parser: Parser) -> list[nodes.Node]:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        def parse(self, parser: Parser) -> nodes.Node:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
+
+        def _body(self, caller: Any) -> str:
+            return str(caller())
 
     def raise_exception(message: str) -> None:
         raise TemplateError(message)
 
-    def tojson(value: Any, **options: Any) -> str:
-        return json.dumps(value, **{"ensure_ascii": False, **options})
+    def tojson(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     environment.filters["tojson"] = tojson

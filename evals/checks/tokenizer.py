@@ -1,43 +1,125 @@
-"""The tokenizer gives back the text that it was given."""
+"""The tokenizer gives back the text that it was given, and produces no id that the model has no embedding for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from core.versions import Finding
-from evals.checks.confined import End, Limits, confined
+from evals.checks.confined import Answer, End, Limits, confined
+from evals.checks.embedding import embedding
 from evals.checks.evidence import Evidence
-from evals.checks.names import TOKENIZER
-from evals.checks.report import fail
+from evals.checks.names import CONFIG, GENERATION_CONFIG, SENTENCEPIECE, TOKENIZER
+from evals.checks.reading import Unreadable, json_object, shown
+from evals.checks.report import NotCheckable, fail, not_checked
+from evals.checks.sentencepiece import pieces
+from evals.checks.tokens import Tokens, tokens
 
 _SCRIPT = Path(__file__).with_name("tokenizer_child.py")
 _LIMITS = Limits(cpu_s=30, wall_s=60.0, memory_bytes=4 * 1024**3)
 _TEXTS = ("Hello, world! 123", "def add(a, b):\n    return a + b\n")
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_RESIZE = "Call model.resize_token_embeddings(len(tokenizer)), train or initialise the new rows, save model and tokenizer, and submit again"
+_MAX_SENTENCEPIECE_BYTES = 64 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    trips: tuple[tuple[int, str], ...]
+    top_id: int
+    top_token: str
 
 
 def tokenizer_round_trip(evidence: Evidence) -> Iterator[Finding]:
     """Encode and decode some text with tokenizer.json; spacing may differ (SentencePiece adds and drops it), characters may not."""
     if TOKENIZER not in evidence.paths:
-        hint = "save the fast tokenizer beside the weights (AutoTokenizer.from_pretrained(...).save_pretrained(...)) and submit again"
+        hint = "Save the fast tokenizer beside the weights (AutoTokenizer.from_pretrained(...).save_pretrained(...)) and submit again"
         yield fail("no_tokenizer", f"{evidence.model}: there is no tokenizer.json", hint)
         return
+    if TOKENIZER in evidence.stand_ins:
+        raise NotCheckable
     why = _fault(evidence)
     if why:
+        yield fail("tokenizer_broken", f"{evidence.model}: {why}", "Save the tokenizer that the model was trained with and submit again")
+
+
+def ids_within_embedding(evidence: Evidence) -> Iterator[Finding]:
+    """Hold every id that the tokenizer or the configuration can produce against the embedding's rows.
+
+    vLLM looks an id up without a bound: one request with such an id ends the engine's process for everybody.
+    """
+    known = embedding(evidence)
+    if known is None:
+        yield not_checked("ids_within_embedding", "no tensor has the name of an input embedding that this check knows")
+        return
+    name, rows = known
+    for what in (*_tokenizer_excess(evidence, rows), *_configured_excess(evidence, rows)):
         yield fail(
-            "tokenizer_broken",
-            f"{evidence.model}: tokenizer.json {why}",
-            "save the tokenizer that the model was trained with and submit again",
+            "token_id_beyond_embedding", f"{evidence.model}: {what}, but {name[:80]} has only {rows} rows (ids 0 to {rows - 1})", _RESIZE
         )
+
+
+def _tokenizer_excess(evidence: Evidence, rows: int) -> Iterator[str]:
+    if TOKENIZER in evidence.paths and TOKENIZER not in evidence.links and TOKENIZER not in evidence.stand_ins:
+        loaded = _load(evidence, tokens(evidence))
+        if isinstance(loaded, _Loaded) and loaded.top_id >= rows:
+            yield f"the tokenizer has the token {loaded.top_token!r} with id {loaded.top_id}"
+    raw = _sentencepiece(evidence)
+    if raw is not None and (count := pieces(raw)) is not None and count > rows:
+        yield f"{SENTENCEPIECE} has {count} tokens"
+
+
+def _configured_excess(evidence: Evidence, rows: int) -> Iterator[str]:
+    documents: dict[str, Mapping[str, Any] | None] = {CONFIG: evidence.config, GENERATION_CONFIG: evidence.json(GENERATION_CONFIG)}
+    if evidence.text_config is not evidence.config:
+        documents["text_config in config.json"] = evidence.text_config
+    for name, document in documents.items():
+        for key in _IDS:
+            stated = (document or {}).get(key)
+            for value in stated if isinstance(stated, list) else [stated]:
+                if type(value) is int and value >= rows:
+                    yield f"{key} in {name} is {shown(value)}"
+
+
+def _sentencepiece(evidence: Evidence) -> bytes | None:
+    if SENTENCEPIECE in evidence.stand_ins:
+        return None
+    try:
+        return evidence.read(SENTENCEPIECE, _MAX_SENTENCEPIECE_BYTES)
+    except Unreadable:
+        return None  # the engine reads tokenizer.json
 
 
 def _fault(evidence: Evidence) -> str:
     if TOKENIZER in evidence.links:
-        return "is a link"
-    answer = confined(_SCRIPT, {"path": str((evidence.folder / TOKENIZER).absolute()), "texts": _TEXTS}, _LIMITS)
-    if answer.end is not End.DONE:
-        return f"cannot be loaded: {answer.why or answer.end}"
-    for text, (count, decoded) in zip(_TEXTS, answer.value, strict=True):
+        return "tokenizer.json is a link"
+    found = tokens(evidence)
+    if found.faults:
+        return found.faults[0]
+    loaded = _load(evidence, found)
+    if isinstance(loaded, Answer):
+        return f"tokenizer.json cannot be loaded: {_first_bytes(evidence) or loaded.why or loaded.end}"
+    for text, (count, decoded) in zip(_TEXTS, loaded.trips, strict=True):
         if not count or "".join(decoded.split()) != "".join(text.split()):
-            return f"turns {text!r} into {count} tokens that read {decoded[:60]!r}"
+            return f"tokenizer.json encodes {text!r} as {count} tokens, which decode to {decoded[:60]!r}"
     return ""
+
+
+def _first_bytes(evidence: Evidence) -> str:
+    """Return why a file that begins like this cannot be JSON, in words that the tokenizers library does not give."""
+    try:
+        json_object("it", evidence.head(TOKENIZER))
+    except Unreadable as error:
+        return str(error) if "is not JSON" not in str(error) else ""
+    return ""
+
+
+def _load(evidence: Evidence, found: Tokens) -> _Loaded | Answer:
+    question = {"path": str((evidence.folder / TOKENIZER).absolute()), "texts": _TEXTS, "added": found.added}
+    answer = evidence.once(TOKENIZER, lambda: confined(_SCRIPT, question, _LIMITS))
+    if answer.end is not End.DONE:
+        return answer
+    trips, (top_id, top_token) = answer.value["trips"], answer.value["top"]
+    return _Loaded(tuple((count, decoded) for count, decoded in trips), top_id, top_token)

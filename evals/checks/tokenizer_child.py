@@ -1,4 +1,7 @@
-"""Encodes and decodes texts with a tokenizer.json. Runs as a child of `confined`. In: {"path", "texts"}. Out: [[ids, decoded], ...]."""
+"""Load a tokenizer.json with its added tokens, encode and decode texts. Runs as a child of `confined`.
+
+In: {"path", "texts", "added"}. Out: {"trips": [[ids, decoded], ...], "top": [id, token]}, the token with the largest id.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,19 @@ def main() -> None:
     asked = json.load(sys.stdin)
     resource.setrlimit(resource.RLIMIT_CPU, (asked["cpu_s"], asked["cpu_s"] + 1))
     resource.setrlimit(resource.RLIMIT_AS, (asked["memory_bytes"], asked["memory_bytes"]))
-    from tokenizers import Tokenizer  # noqa: PLC0415 - below the limits
+    from tokenizers import AddedToken, Tokenizer  # noqa: PLC0415 - below the limits
 
-    sys.excepthook = _tell  # the library raises plain Exception, and panics: whatever ends us from here on is the tokenizer's doing
+    sys.excepthook = _tell  # the library raises plain Exception, and panics: from here on the tokenizer is at fault
     tokenizer = Tokenizer.from_file(asked["path"])
     trips = []
     for text in asked["texts"]:
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         trips.append([len(ids), tokenizer.decode(ids, skip_special_tokens=False)])
-    json.dump({"end": "done", "value": trips}, sys.stdout)
+    missing = [token for token in asked["added"] if token and tokenizer.token_to_id(token) is None]
+    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in missing])
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    top = max(vocabulary, key=vocabulary.__getitem__) if vocabulary else ""
+    json.dump({"end": "done", "value": {"trips": trips, "top": [vocabulary.get(top, -1), top[:80]]}}, sys.stdout)
 
 
 def _tell(kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:

@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from core.versions import Finding
-from evals.checks.evidence import Evidence, Unreadable
+from evals.checks.evidence import Evidence
 from evals.checks.names import INDEX
+from evals.checks.reading import Unreadable, shown
 from evals.checks.report import NotCheckable, fail, first_of
+
+_SAVE_HINT = "Save the model again (save_pretrained writes the index) and submit again"
+_UPLOAD_HINT = "Upload every file that the index names and submit again"
 
 
 def sound_headers(evidence: Evidence) -> Iterator[Finding]:
     """Check every header's bounds and every file's length against its header."""
     if not evidence.shards:
-        yield fail("no_safetensors", f"{evidence.model}: there is no safetensors file", "add the weights as *.safetensors and submit again")
+        yield fail("no_safetensors", f"{evidence.model}: there is no safetensors file", "Add the weights as *.safetensors and submit again")
     for shard in evidence.shards:
+        if shard.path in evidence.stand_ins:
+            continue
         if shard.cut:
             yield fail(
                 "truncated_weights",
                 f"{evidence.model}: {shard.path} ({shard.size} bytes) is cut off: {shard.fault}",
-                "upload the whole file and submit again",
+                "Upload the whole file and submit again",
             )
         elif shard.fault:
             yield fail(
                 "bad_header",
-                f"{evidence.model}: {shard.path} is no sound safetensors file: {shard.fault}",
-                "save the weights anew with the safetensors library and submit again",
+                f"{evidence.model}: {shard.path} is not a valid safetensors file: {shard.fault}",
+                "Save the weights again with the safetensors library and submit again",
             )
 
 
 def index_equals_tensors(evidence: Evidence) -> Iterator[Finding]:
-    """Hold the index against the files: every name there once, in the file that the index says, and nothing else."""
+    """Hold the index against the files: every name there once, in the file that the index states, and nothing else."""
+    if INDEX in evidence.stand_ins:
+        raise NotCheckable
     try:
         index = evidence.load(INDEX)
     except Unreadable as error:
@@ -40,31 +47,58 @@ def index_equals_tensors(evidence: Evidence) -> Iterator[Finding]:
         return
     if any(shard.header is None for shard in evidence.shards):
         raise NotCheckable
-    held = [(tensor.name, shard.path) for shard in evidence.shards if shard.header for tensor in shard.header.tensors]
-    twice = sorted(name for name, times in Counter(name for name, _path in held).items() if times > 1)
+    files = _files_of_tensors(evidence)
+    twice = sorted(name for name, paths in files.items() if len(paths) > 1)
     if twice:
-        yield _mismatch(evidence, f"{len(twice)} tensors stand in more than one file, first {twice[0][:80]}")
+        yield _duplicates(evidence, twice, files)
     elif index is not None:
-        yield from _differences(evidence, index, dict(held))
+        yield from _differences(evidence, index, {name: paths[0] for name, paths in files.items()})
     elif len(evidence.shards) > 1:
-        yield _mismatch(evidence, f"{len(evidence.shards)} safetensors files and no {INDEX}")
+        paths = [shard.path for shard in evidence.shards]
+        yield _mismatch(evidence, f"{len(paths)} safetensors files ({first_of(paths)}) and no {INDEX}")
+
+
+def _files_of_tensors(evidence: Evidence) -> dict[str, list[str]]:
+    files: dict[str, list[str]] = {}
+    for shard in evidence.shards:
+        for tensor in shard.header.tensors if shard.header else ():
+            files.setdefault(tensor.name, []).append(shard.path)
+    return files
+
+
+def _duplicates(evidence: Evidence, twice: list[str], files: Mapping[str, list[str]]) -> Finding:
+    paths = sorted({path for name in twice for path in files[name]})
+    return fail(
+        "duplicate_weights",
+        f"{evidence.model}: {len(twice)} tensors are in more than one of the files {first_of(paths)}; the first is {twice[0][:80]}",
+        "Keep one set of weights, delete the copies, and submit again",
+    )
 
 
 def _differences(evidence: Evidence, index: Mapping[str, Any], held: dict[str, str]) -> Iterator[Finding]:
-    said = index.get("weight_map")
-    if not isinstance(said, dict):
-        yield _mismatch(evidence, f"{INDEX} has no weight_map")
+    stated = index.get("weight_map")
+    if not isinstance(stated, dict):
+        yield _mismatch(evidence, f"`weight_map` in {INDEX} must be an object, got {shown(stated)}")
         return
-    missing = sorted(set(said) - set(held))
-    unnamed = sorted(set(held) - set(said))
-    moved = sorted(name for name in set(held) & set(said) if held[name] != said[name])
+    present = {shard.path for shard in evidence.shards}
+    absent = sorted({path if isinstance(path, str) else shown(path) for path in stated.values()} - present)
+    if absent:
+        yield _mismatch(evidence, f"{INDEX} names {len(absent)} files that are not there: {first_of(absent)}", _UPLOAD_HINT)
+        return
+    unnamed_files = sorted(present - {path for path in stated.values() if isinstance(path, str)})
+    if unnamed_files:
+        yield _mismatch(evidence, f"{INDEX} does not name {len(unnamed_files)} of the weight files: {first_of(unnamed_files)}")
+        return
+    missing = sorted(set(stated) - set(held))
+    unnamed = sorted(set(held) - set(stated))
+    moved = sorted(name for name in set(held) & set(stated) if held[name] != stated[name])
     if missing:
-        yield _mismatch(evidence, f"the index names {len(missing)} tensors that no file holds: {first_of(missing)}")
+        yield _mismatch(evidence, f"{INDEX} names {len(missing)} tensors that no file holds: {first_of(missing)}")
     if unnamed:
-        yield _mismatch(evidence, f"the index leaves out {len(unnamed)} tensors: {first_of(unnamed)}")
+        yield _mismatch(evidence, f"{INDEX} leaves out {len(unnamed)} tensors: {first_of(unnamed)}")
     if moved:
-        yield _mismatch(evidence, f"the index puts {len(moved)} tensors in another file than holds them: {first_of(moved)}")
+        yield _mismatch(evidence, f"{INDEX} names the wrong file for {len(moved)} tensors: {first_of(moved)}")
 
 
-def _mismatch(evidence: Evidence, reason: str) -> Finding:
-    return fail("index_mismatch", f"{evidence.model}: {reason}", "save the model anew (save_pretrained writes the index) and submit again")
+def _mismatch(evidence: Evidence, reason: str, hint: str = _SAVE_HINT) -> Finding:
+    return fail("index_mismatch", f"{evidence.model}: {reason}", hint)

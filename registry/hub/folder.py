@@ -11,10 +11,11 @@ from pathlib import Path
 
 from core.errors import NotFound, Refused
 from core.ids import Digest
+from core.model_card import base_models, licence
 from core.ports.hub import Progress
 from core.versions import FileDigest, HubFile, ModelRef, ResolvedModel
 from registry.files import chunks, disk_errors, inside, require_room, scratch_beside
-from registry.hub.card import base_models, front_matter, licence
+from registry.hub.card import front_matter
 
 
 class FolderHub:

@@ -15,11 +15,11 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type:
 
 from core.errors import Fault
 from core.ids import Digest
+from core.model_card import base_models, licence
 from core.ports.clock import Clock
 from core.ports.hub import Progress
 from core.versions import FileDigest, HubFile, ModelRef, ResolvedModel
 from registry.files import disk_errors, inside, require_room
-from registry.hub.card import base_models, licence
 from registry.hub.errors import readable, translated
 from registry.hub.transfer import Link, bring
 

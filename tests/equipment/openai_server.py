@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -23,6 +23,8 @@ class Says:
     cut: bool = False
     logprob: float | None = -0.5
     retry_after: str = ""
+    default_limit: int | None = None
+    """Tokens after which an answer is cut when the request sets no `max_tokens`, as generation_config.json can make vLLM do."""
 
 
 _MOST_STOPS = 4
@@ -52,6 +54,7 @@ def engine_that(script: Script) -> Iterator[Engine]:
             says = script(self.path, body)
             if len(body.get("stop") or ()) > _MOST_STOPS:
                 says = Says("stop: List should have at most 4 items", status=400)
+            says = cut_by_default(says, body)
             self.send_response(says.status)
             if says.retry_after:
                 self.send_header("Retry-After", says.retry_after)
@@ -72,6 +75,13 @@ def engine_that(script: Script) -> Iterator[Engine]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def cut_by_default(says: Says, body: dict[str, Any]) -> Says:
+    words = says.text.split(" ")
+    if says.default_limit is None or "max_tokens" in body or len(words) <= says.default_limit:
+        return says
+    return replace(says, text=" ".join(words[: says.default_limit]), finish="length")
 
 
 def stream(says: Says, *, chat: bool) -> bytes:

@@ -31,7 +31,7 @@ def only(kind: str, says: Says) -> Script:
 def test_smoke_passes_when_both_ways_answer() -> None:
     report = tried(lambda _path, _body: Says("good day"))
     assert (report.kind, report.decision, report.version) == (TrialKind.SMOKE, Decision.PASS, VERSION)
-    assert [finding.name for finding in report.findings] == ["chat_answers", "completion_answers"]
+    assert [finding.name for finding in report.findings] == ["chat_answers", "completion_answers", "default_chat_answers"]
 
 
 @pytest.mark.parametrize("kind", ["chat", "completion"])
@@ -49,6 +49,56 @@ def test_smoke_fails_when_one_way_gives_no_text(kind: str, says: Says) -> None:
 def test_smoke_of_an_engine_that_is_away_is_no_verdict() -> None:
     with pytest.raises(Transient):
         tried(lambda _path, _body: Says(status=503))
+
+
+@pytest.mark.parametrize("limit", [1, 4, 63])
+def test_smoke_fails_when_a_chat_without_max_tokens_is_cut_short(limit: int) -> None:
+    report = tried(lambda _path, _body: Says("word " * 200, default_limit=limit))
+    failure = report.first_failure()
+    assert failure is not None
+    assert failure.name == "default_answers_cut"
+    assert failure.reason == f"a chat without max_tokens is cut after {limit} tokens; at least 64 are required"
+    assert "max_new_tokens in generation_config.json" in failure.hint
+
+
+def test_smoke_asks_again_when_a_short_answer_hides_the_cut() -> None:
+    def script(_path: str, body: dict[str, Any]) -> Says:
+        return Says("Aye." if "story" in str(body.get("messages")) else "word " * 200, default_limit=4)
+
+    failure = tried(script).first_failure()
+    assert failure is not None
+    assert failure.name == "default_answers_cut"
+
+
+@pytest.mark.parametrize("says", [Says("word " * 5000), Says("word " * 100, default_limit=64), Says("A short answer."), Says("Aye.")])
+def test_smoke_passes_when_a_chat_without_max_tokens_ends_by_itself_or_is_long_enough(says: Says) -> None:
+    assert tried(lambda _path, _body: says).decision is Decision.PASS
+
+
+def test_smoke_sets_neither_length_nor_sampling_in_the_chat_by_defaults() -> None:
+    with engine_that(lambda _path, _body: Says("word " * 80)) as engine, EngineClient(engine.address, VERSION) as client:
+        smoke(client, VERSION)
+    _path, body = engine.asked[-1]
+    assert set(body) == {"model", "messages", "stream", "stream_options"}
+
+
+def test_smoke_fails_when_the_engine_refuses_the_models_own_defaults() -> None:
+    def script(path: str, body: dict[str, Any]) -> Says:
+        default = "chat" in path and "max_tokens" not in body
+        return Says("top_p must be in (0, 1], got 0.0.", status=400) if default else Says("fine words")
+
+    failure = tried(script).first_failure()
+    assert failure is not None
+    assert failure.name == "no_default_chat"
+    assert "top_p must be in (0, 1]" in failure.reason
+
+
+def test_smoke_passes_a_template_that_requires_a_system_message() -> None:
+    def script(path: str, body: dict[str, Any]) -> Says:
+        alone = "chat" in path and body["messages"][0]["role"] != "system"
+        return Says("a system message is required", status=400) if alone else Says("fine words")
+
+    assert tried(script).decision is Decision.PASS
 
 
 class SlowClock(VirtualClock):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.hub.card import base_models, front_matter, licence
+from core.model_card import base_models, licence
+from registry.hub.card import front_matter
 
 
 def card(tmp_path: Path, text: str) -> Path:

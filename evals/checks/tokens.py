@@ -1,0 +1,131 @@
+"""The special and added tokens of a model, by the rules of transformers 5 (`PreTrainedTokenizerBase._from_pretrained`).
+
+They decide what a chat template may name (`{{ bos_token }}`), and which token ids the tokenizer can produce.
+`tokenizer_classes.json` holds what transformers' own tokenizer classes add; evals/README.md shows how to renew it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from evals.checks.evidence import Evidence
+from evals.checks.names import ADDED_TOKENS, CONFIG, SPECIAL_TOKENS, TOKENIZER_CONFIG
+from evals.checks.reading import shown
+
+NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_EXTRA = ("extra_special_tokens", "additional_special_tokens")
+_GENERIC = {"TokenizersBackend", "PythonBackend", "PreTrainedTokenizer", "PreTrainedTokenizerFast"}
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """`named` is what a template sees, `added` what the files add to tokenizer.json, `faults` what keeps transformers from loading it."""
+
+    named: Mapping[str, str]
+    added: tuple[str, ...]
+    faults: tuple[str, ...]
+
+
+def tokens(evidence: Evidence) -> Tokens:
+    """Read the tokens of tokenizer_config.json, special_tokens_map.json and added_tokens.json. Raises NotCheckable for a broken file.
+
+    As transformers: with `added_tokens_decoder` in tokenizer_config.json the other two files are not read.
+    """
+    config = evidence.json(TOKENIZER_CONFIG) or {}
+    decoder = config.get("added_tokens_decoder")
+    legacy = {} if "added_tokens_decoder" in config else dict(evidence.json(SPECIAL_TOKENS) or {})
+    stated = dict(_named_in(config))
+    stated |= {name: value for name, value in _named_in(legacy, plain_objects=True).items() if name in legacy}
+    named = {name: text for name, value in stated.items() if (text := _text(value)) is not None}
+    extra = [value for source in (config, legacy) for key in _EXTRA for value in _items(source.get(key))]
+    added = [text for value in (*named.values(), *extra) if (text := _text(value)) is not None]
+    if isinstance(decoder, dict):
+        added += [text for value in decoder.values() if (text := _text(value)) is not None]
+    elif decoder is None:
+        added += list(evidence.json(ADDED_TOKENS) or {})
+    faults = (*_faults(config), *_decoder_faults(decoder, given="added_tokens_decoder" in config))
+    defaults = _class_defaults(evidence, config)
+    explicit = {name: text for name, text in _stated_class_defaults(config).items() if name not in named and name not in stated}
+    shown_to_template = {**{name: text for name, text in defaults.items() if name not in stated}, **named}
+    return Tokens(shown_to_template, tuple(dict.fromkeys([*added, *explicit.values()])), tuple(faults))
+
+
+def _named_in(source: Mapping[str, Any], *, plain_objects: bool = False) -> dict[str, Any]:
+    """Return the tokens that get a name of their own: the seven standard ones, any other `*_token`, and an object of extra tokens."""
+    found = {key: value for key, value in source.items() if key in NAMED}
+    found |= {
+        key: value
+        for key, value in source.items()
+        if key.endswith("_token") and (isinstance(value, str) or _is_added_token(value, plain_objects=plain_objects))
+    }
+    for key in _EXTRA:
+        nested = source.get(key)
+        if isinstance(nested, dict) and not _is_added_token(nested, plain_objects=False):
+            found |= {str(name): value for name, value in nested.items()}
+    return found
+
+
+def _is_added_token(value: Any, *, plain_objects: bool) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("content"), str) and (plain_objects or value.get("__type") == "AddedToken")
+
+
+def _text(value: Any) -> str | None:
+    content = value.get("content") if isinstance(value, dict) else value
+    return content if isinstance(content, str) else None
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _faults(config: Mapping[str, Any]) -> Iterator[str]:
+    for name in NAMED:
+        value = config.get(name)
+        if value is not None and not isinstance(value, str) and not _is_added_token(value, plain_objects=False):
+            yield f"{name} in {TOKENIZER_CONFIG} must be a string or an AddedToken object (with `__type`), got {shown(value)}"
+
+
+def _decoder_faults(decoder: Any, *, given: bool) -> Iterator[str]:
+    if not given:
+        return
+    if not isinstance(decoder, dict):
+        yield f"added_tokens_decoder in {TOKENIZER_CONFIG} must be an object, got {shown(decoder)}"
+        return
+    for number, value in decoder.items():
+        if not number.isdecimal() or _text(value) is None or not isinstance(value, dict):
+            yield f"added_tokens_decoder in {TOKENIZER_CONFIG} must map ids to objects with `content`, got {shown(number)}: {shown(value)}"
+            return
+
+
+@cache
+def _classes() -> Mapping[str, Any]:
+    document: Mapping[str, Any] = json.loads(Path(__file__).with_name("tokenizer_classes.json").read_text(encoding="utf-8"))
+    return document
+
+
+def _stated_class_defaults(config: Mapping[str, Any]) -> Mapping[str, str]:
+    stated = config.get("tokenizer_class")
+    defaults: Mapping[str, str] = _classes()["classes"].get(stated.removesuffix("Fast"), {}) if isinstance(stated, str) else {}
+    return defaults
+
+
+def _class_defaults(evidence: Evidence, config: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the special tokens that the tokenizer's class has unless the files state others (AutoTokenizer's choice of a class)."""
+    classes = _classes()
+    model = evidence.json(CONFIG) or {}
+    stated = config.get("tokenizer_class") or model.get("tokenizer_class")
+    stated = stated.removesuffix("Fast") if isinstance(stated, str) else None
+    model_type = model.get("model_type")
+    registered = classes["model_types"].get(model_type) if isinstance(model_type, str) else None
+    chosen = registered if stated is None else stated
+    if stated is not None and registered not in {None, stated, *_GENERIC, "MistralCommonBackend"}:
+        chosen = registered if model_type in classes["overrides"] else stated
+    elif stated is not None and registered in {*_GENERIC, "MistralCommonBackend"} and registered != stated:
+        chosen = None  # AutoTokenizer falls back to TokenizersBackend
+    defaults: Mapping[str, str] = classes["classes"].get(chosen, {}) if chosen else {}
+    return defaults
