@@ -35,7 +35,7 @@ class EngineSpec:
 
 
 class EnginePhase(StrEnum):
-    """`ready` only after a real generation. `failed`: it will not come up by itself; `detail` says why."""
+    """`ready` only after a real generation. `failed`: nothing starts it again until it is applied; `cause` and `detail` give the reason."""
 
     ABSENT = "absent"
     STARTING = "starting"
@@ -43,6 +43,76 @@ class EnginePhase(StrEnum):
     RESTARTING = "restarting"
     STOPPING = "stopping"
     FAILED = "failed"
+
+
+class Responsible(StrEnum):
+    """Who can remove the cause of an engine's failure."""
+
+    SUBMITTER = "submitter"
+    OPERATOR = "operator"
+    EITHER = "either"
+
+
+class EngineCause(StrEnum):
+    """Why an engine is not ready, for programs. The words for people are in `EngineState.detail` and may change at any time."""
+
+    UNKNOWN = "unknown"
+    """Also the cause in records that were written before causes were recorded."""
+    WEIGHTS_REFUSED = "weights_refused"
+    UNSUPPORTED_ARCHITECTURE = "unsupported_architecture"
+    TOKENIZER = "tokenizer"
+    CONTEXT_TOO_LONG = "context_too_long"
+    EXCEPTION = "exception"
+    EXITED = "exited"
+    OUT_OF_MEMORY = "out_of_memory"
+    KILLED = "killed"
+    """SIGKILL without a witness: most often the kernel, because memory ran out."""
+    ILLEGAL_INSTRUCTION = "illegal_instruction"
+    SEGMENTATION_FAULT = "segmentation_fault"
+    BUS_ERROR = "bus_error"
+    ABORTED = "aborted"
+    SIGNALLED = "signalled"
+    START_TIMEOUT = "start_timeout"
+    UNRESPONSIVE = "unresponsive"
+    WEIGHTS_UNREADABLE = "weights_unreadable"
+    PORT_TAKEN = "port_taken"
+    DISK_FULL = "disk_full"
+    ENVIRONMENT = "environment"
+    UNSTARTABLE = "unstartable"
+    IMAGE = "image"
+    CONTAINER = "container"
+    NOT_ADMITTED = "not_admitted"
+    NO_ROOM = "no_room"
+    WAITING = "waiting"
+    ASLEEP = "asleep"
+
+    @property
+    def responsible(self) -> Responsible:
+        """Who can remove this cause. What nobody foresaw, an exception of vLLM's for instance, may be either's."""
+        if self in _OF_THE_MODEL:
+            return Responsible.SUBMITTER
+        return Responsible.OPERATOR if self in _OF_THE_PLATFORM else Responsible.EITHER
+
+
+_OF_THE_MODEL = frozenset(
+    {EngineCause.WEIGHTS_REFUSED, EngineCause.UNSUPPORTED_ARCHITECTURE, EngineCause.TOKENIZER, EngineCause.CONTEXT_TOO_LONG}
+)
+_OF_THE_PLATFORM = frozenset(
+    {
+        EngineCause.ILLEGAL_INSTRUCTION,
+        EngineCause.BUS_ERROR,
+        EngineCause.WEIGHTS_UNREADABLE,
+        EngineCause.PORT_TAKEN,
+        EngineCause.DISK_FULL,
+        EngineCause.ENVIRONMENT,
+        EngineCause.IMAGE,
+        EngineCause.CONTAINER,
+        EngineCause.NOT_ADMITTED,
+        EngineCause.NO_ROOM,
+        EngineCause.WAITING,
+        EngineCause.ASLEEP,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +123,9 @@ class EngineState:
     phase: EnginePhase
     address: str | None = None
     detail: str = ""
-    """For people: what it is doing, or the cause of its failure in one sentence."""
+    """For people: what it is doing, or the cause of its failure in one sentence. Nothing decides by it."""
+    cause: EngineCause | None = None
+    """Why it is not ready, once something went wrong; None while nothing did."""
     restarts: int = 0
     since: Epoch = 0.0
     load_seconds: float | None = None

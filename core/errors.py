@@ -7,6 +7,7 @@
     │   └── Forbidden    the caller may not
     ├── Transient    the world is at fault for a moment: retried with capped, jittered exponential back-off
     └── Fault        we or our set-up are at fault: not retried, an operator is told
+        ├── Exhausted    a Transient that outlasted every retry
         └── DiskFull     there is no room; the submission is refused for now and may come again
 
 Errors of SDKs become one of these where they are first seen (`raise Transient(...) from error`).
@@ -76,6 +77,19 @@ class Fault(SeatrialError):
     """Ours: a bug, a missing part, a broken set-up. Not retried."""
 
     code = "fault"
+
+
+class Exhausted(Fault):
+    """A Transient that outlasted every retry: what it waited for needs somebody's attention."""
+
+    code = "retries_exhausted"
+
+    @classmethod
+    def after(cls, error: Transient, attempts: int) -> Exhausted:
+        """Return the end of a Transient that failed `attempts` times. It keeps the hint, and gives one where there was none."""
+        times = f" ({attempts} attempts)" if attempts > 1 else ""
+        hint = error.hint or "run `seatrial doctor` to find which service does not answer; submit again once it does"
+        return cls(f"{error.what}{times}", hint=hint)
 
 
 class DiskFull(Fault):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from prefect import task
 
 from core.benchmarks import BenchmarkState
-from core.errors import Conflict, DiskFull, Fault, NotFound, Refused, SeatrialError, Transient
+from core.errors import Conflict, DiskFull, Exhausted, Fault, NotFound, Refused, SeatrialError, Transient
 from core.ids import Digest, SubmissionId
 from core.ports.records import AuditEntry
 from core.submissions import StepName, Submission, SubmissionState
@@ -19,7 +19,7 @@ from tasks.step import BACKOFF_S, is_transient
 from wiring import Platform, platform
 
 _ENDS = {"rolled_back": SubmissionState.ROLLED_BACK, "withdrawn": SubmissionState.CANCELLED, "cancelled": SubmissionState.CANCELLED}
-_FAULTS: Mapping[str, type[SeatrialError]] = {kind.code: kind for kind in (SeatrialError, Transient, Fault, DiskFull)}
+_FAULTS: Mapping[str, type[SeatrialError]] = {kind.code: kind for kind in (SeatrialError, Transient, Fault, DiskFull, Exhausted)}
 _OPEN = (SubmissionState.QUEUED, SubmissionState.RUNNING, SubmissionState.CANCELLING)
 
 
@@ -37,6 +37,8 @@ def finish(submission: SubmissionId, error: SeatrialError) -> SubmissionState:
     here = platform()
     row = here.records.submissions.get(submission)
     error = ending(row) or error
+    if isinstance(error, Transient):
+        error = Exhausted.after(error, 1)  # from outside a step, whose own retries end otherwise
     reason = error.reason if isinstance(error, Refused) else error.code
     here.records.submissions.change(submission, here.clock.now(), reason=reason, message=error.what, hint=error.hint)
     close_gates(here, row, error)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 
 from core.endpoints import Rollout, RolloutState
-from core.engines import EnginePhase, EngineSpec, Role
+from core.engines import EngineCause, EnginePhase, EngineSpec, EngineState, Responsible, Role
 from core.errors import Conflict, Refused, Transient
 from core.ids import Digest, RolloutId, VersionId
 from core.submissions import StepName, Submission, SubmissionState
 from core.versions import ModelVersion
 from evals import harness
-from serving.engines.causes import Mends, who_mends
 from serving.rollout.driver import SUPERSEDED
 from serving.rollout.room import await_room
 from tasks.step import StepReport, recorded, step_task
@@ -21,10 +20,15 @@ _LOOK_S = 0.2
 _WAKE_EVERY = 50
 """Looks between two wakes: an autoscaler that was deciding just then may undo the first."""
 _HINTS = {
-    Mends.SUBMITTER: "mend the model and submit again; the engine's log is in `seatrial logs`",
-    Mends.OPERATOR: "nothing is wrong with the model: the platform's operator mends this (see `seatrial doctor`); then submit again",
-    Mends.EITHER: "the engine's log is in `seatrial logs`: submit a mended or smaller model, or have the operator give engines more memory "
-    "or time (SEATRIAL_MODELS_ENGINE_MEMORY_BYTES, SEATRIAL_MODELS_ENGINE_START_LIMIT_S); then submit again",
+    Responsible.SUBMITTER: "correct the model and submit it again; the engine's log is in `seatrial logs`",
+    Responsible.OPERATOR: "ask the platform's operator: the cause is not the model, see `seatrial doctor`; then submit again",
+    Responsible.EITHER: "read the engine's log with `seatrial logs`; correct the model or submit a smaller one, or ask the operator to "
+    "give engines more memory or time (SEATRIAL_MODELS_ENGINE_MEMORY_BYTES, SEATRIAL_MODELS_ENGINE_START_LIMIT_S); then submit again",
+}
+_HINTS_OF_CAUSES = {
+    EngineCause.ILLEGAL_INSTRUCTION: "ask the platform's operator to run `seatrial doctor` on the engine's machine: it lists the CPU's "
+    "features and the kernels that engines use; then submit again",
+    EngineCause.BUS_ERROR: "ask the platform's operator to make room in /dev/shm on the engine's machine; then submit again",
 }
 
 
@@ -105,16 +109,14 @@ def await_ready(here: Platform, version: VersionId, report: StepReport | None = 
         if state.phase is EnginePhase.READY and state.address:
             return state.address
         if state.phase is EnginePhase.FAILED:
-            raise Refused(
-                f"the engine of {version[:12]} does not start: {state.detail}", reason="engine_failed", hint=_HINTS[who_mends(state.detail)]
-            )
+            raise Refused(f"the engine of {version[:12]} does not start: {state.detail}", reason="engine_failed", hint=hint_for(state))
         if state.phase in {EnginePhase.ABSENT, EnginePhase.STOPPING}:
             raise Transient(f"the engine of {version[:12]} was stopped while it was waited for")
         if here.clock.monotonic() > limit:
             raise Refused(
                 f"the engine of {version[:12]} was not ready after {limit_s:.0f} s: {state.detail}",
                 reason="engine_start_timeout",
-                hint=_HINTS[who_mends(state.detail)],
+                hint=hint_for(state),
             )
         if here.waker is not None and look % _WAKE_EVERY == 0:
             here.waker.wake(version)
@@ -122,6 +124,12 @@ def await_ready(here: Platform, version: VersionId, report: StepReport | None = 
             report.progress(0.0, state.detail)
         here.clock.wait(_LOOK_S)
     raise AssertionError("unreachable")
+
+
+def hint_for(state: EngineState) -> str:
+    """Return what to do about an engine that does not come up, by its cause."""
+    cause = state.cause or EngineCause.UNKNOWN
+    return _HINTS_OF_CAUSES.get(cause) or _HINTS[cause.responsible]
 
 
 def longest_start_s(here: Platform) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import task_run
 from prefect.tasks import Task
 
-from core.errors import SeatrialError, Transient
+from core.errors import Exhausted, SeatrialError, Transient
 from core.ids import SubmissionId
 from core.ports import Clock
 from core.ports.records import Submissions
@@ -32,7 +33,10 @@ _SHOW_EVERY_S = 0.25
 
 
 def step_task(function: Callable[P, R]) -> Task[P, R]:
-    """Make a step of a function: retried on Transient only, never cached by Prefect (steps are idempotent by content)."""
+    """Make a step of a function: retried on Transient only, never cached by Prefect (steps are idempotent by content).
+
+    The last attempt's Transient becomes Exhausted, which ends the submission with a reason and a hint.
+    """
     return task(
         name=function.__name__,
         task_run_name=function.__name__.replace("_", " "),
@@ -42,7 +46,21 @@ def step_task(function: Callable[P, R]) -> Task[P, R]:
         retry_condition_fn=is_transient,
         cache_policy=NO_CACHE,
         persist_result=False,
-    )(function)
+    )(_with_an_end(function))
+
+
+def _with_an_end(function: Callable[P, R]) -> Callable[P, R]:
+    @functools.wraps(function)
+    def attempt(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except Transient as error:
+            attempts = int(task_run.run_count or 1)
+            if attempts <= len(BACKOFF_S):
+                raise
+            raise Exhausted.after(error, attempts) from error
+
+    return attempt
 
 
 class StepReport:

@@ -1,120 +1,199 @@
-"""Why an engine did not start, in one sentence for its submitter, from the lines of its log."""
+"""Why an engine ended or does not start: a cause for programs and one sentence for people.
+
+It comes from two sources, how its processes ended and the lines of its log. A signal by which the kernel ends a faulty process outranks
+every line; a line whose meaning is known outranks an exception; an exception outranks an exit code. Log lines about requests are
+never a cause.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from typing import Final
 
-START = "seatrial: start of engine"
+from core.engines import EngineCause
+from serving.engines.endings import CRASHES, Ending
+
+START: Final = "seatrial: start of engine"
 """Begins the line that the keeper writes into the log before each start."""
+UNKNOWN_ENDING: Final = Ending()
+_MOST: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Cause:
+class Diagnosis:
     """What went wrong. `permanent`: another start from the same weights ends the same way."""
 
+    cause: EngineCause
     text: str
     permanent: bool = False
 
 
-def cause(lines: Sequence[str]) -> Cause:
-    """Return the cause that the last start's lines show; the most telling one, or the last line that says anything."""
-    recent = [_without_prefix(line) for line in _since_last_start(lines)]
-    for pattern, explain in _KNOWN:
-        for line in recent:
-            found = pattern.search(line)
-            if found is not None:
-                return explain(found)
-    return _last_error(recent)
+def diagnose(lines: Sequence[str], ending: Ending = UNKNOWN_ENDING, *, memory: str = "") -> Diagnosis:
+    """Return the cause that the lines since the last start and the server's ending show. `memory` names the limit of one that was killed."""
+    said = [_line(line) for line in _since_last_start(lines)]
+    parts = [part for part in map(_part, said) if part is not None]
+    return (
+        _crash(parts, ending, said)
+        or _known(said, memory)
+        or _kill(parts, ending, said, memory)
+        or _exception(said, ending)
+        or _exit(parts, ending, said)
+    )
 
 
-class Mends(Enum):
-    """Who can mend what keeps an engine from starting."""
-
-    SUBMITTER = "submitter"
-    OPERATOR = "operator"
-    EITHER = "either"
+def killed(memory: str, who: str = "it") -> Diagnosis:
+    """Return what SIGKILL means where nothing tells who sent it."""
+    limit = f": {memory}" if memory else ""
+    return Diagnosis(EngineCause.KILLED, f"{who} was killed (SIGKILL), probably because memory ran out{limit}")
 
 
-def who_mends(detail: str) -> Mends:
-    """Return who can mend what an engine's state tells. What nobody has foreseen (an exception of vLLM's) may be either's."""
-    if _OF_THE_MODEL.search(detail):
-        return Mends.SUBMITTER
-    return Mends.OPERATOR if _OF_THE_PLATFORM.search(detail) else Mends.EITHER
+@dataclass(frozen=True, slots=True)
+class _Line:
+    text: str
+    of_engine: bool
+    """Printed by the engine process or a worker, and not by the server before them."""
 
 
-_OF_THE_MODEL = re.compile(
-    r"weights refused: |vLLM does not serve this architecture: |the tokenizer cannot be loaded: |the longest answer does not fit: "
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A process behind the server that ended; where in the log it is reported."""
+
+    name: str
+    ending: Ending
+    line: _Line
+
+
+_PREFIX: Final = re.compile(
+    r"^(?:\((?P<process>[^)]*(?:pid|APIServer|EngineCore)[^)]*)\)\s*)?"
+    r"(?:(?:ERROR|WARNING|INFO|CRITICAL)\s+[\d-]+\s+[\d:.,]+\s+\[[^\]]*\]\s*)?"
 )
-_OF_THE_PLATFORM = re.compile(
-    r"its image cannot be |its container cannot be made: |its pod is not admitted: |no node has room for it: |waits for its |asleep "
-    r"|weights cannot be read: |its port was taken |the engine's environment lacks |the disk is full"
+_ENDED: Final = re.compile(r"seatrial: process (?P<name>\S+) \(pid \d+\) (?:ended by (?P<signal>SIG\w+)|exited with code (?P<code>\d+))")
+"""The line that `seatrial_engine.endings` writes; the two are compared by a test."""
+_ERROR: Final = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Refused|Exit)\b: .+")
+_ECHO: Final = re.compile(
+    r"Engine core initialization failed|See root cause above|See stack trace \(above\)|EngineDeadError|server process exited|CancelledError"
 )
-"""In the words of this module and of `kubernetes/reading.py`."""
+_NATIVE: Final = re.compile(r"^\s*(?:what\(\):|terminate called|free\(\): |malloc\(\)|.*Assertion .* failed)")
+_QUIET: Final = re.compile(r"^(?:INFO|DEBUG)\b|\"(?:GET|POST) /|^seatrial: ")
+
+_OUT_OF_MEMORY: Final = re.compile(
+    r"OutOfMemoryError|out of memory|Cannot allocate memory|can't allocate memory|MemoryError|less than requested memory|\bKilled\b"
+)
 
 
-def _refused(found: re.Match[str]) -> Cause:
-    return Cause(f"weights refused: {found[1].strip()}", permanent=True)
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A line whose meaning is known. `text` may take the pattern's first group or, without one, the whole match."""
+
+    pattern: re.Pattern[str]
+    cause: EngineCause
+    text: str
+    permanent: bool = False
 
 
-def _unreadable(found: re.Match[str]) -> Cause:
-    return Cause(f"weights cannot be read: {found[1].strip()}")
-
-
-def _unsupported(found: re.Match[str]) -> Cause:
-    return Cause(f"vLLM does not serve this architecture: {found[1].strip()}", permanent=True)
-
-
-def _no_template(found: re.Match[str]) -> Cause:
-    return Cause(f"the tokenizer cannot be loaded: {found[0].strip()}", permanent=True)
-
-
-def _too_long(found: re.Match[str]) -> Cause:
-    return Cause(f"the longest answer does not fit: {found[0].strip()}", permanent=True)
-
-
-def _memory(_found: re.Match[str]) -> Cause:
-    return Cause("out of memory; give the engine less (models.engine_memory_bytes) or stop other engines")
-
-
-def _port(_found: re.Match[str]) -> Cause:
-    return Cause("its port was taken by another process in the meantime")
-
-
-def _no_module(found: re.Match[str]) -> Cause:
-    return Cause(f"the engine's environment lacks {found[1]}; set it up with `make` and look at `seatrial doctor`")
-
-
-def _full(_found: re.Match[str]) -> Cause:
-    return Cause("the disk is full; free space and try again")
-
-
-_KNOWN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Cause]], ...] = (
-    (re.compile(r"seatrial: weights refused: (.*)"), _refused),
-    (re.compile(r"seatrial: weights not readable: (.*)"), _unreadable),
-    (re.compile(r"Model architectures (.*?) (?:are|failed to be) (?:not supported|inspected)"), _unsupported),
-    (re.compile(r"[Uu]nsupported (?:model )?architecture:? (.*)"), _unsupported),
-    (re.compile(r"model type `?([\w-]+)`? but Transformers does not recognize"), _unsupported),
-    (re.compile(r"User-specified max_model_len .*|max seq len .* is larger than .*KV cache.*"), _too_long),
-    (re.compile(r"(?:Can't|Cannot|Couldn't) (?:load|instantiate).*tokenizer.*"), _no_template),
-    (
-        re.compile(
-            r"OutOfMemoryError|out of memory|Cannot allocate memory|can't allocate memory|MemoryError|less than requested memory|\bKilled\b"
-        ),
-        _memory,
+_KNOWN: Final = (
+    _Known(re.compile(r"seatrial: weights refused: (.*)"), EngineCause.WEIGHTS_REFUSED, "weights refused: {}", permanent=True),
+    _Known(re.compile(r"seatrial: weights not readable: (.*)"), EngineCause.WEIGHTS_UNREADABLE, "weights cannot be read: {}"),
+    *(
+        _Known(re.compile(pattern), EngineCause.UNSUPPORTED_ARCHITECTURE, "vLLM does not serve this architecture: {}", permanent=True)
+        for pattern in (
+            r"Model architectures (.*?) (?:are|failed to be) (?:not supported|inspected)",
+            r"[Uu]nsupported (?:model )?architecture:? (.*)",
+            r"model type `?([\w-]+)`? but Transformers does not recognize",
+        )
     ),
-    (re.compile(r"[Aa]ddress already in use|EADDRINUSE"), _port),
-    (re.compile(r"No space left on device"), _full),
-    (re.compile(r"ModuleNotFoundError: No module named (\S+)"), _no_module),
+    _Known(
+        re.compile(r"User-specified max_model_len .*|max seq len .* is larger than .*KV cache.*"),
+        EngineCause.CONTEXT_TOO_LONG,
+        "the longest answer does not fit: {}",
+        permanent=True,
+    ),
+    _Known(
+        re.compile(r"(?:Can't|Cannot|Couldn't) (?:load|instantiate).*tokenizer.*"),
+        EngineCause.TOKENIZER,
+        "the tokenizer cannot be loaded: {}",
+        permanent=True,
+    ),
+    _Known(re.compile(r"[Aa]ddress already in use|EADDRINUSE"), EngineCause.PORT_TAKEN, "another process took its port in the meantime"),
+    _Known(re.compile(r"No space left on device"), EngineCause.DISK_FULL, "the disk is full; free space and try again"),
+    _Known(
+        re.compile(r"ModuleNotFoundError: No module named (\S+)"),
+        EngineCause.ENVIRONMENT,
+        "the engine's environment lacks {}; set it up with `make` and run `seatrial doctor`",
+    ),
 )
 
-_PREFIX = re.compile(
-    r"^(?:\([^)]*(?:pid|APIServer|EngineCore)[^)]*\)\s*)?(?:(?:ERROR|WARNING|INFO|CRITICAL)\s+[\d-]+\s+[\d:.,]+\s+\[[^\]]*\]\s*)?"
-)
-_ERROR = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Refused|Exit)\b: .+")
-_FOLLOWS = re.compile(r"Engine core initialization failed|See root cause above|server process exited")
+
+def _crash(parts: Sequence[_Part], ending: Ending, said: Sequence[_Line]) -> Diagnosis | None:
+    """Find a process that the kernel ended for a fault of its own; the engine's ends before its server does."""
+    for name, one in [*((f"the process {part.name}", part.ending) for part in parts), ("it", ending)]:
+        crash = CRASHES.get(one.signal)
+        if crash is not None:
+            words = [line.text.strip() for line in said if _NATIVE.search(line.text)]
+            more = f": {words[-1][:_MOST]}" if words and crash.cause is EngineCause.ABORTED else ""
+            return Diagnosis(crash.cause, f"{name} was ended by {one.signal} ({crash.text}){more}")
+    return None
+
+
+def _known(said: Sequence[_Line], memory: str) -> Diagnosis | None:
+    for known in _KNOWN:
+        for line in said:
+            found = known.pattern.search(line.text)
+            if found is not None:
+                words = (found[1] if known.pattern.groups else found[0]).strip()
+                return Diagnosis(known.cause, known.text.format(words), permanent=known.permanent)
+    if any(_OUT_OF_MEMORY.search(line.text) for line in said):
+        limit = f": {memory}" if memory else ""
+        return Diagnosis(
+            EngineCause.OUT_OF_MEMORY, f"out of memory{limit}; give the engine less (models.engine_memory_bytes) or stop other engines"
+        )
+    return None
+
+
+def _kill(parts: Sequence[_Part], ending: Ending, said: Sequence[_Line], memory: str) -> Diagnosis | None:
+    """Find a process that somebody killed. A server that gives up kills what is left of its engine: then its exception is the cause."""
+    if ending.signal == "SIGKILL":
+        return killed(memory)
+    for part in parts:
+        before = said[: said.index(part.line)]
+        if part.ending.signal == "SIGKILL" and not _exceptions([line for line in before if line.of_engine]):
+            return killed(memory, f"the process {part.name}")
+    return None
+
+
+def _exception(said: Sequence[_Line], ending: Ending) -> Diagnosis | None:
+    """Take the last exception that is not merely the echo of an earlier one; the engine's own before its server's."""
+    for candidates in ([line for line in said if line.of_engine], said):
+        found = _exceptions(candidates)
+        if found:
+            note = "" if ending.known else f"; {_UNWITNESSED}"
+            return Diagnosis(EngineCause.EXCEPTION, found[-1][:_MOST] + note)
+    return None
+
+
+_UNWITNESSED: Final = "its exit status is not known, because its parent process ended before it did"
+
+
+def _exit(parts: Sequence[_Part], ending: Ending, said: Sequence[_Line]) -> Diagnosis:
+    """Say how it ended, where nothing says why."""
+    spoken = [line.text.strip() for line in said]
+    last = next((text for text in reversed(spoken) if text and not _QUIET.search(text) and not _ECHO.search(text)), "")
+    words = f"; its last output: {last[:_MOST]}" if last else " without an error message"
+    part = next((part for part in parts if part.ending.code), None)
+    if part is not None:
+        return Diagnosis(EngineCause.EXITED, f"the process {part.name} ended with exit code {part.ending.code}{words}")
+    if ending.signal:
+        return Diagnosis(EngineCause.SIGNALLED, f"it was ended by {ending.signal}")
+    if ending.code is not None:
+        return Diagnosis(EngineCause.EXITED, f"it ended with exit code {ending.code}{words}")
+    return Diagnosis(EngineCause.UNKNOWN, f"it ended{words}; {_UNWITNESSED}")
+
+
+def _exceptions(lines: Sequence[_Line]) -> list[str]:
+    found = [line.text.strip() for line in lines]
+    return [text for text in found if _ERROR.match(text) and _ECHO.search(text) is None]
 
 
 def _since_last_start(lines: Sequence[str]) -> Sequence[str]:
@@ -124,16 +203,15 @@ def _since_last_start(lines: Sequence[str]) -> Sequence[str]:
     return lines
 
 
-def _without_prefix(line: str) -> str:
-    return _PREFIX.sub("", line.rstrip())
+def _line(raw: str) -> _Line:
+    found = _PREFIX.match(raw)
+    process = (found["process"] if found else "") or ""
+    return _Line(raw.rstrip()[found.end() if found else 0 :], bool(process) and "APIServer" not in process)
 
 
-def _last_error(lines: Sequence[str]) -> Cause:
-    """Take the last exception that is not merely the echo of an earlier one; the engine's children fail first."""
-    errors = [line.strip() for line in lines if _ERROR.match(line.strip())]
-    telling = [line for line in errors if _FOLLOWS.search(line) is None]
-    spoken = [line.strip() for line in lines if line.strip()]
-    for candidates in (telling, errors, spoken):
-        if candidates:
-            return Cause(candidates[-1][:400])
-    return Cause("it ended without a word")
+def _part(line: _Line) -> _Part | None:
+    found = _ENDED.search(line.text)
+    if found is None:
+        return None
+    ending = Ending(signal=found["signal"]) if found["signal"] else Ending(code=int(found["code"]))
+    return _Part(found["name"], ending, line)

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from core.engines import EnginePhase, EngineSpec
+from core.engines import EngineCause, EnginePhase, EngineSpec
 from core.errors import Fault
 from core.ids import Epoch, VersionId
 from serving.engines.processes import Identity
@@ -49,6 +49,7 @@ class Record:
     process: Identity | None = None
     port: int | None = None
     detail: str = ""
+    cause: EngineCause | None = None
     restarts: int = 0
     failed_starts: int = 0
     crashes: int = 0
@@ -86,8 +87,13 @@ class EngineFiles:
         document = _read(self.folder / "record.json")
         if document is None:
             return None
-        process = document["process"]
-        return Record(**{**document, "phase": EnginePhase(document["phase"]), "process": Identity(**process) if process else None})
+        process, cause = document["process"], document.get("cause")
+        typed = {
+            "phase": EnginePhase(document["phase"]),
+            "process": Identity(**process) if process else None,
+            "cause": EngineCause(cause) if cause else None,
+        }
+        return Record(**{**document, **typed})
 
     def save_wish(self, wish: Wish) -> None:
         """Replace the wish."""

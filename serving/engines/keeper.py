@@ -6,6 +6,7 @@ sessions of their own, and the next keeper adopts them by pid and start time.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -15,18 +16,20 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
-from subprocess import Popen
+from subprocess import Popen, TimeoutExpired
 
 import structlog
 
-from core.engines import EnginePhase, EngineSpec
+from core.engines import EngineCause, EnginePhase, EngineSpec
 from core.errors import Conflict, Fault, Refused
 from core.ids import VersionId
 from core.ports.clock import Clock
 from serving.engines import files, processes
-from serving.engines.causes import START, Cause, cause
+from serving.engines.causes import START, Diagnosis, diagnose
+from serving.engines.endings import Ending
 from serving.engines.files import EngineFiles, Record, Wish
 from serving.engines.launcher import Launcher
+from serving.engines.memory import bounds
 from serving.engines.probe import HttpProbe, Probe
 from serving.engines.processes import alive, identify
 from serving.engines.standby import Standby
@@ -74,6 +77,7 @@ class Keeper:
         self._probe = probe or HttpProbe()
         self._standby = standby
         self._children: dict[int, Popen[bytes]] = {}
+        self._codes: dict[int, int] = {}
         self._generations: dict[VersionId, tuple[int, Future[bool]]] = {}
         self._looked: dict[VersionId, float] = {}
         self._held = ExitStack()
@@ -152,14 +156,14 @@ class Keeper:
             case EnginePhase.READY if alive(record.process):
                 self._watch(version, engine, record)
             case EnginePhase.READY:
-                self._crashed(engine, record, "it ended by itself")
+                self._crashed(engine, record, self._diagnose(engine, wish.spec, record))
             case _ if record.process is None:
                 if self._clock.now() >= record.not_before:
                     self._launch(engine, wish, record)
             case _ if alive(record.process):
                 self._await(version, engine, record)
             case _:
-                self._start_failed(engine, record, cause(engine.tail(4000)))
+                self._start_failed(engine, record, self._diagnose(engine, wish.spec, record))
 
     def _begin(self, version: VersionId, engine: EngineFiles, wish: Wish, old: Record | None) -> None:
         """Start an attempt; whatever an earlier one (or a keeper that died between start and record) left goes first."""
@@ -183,7 +187,8 @@ class Keeper:
         try:
             pid = self._start(engine, wish.spec, port)
         except (OSError, Refused) as error:
-            self._start_failed(engine, record, Cause(f"it cannot be started: {error}", permanent=isinstance(error, Refused)))
+            why = Diagnosis(EngineCause.UNSTARTABLE, f"it cannot be started: {error}", permanent=isinstance(error, Refused))
+            self._start_failed(engine, record, why)
             return
         engine.save_record(replace(record, process=identify(pid) or processes.ended(pid)))
         log.info("engine.started", version=wish.spec.version, pid=pid, port=port, restarts=record.restarts)
@@ -200,16 +205,17 @@ class Keeper:
         return child.pid
 
     def _await(self, version: VersionId, engine: EngineFiles, record: Record) -> None:
-        """Ready is who is healthy and then generates one token."""
+        """Record it as ready once it is healthy and has generated one token."""
         waited = self._clock.now() - record.launched
         if waited > self._limits.start_s:
-            self._start_failed(engine, record, Cause(f"it was not ready after {self._limits.start_s:.0f} s"))
+            why = Diagnosis(EngineCause.START_TIMEOUT, f"it was not ready after {self._limits.start_s:.0f} s")
+            self._start_failed(engine, record, why)
             return
         if not self._generated(version, record):
             return
         log.info("engine.ready", version=version, port=record.port, load_seconds=round(waited, 2))
         engine.save_record(
-            replace(record, phase=EnginePhase.READY, since=self._clock.now(), detail="", failed_starts=0, load_seconds=waited)
+            replace(record, phase=EnginePhase.READY, since=self._clock.now(), detail="", cause=None, failed_starts=0, load_seconds=waited)
         )
 
     def _generated(self, version: VersionId, record: Record) -> bool:
@@ -236,20 +242,37 @@ class Keeper:
         elif record.unhealthy_since is None:
             engine.save_record(replace(record, unhealthy_since=now))
         elif now - record.unhealthy_since >= self._limits.hang_s:
-            self._crashed(engine, record, f"it did not answer /health for {self._limits.hang_s:.0f} s")
+            why = Diagnosis(EngineCause.UNRESPONSIVE, f"it did not answer /health for {self._limits.hang_s:.0f} s")
+            self._crashed(engine, record, why)
 
-    def _crashed(self, engine: EngineFiles, record: Record, what: str) -> None:
+    def _diagnose(self, engine: EngineFiles, spec: EngineSpec, record: Record) -> Diagnosis:
+        """Find out why a process ended, from its exit status and its log."""
+        return diagnose(engine.tail(4000), self._ending(record), memory=bounds(spec.memory_bytes))
+
+    def _ending(self, record: Record) -> Ending:
+        """Return how an engine's server ended. Known by its parent only: this keeper or its standby, not a keeper that adopted it."""
+        pid = record.process.pid if record.process else 0
+        child = self._children.pop(pid, None)
+        if child is not None:
+            with contextlib.suppress(TimeoutExpired):
+                self._codes[pid] = child.wait(timeout=1.0)
+        code = self._codes.pop(pid, None)
+        if code is None and self._standby is not None:
+            code = self._standby.ended(pid)
+        return Ending.of_returncode(code)
+
+    def _crashed(self, engine: EngineFiles, record: Record, why: Diagnosis) -> None:
         """Restart one that was ready: at once the first time, then with growing pauses."""
         now = self._clock.now()
         crashes = 1 if now - record.since > self._limits.steady_s else record.crashes + 1
         pause = 0.0 if crashes == 1 else self._pause(crashes - 1)
-        why = f"{what}: {cause(engine.tail(4000)).text}"
-        log.warning("engine.died", version=engine.folder.name, cause=why, pause_s=pause)
+        log.warning("engine.died", version=engine.folder.name, cause=why.cause, detail=why.text, pause_s=pause)
         next_record = replace(
             record,
             phase=EnginePhase.RESTARTING,
             since=now,
-            detail=why,
+            detail=why.text,
+            cause=why.cause,
             restarts=record.restarts + 1,
             crashes=crashes,
             not_before=now + pause,
@@ -258,13 +281,20 @@ class Keeper:
         self._kill(engine, record)
         engine.save_record(replace(next_record, process=None))
 
-    def _start_failed(self, engine: EngineFiles, record: Record, why: Cause) -> None:
+    def _start_failed(self, engine: EngineFiles, record: Record, why: Diagnosis) -> None:
         self._kill(engine, record)
         failed = record.failed_starts + 1
         now = self._clock.now()
         given_up = why.permanent or failed >= self._limits.starts
         pause = self._pause(failed)
-        log.warning("engine.start_failed", version=engine.folder.name, cause=why.text, failed_starts=failed, given_up=given_up)
+        log.warning(
+            "engine.start_failed",
+            version=engine.folder.name,
+            cause=why.cause,
+            detail=why.text,
+            failed_starts=failed,
+            given_up=given_up,
+        )
         engine.save_record(
             replace(
                 record,
@@ -272,6 +302,7 @@ class Keeper:
                 since=now if given_up else record.since,
                 process=None,
                 detail=why.text if given_up else f"start {failed} failed, the next one comes in {pause:.0f} s: {why.text}",
+                cause=why.cause,
                 failed_starts=failed,
                 restarts=record.restarts + (0 if given_up else 1),
                 not_before=now + pause,
@@ -317,10 +348,16 @@ class Keeper:
             if self._clock.monotonic() > give_up:
                 raise Fault(f"processes {[process.pid for process in left]} do not end", hint="they wait for a disk or a device; see dmesg")
             self._clock.wait(0.02)
+        if leader is not None:
+            self._codes.pop(leader.pid, None)
+            if self._standby is not None:
+                self._standby.forget(leader.pid)
 
     def _reap(self) -> None:
         for pid, child in list(self._children.items()):
-            if child.poll() is not None:
+            code = child.poll()
+            if code is not None:
+                self._codes[pid] = code
                 self._children.pop(pid, None)
 
 

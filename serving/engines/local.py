@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from core.engines import EnginePhase, EngineSpec, EngineState
+from core.engines import EngineCause, EnginePhase, EngineSpec, EngineState
 from core.errors import Conflict, Refused
 from core.ids import VersionId
 from core.ports.clock import Clock
@@ -94,12 +94,18 @@ def _failed(wish: Wish, record: Record | None) -> bool:
     return record is not None and record.attempt == wish.attempt and record.phase is EnginePhase.FAILED
 
 
+def _cause(phase: EnginePhase, record: Record) -> EngineCause | None:
+    """Return the recorded cause; a record of an earlier release has none, also where it failed."""
+    return EngineCause.UNKNOWN if phase is EnginePhase.FAILED and record.cause is None else record.cause
+
+
 def _state(version: VersionId, record: Record, phase: EnginePhase, detail: str) -> EngineState:
     return EngineState(
         version=version,
         phase=phase,
         address=record.address if phase is EnginePhase.READY else None,
         detail=detail,
+        cause=_cause(phase, record),
         restarts=record.restarts,
         since=record.since,
         load_seconds=record.load_seconds,

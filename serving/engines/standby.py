@@ -12,8 +12,10 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE, Popen, TimeoutExpired
+from typing import BinaryIO
 
 import structlog
 
@@ -27,8 +29,33 @@ _MOST_DEATHS = 3
 """A standby that died so often is given up: engines then start cold, which always works."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Forked:
+    """The connection on which a standby tells what became of one request."""
+
+    connection: socket.socket
+    lines: BinaryIO
+
+    def read(self) -> dict[str, object]:
+        """Return the next line; empty when the standby is gone. Raises OSError."""
+        try:
+            document = json.loads(self.lines.readline() or b"{}")
+        except ValueError as error:
+            message = "its answer is not JSON"
+            raise OSError(message) from error
+        return document if isinstance(document, dict) else {}
+
+    def close(self) -> None:
+        """Close the connection; nothing changes for the server."""
+        self.lines.close()
+        self.connection.close()
+
+
 class Standby:
-    """One warm process of `python -m module --standby`. Not thread-safe but for `fork`, which opens a connection of its own."""
+    """One warm process of `python -m module --standby`. Not thread-safe but for `fork`, `ended` and `forget`.
+
+    It is the parent of what it forks, so it alone learns how that ended. The connection of each fork stays open for this.
+    """
 
     def __init__(self, python: str, module: str, environ: Mapping[str, str], log_file: Path, clock: Clock) -> None:
         self._command = [python, "-m", module, "--standby"]
@@ -39,6 +66,7 @@ class Standby:
         self._folder: Path | None = None  # a short path of its own: a unix socket's may have 107 bytes
         self._started = 0.0
         self._deaths = 0
+        self._forked: dict[int, _Forked] = {}
 
     def ensure(self) -> None:
         """Start it when it does not run; give it up after some deaths."""
@@ -62,19 +90,44 @@ class Standby:
     def fork(self, argv: Sequence[str], log_file: Path, environ: Mapping[str, str]) -> int | None:
         """Fork a server with vLLM's arguments and return its pid; None when the standby did not do it (start it cold then)."""
         request = {"argv": list(argv), "log": str(log_file), "env": dict(environ)}
+        connection = socket.socket(socket.AF_UNIX)
+        forked = _Forked(connection, connection.makefile("rb"))
         try:
-            with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(_ANSWER_S)
-                connection.connect(str(self._socket))
-                connection.sendall(json.dumps(request).encode() + b"\n")
-                answer = json.loads(connection.makefile("rb").readline() or b"{}")
-        except (OSError, ValueError) as error:
+            connection.settimeout(_ANSWER_S)
+            connection.connect(str(self._socket))
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            answer = forked.read()
+        except OSError as error:
             log.warning("standby.silent", error=str(error))
+            forked.close()
             return None
         if "pid" not in answer:
             log.warning("standby.refused", error=str(answer.get("error", "no answer")))
+            forked.close()
             return None
-        return int(answer["pid"])
+        pid = int(str(answer["pid"]))
+        self.forget(pid)
+        self._forked[pid] = forked
+        return pid
+
+    def ended(self, pid: int) -> int | None:
+        """Return the code of a forked server that has ended (negative: the signal), None when this standby does not know it."""
+        forked = self._forked.pop(pid, None)
+        if forked is None:
+            return None
+        try:
+            code = forked.read().get("exit")
+        except OSError:
+            return None  # the standby that forked it is gone or hangs
+        finally:
+            forked.close()
+        return code if isinstance(code, int) else None
+
+    def forget(self, pid: int) -> None:
+        """Let go of a forked server whose end is of no interest."""
+        forked = self._forked.pop(pid, None)
+        if forked is not None:
+            forked.close()
 
     def close(self) -> None:
         """End it; engines that it forked run on."""

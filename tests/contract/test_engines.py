@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from core.engines import EnginePhase, EngineSpec, EngineState
+from core.engines import EngineCause, EnginePhase, EngineSpec, EngineState
 from core.errors import Conflict
 from core.ids import Digest, VersionId
 from core.ports import Engines
@@ -131,7 +131,7 @@ def harbour(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harbour]
         clock = VirtualClock()
         fakes = FakeEngines(clock, start_s=3, stop_s=1)
         spec = fake_spec(tmp_path / "model")
-        fakes.fail(VersionId("b" * 64), "weights refused: tensors.json: its SHA-256 differs")
+        fakes.fail(VersionId("b" * 64), "weights refused: tensors.json: its SHA-256 differs", EngineCause.WEIGHTS_REFUSED)
         yield Harbour(fakes, spec, lambda: clock.wait(1))
     elif request.param == "local":
         local: LocalHarbour = request.getfixturevalue("local")
@@ -220,6 +220,7 @@ def test_weights_that_are_refused_fail_with_the_cause_and_the_same_spec_is_a_new
         assert time.monotonic() < give_up, state
         harbour.advance()
     assert "weights refused" in state.detail
+    assert state.cause is EngineCause.WEIGHTS_REFUSED
     assert state.address is None
     harbour.engines.apply(spec)
     assert harbour.engines.state(spec.version).phase is EnginePhase.STARTING

@@ -1,4 +1,7 @@
-"""Real vLLM: our loader, our launcher and our standby, against vLLM's own start and its own safetensors loader."""
+"""Real vLLM: our loader, our launcher and our standby, against vLLM's own start and its own safetensors loader.
+
+Plain vLLM runs on this CPU as it is. Everything of ours runs where torch reports AMX (see `amx`), and gives the same tokens.
+"""
 
 import hashlib
 import json
@@ -16,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from amx import simulated_amx
 from equipment import wait_until
 from s3 import s3_server
 from seatrial_engine.manifest import MANIFEST_NAME
@@ -25,7 +29,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
 
-START_S = 120
+START_S = 300
 OPTIONS = ["--served-model-name", "tiny", "--host", "127.0.0.1", "--enforce-eager", "--max-model-len", "512"]
 SMALL_CACHE = ["--kv-cache-memory-bytes", str(64 << 20), "--shutdown-timeout", "20"]
 
@@ -70,10 +74,21 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def standby(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def with_amx(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return {**environment(), **simulated_amx(tmp_path_factory.mktemp("amx"))}
+
+
+def attention_kernel(log: Path) -> str:
+    """The engine's own line about its attention kernel."""
+    (line,) = [line for line in log.read_text().splitlines() if "seatrial: attention kernel " in line]
+    return line.partition("seatrial: attention kernel ")[2]
+
+
+@pytest.fixture(scope="session")
+def standby(tmp_path_factory: pytest.TempPathFactory, with_amx: dict[str, str]) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("standby") / "socket"
     command = [sys.executable, "-m", "seatrial_engine.serve", "--standby", str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), text=True) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=with_amx, text=True) as process:
         ready = next(json.loads(line) for line in process.stdout if line.startswith("{"))
         assert ready["threads"] == 1, "forking is safe only without other threads"
         yield path
@@ -162,19 +177,23 @@ def test_our_loader_gives_the_tokens_of_safetensors_and_of_plain_vllm(
         safetensors_tokens = complete(engine.port)
     assert len(ours_tokens) == 16
     assert ours_tokens == safetensors_tokens == tokens_of_plain_vllm
+    assert attention_kernel(tmp_path / "ours.log").startswith("vec; AMX is switched off")
 
 
-def test_a_cold_start_through_our_launcher_answers_and_stops(bare: Path, weights: Path, tokens_of_plain_vllm: list[int], tmp_path: Path):
+def test_a_cold_start_through_our_launcher_answers_and_stops(
+    bare: Path, weights: Path, with_amx: dict[str, str], tokens_of_plain_vllm: list[int], tmp_path: Path
+):
     port = free_port()
     command = [sys.executable, "-m", "seatrial_engine.serve", *ours(bare, weights), *OPTIONS, *SMALL_CACHE, "--port", str(port)]
     with (tmp_path / "log").open("w") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment())
+        process = subprocess.Popen(command, stdout=stream, stderr=stream, env=with_amx)
     try:
         wait_until(lambda: healthy(port) or process.poll() is not None, START_S, "healthy")
         assert complete(port) == tokens_of_plain_vllm
     finally:
         process.terminate()
     assert process.wait(60) == 0
+    assert attention_kernel(tmp_path / "log").startswith("vec; AMX is switched off")
 
 
 def bundle(source: Path, folder: Path) -> None:
@@ -198,7 +217,12 @@ def status_of(port: int, path: str) -> int | None:
 
 
 def test_a_pods_engine_serves_a_model_that_lies_in_s3_and_nowhere_else(
-    bare: Path, weights: Path, tokens_of_plain_vllm: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bare: Path,
+    weights: Path,
+    with_amx: dict[str, str],
+    tokens_of_plain_vllm: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     bundle(bare, tmp_path / "s3/bucket/model")
     shutil.copytree(weights, tmp_path / "s3/bucket/weights")
@@ -210,7 +234,7 @@ def test_a_pods_engine_serves_a_model_that_lies_in_s3_and_nowhere_else(
     (tmp_path / "model").mkdir()
     with s3_server(tmp_path / "s3", monkeypatch), (tmp_path / "log").open("w") as log:
         command = [sys.executable, *pod, *load, *OPTIONS, *SMALL_CACHE, "--port", str(port)]
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment())
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**environment(), "PYTHONPATH": with_amx["PYTHONPATH"]})
         try:
             wait_until(lambda: status_of(status_port, "/ready") == 200 or process.poll() is not None, START_S, f"ready, see {tmp_path}/log")
             assert complete(port) == tokens_of_plain_vllm
@@ -218,6 +242,7 @@ def test_a_pods_engine_serves_a_model_that_lies_in_s3_and_nowhere_else(
             process.terminate()
         assert process.wait(60) == 0
     assert "seatrial: weights loaded in" in (tmp_path / "log").read_text()
+    assert attention_kernel(tmp_path / "log").startswith("vec; AMX is switched off")
 
 
 def refusal_of(engine: Engine) -> str:
@@ -275,6 +300,7 @@ def gone(pid: int) -> bool:
 def test_a_killed_server_leaves_no_engine_process_behind(bare: Path, weights: Path, standby: Path, tmp_path: Path, more: list[str]):
     engine = Engine(standby, [*ours(bare, weights), *more], tmp_path / "log")
     wait_until(lambda: healthy(engine.port), START_S, "healthy")
+    assert attention_kernel(engine.log).startswith("vec; AMX is switched off")
     family = children_of(engine.pid)
     family += [grandchild for child in family for grandchild in children_of(child)]
     os.kill(engine.pid, signal.SIGKILL)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from core.benchmarks import Benchmark, BenchmarkState, Plan, Sample
-from core.engines import EnginePhase, EngineSpec, EngineState
+from core.engines import EngineCause, EnginePhase, EngineSpec, EngineState
 from core.errors import Conflict, NotFound, Transient
 from core.ids import Digest, EndpointName, VersionId
 from core.ports.clock import Clock
@@ -39,30 +39,40 @@ class FakeEngines:
         self._stop_s = stop_s
         self._engines: dict[VersionId, _Engine] = {}
         self._logs: dict[VersionId, list[str]] = {}
-        self._failures: dict[VersionId, str] = {}
+        self._failures: dict[VersionId, tuple[str, EngineCause]] = {}
         self._ports = iter(range(20_000, 60_000))
         self.stops: list[tuple[VersionId, float]] = []
         """What `stop` was called with, in order."""
         self.woken: list[VersionId] = []
 
-    def fail(self, version: VersionId, cause: str) -> None:
-        """Let the version's starts fail with `cause`; an empty one lets them work again. A ready engine becomes failed."""
-        self._failures[version] = cause
+    def fail(self, version: VersionId, detail: str, cause: EngineCause = EngineCause.EXCEPTION) -> None:
+        """Let the version's starts fail with `detail`; an empty one lets them work again. A ready engine becomes failed."""
+        if not detail:
+            self._failures.pop(version, None)
+            return
+        self._failures[version] = detail, cause
         engine = self._engines.get(version)
-        if engine is not None and cause:
-            engine.state = replace(engine.state, phase=EnginePhase.FAILED, address=None, detail=cause)
+        if engine is not None:
+            engine.state = replace(engine.state, phase=EnginePhase.FAILED, address=None, detail=detail, cause=cause)
 
     def sleep(self, version: VersionId) -> None:
         """Let a version sleep until it is woken, as an autoscaler does."""
         engine = self._engines[version]
-        engine.state = replace(engine.state, phase=EnginePhase.RESTARTING, address=None, detail="asleep (scaled to zero)", since=math.inf)
+        engine.state = replace(
+            engine.state,
+            phase=EnginePhase.RESTARTING,
+            address=None,
+            detail="asleep (scaled to zero)",
+            cause=EngineCause.ASLEEP,
+            since=math.inf,
+        )
 
     def wake(self, version: VersionId) -> bool:
         """See the port Waker."""
         engine = self._engines.get(version)
         slept = engine is not None and engine.state.since == math.inf
         if engine is not None and slept:
-            engine.state = replace(engine.state, detail="", since=self._clock.now())
+            engine.state = replace(engine.state, detail="", cause=None, since=self._clock.now())
             self.woken.append(version)
         return slept
 
@@ -115,10 +125,10 @@ class FakeEngines:
         return tuple(self._logs.get(version, [])[-lines:]) if lines > 0 else ()
 
     def _arrived(self, state: EngineState) -> EngineState:
-        cause = self._failures.get(state.version, "")
-        if cause:
-            self._logs.setdefault(state.version, []).append(cause)
-            return replace(state, phase=EnginePhase.FAILED, detail=cause, since=self._clock.now())
+        if state.version in self._failures:
+            detail, cause = self._failures[state.version]
+            self._logs.setdefault(state.version, []).append(detail)
+            return replace(state, phase=EnginePhase.FAILED, detail=detail, cause=cause, since=self._clock.now())
         address = f"http://127.0.0.1:{next(self._ports)}"
         return replace(state, phase=EnginePhase.READY, address=address, since=self._clock.now(), load_seconds=self._start_s)
 

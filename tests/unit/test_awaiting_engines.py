@@ -1,4 +1,4 @@
-"""What a submitter reads of an engine that does not come: whose it is to mend, and how long was waited."""
+"""What a submitter reads about an engine that does not start: the cause, who can remove it, and how long was waited."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from core.engines import EngineSpec, Room
+from core.engines import EngineCause, EngineSpec, Responsible, Room
 from core.errors import Refused
 from core.ids import VersionId
-from serving.engines.causes import Mends, who_mends
 from serving.engines.kubernetes.reading import Patience, read_state
 from tasks.start import await_ready, engine_spec
 from tests.equipment.bench_yard import BenchYard
@@ -37,18 +36,27 @@ def refusal(yard: BenchYard) -> Refused:
 @pytest.mark.parametrize(
     ("cause", "asked"),
     [
-        ("its image cannot be pulled: not found; check SEATRIAL_KUBERNETES_IMAGE and the pull secret", "operator mends this"),
-        ('its container cannot be made: secret "weights" not found', "operator mends this"),
-        ("weights cannot be read: s3://bucket/key: no credentials", "operator mends this"),
-        ("weights refused: model.tensors: missing", "mend the model"),
-        ("RuntimeError: the moon is full", "or have the operator"),
+        (EngineCause.IMAGE, "ask the platform's operator: the cause is not the model"),
+        (EngineCause.CONTAINER, "ask the platform's operator: the cause is not the model"),
+        (EngineCause.WEIGHTS_UNREADABLE, "ask the platform's operator: the cause is not the model"),
+        (EngineCause.ILLEGAL_INSTRUCTION, "run `seatrial doctor` on the engine's machine"),
+        (EngineCause.BUS_ERROR, "make room in /dev/shm"),
+        (EngineCause.WEIGHTS_REFUSED, "correct the model"),
+        (EngineCause.UNSUPPORTED_ARCHITECTURE, "correct the model"),
+        (EngineCause.KILLED, "SEATRIAL_MODELS_ENGINE_MEMORY_BYTES"),
+        (EngineCause.EXCEPTION, "or ask the operator"),
+        (EngineCause.UNKNOWN, "or ask the operator"),
     ],
 )
-def test_who_is_asked_to_mend_it_is_who_can(yard: BenchYard, cause: str, asked: str) -> None:
-    yard.engines.fail(VERSION, cause)
+def test_the_hint_follows_from_the_cause_and_not_from_the_words(yard: BenchYard, cause: EngineCause, asked: str) -> None:
+    yard.engines.fail(VERSION, "words that nobody reads", cause)
     error = refusal(yard)
-    assert (error.reason, cause in error.what) == ("engine_failed", True)
+    assert (error.reason, "words that nobody reads" in error.what) == ("engine_failed", True)
     assert asked in error.hint
+
+
+def test_every_cause_has_somebody_who_can_remove_it() -> None:
+    assert {cause.responsible for cause in EngineCause} == set(Responsible)
 
 
 class Plenty:
@@ -71,7 +79,7 @@ def test_on_a_cluster_a_node_that_is_added_and_an_image_that_is_pulled_are_no_pa
     yard.engines.sleep(VERSION)
     error = refusal(yard)
     assert (error.reason, "was not ready after 1500 s" in error.what) == ("engine_start_timeout", True)
-    assert "operator mends this" in error.hint
+    assert "ask the platform's operator" in error.hint
 
 
 def pending(reason: str, **more: Any) -> dict[str, Any]:
@@ -97,4 +105,5 @@ UNPLACED = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are
 def test_what_a_pod_waits_for_is_the_operators(pod: dict[str, Any] | None) -> None:
     live = {"metadata": {"name": "engine", "creationTimestamp": T0}, "spec": {"replicas": 1}}
     state = read_state(VERSION, live, [pod] if pod else [], 1795255230.0, address=None, patience=Patience())
-    assert who_mends(state.detail) is Mends.OPERATOR, state.detail
+    assert state.cause is not None
+    assert state.cause.responsible is Responsible.OPERATOR, state.detail

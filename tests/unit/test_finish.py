@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from core.errors import DiskFull, Fault, Refused, SeatrialError, Transient
+from core.errors import DiskFull, Exhausted, Fault, Refused, SeatrialError, Transient
 from core.submissions import Submission, SubmissionState
 from tasks import finish as finishing
 from tasks.finish import end_state, ending, finish, resume_end
+from tasks.prepare import check, download, resolve, tensorize
+from tasks.release import announce, publish, register, roll_out
+from tasks.start import start
+from tasks.step import BACKOFF_S, is_transient, step_task
+from tasks.trials import benchmark, degeneration, latency, smoke
 from tests.equipment.bench_yard import BenchYard, in_yard
 from tests.equipment.samples import a_request
 
@@ -45,7 +51,7 @@ def killed_half_way(yard: BenchYard, row: Submission, error: SeatrialError, monk
     return yard.records.submissions.get(row.id)
 
 
-@pytest.mark.parametrize("error", [WORSE, DiskFull("disk full: 3 MB free"), Fault("broken", hint="report it"), Transient("away")])
+@pytest.mark.parametrize("error", [WORSE, DiskFull("disk full: 3 MB free"), Fault("broken", hint="report it"), Exhausted("away")])
 def test_the_next_run_goes_on_ending_it_for_the_same_reason(
     yard: BenchYard, running: Submission, error: SeatrialError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,6 +60,34 @@ def test_the_next_run_goes_on_ending_it_for_the_same_reason(
     with pytest.raises(type(error)) as resumed:
         resume_end(running.id)
     assert (str(resumed.value), end_state(half, resumed.value)) == (str(error), end_state(running, error))
+
+
+def test_a_transient_that_outlasted_its_retries_ends_the_submission_with_a_reason_and_a_hint(
+    yard: BenchYard, running: Submission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finishing, "create_markdown_artifact", lambda *_text, **_key: None)
+    assert finish.fn(running.id, Transient("MLflow at http://x does not answer")) is SubmissionState.FAILED
+    row = yard.records.submissions.get(running.id)
+    assert (row.reason, row.message) == ("retries_exhausted", "MLflow at http://x does not answer")
+    assert "seatrial doctor" in row.hint
+
+
+@pytest.mark.parametrize(("attempt", "raised"), [(1, Transient), (len(BACKOFF_S), Transient), (len(BACKOFF_S) + 1, Exhausted)])
+def test_the_last_attempt_of_a_step_ends_its_retries(attempt: int, raised: type[SeatrialError], monkeypatch: pytest.MonkeyPatch) -> None:
+    def away() -> None:
+        raise Transient("MLflow at http://x does not answer", hint="start it")
+
+    monkeypatch.setattr("tasks.step.task_run", SimpleNamespace(run_count=attempt))
+    with pytest.raises(raised) as error:
+        step_task(away).fn()
+    assert type(error.value) is raised
+    assert error.value.hint == "start it"
+    assert ("9 attempts" in error.value.what) is (raised is Exhausted)
+
+
+def test_every_step_of_a_submission_ends_its_retries_in_the_same_way() -> None:
+    steps = (resolve, download, check, tensorize, start, smoke, latency, benchmark, degeneration, publish, register, roll_out, announce)
+    assert all(step.retry_condition_fn is is_transient and hasattr(step.fn, "__wrapped__") for step in steps)
 
 
 def test_whoever_finds_the_candidate_withdrawn_ends_it_for_the_first_reason(

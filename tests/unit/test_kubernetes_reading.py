@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.engines import EnginePhase, EngineState
+from core.engines import EngineCause, EnginePhase, EngineState
 from core.ids import VersionId
 from serving.engines.kubernetes.capacity import on_nodes, read_nodes, requested, tolerated, within_quotas
 from serving.engines.kubernetes.drift import difference
@@ -36,9 +36,9 @@ def pod(status: dict[str, Any] | None = None, *, ready: bool = False, leaving: b
     return {"metadata": metadata, "status": {**given, **(status or {})}}
 
 
-def ended(message: str = "", *, reason: str = "Error", seconds: int = 5, **more: Any) -> dict[str, Any]:
+def ended(message: str = "", *, reason: str = "Error", seconds: int = 5, code: int = 1, **more: Any) -> dict[str, Any]:
     over = {
-        "exitCode": 1,
+        "exitCode": code,
         "reason": reason,
         "message": message,
         "startedAt": T0,
@@ -151,6 +151,30 @@ def test_an_engine_that_served_is_restarting_and_fails_only_when_it_ends_at_once
 def test_a_killed_container_is_told_to_be_out_of_memory() -> None:
     assert "out of memory" in read(deployment(), pod(restartCount=0, **ended(reason="OOMKilled"))).detail
     assert "exit code 1" in read(deployment(), pod(restartCount=0, **ended())).detail
+
+
+@pytest.mark.parametrize(
+    ("container", "cause", "words"),
+    [
+        ({"reason": "OOMKilled", "code": 137}, EngineCause.OUT_OF_MEMORY, "at its limit (the container's limit is 8.0 GiB)"),
+        ({"code": 137}, EngineCause.KILLED, "killed (SIGKILL), probably because memory ran out: the container's limit is 8.0 GiB"),
+        ({"code": 132}, EngineCause.ILLEGAL_INSTRUCTION, "ended by SIGILL (illegal instruction"),
+        ({"code": 139}, EngineCause.SEGMENTATION_FAULT, "ended by SIGSEGV (segmentation fault"),
+        ({"code": 135}, EngineCause.BUS_ERROR, "/dev/shm is full"),
+        ({"code": 3}, EngineCause.EXITED, "exit code 3"),
+        (
+            {"code": 1, "message": "seatrial: process EngineCore_DP0 (pid 20) ended by SIGILL"},
+            EngineCause.ILLEGAL_INSTRUCTION,
+            "the process EngineCore_DP0 was ended by SIGILL",
+        ),
+    ],
+)
+def test_a_containers_end_is_given_in_the_same_words_as_a_process_s(container: dict[str, Any], cause: EngineCause, words: str) -> None:
+    died = pod(restartCount=3, **ended(**container))
+    died["spec"] = {"containers": [{"name": "engine", "resources": {"limits": {"memory": str(8 * 2**30)}}}]}
+    state = read(deployment(), died)
+    assert (state.phase, state.cause) == (EnginePhase.FAILED, cause)
+    assert words in state.detail
 
 
 def test_an_engine_that_never_gets_ready_fails_after_its_time() -> None:

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from core.engines import EnginePhase, EngineState
+from core.engines import EngineCause, EnginePhase, EngineState
 from core.ids import Epoch, VersionId
-from serving.engines.causes import Cause, cause
+from core.settings import GIB
+from serving.engines.causes import Diagnosis, diagnose, killed
+from serving.engines.endings import Ending
 from serving.engines.kubernetes.pod import CONTAINER
+from serving.engines.kubernetes.quantity import amount
 
 Object = Mapping[str, Any]
 
@@ -47,9 +50,10 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What keeps a pod from being ready. `failed`: it will not come up by itself."""
+    """What keeps a pod from being ready. `failed`: waiting does not help; `cause` is None while nothing went wrong."""
 
     detail: str
+    cause: EngineCause | None = None
     failed: bool = False
 
 
@@ -95,14 +99,21 @@ def _coming(version: VersionId, deployment: Object, living: Sequence[Object], re
     phase = EnginePhase.RESTARTING if was_ready else EnginePhase.STARTING
     made = epoch(deployment["metadata"].get("creationTimestamp"))
     if deployment.get("spec", {}).get("replicas", 1) == 0:
-        return EngineState(version, phase, detail="asleep (scaled to zero); a request wakes it", since=made)
+        return EngineState(version, phase, detail="asleep (scaled to zero); a request wakes it", cause=EngineCause.ASLEEP, since=made)
     if any(map(is_ready, living)):
         return EngineState(version, phase, detail="is ready; its Service follows", restarts=restarts, since=made)
     troubles = [trouble(pod, now, patience, was_ready=was_ready) for pod in living] or [_without_pods(deployment, now, patience)]
     found = next((one for one in troubles if one.failed), troubles[0])
     since = max((epoch(pod["metadata"].get("creationTimestamp")) for pod in living), default=made)
     hopeless = all(one.failed for one in troubles)
-    return EngineState(version, EnginePhase.FAILED if hopeless else phase, detail=_one_line(found.detail), restarts=restarts, since=since)
+    return EngineState(
+        version,
+        EnginePhase.FAILED if hopeless else phase,
+        detail=_one_line(found.detail),
+        cause=found.cause,
+        restarts=restarts,
+        since=since,
+    )
 
 
 def trouble(pod: Object, now: Epoch, patience: Patience, *, was_ready: bool) -> Trouble:
@@ -116,14 +127,15 @@ def trouble(pod: Object, now: Epoch, patience: Patience, *, was_ready: bool) -> 
     if waiting.get("reason") in _NEVER | _PULLING | _CREATING:
         return _kept_waiting(waiting, now - _down_since(pod), patience)
     if last is not None:
-        return _ended(status, last, was_ready=was_ready)
+        return _ended(pod, last, was_ready=was_ready)
     return _loading(pod, now, patience, was_ready=was_ready)
 
 
 def _unplaced(placed: Object, now: Epoch, patience: Patience) -> Trouble:
     """Say it in the scheduler's own words, which tell what is missing on how many nodes."""
     late = now - epoch(placed.get("lastTransitionTime")) > patience.room_s
-    return Trouble(f"no node has room for it: {placed.get('message') or placed.get('reason', 'unschedulable')}", failed=late)
+    why = placed.get("message") or placed.get("reason", "unschedulable")
+    return Trouble(f"no node has room for it: {why}", EngineCause.NO_ROOM, failed=late)
 
 
 def _loading(pod: Object, now: Epoch, patience: Patience, *, was_ready: bool) -> Trouble:
@@ -132,8 +144,10 @@ def _loading(pod: Object, now: Epoch, patience: Patience, *, was_ready: bool) ->
     begun = epoch(running.get("startedAt")) if running else _down_since(pod)
     late = not was_ready and bool(begun) and now - begun > patience.start_s
     if running:
-        return Trouble(f"it was not ready after {patience.start_s:.0f} s" if late else "loads the weights", failed=late)
-    return Trouble(f"its container was not made within {patience.start_s:.0f} s" if late else "waits for its container", failed=late)
+        why = f"it was not ready after {patience.start_s:.0f} s" if late else "loads the weights"
+        return Trouble(why, EngineCause.START_TIMEOUT if late else None, failed=late)
+    why = f"its container was not made within {patience.start_s:.0f} s" if late else "waits for its container"
+    return Trouble(why, EngineCause.CONTAINER if late else EngineCause.WAITING, failed=late)
 
 
 def _down_since(pod: Object) -> Epoch:
@@ -146,45 +160,60 @@ def _down_since(pod: Object) -> Epoch:
 def _kept_waiting(waiting: Object, waited_s: float, patience: Patience) -> Trouble:
     reason, message = waiting["reason"], waiting.get("message", "")
     if reason in _NEVER:
-        return Trouble(f"its image cannot be had: {message or reason}; check SEATRIAL_KUBERNETES_IMAGE", failed=True)
+        return Trouble(f"its image cannot be had: {message or reason}; check SEATRIAL_KUBERNETES_IMAGE", EngineCause.IMAGE, failed=True)
     if reason in _PULLING:
         return Trouble(
             f"its image cannot be pulled: {message or reason}; check SEATRIAL_KUBERNETES_IMAGE and the pull secret",
+            EngineCause.IMAGE,
             failed=waited_s > patience.pull_s,
         )
-    return Trouble(f"its container cannot be made: {message or reason}", failed=waited_s > _CONFIG_LIMIT_S)
+    return Trouble(f"its container cannot be made: {message or reason}", EngineCause.CONTAINER, failed=waited_s > _CONFIG_LIMIT_S)
 
 
-def _ended(status: Object, last: Object, *, was_ready: bool) -> Trouble:
-    """Say why a container ended; its last words are in the termination message (see `seatrial_engine.pod`)."""
-    why = _why_ended(last)
+def _ended(pod: Object, last: Object, *, was_ready: bool) -> Trouble:
+    """Return why a container ended; the end of its log is in the termination message (see `seatrial_engine.pod`)."""
+    status = _status(pod)
+    why = _why_ended(last, _memory_limit(pod))
     state = status.get("state", {})
     ends = status.get("restartCount", 0) + (0 if state.get("running") else 1)
     if not was_ready:
-        return Trouble(why.text, failed=why.permanent or ends >= _STARTS)
+        return Trouble(why.text, why.cause, failed=why.permanent or ends >= _STARTS)
     ran_s = epoch(last.get("finishedAt")) - epoch(last.get("startedAt"))
     looping = (state.get("waiting") or {}).get("reason") == "CrashLoopBackOff" and ran_s < _SHORT_RUN_S
-    return Trouble(why.text, failed=why.permanent or (looping and ends >= _CRASHES))
+    return Trouble(why.text, why.cause, failed=why.permanent or (looping and ends >= _CRASHES))
 
 
-def _why_ended(last: Object) -> Cause:
+def _why_ended(last: Object, limit: str) -> Diagnosis:
+    """Read how a container ended, in the same words as for a process of this machine."""
     if last.get("reason") == "OOMKilled":
-        return Cause("out of memory: it was killed at its limit; raise SEATRIAL_MODELS_ENGINE_MEMORY_BYTES or submit a smaller model")
-    message = str(last.get("message", "")).strip()
-    if message:
-        return cause(message.splitlines())
-    return Cause(f"it ended with exit code {last.get('exitCode', '?')} ({last.get('reason', 'Error')}) and without a word")
+        return Diagnosis(
+            EngineCause.OUT_OF_MEMORY,
+            f"out of memory: the kernel killed it at its limit{f' ({limit})' if limit else ''}; "
+            "raise SEATRIAL_MODELS_ENGINE_MEMORY_BYTES or submit a smaller model",
+        )
+    ending = Ending.of_container(last.get("exitCode"))
+    message = str(last.get("message", "")).strip().splitlines()
+    if ending.signal == "SIGKILL" and not message:
+        return killed(limit)  # by the kubelet or the kernel; the pod's first process could write nothing
+    return diagnose(message, ending, memory=limit)
+
+
+def _memory_limit(pod: Object) -> str:
+    """Name the memory limit of the engine's container; empty where it has none."""
+    containers = pod.get("spec", {}).get("containers") or ()
+    limits = next((one.get("resources", {}).get("limits") or {} for one in containers if one.get("name") == CONTAINER), {})
+    return f"the container's limit is {amount(limits['memory']) / GIB:.1f} GiB" if "memory" in limits else ""
 
 
 def _without_pods(deployment: Object, now: Epoch, patience: Patience) -> Trouble:
     """Say what keeps pods from being made at all, by the Deployment. A quota that is used up may be freed, what is forbidden stays so."""
     refused = _condition(deployment, "ReplicaFailure")
     if refused.get("status") != "True":
-        return Trouble("waits for its pod")
+        return Trouble("waits for its pod", EngineCause.WAITING)
     message = str(refused.get("message") or "see the Deployment")
     since = epoch(refused.get("lastTransitionTime") or deployment["metadata"].get("creationTimestamp"))
     limit_s = _ADMISSION_LIMIT_S if any(word in message for word in _FORBIDDEN) and _USED_UP not in message else patience.room_s
-    return Trouble(f"its pod is not admitted: {message}", failed=now - since > limit_s)
+    return Trouble(f"its pod is not admitted: {message}", EngineCause.NOT_ADMITTED, failed=now - since > limit_s)
 
 
 def _was_available(deployment: Object) -> bool:

@@ -19,8 +19,11 @@ from vllm.config.load import LoadConfig
 from vllm.logger import init_logger
 from vllm.model_executor.model_loader import register_model_loader
 from vllm.model_executor.model_loader.base_loader import BaseModelLoader
+from vllm.platforms import current_platform
 
+from seatrial_engine.endings import report_endings_of_children
 from seatrial_engine.errors import WeightsRefused
+from seatrial_engine.kernels import report_attention_kernel, switch_amx_off
 from seatrial_engine.lifeline import end_if_spawned_with_parent
 from seatrial_engine.weights import open_manifest, open_tensors, read_weights
 
@@ -104,6 +107,13 @@ def _refuse_missing(model: nn.Module, loaded: set[str]) -> None:
 
 
 def register() -> None:
-    """Make the load format known, and tie spawned processes to their server; vLLM calls this in each of its processes."""
+    """Make the load format known, restrict a CPU's kernels and tie spawned processes to their server.
+
+    vLLM calls this in each of its processes.
+    """
     end_if_spawned_with_parent()
+    report_endings_of_children()
+    if current_platform.is_cpu():
+        switch_amx_off()
+        report_attention_kernel()
     register_model_loader(LOAD_FORMAT)(SeatrialModelLoader)

@@ -213,10 +213,11 @@ def main(argv: Sequence[str], message_file: Path = _MESSAGE_FILE) -> int:
     output, stop = Output(sys.stdout.buffer), Stop()
     stop.install()
     code = serve(given.module, list(given.flags), given.status_port, given.model_folder, output, stop)
-    if code != 0 and not stop.asked:
-        with contextlib.suppress(OSError):
-            message_file.write_text(termination_message(list(output.lines)), encoding="utf-8")
-    return code
+    if stop.asked:
+        return code
+    with contextlib.suppress(OSError):
+        message_file.write_text(termination_message(list(output.lines)), encoding="utf-8")
+    return code or 1  # vLLM's server ends with 0 when its engine process is gone
 
 
 if __name__ == "__main__":

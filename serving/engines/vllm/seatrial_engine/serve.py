@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from seatrial_engine.endings import report_endings_of_children
 from seatrial_engine.forking import FORK_VARIABLE, UNIPROC_EXECUTOR
 from seatrial_engine.lifeline import end_forked_children_with_this_process
 from seatrial_engine.standby import stand_by
@@ -74,6 +75,10 @@ def preload() -> None:
     """Import what server and engine need, before anything is forked: both then share the pages."""
     for name in _HEAVY_MODULES:
         importlib.import_module(name)
+    if on_cpu():
+        from seatrial_engine.kernels import switch_amx_off  # noqa: PLC0415 - torch reads the environment when it is imported
+
+        switch_amx_off()
     gc.collect()
     gc.freeze()  # a collection after the fork would touch, and so copy, every page
 
@@ -83,18 +88,24 @@ def become_server(argv: Sequence[str]) -> None:
     from vllm.entrypoints.launchers.api_server.entry import main as serve  # noqa: PLC0415 - after `preload`
 
     end_forked_children_with_this_process()
+    report_endings_of_children()
     sys.argv = ["seatrial_engine.serve", *with_executor(argv)]
     serve()
 
 
 def with_executor(argv: Sequence[str]) -> list[str]:
     """Return `argv` with the one-process executor added, unless the caller decides about processes itself or a GPU serves."""
-    from vllm.platforms import current_platform  # noqa: PLC0415 - after the environment is set
-
     flags = {argument.partition("=")[0].replace("_", "-") for argument in argv}
-    if not current_platform.is_cpu() or flags.intersection(_PARALLEL_FLAGS):
+    if not on_cpu() or flags.intersection(_PARALLEL_FLAGS):
         return list(argv)
     return [*argv, "--distributed-executor-backend", UNIPROC_EXECUTOR]
+
+
+def on_cpu() -> bool:
+    """Return whether vLLM runs on this machine's CPU."""
+    from vllm.platforms import current_platform  # noqa: PLC0415 - after the environment is set
+
+    return bool(current_platform.is_cpu())
 
 
 if __name__ == "__main__":
