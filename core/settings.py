@@ -244,7 +244,7 @@ def read_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
 
 def default_home(environ: Mapping[str, str]) -> Path:
     """Return the state directory below the user's data directory (XDG)."""
-    data = environ.get("XDG_DATA_HOME") or Path(environ.get("HOME", "/root")) / ".local/share"
+    data = environ.get("XDG_DATA_HOME") or Path(environ.get("HOME") or os.path.expanduser("~")) / ".local/share"  # noqa: PTH111 - never raises
     return Path(data) / "seatrial"
 
 

@@ -14,6 +14,7 @@ from core.access import Key, Principal, Role
 from core.conversations import Assignment, Completion, Feedback, Usage
 from core.endpoints import Cohort, ConversationOutcome, Endpoint, EndpointPolicy, Rollout, RolloutState, Snapshot
 from core.ids import BenchmarkId, CompletionId, Digest, EndpointName, Epoch, KeyId, PrincipalId, RolloutId, SubmissionId, VersionId
+from core.services import RunnerBeat
 from core.submissions import Step, Submission, SubmissionRequest, SubmissionState
 from core.versions import ModelVersion, TrialKind, TrialReport
 
@@ -327,6 +328,18 @@ class Gateways(Protocol):
         ...
 
 
+class Runners(Protocol):
+    """Heartbeats of flow runners."""
+
+    def beat(self, beat: RunnerBeat) -> None:
+        """Keep a heartbeat; the host's next one replaces it."""
+        ...
+
+    def latest(self) -> RunnerBeat | None:
+        """Return the newest heartbeat of all hosts, None where no runner has ever left one."""
+        ...
+
+
 class Records(Protocol):
     """All repositories of one database."""
 
@@ -348,3 +361,5 @@ class Records(Protocol):
     def audit(self) -> Audit: ...  # noqa: D102
     @property
     def gateways(self) -> Gateways: ...  # noqa: D102
+    @property
+    def runners(self) -> Runners: ...  # noqa: D102

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
-from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
@@ -16,34 +16,35 @@ from urllib.parse import urlsplit
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from core.errors import SeatrialError
 from core.ports.clock import SystemClock
 from core.settings import Settings, listing, read_settings
-from infra.local import stack
+from infra.local import privacy, runs_watch, stack
 from infra.local.doctor import Finding, examine
-from infra.local.supervisor import Event, Service, Supervisor
+from infra.local.failures import reported
+from infra.local.supervisor import Event, PortTaken, Service, Supervisor
 from serving.engines.processes import Identity
 
+__all__ = ["doctor", "down", "reported", "settings", "up"]
 P = ParamSpec("P")
 R = TypeVar("R")
+_MOST_PORT_RACES = 5
 _SECRET = ("TOKEN", "KEY", "PASSWORD", "SECRET", "WEBHOOK_URL")
 
 
-def reported(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn our errors into one line on standard error and exit code 1."""
-
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return command(*args, **kwargs)
-        except SeatrialError as error:
-            raise click.ClickException(str(error)) from error
-
-    return run
+def home_of_group() -> str | None:
+    """Return the home that was given before the command: `seatrial --home X doctor`."""
+    found = click.get_current_context().find_root().obj
+    return getattr(found, "home", None)
 
 
-home_option = click.option("--home", type=click.Path(path_type=Path, file_okay=False), help="The state directory.")
+home_option = click.option(
+    "--home",
+    type=click.Path(path_type=Path),
+    default=home_of_group,
+    help="The state directory (default: the one given before the command, else SEATRIAL_HOME, else below your data directory).",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document per line instead of text.")
 
 
@@ -64,6 +65,7 @@ def port_option(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 @reported
 def up(home: Path | None, as_json: bool, **ports: int | None) -> None:
     """Start the whole stack in the foreground; Ctrl-C stops it."""
+    os.umask(privacy.UMASK)
     settings = read_settings(home=home)
     stop, hurry = _signals()
     with stack.only_one(settings.home):
@@ -135,18 +137,41 @@ def settings(home: Path | None, as_json: bool) -> None:
 def _run(
     settings: Settings, given: Mapping[str, int | None], stop: threading.Event, hurry: threading.Event, console: Console, *, as_json: bool
 ) -> None:
-    """Clear up, prepare, start, keep, stop."""
+    """Clear up, prepare, start, keep, stop. A port that another process took after it had been chosen is replaced by another one."""
     from wiring import prepare  # noqa: PLC0415 - brings in SQLAlchemy, which the other commands do not need
 
     clock = SystemClock()
     say = _json_line if as_json else _text_line(console)
-    started = clock.monotonic()
     for name in stack.clear_left(settings.home, clock):
-        say("note", {"note": f"{name} was left by an earlier run: ended"})
+        say("note", {"note": f"{name} was left by an earlier run and has been ended"})
+    tightened = stack.make_private(settings.home)
+    if tightened:
+        say("note", {"note": f"{tightened} files and folders in {settings.home} were readable by other users; now only by you"})
+    prepare(settings)
+    for races in range(_MOST_PORT_RACES + 1):
+        try:
+            _serve(settings, given, stop, hurry, say)
+        except PortTaken as error:
+            if given.get(error.service) is not None or races == _MOST_PORT_RACES:
+                raise
+            say("note", {"note": f"{error.what}; starting again with another port"})
+        else:
+            return
+
+
+def _serve(
+    settings: Settings,
+    given: Mapping[str, int | None],
+    stop: threading.Event,
+    hurry: threading.Event,
+    say: Callable[[str, dict[str, Any]], None],
+) -> None:
+    """Start the services on free ports and keep them until `stop` is set."""
+    clock = SystemClock()
+    started = clock.monotonic()
     settings, chosen = stack.with_ports(settings, given)
     for note in chosen.notes:
         say("note", {"note": note})
-    prepare(settings)
 
     def report(service: Service, event: Event, detail: str) -> None:
         say(event.value, {"service": service.name, "url": service.url, "detail": detail})
@@ -154,15 +179,34 @@ def _run(
     def changed(running: Mapping[str, Identity]) -> None:
         stack.write_left(settings, running, chosen.ports)
 
+    def troubled(what: str) -> None:
+        say("trouble", {"service": "runner", "url": "", "detail": what})
+
     supervisor = Supervisor(stack.services(settings), clock, report, changed=changed)
+    over = threading.Event()
     try:
         if supervisor.start(stop):
-            took = f"{clock.monotonic() - started:.1f} s"
-            say("up", {"home": str(settings.home), "gateway": settings.gateway_url, "control": settings.control_url, "detail": took})
+            privacy.tighten(settings.home)  # Prefect copies its pages with the rights that the installed ones have
+            say("up", _up(settings, clock.monotonic() - started))
+            threading.Thread(target=runs_watch.watch, args=(settings, over, troubled), daemon=True, name="runs").start()
             supervisor.run(stop)
     finally:
-        supervisor.stop(hurry)
-        stack.end_engines(settings.home, clock)
+        over.set()
+        try:
+            supervisor.stop(hurry)
+        finally:
+            stack.end_engines(settings.home, clock)
+            privacy.empty_temporary(settings.home)
+
+
+def _up(settings: Settings, took_s: float) -> dict[str, Any]:
+    return {
+        "home": str(settings.home),
+        "gateway": settings.gateway_url,
+        "control": settings.control_url,
+        "detail": f"{took_s:.1f} s",
+        "next": f"{stack.client_command(settings.home)} submit ORG/MODEL --endpoint chat --watch",
+    }
 
 
 def _signals() -> tuple[threading.Event, threading.Event]:
@@ -183,17 +227,24 @@ def _json_line(event: str, document: dict[str, Any]) -> None:
 
 
 def _text_line(console: Console) -> Callable[[str, dict[str, Any]], None]:
-    marks = {"ready": "[green]ready  [/]", "crashed": "[red]crashed[/]", "stopped": "[dim]stopped[/]", "note": "[yellow]note   [/]"}
+    marks = {
+        "ready": "[green]ready  [/]",
+        "crashed": "[red]crashed[/]",
+        "trouble": "[red]trouble[/]",
+        "stopped": "[dim]stopped[/]",
+        "note": "[yellow]note   [/]",
+    }
 
     def line(event: str, document: dict[str, Any]) -> None:
         if event == "up":
-            console.print(
-                f"[bold green]up[/] after {document['detail']}; chat at {document['gateway']}, state in {document['home']}; Ctrl-C stops"
-            )
+            said = f" after {document['detail']}; gateway at {document['gateway']}, state in {document['home']}; Ctrl-C stops"
+            console.print(Text.assemble(("up", "bold green"), said), soft_wrap=True)
+            console.print(Text(f"next, in another terminal: {document['next']}"), soft_wrap=True)
         elif event == "note":
-            console.print(f"{marks[event]} {document['note']}")
+            console.print(Text.assemble(Text.from_markup(marks[event]), f" {document['note']}"), soft_wrap=True)
         else:
-            console.print(f"{marks[event]} {document['service']:<8} {document['url']} [dim]{document['detail']}[/]")
+            said = f" {document['service']:<8} {document['url']} "
+            console.print(Text.assemble(Text.from_markup(marks[event]), said, (document["detail"], "dim")), soft_wrap=True)
 
     return line
 

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from core.errors import SeatrialError
 from core.settings import GIB, Settings
 from infra.local.ports import DEFAULTS, free, holder
-from infra.local.stack import answers, read_left
+from infra.local.runs_watch import trouble
+from infra.local.stack import Left, answers, at_ports, read_left
 from serving.engines.processes import alive
 
 _DISK_BYTES = 10 * GIB
@@ -111,6 +113,18 @@ def _stack(settings: Settings) -> Iterator[Finding]:
         url = f"http://127.0.0.1:{left.ports[name]}"
         ok = answers(url + path, 0.5)
         yield Finding(name, ok, url, "" if ok else f"it does not answer; its log: {settings.logs / f'{name}.log'}")
+    yield _runs(settings, left)
+
+
+def _runs(settings: Settings, left: Left) -> Finding:
+    """Whether flow runs can start; asked of the stack that runs, wherever its ports are."""
+    try:
+        found = trouble(at_ports(settings, left.ports))
+    except SeatrialError as error:
+        return Finding("runs", ok=False, what=error.what, next=error.hint)
+    if not found:
+        return Finding("runs", ok=True, what="the flow runner starts runs")
+    return Finding("runs", ok=False, what=found, next=f"see {settings.logs / 'runner.log'}, then restart `seatrial up`")
 
 
 def _nearest(folder: Path) -> Path:

@@ -6,6 +6,8 @@ import fcntl
 import http.client
 import json
 import os
+import shlex
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,9 +17,10 @@ from signal import SIGKILL, SIGTERM
 from typing import Any
 from urllib.parse import urlsplit
 
-from core.errors import Conflict
+from core.errors import Conflict, Transient
 from core.ports.clock import Clock
-from core.settings import Settings, base_environ
+from core.settings import Settings, base_environ, default_home
+from infra.local import privacy
 from infra.local.ports import Chosen, choose, listens
 from infra.local.supervisor import Service, end
 from serving.engines import files, processes
@@ -52,16 +55,18 @@ class Left:
 def with_ports(settings: Settings, given: Mapping[str, int | None]) -> tuple[Settings, Chosen]:
     """Return the settings with the URLs that this stack will have. Raises Conflict for a given port that is taken."""
     chosen = choose(given, read_left(settings.home).ports)
-    here = {name: f"http://127.0.0.1:{port}" for name, port in chosen.ports.items()}
-    return (
-        replace(
-            settings,
-            prefect_api_url=_ours(settings.prefect_api_url, f"{here['prefect']}/api"),
-            mlflow_url=_ours(settings.mlflow_url, here["mlflow"]),
-            control_url=here["control"],
-            gateway_url=here["gateway"],
-        ),
-        chosen,
+    return at_ports(settings, chosen.ports), chosen
+
+
+def at_ports(settings: Settings, ports: Mapping[str, int]) -> Settings:
+    """Return the settings with the URLs of a stack on these ports; Prefect or MLflow on another machine stay what they are."""
+    here = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+    return replace(
+        settings,
+        prefect_api_url=_ours(settings.prefect_api_url, f"{here['prefect']}/api"),
+        mlflow_url=_ours(settings.mlflow_url, here["mlflow"]),
+        control_url=here["control"],
+        gateway_url=here["gateway"],
     )
 
 
@@ -78,8 +83,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
         death_signal=SIGKILL,  # SIGTERM would stop the engines, and they are to survive us
         owns_children=False,
     )
-    deployment = f"{settings.prefect_api_url}/deployments/name/deploy-model/submit"
-    runner = replace(_platform("runner", settings, lambda _pid: answers(deployment)), needs=flow_needs)
+    runner = replace(_platform("runner", settings, _takes_runs(settings)), needs=flow_needs)
     return (*ours, keeper, control, gateway, runner)
 
 
@@ -102,6 +106,20 @@ def only_one(home: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def make_private(home: Path) -> int:
+    """Close the home to other users, make its folder of temporary files, and return how many entries were open before."""
+    tightened = privacy.tighten(home)
+    if not any(_engine_lives(home)):
+        privacy.empty_temporary(home)
+    privacy.temporary(home).mkdir(exist_ok=True, mode=0o700)
+    return tightened
+
+
+def client_command(home: Path) -> str:
+    """Return how client commands of this machine are called for a stack: with its home, unless that is the user's default one."""
+    return "seatrial" if home == default_home(os.environ).absolute() else f"seatrial --home {shlex.quote(str(home))}"
+
+
 def write_left(settings: Settings, running: Mapping[str, Identity], ports: Mapping[str, int]) -> None:
     """Write down who runs and where, for `down`, the next `up`, and clients on this machine (run/client.json)."""
     me = identify(os.getpid())
@@ -111,6 +129,9 @@ def write_left(settings: Settings, running: Mapping[str, Identity], ports: Mappi
         "ports": dict(ports),
     }
     files.write(settings.home / "run" / "stack.json", document)
+    if not running:
+        (settings.home / "run" / "client.json").unlink(missing_ok=True)  # its ports may be another user's tomorrow: no key goes there
+        return
     client = {"control_url": settings.control_url, "gateway_url": settings.gateway_url, "key_file": str(settings.home / "operator.key")}
     files.write(settings.home / "run" / "client.json", client)
 
@@ -153,6 +174,7 @@ def bring_down(home: Path, clock: Clock, *, limit_s: float = 30.0) -> tuple[str,
     stopped = [name for name, identity in left.services.items() if not alive(identity)]
     stopped += clear_left(home, clock)
     stopped += end_engines(home, clock)
+    privacy.empty_temporary(home)
     return tuple(dict.fromkeys(stopped))
 
 
@@ -174,6 +196,14 @@ def end_engines(home: Path, clock: Clock) -> list[str]:
             engine.drop_record()
             ended.append(f"engine {version[:12]}")
     return ended
+
+
+def _engine_lives(home: Path) -> Iterator[bool]:
+    root = home / "engines"
+    for version in files.versions(root):
+        engine = files.EngineFiles(root / version)
+        record = engine.record()
+        yield record is not None and bool(processes.members(engine.folder, record.process))
 
 
 def _gone(identity: Identity, clock: Clock, limit_s: float) -> bool:
@@ -216,6 +246,7 @@ def _service(name: str, command: tuple[str, ...], settings: Settings, ready: Cal
         log=settings.logs / f"{name}.log",
         folder=_folder(settings, name),
         url=url,
+        port=urlsplit(url).port or 0,
     )
 
 
@@ -231,8 +262,10 @@ def environ(settings: Settings) -> dict[str, str]:
         **inherited,
         **settings.environ(),
         **_PREFECT_QUIET,
+        **privacy.environ(settings.home, inherited),
         "PYTHONPATH": os.pathsep.join(paths),
         "PREFECT_HOME": str(settings.home / "prefect"),
+        "PREFECT_UI_STATIC_DIRECTORY": str(settings.home / "prefect" / "ui"),  # default: the installed package, which may be read-only
         "PREFECT_API_URL": settings.prefect_api_url,
         "MLFLOW_TRACKING_URI": settings.mlflow_url,
         "PYTHONUNBUFFERED": "1",
@@ -259,6 +292,22 @@ def _http(settings: Settings, name: str, url: str) -> Callable[[int], bool]:
 
     def ready(pid: int) -> bool:
         return answers(url) and listens(port, [process.pid for process in members(folder, identify(pid))])
+
+    return ready
+
+
+def _takes_runs(settings: Settings) -> Callable[[int], bool]:
+    """Ready when the runner of this process has left a heartbeat: it leaves the first one once it takes runs."""
+    from wiring import Platform  # noqa: PLC0415 - brings in SQLAlchemy, which the other commands do not need
+
+    here = Platform(settings)
+
+    def ready(pid: int) -> bool:
+        try:
+            beat = here.records.runners.latest()
+        except Transient:
+            return False
+        return beat is not None and (beat.host, beat.pid) == (socket.gethostname(), pid) and not beat.lost(here.clock.now())
 
     return ready
 

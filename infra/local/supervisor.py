@@ -12,8 +12,11 @@ from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
 from subprocess import Popen
 
-from core.errors import Fault
+from core.endings import describe
+from core.errors import Conflict, Fault
 from core.ports.clock import Clock
+from infra.local.last_words import last_words, mark
+from infra.local.ports import free, holder
 from serving.engines import processes
 from serving.engines.processes import Identity, alive, identify, members
 
@@ -35,10 +38,25 @@ class Service:
     """Its own folder: working directory, and the mark by which its children are known."""
     url: str = ""
     needs: tuple[str, ...] = ()
+    port: int = 0
+    """Where it listens; 0: nowhere."""
     death_signal: Signals = SIGTERM
     """What the kernel sends it when the supervisor is killed."""
     owns_children: bool = True
     """False for the keeper: its engines live on and are adopted."""
+
+
+class PortTaken(Conflict):
+    """A service cannot listen: another process took its port after it had been chosen."""
+
+    def __init__(self, service: str, port: int) -> None:
+        super().__init__(
+            f"{service} cannot listen on port {port}: address already in use by {holder(port)}",
+            reason="port_taken",
+            hint=f"free the port, or give another --{service}-port",
+        )
+        self.service = service
+        self.port = port
 
 
 class Event(StrEnum):
@@ -56,7 +74,7 @@ Report = Callable[[Service, Event, str], None]
 class Patience:
     """Times in seconds."""
 
-    start_s: float = 180.0
+    start_s: float = 300.0
     stop_s: float = 20.0
     first_crashes: int = 3
     """Crashes in a row before a service that was never ready is given up."""
@@ -72,6 +90,8 @@ class _Run:
     crashes: int = 0
     ready: bool = False
     was_ready: bool = False
+    log_mark: int = 0
+    """Size of the log at the last start: what was written before is another process's."""
 
 
 @dataclass(slots=True)
@@ -105,7 +125,7 @@ class Supervisor:
             self.step()
 
     def step(self) -> None:
-        """Look at every service once. Raises Fault for one that was never ready and will not be."""
+        """Look at every service once. Raises Fault for one that was never ready and will not be, PortTaken where that is why."""
         now = self.clock.monotonic()
         for run in self._runs.values():
             if run.child is not None and run.child.poll() is not None:
@@ -140,10 +160,11 @@ class Supervisor:
         service.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         service.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         tether = (sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), str(int(service.death_signal)))
+        run.log_mark = mark(service.log)
         try:
             run.child = processes.start((*tether, *service.command), service.environ, log=service.log, folder=service.folder)
         except OSError as error:
-            raise Fault(f"{service.name} cannot be started: {error}", hint="look at `seatrial doctor`") from error
+            raise Fault(f"{service.name} cannot be started: {error.strerror or error}", hint="run `seatrial doctor`") from error
         run.identity, run.started, run.ready = identify(run.child.pid), now, False
         self.changed({name: other.identity for name, other in self._runs.items() if other.identity is not None})
 
@@ -154,21 +175,22 @@ class Supervisor:
             self.report(run.service, Event.READY, f"{now - run.started:.1f} s")
         elif now - run.started > self.patience.start_s:
             raise Fault(
-                f"{run.service.name} was not ready after {self.patience.start_s:.0f} s: {last_words(run.service.log)}",
-                hint=f"its log: {run.service.log}",
+                f"{run.service.name} was not ready after {self.patience.start_s:.0f} s: {last_words(run.service.log, run.log_mark)}",
+                hint=f"see its log: {run.service.log}",
             )
 
     def _crashed(self, run: _Run, now: float) -> None:
         code = run.child.returncode if run.child is not None else 0
         self._clear(run)
         run.crashes += 1
+        service, said = run.service, f"{describe(code)}: {last_words(run.service.log, run.log_mark)}"
+        if not run.was_ready and service.port and not free(service.port):
+            raise PortTaken(service.name, service.port)
         if not run.was_ready and run.crashes >= self.patience.first_crashes:
-            raise Fault(
-                f"{run.service.name} ends at once ({_ending(code)}): {last_words(run.service.log)}", hint=f"its log: {run.service.log}"
-            )
+            raise Fault(f"{service.name} ended {run.crashes} times before it was ready ({said})", hint=f"see its log: {service.log}")
         pause = 0.0 if run.crashes == 1 else min(_LONGEST_PAUSE_S, 2.0 ** (run.crashes - 2))
         run.not_before = now + pause
-        self.report(run.service, Event.CRASHED, f"{_ending(code)}; starts again in {pause:.0f} s")
+        self.report(service, Event.CRASHED, f"{said}; starts again in {pause:.0f} s")
 
     def _clear(self, run: _Run) -> None:
         """Kill what is left of it, its children too unless they are to live on."""
@@ -189,18 +211,5 @@ def end(folder: Path, leader: Identity | None, *, descendants: bool, clock: Cloc
         clock.wait(0.02)
 
 
-def last_words(log: Path) -> str:
-    """Return the last line that a log has to say."""
-    try:
-        lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace")[-20_000:].splitlines() if line.strip()]
-    except FileNotFoundError:
-        return "it wrote nothing"
-    return lines[-1][:300] if lines else "it wrote nothing"
-
-
 def _lives(run: _Run) -> bool:
     return run.child is not None and run.child.poll() is None and alive(run.identity)
-
-
-def _ending(code: int) -> str:
-    return f"exit {code}" if code >= 0 else f"killed by {Signals(-code).name}"

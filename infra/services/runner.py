@@ -15,6 +15,7 @@ from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defin
 from prefect.runner import Runner
 
 from core.settings import Settings, read_settings
+from infra.services import heartbeat
 from infra.services.deployments import Entry, deployments, remove_former
 from tasks.pulse import beat
 from wiring import Platform
@@ -32,11 +33,14 @@ async def main() -> None:
     settings = read_settings()
     entries = tuple(deployments(settings))
     await remove_former(entries)
-    await serve(settings, entries)
+    await serve(settings, entries, beats=True)
 
 
-async def serve(settings: Settings, entries: Iterable[Entry]) -> None:
-    """Register `entries`, run what is due of them, and keep the pulse, until SIGTERM. Call it in the main thread."""
+async def serve(settings: Settings, entries: Iterable[Entry], *, beats: bool = False) -> None:
+    """Register `entries`, run what is due of them, and keep the pulse, until SIGTERM. Call it in the main thread.
+
+    With `beats` it leaves a heartbeat in the database once it takes runs: every submission waits for this runner then.
+    """
     told = asyncio.Event()
     tell = partial(asyncio.get_running_loop().call_soon_threadsafe, told.set)
     runner = _Runner(tell, name="seatrial", query_seconds=_POLL_S, limit=_RUNS_AT_ONCE)
@@ -47,10 +51,13 @@ async def serve(settings: Settings, entries: Iterable[Entry]) -> None:
     pulse = threading.Thread(target=beat, args=(Platform(settings), over), name="pulse", daemon=True)
     pulse.start()
     running, telling = asyncio.create_task(runner.start()), asyncio.create_task(told.wait())
+    beating = asyncio.create_task(heartbeat.beat(runner, Platform(settings), _RUNS_AT_ONCE)) if beats else None
     try:
         await asyncio.wait({running, telling}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         over.set()
+        if beating is not None:
+            beating.cancel()
     if not told.is_set():
         telling.cancel()
         await running  # raises what ended it

@@ -305,5 +305,15 @@ audit = Table(
 
 gateways = Table("gateways", metadata, _key("name"), _needed("generation", BigInteger), _needed("at", Double))
 
+runners = Table(
+    "runners",
+    metadata,
+    _key("host"),
+    _needed("pid", Integer),
+    _needed("at", Double),
+    _needed("slots", Integer),
+    _needed("full", Boolean),
+)
+
 routes = Table("routes", metadata, Column("id", Integer, primary_key=True, autoincrement=False), _needed("generation", BigInteger))
 """One row (id 1): the generation that grows with every change of endpoints, rollouts and keys."""

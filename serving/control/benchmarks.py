@@ -6,8 +6,9 @@ Reading and comparing stored rows is a matter of a second at most and happens he
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
@@ -25,6 +26,7 @@ from serving.control.scores import AnswerView, BenchmarkView, ComparisonView, Po
 from serving.control.targets import Target, target_of
 from serving.control.text import plain
 from serving.control.trials import Trials
+from serving.control.waiting_view import WaitingView
 
 _LOG = logging.getLogger("seatrial.control")
 _MOST_RUNNING = 8
@@ -78,7 +80,7 @@ def find(
         trigger=trigger,
         limit=limit,
     )
-    return [view(desk, row) for row in found]
+    return [view(desk, row, listed=True) for row in found]
 
 
 @routes.get("/power")
@@ -132,7 +134,8 @@ def compare(
 @routes.get("/{benchmark_id}")
 def get(benchmark_id: IdPart, desk: TheDesk, _caller: Submitter) -> BenchmarkView:
     """Return one benchmark."""
-    return view(desk, desk.records.benchmarks.get(BenchmarkId(benchmark_id)))
+    row = desk.records.benchmarks.get(BenchmarkId(benchmark_id))
+    return view(desk, _with_studies(desk, row))
 
 
 @routes.get("/{benchmark_id}/problems")
@@ -189,14 +192,48 @@ def study(benchmark_id: IdPart, ask: StudyAsk, desk: TheDesk, caller: Submitter)
         raise Refused("the policy ranker needs a model that ranks", reason="no_ranker", hint="give --ranker URL --ranker-model NAME")
     name = new_id("st")
     run = desk.runs.start_study(name, {"benchmark": row.id, "study": name, **ask.model_dump()})
+    _enter_study(desk, row.id, name, ask, run)
     desk.audit(caller, "study", row.id, study=name, ranker=bool(ask.ranker_url))
     return StudyView(benchmark=row.id, study=name, run=desk.links.run(run))
 
 
-def view(desk: Desk, row: Benchmark) -> BenchmarkView:
-    """Show a benchmark."""
+def _enter_study(desk: Desk, benchmark: BenchmarkId, name: str, ask: StudyAsk, run: str) -> None:
+    """Note that a study is under way and which run does it, unless that run was quicker."""
+    row = desk.records.benchmarks.get(benchmark)
+    begun = {"asked": ask.model_dump(), "at": desk.clock.now(), "state": "running", "run": run, "rows": []}
+    if name not in row.studies:
+        desk.records.benchmarks.change(row.id, desk.clock.now(), unless_ended=False, studies={**row.studies, name: begun})
+
+
+def _with_studies(desk: Desk, row: Benchmark) -> Benchmark:
+    """Return a benchmark whose studies under way say why they wait; one whose run has ended without a result has failed."""
+    running = {name: document for name, document in row.studies.items() if document.get("state") == "running"}
+    if not running:
+        return row
+    shown = {name: _study_now(desk, document) for name, document in running.items()}
+    written = desk.records.benchmarks.get(row.id).studies  # read after the runs' states: a run writes its result before it ends
+    return replace(
+        row, studies={name: shown[name] if document.get("state") == "running" else document for name, document in written.items()}
+    )
+
+
+def _study_now(desk: Desk, document: dict[str, Any]) -> dict[str, Any]:
+    try:
+        state = desk.runs.state(str(document["run"]))
+    except (Transient, NotFound):
+        state = None
+    if state is not None and state.ended:
+        return {**document, "state": "failed", "reason": f"its flow run ended without a result: {state.message or state.name}"}
+    waits = desk.waiting(str(document["run"]), 0.0)
+    return {**document, "waiting": WaitingView.of(waits).model_dump(mode="json")} if waits else document
+
+
+def view(desk: Desk, row: Benchmark, *, listed: bool = False) -> BenchmarkView:
+    """Show a benchmark; in a list without asking Prefect why it waits."""
+    driven = listed or row.trigger is Trigger.GATE or row.state is not BenchmarkState.RUNNING
+    waits = None if driven else desk.waiting(row.flow_run, row.lease_until)
     asker = desk.names().get(row.asked_by, "") if row.asked_by else ""
-    return BenchmarkView.of(row, _model(desk, row.version), asker, desk.links.run(row.flow_run))
+    return BenchmarkView.of(row, _model(desk, row.version), asker, desk.links.run(row.flow_run), waits)
 
 
 def _model(desk: Desk, version: VersionId) -> str:

@@ -9,16 +9,17 @@ from typing import Annotated, Any, Protocol
 from fastapi import Depends, Request
 
 from core.access import Caller
-from core.ids import BenchmarkId, PrincipalId, SubmissionId, VersionId
+from core.ids import BenchmarkId, Epoch, PrincipalId, SubmissionId, VersionId
 from core.ports import Clock, Engines, Records
 from core.ports.records import AuditEntry
 from core.ports.vitals import Vitals
 from core.submissions import SubmissionRequest
 from core.versions import ModelVersion
 from serving.control.diagnosis import Limits
-from serving.control.runs import LogLine
+from serving.control.runs import LogLine, RunState
 from serving.control.trials import Trials
 from serving.control.vitals import NoVitals
+from serving.control.waiting import Waiting, waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Runs(Protocol):
     def start_study(self, study: str, request: Mapping[str, Any]) -> str: ...  # noqa: D102
     def trigger_reconcile(self) -> str: ...  # noqa: D102
     def cancel(self, run_id: str) -> None: ...  # noqa: D102
+    def state(self, run_id: str) -> RunState | None: ...  # noqa: D102
+    def ahead(self, run_id: str) -> int: ...  # noqa: D102
     def logs(self, run_id: str, after: float | None = None) -> tuple[LogLine, ...]: ...  # noqa: D102
 
 
@@ -68,6 +71,12 @@ class Desk:
     def audit(self, caller: Caller, action: str, subject: str, **detail: Any) -> None:
         """Write down who changed what."""
         self.records.audit.add(AuditEntry(self.clock.now(), f"{caller.name} ({caller.key})", action, subject, detail))
+
+    def waiting(self, flow_run: str | None, lease_until: Epoch) -> Waiting | None:
+        """Return why an open submission or benchmark waits; None while a process drives it."""
+        if lease_until >= self.clock.now():
+            return None
+        return waiting(flow_run, self.records.runners.latest(), self.runs, self.clock)
 
     def names(self) -> dict[PrincipalId, str]:
         """Return the principals' names by id, as far as they ever had a key."""

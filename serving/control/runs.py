@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import count
+from random import uniform
 from typing import Any, Final
 
 import httpx
 
 from core.errors import Fault, NotFound, Refused, Transient
 from core.ids import BenchmarkId, Epoch, SubmissionId
+from core.ports.clock import Clock, SystemClock
 from core.shown import benchmark_title, run_title
 
 DEPLOY: Final = "deploy-model/submit"
 RECONCILE: Final = "reconcile/seatrial"
 BENCHMARK: Final = "benchmark/on-demand"
 STUDY: Final = "sampling-study/on-demand"
+_OURS: Final = {"deployments": {"name": {"any_": ["submit", "on-demand", "nightly"]}}}
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 2.0
 _PAGE = 200  # the server's own limit
 _LEVELS = ((50, "CRITICAL"), (40, "ERROR"), (30, "WARNING"), (20, "INFO"), (0, "DEBUG"))
 
@@ -28,6 +34,13 @@ class RunState:
     type: str
     name: str
     message: str = ""
+    began: bool = True
+    """Whether a process ever took the run up."""
+
+    @property
+    def never_began(self) -> bool:
+        """Whether the run has ended without a process that took it up: none could be started, or it died before its first line."""
+        return self.type == "CRASHED" and not self.began
 
     @property
     def waiting(self) -> bool:
@@ -53,9 +66,11 @@ class LogLine:
 class FlowRuns:
     """Flow runs of one Prefect server. Errors: Transient (away, overloaded), NotFound (run or deployment), Fault (it refuses our call)."""
 
-    def __init__(self, prefect_api_url: str, *, timeout_s: float = 10.0) -> None:
+    def __init__(self, prefect_api_url: str, *, timeout_s: float = 10.0, patience_s: float = 8.0, clock: Clock | None = None) -> None:
         self._http = httpx.Client(base_url=prefect_api_url.rstrip("/") + "/", timeout=timeout_s, trust_env=False)
         self._url = prefect_api_url
+        self._patience_s = patience_s
+        self._clock = clock or SystemClock()
 
     def close(self) -> None:
         """Close the connections."""
@@ -101,8 +116,25 @@ class FlowRuns:
 
     def state(self, run_id: str) -> RunState | None:
         """Return a run's state; None when it has none yet. NotFound."""
-        found = self._call("GET", f"flow_runs/{run_id}", f"flow run {run_id}").get("state")
-        return RunState(found["type"], found["name"], found.get("message") or "") if found else None
+        return _state(self._call("GET", f"flow_runs/{run_id}", f"flow run {run_id}"))
+
+    def last_ended(self) -> RunState | None:
+        """Return the state of the run of ours that ended last; None when none has. A `never_began` one: runs cannot start now."""
+        body = {
+            **_OURS,
+            "flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}},
+            "sort": "END_TIME_DESC",
+            "limit": 1,
+        }
+        found = self._call("POST", "flow_runs/filter", "the last flow run", body)
+        return _state(found[0]) if found else None
+
+    def ahead(self, run_id: str) -> int:
+        """Return how many runs of ours wait to be started before this one. NotFound."""
+        expected = self._call("GET", f"flow_runs/{run_id}", f"flow run {run_id}")["expected_start_time"]
+        chosen = {"state": {"type": {"any_": ["SCHEDULED", "PENDING"]}}, "expected_start_time": {"before_": expected}}
+        found = self._call("POST", "flow_runs/count", "the waiting flow runs", {**_OURS, "flow_runs": chosen})
+        return max(0, int(found) - 1)  # "before" includes the moment, and so the run itself
 
     def cancel(self, run_id: str) -> None:
         """Ask the runner to end a run: it is `Cancelling` until its process is gone. Cancelling an ended run does nothing."""
@@ -134,11 +166,32 @@ class FlowRuns:
         self._call("POST", f"flow_runs/{run_id}/set_state", f"flow run {run_id}", body)
 
     def _call(self, method: str, path: str, what: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Call, and call again with growing pauses while Prefect is busy (its SQLite answers 503) or restarting.
+
+        Each of our calls may be repeated: runs carry an idempotency key, and a second pass of reconcile changes nothing.
+        """
+        give_up = self._clock.monotonic() + self._patience_s
+        for attempt in count():
+            try:
+                return self._once(method, path, what, body)
+            except Transient as error:
+                pause = max(error.retry_after_s or 0.0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt) * uniform(0.5, 1.0))  # noqa: S311
+                if self._clock.monotonic() + pause > give_up:
+                    raise
+                self._clock.wait(pause)
+        raise AssertionError("count() never ends")
+
+    def _once(self, method: str, path: str, what: str, body: Mapping[str, Any] | None) -> Any:
         try:
             answer = self._http.request(method, path, json=body)
         except httpx.TransportError as error:
             raise Transient(f"Prefect at {self._url} does not answer: {error}", hint="is it up? `seatrial doctor` tells") from error
         return _read(answer, what)
+
+
+def _state(run: Mapping[str, Any]) -> RunState | None:
+    found = run.get("state")
+    return RunState(found["type"], found["name"], found.get("message") or "", run.get("start_time") is not None) if found else None
 
 
 def _read(answer: httpx.Response, what: str) -> Any:
@@ -148,7 +201,11 @@ def _read(answer: httpx.Response, what: str) -> Any:
         raise NotFound(f"Prefect has no {what}", reason="unknown_run", hint="is the flow runner up? `seatrial doctor` tells")
     if answer.is_server_error or answer.status_code in {408, 409, 425, 429}:
         wish = answer.headers.get("Retry-After", "")
-        raise Transient(f"Prefect answered {answer.status_code} for {what}", retry_after_s=float(wish) if wish.isdecimal() else None)
+        raise Transient(
+            f"Prefect answered {answer.status_code} for {what}",
+            hint="try again in a minute",
+            retry_after_s=float(wish) if wish.isdecimal() else None,
+        )
     if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY and "uuid" in answer.text.lower():
         raise Refused(f"{what} is no id of Prefect's", reason="bad_run_id", hint="give the id of a flow run")
     raise Fault(f"Prefect refused our call for {what}: {answer.status_code} {answer.text[:200]}", hint="is it Prefect 3.8?")

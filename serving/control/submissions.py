@@ -116,7 +116,8 @@ def view(desk: Desk, submission: Submission) -> SubmissionView:
     reports, model = _trials(desk, submission.version)
     links = LinksView(run=desk.links.run(submission.flow_run), model=model, gateway=desk.links.gateway_url)
     gates = desk.records.benchmarks.find(submission=submission.id, version=submission.version, limit=1)
-    return SubmissionView.of(submission, desk.names().get(submission.submitter, ""), reports, links, gates[0].id if gates else None)
+    waits = None if submission.state.ended else desk.waiting(submission.flow_run, submission.lease_until)
+    return SubmissionView.of(submission, desk.names().get(submission.submitter, ""), reports, links, gates[0].id if gates else None, waits)
 
 
 def _trials(desk: Desk, version: VersionId | None) -> tuple[tuple[TrialReport, ...], str | None]:

@@ -10,6 +10,8 @@ from pydantic import Field
 from core.submissions import Step, StepName, StepState, Submission, SubmissionState
 from core.versions import Decision, Finding, ModelVersion, TrialKind, TrialReport
 from serving.control.runs import LogLine
+from serving.control.waiting import Waiting
+from serving.control.waiting_view import WaitingView
 from serving.control.wire import Detail, Numbers, Text, View, maybe, moment
 
 
@@ -122,11 +124,18 @@ class SubmissionView(View):
     steps: list[StepView]
     reports: list[ReportSummary]
     benchmark: str | None = Field(default=None, description="the benchmark of its gate, problem by problem")
+    waiting: WaitingView | None = Field(default=None, description="why no process drives it, where none does; not told in lists")
     links: LinksView
 
     @classmethod
     def of(
-        cls, submission: Submission, submitter: str, reports: tuple[TrialReport, ...], links: LinksView, benchmark: str | None = None
+        cls,
+        submission: Submission,
+        submitter: str,
+        reports: tuple[TrialReport, ...],
+        links: LinksView,
+        benchmark: str | None = None,
+        waiting: Waiting | None = None,
     ) -> SubmissionView:
         """Show a submission."""
         return cls(
@@ -148,6 +157,7 @@ class SubmissionView(View):
             steps=[StepView.of(step) for step in submission.steps],
             reports=[ReportSummary.of(report) for report in reports],
             benchmark=benchmark,
+            waiting=WaitingView.of(waiting) if waiting else None,
             links=links,
         )
 

@@ -14,7 +14,11 @@ from core.errors import Refused
 GIB = 1024**3
 _SMALLEST_CACHE = 128 * 1024**2
 _RUNTIME_BYTES = 3 * GIB  # torch, vLLM and the interpreter, whatever the model (measured: 2.9 GB)
-_PASSED_ON = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE")
+_PASSED_ON = (
+    *("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE"),
+    *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HF_HOME", "VLLM_CACHE_ROOT", "VLLM_CONFIG_ROOT", "TORCHINDUCTOR_CACHE_DIR"),
+    *("TRITON_CACHE_DIR", "NUMBA_CACHE_DIR", "MPLCONFIGDIR", "FLASHINFER_WORKSPACE_BASE", "CUDA_CACHE_PATH"),
+)
 _STORE_ACCESS = "AWS_"  # the engine reads s3:// weights itself
 
 VLLM_ENVIRON = {
@@ -73,7 +77,8 @@ class VllmLauncher:
         """Return what every engine gets, whatever it serves."""
         passed = {name: value for name, value in self._given.items() if name in _PASSED_ON}
         # Process titles must not overwrite the environment by which the keeper knows its own.
-        return {**passed, **VLLM_ENVIRON, "SPT_NOENV": "1"}
+        # Sockets between an engine's processes get names relative to its working directory: a path may have 107 bytes, a home any number.
+        return {**passed, **VLLM_ENVIRON, "SPT_NOENV": "1", "VLLM_RPC_BASE_PATH": "."}
 
 
 def serve_flags(spec: EngineSpec, *, host: str, port: int, drain_s: int) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import socket
 import tempfile
@@ -63,7 +64,7 @@ class Standby:
         self._log_file = log_file
         self._clock = clock
         self._process: Popen[bytes] | None = None
-        self._folder: Path | None = None  # a short path of its own: a unix socket's may have 107 bytes
+        self._folder: Path | None = None
         self._started = 0.0
         self._deaths = 0
         self._forked: dict[int, _Forked] = {}
@@ -94,7 +95,7 @@ class Standby:
         forked = _Forked(connection, connection.makefile("rb"))
         try:
             connection.settimeout(_ANSWER_S)
-            connection.connect(str(self._socket))
+            _connect(connection, self._socket)
             connection.sendall(json.dumps(request).encode() + b"\n")
             answer = forked.read()
         except OSError as error:
@@ -157,9 +158,9 @@ class Standby:
         try:
             with self._log_file.open("wb") as output:
                 self._process = Popen(
-                    [*self._command, str(self._socket)],
+                    [*self._command, str(self._socket.relative_to(self._folder.parent))],
                     env=self._environ,
-                    cwd=self._log_file.parent,
+                    cwd=self._folder.parent,  # of the engines too: their sockets have names relative to it
                     stdin=PIPE,
                     stdout=output,
                     stderr=output,
@@ -168,3 +169,12 @@ class Standby:
         except OSError as error:
             log.warning("standby.unstartable", error=str(error))
             self._deaths = _MOST_DEATHS
+
+
+def _connect(connection: socket.socket, path: Path) -> None:
+    """Connect to a socket at a path of any length: the address may have 107 bytes. Raises OSError."""
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        connection.connect(f"/proc/self/fd/{folder}/{path.name}")
+    finally:
+        os.close(folder)

@@ -21,7 +21,7 @@ from core.ports.clock import SystemClock
 from registry.answers import Answers
 from registry.database import Database, migrate, open_database
 from serving.control.app import Links, control
-from serving.control.runs import LogLine
+from serving.control.runs import LogLine, RunState
 from tests.equipment.fakes import FakeEngines, FakeHistory
 from wiring import StoredTrials
 
@@ -39,6 +39,8 @@ class RunsDouble:
     cancelled: list[str] = field(default_factory=list)
     reconciles: int = 0
     lines: tuple[LogLine, ...] = ()
+    states: dict[str, RunState] = field(default_factory=dict)
+    queued: int = 0
 
     def start(self, submission: SubmissionId, attempt: int, request: Mapping[str, str]) -> str:
         self._answer()
@@ -63,6 +65,14 @@ class RunsDouble:
     def cancel(self, run_id: str) -> None:
         self._answer()
         self.cancelled.append(run_id)
+
+    def state(self, run_id: str) -> RunState | None:
+        self._answer()
+        return self.states.get(run_id)
+
+    def ahead(self, run_id: str) -> int:
+        self._answer()
+        return self.queued
 
     def logs(self, run_id: str, after: float | None = None) -> tuple[LogLine, ...]:
         self._answer()

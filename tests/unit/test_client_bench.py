@@ -171,7 +171,7 @@ def test_a_running_benchmark_can_be_cancelled(run: Run):
         (["bench", "study", "bm-good", "--best-of", "many"], 2),
         (["endpoints", "set", "chat"], 2),
         (["endpoints", "set", "none", "--best-of", "2"], 4),
-        (["endpoints", "set", "chat", "--temperature", "9"], 1),
+        (["endpoints", "set", "chat", "--temperature", "9"], 2),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )

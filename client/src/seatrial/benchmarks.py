@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from seatrial import words
-from seatrial.errors import Unavailable
+from seatrial.patience import Patience, watched
 from seatrial.transport import Transport
 from seatrial.words import read
 
@@ -66,21 +65,10 @@ class Benchmarks:
     def watch(self, benchmark: str, *, interval_s: float = 1.0, patience_s: float = _PATIENCE_S) -> Iterator[words.Benchmark]:
         """Yield the benchmark each `interval_s` until it has ended; the last one is its end.
 
-        A platform that is away for a while (a restart) is waited for, `patience_s` at most; then Unavailable is raised.
+        A platform that does not answer is waited for, `patience_s` at most, and so is a flow run that cannot be started; then Unavailable
+        is raised. One that waits for its turn is waited for without a limit: `waiting` says how many runs come before it.
         """
-        seen = time.monotonic()
-        while True:
-            try:
-                current = self.get(benchmark)
-            except Unavailable:
-                if time.monotonic() - seen > patience_s:
-                    raise
-            else:
-                seen = time.monotonic()
-                yield current
-                if current.ended:
-                    return
-            self._pause(interval_s)
+        yield from watched(lambda: self.get(benchmark), self._pause, interval_s=interval_s, patience_s=patience_s)
 
     def problems(self, benchmark: str) -> tuple[words.Problem, ...]:
         """Return every problem: how often it was solved, the first failing check, and against the baseline. NotFound while it runs."""
@@ -120,8 +108,11 @@ class Benchmarks:
         body = {"policies": list(policies), "best_of": list(best_of), "ranker_url": ranker_url, "ranker_model": ranker_model}
         return read(words.Study, self._transport.call("POST", f"/v1/benchmarks/{benchmark}/studies", body=body))
 
-    def watch_study(self, study: words.Study, *, interval_s: float = 1.0) -> dict[str, object]:
-        """Wait for a study's end and return its document (`state`, `rows`, `reason`)."""
-        while study.study not in (studies := self.get(study.benchmark).studies):
+    def watch_study(self, study: words.Study, *, interval_s: float = 1.0, patience_s: float = _PATIENCE_S) -> dict[str, object]:
+        """Wait for a study's end and return its document (`state`, `rows`, `reason`). Raises Unavailable as `watch` does."""
+        patience = Patience(patience_s)
+        while (found := self.get(study.benchmark).studies[study.study])["state"] == "running":
+            waiting = found.get("waiting")
+            patience.see(read(words.Waiting, waiting) if waiting else None)
             self._pause(interval_s)
-        return dict(studies[study.study])
+        return dict(found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -14,7 +13,7 @@ from typing import Any, Literal, overload
 from seatrial import words
 from seatrial.benchmarks import Benchmarks
 from seatrial.config import find_connection, is_local
-from seatrial.errors import Unavailable
+from seatrial.patience import watched
 from seatrial.transport import Transport
 from seatrial.words import read
 
@@ -31,12 +30,20 @@ def _pause(seconds: float) -> None:
 class Client:
     """A connection to one platform. Errors are `SeatrialError`s.
 
-    `url` and `key` default to SEATRIAL_URL and SEATRIAL_KEY, then to what `seatrial up` left on this machine. `pause` waits between
-    two looks while watching or following.
+    `url` and `key` default to SEATRIAL_URL and SEATRIAL_KEY, then to what `seatrial up` left in its home on this machine; `home` names
+    that folder (default: SEATRIAL_HOME, then `~/.local/share/seatrial`) and comes before the environment. `pause` waits between two looks
+    while watching or following.
     """
 
-    def __init__(self, url: str | None = None, key: str | None = None, *, pause: Callable[[float], None] = _pause) -> None:
-        self._transport = Transport(find_connection(url, key))
+    def __init__(
+        self,
+        url: str | None = None,
+        key: str | None = None,
+        *,
+        home: str | Path | None = None,
+        pause: Callable[[float], None] = _pause,
+    ) -> None:
+        self._transport = Transport(find_connection(url, key, home=home))
         self.submissions = Submissions(self._transport, pause)
         self.models = Models(self._transport)
         self.endpoints = Endpoints(self._transport)
@@ -132,21 +139,10 @@ class Submissions:
     def watch(self, submission: str, *, interval_s: float = 0.5, patience_s: float = _PATIENCE_S) -> Iterator[words.Submission]:
         """Yield the submission each `interval_s` until it has ended; the last one is its end.
 
-        A platform that is away for a while (a restart) is waited for, `patience_s` at most; then Unavailable is raised.
+        A platform that does not answer is waited for, `patience_s` at most, and so is a flow run that cannot be started; then Unavailable
+        is raised. One that waits for its turn is waited for without a limit: `waiting` says how many runs come before it.
         """
-        seen = time.monotonic()
-        while True:
-            try:
-                current = self.get(submission)
-            except Unavailable:
-                if time.monotonic() - seen > patience_s:
-                    raise
-            else:
-                seen = time.monotonic()
-                yield current
-                if current.ended:
-                    return
-            self._pause(interval_s)
+        yield from watched(lambda: self.get(submission), self._pause, interval_s=interval_s, patience_s=patience_s)
 
     def cancel(self, submission: str) -> words.Submission:
         """Cancel one that has not ended. Conflict."""

@@ -10,7 +10,10 @@ from pathlib import Path
 
 from seatrial.errors import NotAuthorised, Unavailable
 
-_NEXT = "start the platform with `seatrial up`, or set SEATRIAL_URL and SEATRIAL_KEY"
+_NEXT = (
+    "start it with `seatrial up`; name the folder of one that was started with --home: `seatrial --home FOLDER ...` or "
+    "`export SEATRIAL_HOME=FOLDER`; for one on another machine set SEATRIAL_URL and SEATRIAL_KEY"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +29,24 @@ class Connection:
         return f"Connection(url={self.url!r}, gateway_url={self.gateway_url!r})"
 
 
-def find_connection(url: str | None = None, key: str | None = None, environ: Mapping[str, str] | None = None) -> Connection:
-    """Return the connection to use. Raises Unavailable when no platform can be found, NotAuthorised when no key can."""
-    env = os.environ if environ is None else environ
+def find_connection(
+    url: str | None = None, key: str | None = None, environ: Mapping[str, str] | None = None, *, home: str | Path | None = None
+) -> Connection:
+    """Return the connection to use. Raises Unavailable when no platform can be found, NotAuthorised when no key can.
+
+    An explicit `home` replaces what the environment says about another platform: its URL, and the key that belongs to that URL.
+    """
+    env = dict(os.environ if environ is None else environ)
+    if home is not None:
+        env["SEATRIAL_HOME"] = str(home)
+        if env.pop("SEATRIAL_URL", None):
+            env.pop("SEATRIAL_KEY", None)
     url, key = url or env.get("SEATRIAL_URL"), key or env.get("SEATRIAL_KEY")
-    left = {} if url and key else _left_by_up(home(env))
+    folder = state_folder(env)
+    left = {} if url and key else _left_by_up(folder)
     found = url or str(left.get("control_url") or "")
     if not found:
-        raise Unavailable(f"no platform is known here ({home(env)} has no run/client.json)", hint=_NEXT, reason="no_platform")
+        raise Unavailable(f"no platform runs in {folder}", hint=_NEXT, reason="no_platform")
     # A key is only ever sent to the platform that it belongs to: the one left by `up` never goes to another URL.
     ours = found.rstrip("/") == str(left.get("control_url") or "").rstrip("/")
     if not key and ours:
@@ -49,12 +62,12 @@ def is_local(connection: Connection, folder: Path) -> bool:
     return connection.url == str(_left_by_up(folder).get("control_url") or "").rstrip("/")
 
 
-def home(environ: Mapping[str, str]) -> Path:
-    """Return the platform's default state directory on this machine."""
+def state_folder(environ: Mapping[str, str]) -> Path:
+    """Return the platform's state directory on this machine: SEATRIAL_HOME, else the one below the user's data directory (XDG)."""
     given = environ.get("SEATRIAL_HOME")
     if given:
-        return Path(given).expanduser()
-    data = environ.get("XDG_DATA_HOME") or str(Path(environ.get("HOME", "/root")) / ".local/share")
+        return Path(given).expanduser().absolute()
+    data = environ.get("XDG_DATA_HOME") or Path(environ.get("HOME") or os.path.expanduser("~")) / ".local/share"  # noqa: PTH111 - never raises
     return Path(data) / "seatrial"
 
 

@@ -19,6 +19,16 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why no process drives something that has not ended. `stuck`: an operator is needed."""
+
+    reason: str
+    stuck: bool
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Benchmark:
     """One run of a suite on a model version. `numbers` holds pass@k, intervals, rates, times; of a grid also `NAME/POINT`."""
 
@@ -49,6 +59,7 @@ class Benchmark:
     studies: dict[str, Any] = field(default_factory=dict)
     run: str | None = None
     history: str | None = None
+    waiting: Waiting | None = None
 
     @property
     def ended(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from seatrial.config import Connection
-from seatrial.errors import SeatrialError, Unavailable, from_status
+from seatrial.errors import RefusedError, SeatrialError, Unavailable, from_status
 
 _TIMEOUT_S = 30.0
 _ANSWER_TIMEOUT_S = 600.0
@@ -59,6 +59,10 @@ class Transport:
     def _call(self, method: str, url: str, body: Any, query: Mapping[str, Any], timeout_s: float = _TIMEOUT_S) -> Any:
         try:
             answer = self._http.request(method, url, json=body, params=query, timeout=timeout_s)
+        except ValueError as error:
+            raise RefusedError(
+                f"the request cannot be written as JSON: {error}", hint="give finite numbers", reason="bad_number"
+            ) from error
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise _away(url, error) from error
         if not answer.is_success:
@@ -83,7 +87,7 @@ def _events(answer: httpx.Response) -> Iterator[Mapping[str, Any]]:
 
 def _away(url: str, error: Exception) -> Unavailable:
     where = str(url).split("/v1/", maxsplit=1)[0]
-    hint = "is it up? `seatrial up` starts it, `seatrial doctor` says what is missing"
+    hint = "start it with `seatrial up`, or run `seatrial doctor` on its machine"
     return Unavailable(f"the platform at {where} does not answer: {error}", hint=hint, reason="unreachable")
 
 

@@ -9,12 +9,12 @@ from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from seatrial.scores import Answer, Benchmark, Comparison, Power, Problem, Sampling, Study
+from seatrial.scores import Answer, Benchmark, Comparison, Power, Problem, Sampling, Study, Waiting
 
 __all__ = [
     "Answer", "Benchmark", "Caller", "Cohort", "Comparison", "Endpoint", "Engine", "Feedback", "Finding", "Key", "Links", "LogLine",
     "Logs", "Model", "Piece", "PlatformHealth", "PlatformProblem", "Policy", "Power", "Problem", "Report", "Rollback", "Rollout",
-    "Sampling", "Standing", "Step", "Study", "Submission", "TrialReport", "Verdict", "read",
+    "Sampling", "Standing", "Step", "Study", "Submission", "TrialReport", "Verdict", "Waiting", "read",
 ]  # fmt: skip
 T = TypeVar("T")
 STEPS = (
@@ -119,6 +119,7 @@ class Submission:
     steps: tuple[Step, ...] = ()
     reports: tuple[Report, ...] = ()
     benchmark: str | None = None
+    waiting: Waiting | None = None
     links: Links = field(default_factory=Links)
 
     @property

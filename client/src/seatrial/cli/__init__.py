@@ -39,6 +39,14 @@ class Entry(NamedTuple):
     help: str
 
 
+class Options(NamedTuple):
+    """What was given before the command: which platform is meant."""
+
+    home: str | None = None
+    url: str | None = None
+    key: str | None = None
+
+
 COMMANDS: dict[str, Entry] = {
     "submit": Entry("seatrial.cli.submissions", "submit", "Bring a model to an endpoint."),
     "status": Entry("seatrial.cli.submissions", "status", "Show what is wrong, what serves and what is on its way, or one submission."),
@@ -111,10 +119,15 @@ def show_error(error: SeatrialError) -> None:
 
 
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--home",
+    metavar="FOLDER",
+    help="The state directory of a platform on this machine, as given to `seatrial up` (default: SEATRIAL_HOME).",
+)
 @click.option("--url", metavar="URL", help="The control API (default: SEATRIAL_URL, else what `seatrial up` left).")
 @click.option("--key", metavar="KEY", help="Your bearer key (default: SEATRIAL_KEY; a key on a command line is seen by others).")
 @click.version_option(package_name="seatrial", prog_name="seatrial")
 @click.pass_context
-def main(ctx: click.Context, url: str | None, key: str | None) -> None:
+def main(ctx: click.Context, home: str | None, url: str | None, key: str | None) -> None:
     """Bring a language model through its trials to real users' feedback."""
-    ctx.obj = (url, key)
+    ctx.obj = Options(home, url, key)

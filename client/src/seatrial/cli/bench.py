@@ -9,26 +9,12 @@ import click
 
 from seatrial.cli import INTERRUPTED
 from seatrial.cli.numbers import ago, duration, part
+from seatrial.cli.options import INNER_PART, PART, PENALTY, POINTS, TEMPERATURE, TOP_P, Numbers
 from seatrial.cli.output import as_json, client_of, flowing, plain, say_json, short, show_pairs, show_table
 from seatrial.client import Client
 from seatrial.words import Answer, Benchmark
 
 _SUITE_FILES = (".jsonl", ".jsonl.gz")
-
-
-class Floats(click.ParamType[tuple[float, ...]]):
-    """Numbers separated by commas: `0.2,0.8`."""
-
-    name = "numbers"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        """Return the numbers."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(float(piece) for piece in str(value).split(",") if piece.strip())
-        except ValueError:
-            self.fail(f"{value!r} are no numbers; write 0.2 or 0.2,0.8", param, ctx)
 
 
 class DefaultGroup(click.Group):
@@ -57,9 +43,11 @@ def bench() -> None:
 @click.argument("target", metavar="MODEL_OR_ENDPOINT")
 @click.option("--suite", default="harbour", show_default=True, help="A suite's name, or a .jsonl file on the platform's machine.")
 @click.option("--samples", "-n", type=click.IntRange(1, 1000), default=1, show_default=True, help="Answers to each problem at each point.")
-@click.option("--temperature", "-t", type=Floats(), default="0", show_default=True, help="Temperatures, separated by commas.")
-@click.option("--frequency-penalty", type=Floats(), default="0", show_default=True, help="Frequency penalties, separated by commas.")
-@click.option("--top-p", type=float, default=1.0, show_default=True, help="Part of the probability that answers are drawn from.")
+@click.option("--temperature", "-t", type=Numbers(TEMPERATURE), default="0", show_default=True, help="Temperatures, separated by commas.")
+@click.option(
+    "--frequency-penalty", type=Numbers(PENALTY), default="0", show_default=True, help="Frequency penalties, separated by commas."
+)
+@click.option("--top-p", type=TOP_P, default=1.0, show_default=True, help="Part of the probability that answers are drawn from.")
 @click.option("--max-tokens", type=click.IntRange(min=1), default=None, help="Longest answer, in tokens (default: the suite's own).")
 @click.option(
     "--form",
@@ -127,7 +115,7 @@ def show(ctx: click.Context, benchmark: str, *, watched: bool, whole: bool, as_j
 @bench.command()
 @click.argument("candidate", metavar="A")
 @click.argument("baseline", metavar="B")
-@click.option("--margin", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="How much lower A may score and still pass.")
+@click.option("--margin", type=PART, default=0.05, show_default=True, help="How much lower A may score and still pass.")
 @as_json
 @click.pass_context
 def compare(ctx: click.Context, candidate: str, baseline: str, *, margin: float, as_json: bool) -> None:
@@ -146,7 +134,7 @@ def compare(ctx: click.Context, candidate: str, baseline: str, *, margin: float,
 @click.option("--version", help="Only this version (8 characters are enough).")
 @click.option("--state", type=click.Choice(["running", "done", "failed"]), help="Only those in this state.")
 @click.option("--trigger", type=click.Choice(["gate", "hand", "schedule"]), help="Only those that ran for this reason.")
-@click.option("--limit", default=20, show_default=True, help="How many at most.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many at most.")
 @as_json
 @click.pass_context
 def list_(
@@ -168,13 +156,9 @@ def list_(
 @bench.command()
 @click.option("--problems", type=click.IntRange(min=1), required=True, help="Problems of the suite (HumanEval has 164).")
 @click.option("--samples", "-n", type=click.IntRange(min=1), help="Answers to each problem: says how many points they catch.")
-@click.option("--points", type=click.FloatRange(0, 100, min_open=True), help="A drop in points: says how many answers catch it.")
-@click.option(
-    "--pass-rate", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="About how much passes (default: the worst case)."
-)
-@click.option(
-    "--power", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.9, show_default=True, help="How surely it is caught."
-)
+@click.option("--points", type=POINTS, help="A drop in points: says how many answers catch it.")
+@click.option("--pass-rate", type=INNER_PART, help="About how much passes (default: the worst case).")
+@click.option("--power", type=INNER_PART, default=0.9, show_default=True, help="How surely it is caught.")
 @as_json
 @click.pass_context
 def power(
@@ -225,7 +209,7 @@ def study(ctx: click.Context, benchmark: str, *, policies: str, best_of: str, ra
 @bench.command()
 @click.argument("benchmark", metavar="ID")
 @click.option("--problem", "-p", help="Only this problem (its task id).")
-@click.option("--limit", default=10, show_default=True, help="How many at most.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many at most.")
 @as_json
 @click.pass_context
 def answers(ctx: click.Context, benchmark: str, *, problem: str | None, limit: int, as_json: bool) -> None:
@@ -284,6 +268,7 @@ def _show(client: Client, one: Benchmark, *, as_json: bool, whole: bool) -> None
         ("prompt", one.prompt),
         ("why", f"{one.trigger} {one.asked_by}".strip()),
         ("state", one.state if one.ended else f"{one.state}, {part(one.progress)}"),
+        ("waiting", one.waiting.message if one.waiting else None),
         ("verdict", one.decision),
         ("because", one.reason),
         ("baseline", one.baseline),

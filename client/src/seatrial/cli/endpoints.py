@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from math import nan
+from enum import Enum
 from typing import Any
 
 import click
 
 from seatrial.cli.numbers import ago, duration, number, part
+from seatrial.cli.options import PENALTY, TEMPERATURE, TOP_P, Number
 from seatrial.cli.output import as_json, client_of, say_json, short, show_pairs, show_table
 from seatrial.words import Cohort, Endpoint, Rollout
 
@@ -39,26 +40,30 @@ def endpoints(ctx: click.Context, as_json: bool) -> None:
     show_table(columns, rows, empty="no endpoints; seatrial submit makes one")
 
 
-class _Default(click.ParamType[float | None]):
+class _Left(Enum):
+    """`none`: the default is taken away."""
+
+    TO_ENGINE = "none"
+
+
+class _Default(click.ParamType[float | _Left]):
     """A number, or `none` to leave it to the engine again."""
 
     name = "number|none"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
-        """Return the number; `none` is NaN until the request is made, as None means that the option was not given."""
-        if str(value).lower() == "none":
-            return nan
-        try:
-            return float(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is no number; write 0.2, or none for the engine's own", param, ctx)
+    def __init__(self, number: Number) -> None:
+        self._number = number
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | _Left:
+        """Return the number, or `_Left.TO_ENGINE`: None means that the option was not given."""
+        return _Left.TO_ENGINE if str(value).lower() == "none" else self._number.convert(value, param, ctx)
 
 
 @endpoints.command(name="set")
 @click.argument("name")
-@click.option("--temperature", type=_Default(), help="For requests that do not say one; none: the engine's own.")
-@click.option("--top-p", type=_Default(), help="For requests that do not say one; none: the engine's own.")
-@click.option("--frequency-penalty", type=_Default(), help="For requests that do not say one; none: the engine's own.")
+@click.option("--temperature", type=_Default(TEMPERATURE), help="For requests that do not say one; none: the engine's own.")
+@click.option("--top-p", type=_Default(TOP_P), help="For requests that do not say one; none: the engine's own.")
+@click.option("--frequency-penalty", type=_Default(PENALTY), help="For requests that do not say one; none: the engine's own.")
 @click.option("--best-of", type=click.IntRange(1, 16), help="Draw so many answers and send one; 1: no choosing.")
 @click.option("--policy", type=click.Choice(["random", "mean_logprob"]), help="How that one is chosen.")
 @click.option("--on-regression", type=click.Choice(["alert", "rollback"]), help="What a scheduled benchmark that finds one does.")
@@ -66,7 +71,7 @@ class _Default(click.ParamType[float | None]):
 @click.pass_context
 def set_(ctx: click.Context, /, *, name: str, as_json: bool, **given: Any) -> None:
     """Set what endpoint NAME promises (operators only). What is not given stays; gateways follow within a second."""
-    fields = {field: None if value != value else value for field, value in given.items() if value is not None}  # noqa: PLR0124 - NaN
+    fields = {field: None if value is _Left.TO_ENGINE else value for field, value in given.items() if value is not None}
     if not fields:
         raise click.UsageError("give at least one of the options")
     changed = client_of(ctx).endpoints.set_policy(name, **fields)

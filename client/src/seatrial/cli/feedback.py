@@ -51,7 +51,7 @@ def give(ctx: click.Context, completion: str, thumb: Literal["up", "down"] | Non
 @feedback.command(name="list")
 @click.option("--endpoint", "-e", help="Only this endpoint.")
 @click.option("--submission", "-s", help="Only on the version of this submission.")
-@click.option("--limit", default=100, show_default=True, help="How many at most.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many at most.")
 @as_json
 @click.pass_context
 def list_(ctx: click.Context, endpoint: str | None, submission: str | None, limit: int, as_json: bool) -> None:

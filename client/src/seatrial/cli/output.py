@@ -53,8 +53,8 @@ as_json = click.option("--json", "as_json", is_flag=True, help="One JSON documen
 
 def client_of(ctx: click.Context) -> Client:
     """Return the client that the options ask for, closed when the command ends."""
-    url, key = ctx.find_root().obj
-    return ctx.with_resource(Client(url, key))
+    given = ctx.find_root().obj
+    return ctx.with_resource(Client(given.url, given.key, home=given.home))
 
 
 def plain(text: str) -> str:

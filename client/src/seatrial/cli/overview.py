@@ -11,7 +11,7 @@ import click
 from seatrial.cli.numbers import ago, part
 from seatrial.cli.output import cell_text, console, flowing, plain, say_json, short, show_table
 from seatrial.client import Client
-from seatrial.config import home
+from seatrial.config import state_folder
 from seatrial.errors import NotAuthorised, Unavailable
 from seatrial.local import local_stack
 from seatrial.words import Endpoint, PlatformHealth, PlatformProblem
@@ -70,7 +70,7 @@ def explained(client: Client) -> Iterator[None]:
 
 
 def _explained(client: Client, error: Unavailable) -> Unavailable:
-    folder = home(os.environ)
+    folder = state_folder(os.environ)
     stack = local_stack(folder) if client.is_local(folder) else None
     if stack is None:
         return error

@@ -51,10 +51,14 @@ def follow(updates: Iterator[Benchmark], *, as_json: bool) -> Benchmark:
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task("waiting for a runner", total=1.0)
             for last in updates:
-                progress.update(task, completed=last.progress, description=f"{last.suite} on {last.endpoint or last.version[:12]}")
+                progress.update(task, completed=last.progress, description=_at(last))
     if last is None:
         raise RuntimeError("a watched benchmark yields at least once")
     return last
+
+
+def _at(one: Benchmark) -> str:
+    return plain(one.waiting.message) if one.waiting else f"{one.suite} on {one.endpoint or one.version[:12]}"
 
 
 def show_scores(one: Benchmark, problems: Sequence[Problem], *, whole: bool) -> None:

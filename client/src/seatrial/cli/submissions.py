@@ -82,7 +82,7 @@ def status(ctx: click.Context, *, submission: str | None, problems: bool, watche
 @click.option("--state", help="Only those in this state.")
 @click.option("--endpoint", "-e", help="Only those for this endpoint.")
 @click.option("--mine", is_flag=True, help="Only your own (submitters see no others).")
-@click.option("--limit", default=20, show_default=True, help="How many at most.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many at most.")
 @as_json
 @click.pass_context
 def submissions(ctx: click.Context, *, state: str | None, endpoint: str | None, mine: bool, limit: int, as_json: bool) -> None:
@@ -146,6 +146,8 @@ def _show(client: Client, one: Submission) -> None:
         ("model", one.model),
         ("endpoint", one.endpoint),
         ("state", one.state),
+        ("waiting", one.waiting.message if one.waiting else None),
+        ("next", one.waiting.hint if one.waiting else None),
         ("submitter", one.submitter),
         ("note", one.note),
         ("version", one.version),

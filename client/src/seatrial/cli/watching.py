@@ -118,14 +118,27 @@ def _screen(submission: Submission, spinner: Spinner) -> RenderableType:
         (plain(submission.model), "bold"), " → ", (submission.endpoint, "bold"), f"   {submission.state.replace('_', ' ')}, {took}"
     )
     if not submission.steps and not submission.ended:
-        return Group(head, Text("waiting for a runner", "dim"))
+        return Group(head, _why(submission) or Text("waiting for a runner", "dim"))
+    if why := _why(submission):
+        return Group(head, steps_table(submission, spinner), why)
     return Group(head, steps_table(submission, spinner))
+
+
+def _why(submission: Submission) -> Text | None:
+    """Return why no process drives the submission, where the platform says so."""
+    waiting = submission.waiting
+    return Text(plain(waiting.message), "yellow" if waiting.stuck else "dim") if waiting else None
 
 
 def _lines(updates: Iterator[Submission]) -> Submission:
     shown: dict[str, tuple[str, int, str]] = {}
     last: Submission | None = None
+    why = ""
     for last in updates:
+        said = plain(last.waiting.message) if last.waiting else ""
+        if said and said != why:
+            click.echo(said, err=True)
+        why = said
         for step in last.steps:
             now = (step.state, step.attempt, "" if step.state == "running" else step.message)
             if shown.get(step.name) != now:

@@ -1,0 +1,69 @@
+"""Watching something until it ends, with a limit on waiting for what does not come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
+
+from seatrial.errors import Unavailable
+from seatrial.scores import Waiting
+
+
+class Watched(Protocol):
+    """A submission or a benchmark."""
+
+    @property
+    def ended(self) -> bool: ...  # noqa: D102
+    @property
+    def waiting(self) -> Waiting | None: ...  # noqa: D102
+
+
+W = TypeVar("W", bound=Watched)
+
+
+class Patience:
+    """Raises Unavailable once work has been stuck for `limit_s`; a process that drives it, or a queue that it waits in, ends that."""
+
+    def __init__(self, limit_s: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._limit_s = limit_s
+        self._monotonic = monotonic
+        self._since: float | None = None
+
+    def see(self, waiting: Waiting | None) -> None:
+        """Note why the work waits now. Raises Unavailable with that reason."""
+        if waiting is None or waiting.reason == "busy":
+            self._since = None
+        elif waiting.stuck:
+            now = self._monotonic()
+            self._since = now if self._since is None else self._since
+            if now - self._since > self._limit_s:
+                raise Unavailable(f"stuck for {self._limit_s:.0f} s: {waiting.message}", hint=waiting.hint, reason=waiting.reason)
+
+
+def watched(
+    get: Callable[[], W],
+    pause: Callable[[float], None],
+    *,
+    interval_s: float,
+    patience_s: float,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Iterator[W]:
+    """Yield what `get` returns each `interval_s` until it has ended; the last one is its end.
+
+    A platform that does not answer is waited for, `patience_s` at most; so is work that cannot be started. Then Unavailable is raised.
+    """
+    seen, patience = monotonic(), Patience(patience_s, monotonic)
+    while True:
+        try:
+            current = get()
+        except Unavailable:
+            if monotonic() - seen > patience_s:
+                raise
+        else:
+            seen = monotonic()
+            yield current
+            if current.ended:
+                return
+            patience.see(current.waiting)
+        pause(interval_s)

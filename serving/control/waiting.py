@@ -1,0 +1,72 @@
+"""Why work that is not driven does not move yet: a fact about its flow run or the flow runner, never the time that has passed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from core.errors import NotFound, Transient
+from core.ports.clock import Clock
+from core.services import RunnerBeat
+from serving.control.runs import RunState
+
+
+class Wait(StrEnum):
+    """Why it waits. Those that are `stuck` need an operator; the others pass."""
+
+    STARTING = "starting"
+    BUSY = "busy"
+    PREFECT_UNAVAILABLE = "prefect_unavailable"
+    RUNNER_DOWN = "runner_down"
+    CANNOT_START = "cannot_start"
+
+    @property
+    def stuck(self) -> bool:
+        """Whether waiting alone does not help."""
+        return self not in {Wait.STARTING, Wait.BUSY}
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One reason with the sentence for people, and what to do where something can be done."""
+
+    reason: Wait
+    message: str
+    hint: str = ""
+
+
+class Queue(Protocol):
+    """What is asked of Prefect (`FlowRuns`). Errors: Transient, NotFound."""
+
+    def state(self, run_id: str) -> RunState | None: ...  # noqa: D102
+    def ahead(self, run_id: str) -> int: ...  # noqa: D102
+
+
+_DOCTOR = "run `seatrial doctor` on the platform's machine"
+
+
+def waiting(flow_run: str | None, beat: RunnerBeat | None, queue: Queue, clock: Clock) -> Waiting | None:
+    """Return why work with this flow run, which no process drives, waits; None when its run has begun."""
+    if beat is not None and beat.lost(clock.now()):
+        silent = f"process {beat.pid} on {beat.host} last reported {clock.now() - beat.at:.0f} s ago"
+        return Waiting(Wait.RUNNER_DOWN, f"the flow runner is down: {silent}", _DOCTOR)
+    if flow_run is None:
+        return Waiting(Wait.PREFECT_UNAVAILABLE, "Prefect has not accepted its flow run yet", _DOCTOR)
+    try:
+        return _of_run(flow_run, queue.state(flow_run), beat, queue)
+    except Transient as error:
+        return Waiting(Wait.PREFECT_UNAVAILABLE, error.what, error.hint or _DOCTOR)
+    except NotFound:
+        return Waiting(Wait.STARTING, "its flow run is started again")
+
+
+def _of_run(flow_run: str, state: RunState | None, beat: RunnerBeat | None, queue: Queue) -> Waiting | None:
+    if state is None or state.waiting:
+        if beat is not None and beat.full:
+            before = queue.ahead(flow_run) + beat.slots
+            return Waiting(Wait.BUSY, f"waiting: {before} runs before it (all {beat.slots} slots of the flow runner are taken)")
+        return Waiting(Wait.STARTING, "its flow run is about to start")
+    if state.never_began:
+        return Waiting(Wait.CANNOT_START, f"its flow run could not start: {state.message or state.name}", _DOCTOR)
+    return None
