@@ -28,11 +28,19 @@ _OPEN = (SubmissionState.QUEUED, SubmissionState.RUNNING, SubmissionState.CANCEL
     retry_condition_fn=is_transient,
 )
 def finish(submission: SubmissionId, error: SeatrialError) -> SubmissionState:
+    """End the submission as `end_submission` does, and show the outcome on Prefect's page."""
+    here = platform()
+    ended = end_submission(here, submission, error)
+    create_markdown_artifact(f"**{ended.state}**: {ended.message}\n\nNext: {ended.hint or 'see the logs'}\n", key="outcome")
+    return ended.state
+
+
+def end_submission(here: Platform, submission: SubmissionId, error: SeatrialError) -> Submission:
     """Withdraw the candidate, clear away what was staged, and write the end state with its reason.
 
-    The reason is written first. Whoever goes on after a kill, and finds the candidate withdrawn, ends the submission for that reason.
+    The reason is written first: a run that continues after a kill, and finds the candidate withdrawn, ends the submission for that
+    reason.
     """
-    here = platform()
     row = here.records.submissions.get(submission)
     error = ending(row) or error
     reason = error.reason if isinstance(error, Refused) else error.code
@@ -45,8 +53,7 @@ def finish(submission: SubmissionId, error: SeatrialError) -> SubmissionState:
     here.records.audit.add(
         AuditEntry(here.clock.now(), "seatrial", str(ended.state), submission, {"reason": reason, "message": error.what})
     )
-    create_markdown_artifact(f"**{end}**: {error.what}\n\nNext: {error.hint or 'see the logs'}\n", key="outcome")
-    return ended.state
+    return ended
 
 
 def resume_end(submission: SubmissionId) -> None:

@@ -154,7 +154,7 @@ def _run(
     def changed(running: Mapping[str, Identity]) -> None:
         stack.write_left(settings, running, chosen.ports)
 
-    supervisor = Supervisor(stack.services(settings), clock, report, changed=changed)
+    supervisor = Supervisor(stack.services(settings), clock, report, changed=changed, log_bytes=settings.retention.log_bytes)
     try:
         if supervisor.start(stop):
             took = f"{clock.monotonic() - started:.1f} s"

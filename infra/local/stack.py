@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from core.errors import Conflict
 from core.ports.clock import Clock
-from core.settings import Settings, base_environ
+from core.settings import RetentionPolicy, Settings, base_environ
 from infra.local.ports import Chosen, choose, listens
 from infra.local.supervisor import Service, end
 from serving.engines import files, processes
@@ -231,11 +231,21 @@ def environ(settings: Settings) -> dict[str, str]:
         **inherited,
         **settings.environ(),
         **_PREFECT_QUIET,
+        **prefect_retention(settings.retention),
         "PYTHONPATH": os.pathsep.join(paths),
         "PREFECT_HOME": str(settings.home / "prefect"),
         "PREFECT_API_URL": settings.prefect_api_url,
         "MLFLOW_TRACKING_URI": settings.mlflow_url,
         "PYTHONUNBUFFERED": "1",
+    }
+
+
+def prefect_retention(policy: RetentionPolicy) -> dict[str, str]:
+    """Return how long Prefect's own vacuum service keeps runs (with their logs and artifacts) and events."""
+    return {
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",  # its default: events only
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": f"{policy.runs_days * 86_400:.0f}",
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"{policy.events_days * 86_400:.0f}",
     }
 
 

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
 
 from core.benchmarks import Trigger
 from core.settings import BenchmarkPolicy, Settings
 from flows.benchmark import benchmark
 from flows.deploy_model import deploy_model
-from flows.reconcile import reconcile
 from flows.study import study
+
+_FORMER = "reconcile/seatrial"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A flow and how it is deployed: `options` are those that Runner.aadd_flow and Flow.ato_deployment share.
-
-    One that is `short` runs each minute for a moment: always a process beside the one that watches, never a pod of its own.
-    """
+    """A flow and how it is deployed: `options` are those that Runner.aadd_flow and Flow.ato_deployment share."""
 
     flow: Flow[..., Any]
     name: str = "seatrial"
     tags: tuple[str, ...] = ("seatrial",)
     options: dict[str, Any] = field(default_factory=dict)
-    short: bool = False
 
     def arguments(self) -> dict[str, Any]:
         """Return all as keyword arguments."""
@@ -37,7 +37,6 @@ class Entry:
 def deployments(settings: Settings) -> Iterator[Entry]:
     """Yield every deployment; what is scheduled has its schedule."""
     yield Entry(deploy_model, options={"description": deploy_model.__doc__})
-    yield Entry(reconcile, options={"interval": settings.reconcile_s}, short=True)
     yield Entry(benchmark, options={"description": benchmark.__doc__})
     yield Entry(
         benchmark,
@@ -50,6 +49,14 @@ def deployments(settings: Settings) -> Iterator[Entry]:
         },
     )
     yield Entry(study, options={"description": study.__doc__})
+
+
+async def forget_reconcile() -> None:
+    """Delete the deployment of releases in which reconcile was a flow, with its scheduled runs. Does nothing where there is none."""
+    async with get_client() as client:
+        with suppress(ObjectNotFound):
+            former = await client.read_deployment_by_name(_FORMER)
+            await client.delete_deployment(former.id)
 
 
 def nightly(policy: BenchmarkPolicy) -> dict[str, Any]:

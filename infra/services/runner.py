@@ -14,10 +14,9 @@ from typing import Any
 from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined] # where the documentation imports it from
 from prefect.runner import Runner
 
-from core.settings import Settings, read_settings
-from infra.services.deployments import Entry, deployments
-from tasks.pulse import beat
-from wiring import Platform
+from core.settings import read_settings
+from infra.services.background import background
+from infra.services.deployments import Entry, deployments, forget_reconcile
 
 _POLL_S = 1.0
 _RUNS_AT_ONCE = 10
@@ -30,25 +29,21 @@ _END_S = 15.0
 async def main() -> None:
     """Register the deployments and run what is due until SIGTERM, which ends the runs too."""
     settings = read_settings()
-    await serve(settings, deployments(settings))
+    with background():  # before anything is asked of Prefect, which may be unavailable
+        await forget_reconcile()
+        await serve(deployments(settings))
 
 
-async def serve(settings: Settings, entries: Iterable[Entry]) -> None:
-    """Register `entries`, run what is due of them, and keep the pulse, until SIGTERM. Call it in the main thread."""
+async def serve(entries: Iterable[Entry]) -> None:
+    """Register `entries` and run what is due of them until SIGTERM. Call it in the main thread."""
     told = asyncio.Event()
     tell = partial(asyncio.get_running_loop().call_soon_threadsafe, told.set)
     runner = _Runner(tell, name="seatrial", query_seconds=_POLL_S, limit=_RUNS_AT_ONCE)
     signal.signal(signal.SIGTERM, runner.handle_sigterm)  # from now on: as a pod's first process we would not hear it without
     for entry in entries:
         await runner.aadd_flow(entry.flow, entrypoint_type=EntrypointType.MODULE_PATH, **entry.arguments())
-    over = threading.Event()
-    pulse = threading.Thread(target=beat, args=(Platform(settings), over), name="pulse", daemon=True)
-    pulse.start()
     running, telling = asyncio.create_task(runner.start()), asyncio.create_task(told.wait())
-    try:
-        await asyncio.wait({running, telling}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        over.set()
+    await asyncio.wait({running, telling}, return_when=asyncio.FIRST_COMPLETED)
     if not told.is_set():
         telling.cancel()
         await running  # raises what ended it

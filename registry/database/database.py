@@ -12,6 +12,7 @@ from registry.database.connection import Connections, make_engine
 from registry.database.conversations import ConversationsTable
 from registry.database.endpoints import EndpointsTable
 from registry.database.gateways import GatewaysTable
+from registry.database.leases import LeasesTable
 from registry.database.rollouts import RolloutsTable
 from registry.database.submissions import SubmissionsTable
 from registry.database.versions import VersionsTable
@@ -31,6 +32,7 @@ class Database:
         self.access = AccessTable(connections)
         self.audit = AuditTable(connections)
         self.gateways = GatewaysTable(connections, clock)
+        self.leases = LeasesTable(connections)
 
     def close(self) -> None:
         """Close every connection."""

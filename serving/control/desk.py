@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from core.access import Caller
 from core.ids import BenchmarkId, PrincipalId, SubmissionId, VersionId
+from core.leases import RECONCILE
 from core.ports import Clock, Engines, Records
 from core.ports.records import AuditEntry
 from core.submissions import SubmissionRequest
@@ -44,7 +45,6 @@ class Runs(Protocol):
     def start(self, submission: SubmissionId, attempt: int, request: Mapping[str, str]) -> str: ...  # noqa: D102
     def start_benchmark(self, benchmark: BenchmarkId, attempt: int, request: Mapping[str, Any]) -> str: ...  # noqa: D102
     def start_study(self, study: str, request: Mapping[str, Any]) -> str: ...  # noqa: D102
-    def trigger_reconcile(self) -> str: ...  # noqa: D102
     def cancel(self, run_id: str) -> None: ...  # noqa: D102
     def logs(self, run_id: str, after: float | None = None) -> tuple[LogLine, ...]: ...  # noqa: D102
 
@@ -63,6 +63,10 @@ class Desk:
     def audit(self, caller: Caller, action: str, subject: str, **detail: Any) -> None:
         """Write down who changed what."""
         self.records.audit.add(AuditEntry(self.clock.now(), f"{caller.name} ({caller.key})", action, subject, detail))
+
+    def reconcile_soon(self) -> None:
+        """Have reconcile make a pass now instead of at its interval."""
+        self.records.leases.call(RECONCILE, self.clock.now())
 
     def names(self) -> dict[PrincipalId, str]:
         """Return the principals' names by id, as far as they ever had a key."""

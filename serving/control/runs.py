@@ -13,7 +13,6 @@ from core.errors import Fault, NotFound, Refused, Transient
 from core.ids import BenchmarkId, Epoch, SubmissionId
 
 DEPLOY: Final = "deploy-model/seatrial"
-RECONCILE: Final = "reconcile/seatrial"
 BENCHMARK: Final = "benchmark/seatrial"
 STUDY: Final = "study/seatrial"
 _PAGE = 200  # the server's own limit
@@ -88,10 +87,6 @@ class FlowRuns:
         """Start a sampling study and return the run's id. The same study again returns the same run. NotFound."""
         body = {"name": study, "parameters": {"request": dict(request)}, "idempotency_key": study, "tags": ["seatrial", study]}
         return self._run(STUDY, body)
-
-    def trigger_reconcile(self) -> str:
-        """Let reconcile pass now instead of at the next minute; return the run's id."""
-        return self._run(RECONCILE, {"tags": ["seatrial"]})
 
     def state(self, run_id: str) -> RunState | None:
         """Return a run's state; None when it has none yet. NotFound."""

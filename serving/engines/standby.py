@@ -18,6 +18,7 @@ from subprocess import PIPE, Popen, TimeoutExpired
 import structlog
 
 from core.ports.clock import Clock
+from serving.engines import files
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +42,8 @@ class Standby:
         self._deaths = 0
 
     def ensure(self) -> None:
-        """Start it when it does not run; give it up after some deaths."""
+        """Start it when it does not run; give it up after some deaths. Its log is kept small."""
+        files.bound(self._log_file)
         if self._runs():
             return
         if self._process is not None:
@@ -102,7 +104,8 @@ class Standby:
         self._folder = Path(tempfile.mkdtemp(prefix="seatrial-standby-"))
         self._started = self._clock.monotonic()
         try:
-            with self._log_file.open("wb") as output:
+            self._log_file.unlink(missing_ok=True)
+            with self._log_file.open("ab") as output:  # appended to, so that it can be cut
                 self._process = Popen(
                     [*self._command, str(self._socket)],
                     env=self._environ,
