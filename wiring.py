@@ -177,7 +177,12 @@ class Platform:
         """Where benchmarks are browsed over time."""
         from registry.benchmarks import MlflowBenchmarks  # noqa: PLC0415
 
-        return MlflowBenchmarks(self.settings.mlflow_url)
+        return MlflowBenchmarks(self.settings.mlflow_url, **self._mlflow_store())
+
+    def _mlflow_store(self) -> dict[str, str]:
+        """Return where the embedded MLflow keeps its database and files; nothing where the server is not this home's."""
+        database, artifacts = self.settings.home / "mlflow.db", self.settings.home / "mlflow-artifacts"
+        return {"store_url": f"sqlite:///{database}", "artifacts": str(artifacts)} if database.is_file() else {}
 
     @cached_property
     def answers(self) -> Answers:
@@ -421,7 +426,13 @@ def engine_keeper(settings: Settings) -> Keeper:
     if settings.engine_standby and settings.engine_module == "seatrial_engine.serve":
         log_file = settings.logs / "standby.log"
         standby = Standby(settings.engine_python, settings.engine_module, launcher.base_environ(), log_file, clock)
-    return Keeper(settings.engines, launcher, clock, limits=Limits(start_s=settings.models.engine_start_limit_s), standby=standby)
+    return Keeper(
+        settings.engines,
+        launcher,
+        clock,
+        limits=Limits(start_s=settings.models.engine_start_limit_s, log_bytes=settings.retention.log_bytes),
+        standby=standby,
+    )
 
 
 def _operator_key(of: Platform) -> str:

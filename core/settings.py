@@ -148,6 +148,23 @@ class KubernetesPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class RetentionPolicy:
+    """How long the platform keeps what nothing needs any more. The ledger (usage, votes) and the audit trail are kept for ever."""
+
+    housekeeping_s: float = setting(86_400.0, "time between two housekeeping passes, in seconds; 0: never (`seatrial gc` still works)")
+    weights_days: float = setting(30.0, "weights of a version are kept for at least this many days after its last use")
+    versions: int = setting(3, "most recently promoted versions of an endpoint whose weights are kept whatever their age; 2 or more")
+    grace_hours: float = setting(24.0, "time between the withdrawal of unneeded weights and the deletion of their files, in hours")
+    work_days: float = setting(1.0, "downloads and scratch files that nothing has written to for this many days are deleted")
+    answers_days: float = setting(30.0, "benchmark answers stay on this machine for this many days; MLflow has them for longer")
+    benchmarks_days: float = setting(180.0, "benchmarks and their MLflow runs are kept for this many days; baselines in use are kept")
+    engine_logs_days: float = setting(14.0, "folder and logs of a stopped engine are kept for this many days")
+    runs_days: float = setting(14.0, "Prefect keeps ended flow runs, their task runs, logs and artifacts for this many days")
+    events_days: float = setting(3.0, "Prefect keeps events for this many days")
+    log_bytes: int = setting(20_000_000, "size at which the log of a service or an engine is cut; its last quarter is kept beside it")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings. Groups are dataclasses of their own; URLs choose adapters (wiring.py)."""
 
@@ -176,13 +193,14 @@ class Settings:
         45.0, "so long a flow run may be on its way to a process or a pod before another is started, in seconds; a pod may pull an image"
     )
     most_runs: int = setting(8, "flow runs of one submission that may end without a result before it is given up")
-    reconcile_s: float = setting(60.0, "time between two passes of the reconcile flow, in seconds")
+    reconcile_s: float = setting(60.0, "time between two reconcile passes, in seconds")
     log_level: str = setting("INFO", "DEBUG, INFO, WARNING or ERROR")
     models: ModelPolicy = field(default_factory=ModelPolicy)
     trials: TrialPolicy = field(default_factory=TrialPolicy)
     rollout: RolloutPolicy = field(default_factory=RolloutPolicy)
     benchmarks: BenchmarkPolicy = field(default_factory=BenchmarkPolicy)
     kubernetes: KubernetesPolicy = field(default_factory=KubernetesPolicy)
+    retention: RetentionPolicy = field(default_factory=RetentionPolicy)
 
     def environ(self) -> dict[str, str]:
         """Return the environment from which a child process reads these same settings."""

@@ -10,7 +10,7 @@ from core.versions import ModelVersion
 from tasks.enter import DeployRequest, enter, held
 from tasks.finish import finish, resume_end
 from tasks.prepare import check, download, known_version, resolve, tensorize
-from tasks.release import already_serving, announce, publish, register, roll_out
+from tasks.release import already_serving, announce, ensure_served, publish, register, roll_out
 from tasks.start import start
 from tasks.trials import benchmark, degeneration, latency, smoke
 
@@ -48,6 +48,7 @@ def prepare(submission: Submission) -> ModelVersion:
 def release(submission: Submission, version: ModelVersion) -> None:
     """Try the candidate dark, then give it users step by step."""
     if already_serving(submission, version):
+        ensure_served(submission, version)
         return
     rollout = start(submission, version)
     smoke(submission.id, rollout)

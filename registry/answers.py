@@ -56,6 +56,21 @@ class Answers:
         """Remove what the run appended to: the packed rows hold it all. Removing what is gone does nothing."""
         self.growing(benchmark).unlink(missing_ok=True)
 
+    def files(self) -> dict[BenchmarkId, tuple[Path, ...]]:
+        """Return the files that lie on this machine, by benchmark."""
+        found: dict[BenchmarkId, tuple[Path, ...]] = {}
+        for path in sorted(self._folder.iterdir()) if self._folder.is_dir() else ():
+            benchmark = BenchmarkId(path.name.partition(".")[0])
+            found[benchmark] = (*found.get(benchmark, ()), path)
+        return found
+
+    def forget(self, benchmark: BenchmarkId) -> bool:
+        """Remove everything of a benchmark from this machine; return whether there was anything."""
+        paths = self.files().get(benchmark, ())
+        for path in paths:
+            path.unlink(missing_ok=True)
+        return bool(paths)
+
     def read(self, benchmark: Benchmark) -> tuple[Sample, ...]:
         """Return the samples of one that has ended. NotFound while it has none; Transient while its history is away."""
         here = self.packed(benchmark.id)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +21,7 @@ import httpx
 from core.benchmarks import Benchmark, BenchmarkState
 from core.errors import Fault, NotFound, Transient
 from core.ports.history import Recorded
+from core.settings import base_environ
 from core.shown import label, suite_title
 from registry.models import NOTE_TAG, experiment_named, translated
 
@@ -35,14 +39,20 @@ _FORBIDDEN = re.compile(r"[^\w./ -]")
 _SCHEME = "mlflow-run:"
 _FETCH_TIMEOUT_S = 60.0
 _MOST_BYTES = 256 * 1024**2
+_COMPACT_S = 900.0
+_DELETED_FOR = "1d"
+"""Runs are restorable for this long after their removal."""
 _BATCH = 500  # the server takes 1000 metrics at once
 
 
 class MlflowBenchmarks:
     """`BenchmarkHistory` on an MLflow tracking server. Reading rows needs no import of MLflow (the control API reads them too)."""
 
-    def __init__(self, tracking_uri: str) -> None:
+    def __init__(self, tracking_uri: str, *, store_url: str = "", artifacts: str = "") -> None:
+        """Make a client. `store_url` is the server's own database where this machine holds it; `artifacts` the place of its files."""
         self._uri = tracking_uri.rstrip("/")
+        self._store_url = store_url
+        self._artifacts = artifacts
         self._opened: MlflowClient | None = None
 
     @property
@@ -93,6 +103,31 @@ class MlflowBenchmarks:
             self._client.set_terminated(run, _STATUS[benchmark.state], _ended(benchmark))
         else:
             self._client.update_run(run, _STATUS[benchmark.state])
+
+    def forget(self, benchmark: Benchmark) -> None:
+        """Move the run to MLflow's deleted ones; `compact` (or `mlflow gc` beside the server) then frees the space."""
+        run = benchmark.rows_uri.removeprefix(_SCHEME).partition("/")[0]
+        if not benchmark.rows_uri.startswith(_SCHEME) or not run:
+            return
+        with translated(self._uri), suppress(NotFound):
+            self._client.delete_run(run)
+
+    def compact(self) -> bool:
+        """Run `mlflow gc` on the server's database, where this machine holds it: the server itself has no call for it (3.17)."""
+        if not self._store_url:
+            return False
+        command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", self._store_url, "--older-than", _DELETED_FOR]
+        if self._artifacts:
+            command += ["--artifacts-destination", self._artifacts]
+        environ = {**base_environ(), "MLFLOW_TRACKING_URI": self._uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+        try:
+            ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=_COMPACT_S, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise Transient(f"mlflow gc did not end within {_COMPACT_S:.0f} s", hint="wait for the next housekeeping pass") from error
+        if ended.returncode:
+            said = (ended.stderr.strip().splitlines() or ["no output"])[-1][:300]
+            raise Fault(f"mlflow gc ended with exit code {ended.returncode}: {said}", hint="run it by hand; see docs/operations.md")
+        return True
 
     def _curve(self, experiment: str, benchmark: Benchmark) -> str:
         suite = metric_name(f"{benchmark.plan.suite}-{benchmark.plan.form}")

@@ -51,9 +51,11 @@ class Intake:
     def find(self, model: ResolvedModel) -> ModelVersion | None:
         """Return the version that this very commit became, when both its bundles are stored whole; else None."""
         found = self._versions.find(source=model.ref.source, commit=model.commit, limit=1)
-        if not found or not (self._stored(Digest(found[0].id)) and self._stored(found[0].tensors)):
-            return None
-        return found[0]
+        return found[0] if found and self.stored(found[0]) else None
+
+    def stored(self, version: ModelVersion) -> bool:
+        """Return whether both bundles of a version are stored whole, after taking back those that were withdrawn."""
+        return self._stored(Digest(version.id)) and self._stored(version.tensors)
 
     @contextmanager
     def download_folder(self, source: str, commit: str) -> Iterator[Path]:
@@ -147,7 +149,7 @@ class Intake:
 
     def _open(self, digest: Digest) -> Bundle | None:
         try:
-            return self._weights.open(digest)
+            return self._weights.reclaim(digest)  # one that garbage collection has withdrawn is taken back
         except NotFound:
             return None
 

@@ -30,11 +30,19 @@ _OPEN = (SubmissionState.QUEUED, SubmissionState.RUNNING, SubmissionState.CANCEL
     retry_condition_fn=is_transient,
 )
 def finish(submission: SubmissionId, error: SeatrialError) -> SubmissionState:
+    """End the submission as `end_submission` does, and show the outcome on Prefect's page."""
+    here = platform()
+    ended = end_submission(here, submission, error)
+    leave_pages(here, submission)
+    return ended.state
+
+
+def end_submission(here: Platform, submission: SubmissionId, error: SeatrialError) -> Submission:
     """Withdraw the candidate, clear away what was staged, and write the end state with its reason.
 
-    The reason is written first. Whoever goes on after a kill, and finds the candidate withdrawn, ends the submission for that reason.
+    The reason is written first: a run that continues after a kill, and finds the candidate withdrawn, ends the submission for that
+    reason.
     """
-    here = platform()
     row = here.records.submissions.get(submission)
     error = ending(row) or error
     if isinstance(error, Transient):
@@ -50,8 +58,7 @@ def finish(submission: SubmissionId, error: SeatrialError) -> SubmissionState:
         AuditEntry(here.clock.now(), "seatrial", str(ended.state), submission, {"reason": reason, "message": error.what})
     )
     run_log().error("%s (%s): %s", end.replace("_", " "), reason, error)
-    leave_pages(here, submission)
-    return ended.state
+    return ended
 
 
 def resume_end(submission: SubmissionId) -> None:

@@ -50,6 +50,8 @@ def known_version(submission: SubmissionId, model: ResolvedModel) -> ModelVersio
     version = intake().find(model)
     if version is not None:
         platform().records.submissions.change(submission, platform().clock.now(), version=version.id)
+        if not intake().stored(version):  # garbage collection reads rows after it has withdrawn: one of us saw the other
+            return None
         for name in (StepName.DOWNLOAD, StepName.CHECK, StepName.TENSORIZE):
             with recorded(submission, name) as report:
                 report.reuse(f"version {version.short} is stored")

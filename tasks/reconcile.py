@@ -1,11 +1,14 @@
-"""What reconcile does each minute: start what has no run, take over what stopped moving, keep engines as the rows want them."""
+"""The parts of a reconcile pass: start submissions without a run, take over abandoned work, bring engines to what the rows want.
+
+`reconcile_duty` is what the service (`tasks/service.py`) runs each minute, at once when somebody called for a pass, and within
+seconds when `left_alone` (tasks/pulse.py) sees work without a driver.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
 import structlog
-from prefect import task
 
 from core.endpoints import RolloutState
 from core.engines import ANOTHERS, Role
@@ -16,11 +19,11 @@ from serving.control.runs import RunState
 from serving.rollout.driver import driven_by_another
 from serving.rollout.retire import retire_unwanted, wanted_versions
 from tasks.abandoned import abandoned_benchmarks, mirror_missing, resume_benchmark
-from tasks.finish import finish, tensors_in_use
+from tasks.finish import end_submission, tensors_in_use
 from tasks.prepare import intake
+from tasks.service import Fence, Part
 from tasks.start import engine_spec
-from tasks.step import is_transient
-from wiring import Platform, platform
+from wiring import Platform
 
 log = structlog.get_logger(__name__)
 
@@ -33,50 +36,52 @@ _TOLD = 5
 """Troubles that a pass tells by name; the log has all."""
 
 
-_part = task(retries=3, retry_delay_seconds=[1.0, 2.0, 4.0], retry_condition_fn=is_transient)
-"""Decorates one part of a pass; what is away for a moment is asked again, the next pass does the rest."""
-
-
-@_part
-def resume_submissions() -> tuple[str, ...]:
-    """Start a run for every open submission that nobody drives; finish those that were cancelled."""
-    here = platform()
+def resume_submissions(here: Platform, fence: Fence) -> tuple[str, ...]:
+    """Start a run for every open submission without a driver; end those that were cancelled."""
     abandoned = [row for row in here.records.submissions.find(states=_OPEN, limit=1000) if row.lease_until < here.clock.now()]
-    return tuple(row.id for row in abandoned if resume(here, row))
+    resumed = []
+    for row in abandoned:
+        fence()
+        if resume(here, row):
+            resumed.append(f"resumed {row.id}")
+    return tuple(resumed)
 
 
-@_part
-def resume_benchmarks() -> tuple[str, ...]:
-    """Start a run for every benchmark that nobody drives, and enter in MLflow what it was away for."""
-    here = platform()
-    resumed = tuple(row.id for row in abandoned_benchmarks(here) if resume_benchmark(here, row))
-    return resumed + mirror_missing(here)
+def resume_benchmarks(here: Platform, fence: Fence) -> tuple[str, ...]:
+    """Start a run for every benchmark without a driver, and enter in MLflow those that ended while it was unavailable."""
+    resumed = []
+    for row in abandoned_benchmarks(here):
+        fence()
+        if resume_benchmark(here, row):
+            resumed.append(f"resumed {row.id}")
+    return (*resumed, *(f"entered {benchmark} in MLflow" for benchmark in mirror_missing(here)))
 
 
-@_part
-def drive_rollouts() -> tuple[str, ...]:
-    """Make one pass over every open rollout that no living driver holds. One whose submission has ended is withdrawn."""
-    here = platform()
+def drive_rollouts(here: Platform, fence: Fence) -> tuple[str, ...]:
+    """Make one pass over every open rollout without a living driver. One whose submission has ended is withdrawn."""
     states = [state for state in RolloutState if not state.ended]
     now = here.clock.now()
     left = [row for row in here.records.rollouts.find(states=states, limit=1000) if not driven_by_another(row, "reconcile", now)]
+    changes = []
     for row in left:
+        fence()
         if here.records.submissions.get(row.submission).state.ended:
             here.driver.withdraw(row.id, "its submission has ended")
-        here.driver.advance(row.id)
-    return tuple(row.id for row in left)
+        after = here.driver.advance(row.id)
+        if (after.state, after.share) != (row.state, row.share):
+            changes.append(f"{row.id} is {after.state}, share {after.share:.0%}")
+    return tuple(changes)
 
 
-@_part
-def keep_engines() -> tuple[str, ...]:
-    """Wish for the engine of every version that serves or is tried, and stop those that nobody wants.
+def keep_engines(here: Platform, fence: Fence) -> tuple[str, ...]:
+    """Apply the engine of every version that serves or is tried, and stop those that no row needs.
 
-    One engine's trouble keeps no other from being kept; the part fails at its end and tells all. Errors: Transient, Fault.
+    A failure of one engine does not stop the others; the part fails at its end and names all of them. Errors: Transient, Fault.
     """
-    here = platform()
     troubles: dict[VersionId, SeatrialError] = {}
     wanted = wanted_versions(here.records)
     for version in wanted:
+        fence()
         error = keep_engine(here, version)
         if error is not None:
             log.warning("engine.not_kept", version=version[:12], error=str(error))
@@ -84,10 +89,10 @@ def keep_engines() -> tuple[str, ...]:
         if sum(isinstance(each, Transient) for each in troubles.values()) >= _MOST_AWAY:
             raise in_one(troubles)
     mark_engines(here, wanted)
-    stopped = tuple(retire_unwanted(here.records, here.engines, here.clock, drain_s=here.settings.rollout.drain_s))
+    stopped = retire_unwanted(here.records, here.engines, here.clock, drain_s=here.settings.rollout.drain_s)
     if troubles:
         raise in_one(troubles)
-    return stopped
+    return tuple(f"stopped the engine of {version[:12]}" for version in stopped)
 
 
 def keep_engine(here: Platform, version: VersionId) -> SeatrialError | None:
@@ -113,21 +118,17 @@ def in_one(troubles: Mapping[VersionId, SeatrialError]) -> SeatrialError:
     return Transient(what) if all(isinstance(error, Transient) for error in troubles.values()) else Fault(what)
 
 
-@_part
-def sweep_leftovers() -> tuple[str, ...]:
+def sweep_leftovers(here: Platform, _fence: Fence) -> tuple[str, ...]:
     """Remove staged weights, downloads and scratch that no open submission needs."""
-    here = platform()
     rows = list(here.records.submissions.find(states=_OPEN, limit=1000))
     if any(row.version is None for row in rows):
         return ()  # one is downloading or tensorizing: what lies there may be its
     wanted = {Digest(row.version) for row in rows if row.version} | tensors_in_use(here, rows)
-    return tuple(intake().sweep(wanted))
+    return tuple(f"removed the staged weights {digest[:12]}" for digest in intake().sweep(wanted))
 
 
-@_part
-def mark_catalogue() -> None:
+def mark_catalogue(here: Platform, _fence: Fence) -> tuple[str, ...]:
     """Bring MLflow's aliases to what the rows say."""
-    here = platform()
     for endpoint in here.records.endpoints.list():
         try:
             here.models.mark(endpoint.name, champion=endpoint.stable, challenger=endpoint.candidate)
@@ -138,6 +139,17 @@ def mark_catalogue() -> None:
             here.models.mark(name, champion=None, challenger=None)
         except NotFound:
             continue  # nothing of it was ever registered
+    return ()
+
+
+PARTS: tuple[tuple[str, Part], ...] = (
+    ("engines", keep_engines),
+    ("rollouts", drive_rollouts),
+    ("submissions", resume_submissions),
+    ("benchmarks", resume_benchmarks),
+    ("leftovers", sweep_leftovers),
+    ("catalogue", mark_catalogue),
+)
 
 
 def mark_engines(here: Platform, wanted: Iterable[VersionId]) -> None:
@@ -161,16 +173,20 @@ def mark_engines(here: Platform, wanted: Iterable[VersionId]) -> None:
 def resume(here: Platform, row: Submission) -> bool:
     """Bring one abandoned submission on; return whether anything was done."""
     if row.state is SubmissionState.CANCELLING:
-        finish(row.id, Refused("cancelled on request", reason="cancelled"))
+        end_submission(here, row.id, Refused("cancelled on request", reason="cancelled"))
         return True
     run = run_state(here, row)
     if run is not None and run.type == "CANCELLED":
-        finish(row.id, Refused("cancelled on Prefect's page", reason="cancelled", hint="submit again when it is still wanted"))
+        end_submission(
+            here, row.id, Refused("cancelled on Prefect's page", reason="cancelled", hint="submit again when it is still wanted")
+        )
         return True
     if awaits_pickup(here, row, run):
         return False
     if row.runs >= here.settings.most_runs:
-        finish(row.id, Fault(f"{row.runs} flow runs of {row.id} ended without a result", hint="see `seatrial logs`; then submit again"))
+        end_submission(
+            here, row.id, Fault(f"{row.runs} flow runs of {row.id} ended without a result", hint="see `seatrial logs`; then submit again")
+        )
         return True
     if run is not None and row.flow_run:
         here.runs.crash(row.flow_run)  # its process is gone: a living one renews the lease

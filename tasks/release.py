@@ -7,7 +7,8 @@ from dataclasses import replace
 from prefect.runtime import flow_run
 
 from core.endpoints import Rollout, RolloutState
-from core.errors import NotFound
+from core.engines import ANOTHERS, EnginePhase
+from core.errors import Conflict, NotFound, Transient
 from core.ids import Digest
 from core.ports.records import AuditEntry
 from core.shown import model_title, number
@@ -17,14 +18,51 @@ from tasks.conversations import bring_conversations
 from tasks.notes import run_log
 from tasks.pages import leave_pages, leave_rollout
 from tasks.settle import settle_engines
-from tasks.start import await_ready, taken_back
+from tasks.start import await_ready, engine_spec, taken_back
 from tasks.step import StepReport, recorded, step_task
 from wiring import Platform, platform
+
+_GONE_S = 60.0
 
 
 def already_serving(submission: Submission, version: ModelVersion) -> bool:
     """Tell whether the endpoint serves this very version: submitted twice, or promoted by a run that was killed right after."""
     return platform().records.endpoints.ensure(submission.request.endpoint, platform().clock.now()).stable == version.id
+
+
+@step_task
+def ensure_served(submission: Submission, version: ModelVersion) -> None:
+    """Make sure that an engine answers for a version that the endpoint serves already: start it, or restart the failed one, and wait.
+
+    Refused with the cause when it does not come up.
+    """
+    with recorded(submission.id, StepName.START) as report:
+        here = platform()
+        if here.engines.state(version.id).phase is EnginePhase.READY:
+            report.reuse(f"{submission.request.endpoint} serves {version.short} already")
+            return
+        bring_back(here, version)
+        address = await_ready(here, version.id, report)
+        report.say(f"engine of {version.short} was started again", address=address)
+
+
+def bring_back(here: Platform, version: ModelVersion) -> None:
+    """Apply the engine of a version that serves. One that failed under an earlier spec is replaced: it answers nobody."""
+    spec = engine_spec(here, version)
+    try:
+        here.engines.apply(spec)
+    except Conflict as error:
+        if error.reason == ANOTHERS:
+            raise
+        if here.engines.state(version.id).phase is not EnginePhase.FAILED:
+            return  # it is starting, from the spec that it was tried with
+        here.engines.stop(version.id, drain_s=0.0)
+        limit = here.clock.monotonic() + _GONE_S
+        while here.engines.state(version.id).phase is not EnginePhase.ABSENT:
+            if here.clock.monotonic() > limit:
+                raise Transient(f"the failed engine of {version.short} was not removed within {_GONE_S:.0f} s") from error
+            here.clock.wait(0.2)
+        here.engines.apply(spec)
 
 
 @step_task

@@ -86,8 +86,8 @@ def engine_spec(here: Platform, version: ModelVersion) -> EngineSpec:
     """Return the immutable spec of a version's engine."""
     return EngineSpec(
         version=version.id,
-        model_uri=here.weights.open(Digest(version.id)).uri,
-        tensors_uri=here.weights.open(version.tensors).uri,
+        model_uri=here.weights.reclaim(Digest(version.id)).uri,
+        tensors_uri=here.weights.reclaim(version.tensors).uri,
         tensors_manifest=version.tensors_manifest,
         max_model_len=min(version.needs.max_model_len, here.settings.models.max_model_len),
         dtype=version.needs.dtype,

@@ -32,3 +32,11 @@ class BenchmarkHistory(Protocol):
     def fetch(self, uri: str, into: Path) -> None:
         """Write what lies at a `rows_uri` to a file. NotFound when it is gone."""
         ...
+
+    def forget(self, benchmark: Benchmark) -> None:
+        """Remove a benchmark's entry and files; its point on the curves stays. Forgetting what is gone does nothing."""
+        ...
+
+    def compact(self) -> bool:
+        """Give back the space of forgotten entries, where that takes a step of its own; return whether it was taken."""
+        ...

@@ -14,6 +14,7 @@ from core.access import Key, Principal, Role
 from core.conversations import Assignment, Completion, Feedback, Usage
 from core.endpoints import Cohort, ConversationOutcome, Endpoint, EndpointPolicy, Rollout, RolloutState, Snapshot
 from core.ids import BenchmarkId, CompletionId, Digest, EndpointName, Epoch, KeyId, PrincipalId, RolloutId, SubmissionId, VersionId
+from core.leases import Lease
 from core.services import RunnerBeat
 from core.submissions import Step, Submission, SubmissionRequest, SubmissionState
 from core.versions import ModelVersion, TrialKind, TrialReport
@@ -260,6 +261,10 @@ class Benchmarks(Protocol):
         """
         ...
 
+    def remove(self, benchmark: BenchmarkId) -> None:
+        """Delete the row of one that has ended. Conflict while it runs; removing what is gone does nothing."""
+        ...
+
 
 class Access(Protocol):
     """Principals and their keys."""
@@ -340,6 +345,38 @@ class Runners(Protocol):
         ...
 
 
+class Leases(Protocol):
+    """Background services of which one instance works at a time. Changes carry the token of the lease (`Lease.token`)."""
+
+    def get(self, name: str) -> Lease | None:
+        """Return the lease, None before anybody took or called it."""
+        ...
+
+    def take(self, name: str, holder: str, now: Epoch, until: Epoch) -> Lease | None:
+        """Take a free lease, or renew one's own; None while another instance holds it. A new holder gets the next token."""
+        ...
+
+    def renew(self, lease: Lease, until: Epoch) -> Lease:
+        """Extend it. Conflict when another instance took it."""
+        ...
+
+    def begin(self, lease: Lease, now: Epoch) -> Lease:
+        """Write down that a pass begins. Conflict when another instance took the lease."""
+        ...
+
+    def end(self, lease: Lease, now: Epoch, failed: str) -> Lease:
+        """Write down how a pass ended; `failed` is empty after a good one. Conflict when another instance took the lease."""
+        ...
+
+    def release(self, lease: Lease) -> None:
+        """Let another instance take it at once. Does nothing when another holds it already."""
+        ...
+
+    def call(self, name: str, now: Epoch) -> None:
+        """Ask for a pass: whoever holds the lease makes one soon. Calls that are close together are one."""
+        ...
+
+
 class Records(Protocol):
     """All repositories of one database."""
 
@@ -363,3 +400,4 @@ class Records(Protocol):
     def gateways(self) -> Gateways: ...  # noqa: D102
     @property
     def runners(self) -> Runners: ...  # noqa: D102
+    def leases(self) -> Leases: ...  # noqa: D102

@@ -23,8 +23,23 @@ class Bundle:
     created_at: Epoch
 
 
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """What is stored under a digest without being a bundle: a withdrawn one, or half of one that was cut off."""
+
+    digest: Digest
+    since: Epoch
+    """When it was withdrawn, or when its newest file was written."""
+    bytes: int
+
+
 class WeightsStore(Protocol):
     """Bundles of files: staged first, published once the trials passed. Adapters: a folder, S3.
+
+    Garbage collection takes two steps. `withdraw` hides a bundle and keeps its files; `purge` deletes them after a grace period, unless
+    the bundle was taken back meanwhile. `reclaim` and `stage` take a withdrawn bundle back. Whoever reuses a bundle writes down that
+    it needs it, and then reclaims it; whoever collects withdraws it, and then reads what is needed. One of the two always sees the
+    other, and a purge that meets a reclaim never leaves a bundle that opens without all of its files.
 
     A bundle exists when its manifest does, and the manifest is written last: a bundle that is cut off half way is not there.
     Errors: NotFound, Transient (the store is away), Fault (disk full, no rights, a bundle that disagrees with its manifest).
@@ -54,5 +69,24 @@ class WeightsStore(Protocol):
         """Remove a bundle and whatever half of one is there, its manifest first, so that no half bundle can be opened.
 
         Deleting what is gone does nothing.
+        """
+        ...
+
+    def withdraw(self, digest: Digest) -> bool:
+        """Hide a bundle: from now on it is a leftover, and `open` raises NotFound. Return whether there was one to hide."""
+        ...
+
+    def reclaim(self, digest: Digest) -> Bundle:
+        """Return the bundle as `open` does, after taking it back where it was withdrawn. NotFound, Transient while it is purged."""
+        ...
+
+    def leftovers(self) -> tuple[Leftover, ...]:
+        """Return what is stored without being a bundle, by digest."""
+        ...
+
+    def purge(self, digest: Digest, before: Epoch) -> bool:
+        """Delete a leftover that is one since before `before`, checked in the same operation; return whether it was deleted.
+
+        A bundle, one that was taken back included, is left as it is.
         """
         ...

@@ -182,7 +182,7 @@ def _serve(
     def troubled(what: str) -> None:
         say("trouble", {"service": "runner", "url": "", "detail": what})
 
-    supervisor = Supervisor(stack.services(settings), clock, report, changed=changed)
+    supervisor = Supervisor(stack.services(settings), clock, report, changed=changed, log_bytes=settings.retention.log_bytes)
     over = threading.Event()
     try:
         if supervisor.start(stop):

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from core.errors import SeatrialError
+from core.engines import EnginePhase
+from core.errors import Fault, SeatrialError
+from core.leases import HOUSEKEEPING, RECONCILE, Lease
 from core.settings import GIB, Settings
 from infra.local.ports import DEFAULTS, free, holder
 from infra.local.runs_watch import trouble
 from infra.local.stack import Left, answers, at_ports, read_left
+from serving.engines import files
 from serving.engines.processes import alive
 
 _DISK_BYTES = 10 * GIB
@@ -43,6 +46,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _memory()
     yield _database(settings.database_url)
     yield from _stack(settings)
+    yield from _services(settings)
+    yield from _engines(settings)
 
 
 def _python() -> Finding:
@@ -125,6 +130,48 @@ def _runs(settings: Settings, left: Left) -> Finding:
     if not found:
         return Finding("runs", ok=True, what="the flow runner starts runs")
     return Finding("runs", ok=False, what=found, next=f"see {settings.logs / 'runner.log'}, then restart `seatrial up`")
+
+
+def _services(settings: Settings) -> Iterator[Finding]:
+    """Look at the last passes of the background services, in the database."""
+    left = read_left(settings.home)
+    if left.supervisor is None or not alive(left.supervisor):
+        return
+    from wiring import Platform  # noqa: PLC0415 - brings in SQLAlchemy, which the other looks do not need
+
+    platform = Platform(settings)
+    for name, every_s in ((RECONCILE, settings.reconcile_s), (HOUSEKEEPING, settings.retention.housekeeping_s)):
+        try:
+            lease = platform.records.leases.get(name)
+        except SeatrialError as error:
+            yield Finding(name, ok=False, what=error.what, next=error.hint)
+            continue
+        yield _service(name, lease, platform.clock.now(), every_s, settings)
+
+
+def _service(name: str, lease: Lease | None, now: float, every_s: float, settings: Settings) -> Finding:
+    log = f"see {settings.logs / 'runner.log'}"
+    if lease is None or not lease.began_at:
+        return Finding(name, ok=True, what="no pass yet")
+    age_s = now - lease.began_at
+    if lease.failures:
+        return Finding(name, ok=False, what=f"{lease.failures} passes in a row failed: {lease.failed[:300]}", next=log)
+    late = every_s > 0 and age_s > 3 * every_s + 60
+    return Finding(name, not late, f"last pass {age_s:.0f} s ago by {lease.holder}", log if late else "")
+
+
+def _engines(settings: Settings) -> Iterator[Finding]:
+    """Name every engine that was given up, with its cause."""
+    for version in files.versions(settings.engines):
+        engine = files.EngineFiles(settings.engines / version)
+        try:
+            record = engine.record()
+        except Fault as error:
+            yield Finding(f"engine {version[:12]}", ok=False, what=error.what, next=error.hint)
+            continue
+        if record is not None and record.phase is EnginePhase.FAILED:
+            step = f"correct the cause, then submit the same model again; its log: {engine.log}"
+            yield Finding(f"engine {version[:12]}", ok=False, what=f"does not start: {record.detail}", next=step)
 
 
 def _nearest(folder: Path) -> Path:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from core.errors import Conflict, Transient
 from core.ports.clock import Clock
-from core.settings import Settings, base_environ, default_home
+from core.settings import RetentionPolicy, Settings, base_environ, default_home
 from infra.local import privacy
 from infra.local.ports import Chosen, choose, listens
 from infra.local.supervisor import Service, end
@@ -263,12 +263,22 @@ def environ(settings: Settings) -> dict[str, str]:
         **settings.environ(),
         **_PREFECT_QUIET,
         **privacy.environ(settings.home, inherited),
+        **prefect_retention(settings.retention),
         "PYTHONPATH": os.pathsep.join(paths),
         "PREFECT_HOME": str(settings.home / "prefect"),
         "PREFECT_UI_STATIC_DIRECTORY": str(settings.home / "prefect" / "ui"),  # default: the installed package, which may be read-only
         "PREFECT_API_URL": settings.prefect_api_url,
         "MLFLOW_TRACKING_URI": settings.mlflow_url,
         "PYTHONUNBUFFERED": "1",
+    }
+
+
+def prefect_retention(policy: RetentionPolicy) -> dict[str, str]:
+    """Return how long Prefect's own vacuum service keeps runs (with their logs and artifacts) and events."""
+    return {
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",  # its default: events only
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": f"{policy.runs_days * 86_400:.0f}",
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"{policy.events_days * 86_400:.0f}",
     }
 
 

@@ -17,7 +17,7 @@ from core.errors import Conflict, Fault
 from core.ports.clock import Clock
 from infra.local.last_words import last_words, mark
 from infra.local.ports import free, holder
-from serving.engines import processes
+from serving.engines import files, processes
 from serving.engines.processes import Identity, alive, identify, members
 
 _TETHER = Path(__file__).with_name("tether.py")
@@ -104,6 +104,8 @@ class Supervisor:
     patience: Patience = field(default_factory=Patience)
     changed: Callable[[Mapping[str, Identity]], None] = lambda _running: None
     """Called with who runs, whenever that changes: what `down` needs."""
+    log_bytes: int = files.LOG_BYTES
+    """Size at which a service's log is cut."""
     _runs: dict[str, _Run] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -128,6 +130,7 @@ class Supervisor:
         """Look at every service once. Raises Fault for one that was never ready and will not be, PortTaken where that is why."""
         now = self.clock.monotonic()
         for run in self._runs.values():
+            files.bound(run.service.log, self.log_bytes)
             if run.child is not None and run.child.poll() is not None:
                 self._crashed(run, now)
             elif run.child is None:

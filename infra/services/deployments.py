@@ -15,7 +15,6 @@ from core.benchmarks import Trigger
 from core.settings import BenchmarkPolicy, Settings
 from flows.benchmark import benchmark
 from flows.deploy_model import deploy_model
-from flows.reconcile import reconcile
 from flows.study import study
 
 log = structlog.get_logger(__name__)
@@ -66,16 +65,12 @@ On the command line: `seatrial bench study BENCHMARK --best-of 1,4,8`.
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A flow and how it is deployed: `options` are those that Runner.aadd_flow and Flow.ato_deployment share.
-
-    One that is `short` runs each minute for a moment: always a process beside the one that watches, never a pod of its own.
-    """
+    """A flow and how it is deployed: `options` are those that Runner.aadd_flow and Flow.ato_deployment share."""
 
     flow: Flow[..., Any]
     name: str
     tags: tuple[str, ...] = ("seatrial",)
     options: dict[str, Any] = field(default_factory=dict)
-    short: bool = False
 
     @property
     def full_name(self) -> str:
@@ -90,7 +85,6 @@ class Entry:
 def deployments(settings: Settings) -> Iterator[Entry]:
     """Yield every deployment; what is scheduled has its schedule."""
     yield Entry(deploy_model, "submit", options={"description": SUBMIT})
-    yield Entry(reconcile, "seatrial", options={"interval": settings.reconcile_s}, short=True)
     yield Entry(benchmark, "on-demand", options={"description": ON_DEMAND})
     yield Entry(
         benchmark,

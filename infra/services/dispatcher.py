@@ -1,7 +1,6 @@
 """`python -m infra.services.dispatcher`: flows on Prefect's Kubernetes work pool, a Job per run; beside Prefect's own worker in one pod.
 
-It enters the work pool with the chart's job template, and the deployments in it. What is short (reconcile, each minute) runs here: a pod
-for it would cost more than its work. Then it watches over submissions (tasks/pulse.py).
+It enters the work pool with the chart's job template, and the deployments in it, and runs the background services (background.py).
 A Job is never retried by Kubernetes (`backoffLimit: 0`): reconcile resumes a run that died, from its rows.
 """
 
@@ -9,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from prefect.runner.storage import LocalStorage
 
 from core.errors import Refused
 from core.settings import Settings, read_settings
+from infra.services.background import background
 from infra.services.deployments import deployments, remove_former
-from infra.services.runner import serve
 
 _TEMPLATE = Path("/etc/seatrial/job-template.json")
 
@@ -34,8 +35,6 @@ async def register(settings: Settings, pool: str, template: Path) -> None:
     entries = tuple(deployments(settings))
     await remove_former(entries)
     for entry in entries:
-        if entry.short:
-            continue
         deployment = await entry.flow.ato_deployment(work_pool_name=pool, entrypoint_type=EntrypointType.MODULE_PATH, **entry.arguments())
         deployment.storage = LocalStorage(str(Path.cwd()))  # the image has the code; without this every run copies the whole folder first
         await deployment.aapply()
@@ -58,15 +57,13 @@ def read_template(path: Path) -> dict[str, Any]:
 @click.option("--pool", default="seatrial", show_default=True, help="Name of the work pool.")
 @click.option("--template", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=_TEMPLATE, show_default=True)
 def main(pool: str, template: Path) -> None:
-    """Register, run what is short and keep the pulse, until SIGTERM."""
-    settings = read_settings()
-    asyncio.run(dispatch(settings, pool, template))
-
-
-async def dispatch(settings: Settings, pool: str, template: Path) -> None:
-    """Register all, and run what is short until SIGTERM."""
-    await register(settings, pool, template)
-    await serve(settings, [entry for entry in deployments(settings) if entry.short])
+    """Register, and run the background services until SIGTERM."""
+    over = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: over.set())
+    with background():
+        asyncio.run(register(read_settings(), pool, template))
+        over.wait()
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from typing import Any
 from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined] # where the documentation imports it from
 from prefect.runner import Runner
 
-from core.settings import Settings, read_settings
+from core.settings import read_settings
 from infra.services import heartbeat
+from infra.services.background import background
 from infra.services.deployments import Entry, deployments, remove_former
-from tasks.pulse import beat
-from wiring import Platform
+from wiring import Platform, platform
 
 _POLL_S = 1.0
 _RUNS_AT_ONCE = 10
@@ -32,14 +32,15 @@ async def main() -> None:
     """Register the deployments and run what is due until SIGTERM, which ends the runs too."""
     settings = read_settings()
     entries = tuple(deployments(settings))
-    await remove_former(entries)
-    await serve(settings, entries, beats=True)
+    with background():  # before anything is asked of Prefect, which may be unavailable
+        await remove_former(entries)
+        await serve(entries, beats=platform())
 
 
-async def serve(settings: Settings, entries: Iterable[Entry], *, beats: bool = False) -> None:
-    """Register `entries`, run what is due of them, and keep the pulse, until SIGTERM. Call it in the main thread.
+async def serve(entries: Iterable[Entry], *, beats: Platform | None = None) -> None:
+    """Register `entries` and run what is due of them until SIGTERM. Call it in the main thread.
 
-    With `beats` it leaves a heartbeat in the database once it takes runs: every submission waits for this runner then.
+    With `beats`, the runner leaves a heartbeat in that platform's database once it takes runs.
     """
     told = asyncio.Event()
     tell = partial(asyncio.get_running_loop().call_soon_threadsafe, told.set)
@@ -47,15 +48,11 @@ async def serve(settings: Settings, entries: Iterable[Entry], *, beats: bool = F
     signal.signal(signal.SIGTERM, runner.handle_sigterm)  # from now on: as a pod's first process we would not hear it without
     for entry in entries:
         await runner.aadd_flow(entry.flow, entrypoint_type=EntrypointType.MODULE_PATH, **entry.arguments())
-    over = threading.Event()
-    pulse = threading.Thread(target=beat, args=(Platform(settings), over), name="pulse", daemon=True)
-    pulse.start()
     running, telling = asyncio.create_task(runner.start()), asyncio.create_task(told.wait())
-    beating = asyncio.create_task(heartbeat.beat(runner, Platform(settings), _RUNS_AT_ONCE)) if beats else None
+    beating = asyncio.create_task(heartbeat.beat(runner, beats, _RUNS_AT_ONCE)) if beats else None
     try:
         await asyncio.wait({running, telling}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        over.set()
         if beating is not None:
             beating.cancel()
     if not told.is_set():

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, delete, select, update
 
 from core.benchmarks import Benchmark, BenchmarkState, Plan, Trigger
-from core.errors import Fault, NotFound
+from core.errors import Conflict, Fault, NotFound
 from core.ids import BenchmarkId, Digest, EndpointName, Epoch, SubmissionId, VersionId
 from registry.codec import plain, restore
 from registry.database.connection import Connections
@@ -79,6 +79,14 @@ class BenchmarksTable:
         with self._connections.write() as connection:
             connection.execute(query)
             return expect_held(_get(connection, benchmark), held_by)
+
+    def remove(self, benchmark: BenchmarkId) -> None:
+        """Delete the row of one that has ended."""
+        ended = (benchmarks.c.id == benchmark) & (benchmarks.c.state != BenchmarkState.RUNNING)
+        with self._connections.write() as connection:
+            connection.execute(delete(benchmarks).where(ended))
+            if connection.execute(select(benchmarks.c.id).where(benchmarks.c.id == benchmark)).one_or_none() is not None:
+                raise Conflict(f"benchmark {benchmark} is running", hint="wait for its end, or cancel it")
 
 
 def _planned(plan: Plan) -> dict[str, Any]:

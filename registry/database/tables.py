@@ -317,3 +317,18 @@ runners = Table(
 
 routes = Table("routes", metadata, Column("id", Integer, primary_key=True, autoincrement=False), _needed("generation", BigInteger))
 """One row (id 1): the generation that grows with every change of endpoints, rollouts and keys."""
+
+leases = Table(
+    "leases",
+    metadata,
+    _key("name"),
+    _needed("holder"),
+    _needed("token", BigInteger),
+    _needed("until", Double),
+    _needed("called_at", Double),
+    _needed("began_at", Double),
+    _needed("ended_at", Double),
+    _needed("failed"),
+    _needed("failures", Integer),
+)
+"""Background services of which one instance works at a time, and what their last pass came to."""

@@ -12,21 +12,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.errors import Fault, NotFound
-from core.ids import Digest
+from core.ids import Digest, Epoch
 from core.ports.clock import Clock, SystemClock
-from core.ports.weights import Bundle
+from core.ports.weights import Bundle, Leftover
 from core.versions import FileDigest
 from registry.files import chunks, disk_errors, file_sha256, inside, require_room, scratch_beside, sync_folder, write_atomic
 from registry.weights.manifest import (
     BUNDLES,
     PUBLISHED,
     STAGED,
+    WITHDRAWN,
     Entry,
     Manifest,
     Mismatch,
+    Withdrawn,
     checked_digest,
     checked_files,
     decode,
+    decode_withdrawn,
     incomplete,
     is_digest,
     mismatch,
@@ -49,6 +52,7 @@ class FolderWeights:
         listed = checked_files(files)
         with self._locked(digest):
             try:
+                self._take_back(digest)
                 return self.open(digest)
             except (NotFound, Mismatch):
                 self._drop_manifests(digest)  # none, or one that its files contradict: the files are brought in again
@@ -96,6 +100,64 @@ class FolderWeights:
             self._drop_manifests(digest)
             if self._folder(digest).exists():
                 shutil.rmtree(self._folder(digest))
+
+    def withdraw(self, digest: Digest) -> bool:
+        """Put the manifest aside."""
+        with self._locked(digest):
+            try:
+                manifest, published = self._manifest(digest)
+            except NotFound:
+                return False
+            with disk_errors(f"withdrawing weights {digest[:12]}"):
+                write_atomic(self._folder(digest) / WITHDRAWN, Withdrawn(manifest, published, self._clock.now()).encode())
+                self._drop_manifests(digest)
+            return True
+
+    def reclaim(self, digest: Digest) -> Bundle:
+        """Put the manifest back where it was withdrawn, and open the bundle."""
+        with self._locked(digest):
+            self._take_back(digest)
+            return self.open(digest)
+
+    def leftovers(self) -> tuple[Leftover, ...]:
+        """Return the folders without a manifest, by digest."""
+        with disk_errors(f"listing {self._root}"):
+            folder = self._root / BUNDLES
+            names = sorted(child.name for child in folder.iterdir()) if folder.is_dir() else []
+            found = [self._leftover(Digest(name)) for name in names if is_digest(name)]
+        return tuple(leftover for leftover in found if leftover is not None)
+
+    def purge(self, digest: Digest, before: Epoch) -> bool:
+        """Remove the folder of a leftover, under the lock under which it is taken back."""
+        with self._locked(digest), disk_errors(f"deleting weights {digest[:12]}"):
+            left = self._leftover(digest)
+            if left is None or left.since >= before:
+                return False
+            shutil.rmtree(self._folder(digest))
+            return True
+
+    def _leftover(self, digest: Digest) -> Leftover | None:
+        folder = self._folder(digest)
+        if (folder / PUBLISHED).exists() or (folder / STAGED).exists() or not folder.is_dir():
+            return None
+        stats = [path.stat() for path in folder.rglob("*") if path.is_file()]
+        size = sum(stat.st_size for stat in stats)
+        try:
+            since = decode_withdrawn((folder / WITHDRAWN).read_bytes(), str(folder / WITHDRAWN)).at
+        except (FileNotFoundError, Mismatch):
+            since = max((stat.st_mtime for stat in stats), default=folder.stat().st_mtime)
+        return Leftover(digest, since, size)
+
+    def _take_back(self, digest: Digest) -> None:
+        """Restore a withdrawn manifest. Does nothing where there is none, or where the bundle was stored again since."""
+        hidden = self._folder(digest) / WITHDRAWN
+        if not hidden.exists():
+            return
+        with disk_errors(f"taking back weights {digest[:12]}"):
+            if self._leftover(digest) is not None:
+                withdrawn = decode_withdrawn(hidden.read_bytes(), str(hidden))
+                write_atomic(hidden.with_name(withdrawn.name), withdrawn.manifest.encode())
+            hidden.unlink()
 
     def _folder(self, digest: Digest) -> Path:
         return self._root.absolute() / BUNDLES / checked_digest(digest)

@@ -17,6 +17,11 @@ from registry.files import inside
 
 STAGED = "manifest.staged.json"
 PUBLISHED = "manifest.json"
+WITHDRAWN = "manifest.withdrawn.json"
+"""The manifest of a bundle that garbage collection has hidden; its files are still there."""
+PURGING = "manifest.purging.json"
+"""On S3: the files are being deleted. Written before the last look for a manifest."""
+RESERVED = frozenset({STAGED, PUBLISHED, WITHDRAWN, PURGING})
 BUNDLES = "bundles"
 _FORMAT = 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -57,6 +62,34 @@ class Manifest:
         return json.dumps(document, indent=1).encode()
 
 
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A hidden manifest: what it was, and since when it is hidden."""
+
+    manifest: Manifest
+    published: bool
+    at: Epoch
+
+    @property
+    def name(self) -> str:
+        """The manifest's name once it is taken back."""
+        return PUBLISHED if self.published else STAGED
+
+    def encode(self) -> bytes:
+        """Return it as JSON."""
+        return json.dumps(json.loads(self.manifest.encode()) | {"published": self.published, "withdrawn_at": self.at}, indent=1).encode()
+
+
+def decode_withdrawn(raw: bytes, where: str) -> Withdrawn:
+    """Read a hidden manifest. Raises Mismatch, naming `where`, for anything else."""
+    manifest = decode(raw, where)
+    document: dict[str, Any] = json.loads(raw)
+    try:
+        return Withdrawn(manifest, bool(document["published"]), float(document["withdrawn_at"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise Mismatch(f"{where} is not a withdrawn manifest", hint="remove it; its files are deleted after the grace period") from error
+
+
 def decode(raw: bytes, where: str) -> Manifest:
     """Read a manifest. Raises Fault, naming `where`, for anything else."""
     try:
@@ -85,7 +118,7 @@ def checked_files(files: Sequence[FileDigest]) -> tuple[FileDigest, ...]:
     """Return `files` by path. Raises Refused for a name that leaves the bundle, stands there twice, or is the manifest's own."""
     for file in files:
         inside(Path(), file.path)
-        if file.path in {STAGED, PUBLISHED}:
+        if file.path in RESERVED:
             raise Refused(f"{file.path}: a bundle's manifest has this name", reason="reserved_name", hint="rename the file")
     if len({file.path for file in files}) != len(files):
         raise Refused("a path stands twice in the listing of a bundle", reason="unsafe_path", hint="list each file once")

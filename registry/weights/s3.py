@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,22 +26,26 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from core.errors import Fault, NotFound, SeatrialError, Transient
-from core.ids import Digest
+from core.ids import Digest, Epoch
 from core.ports.clock import Clock, SystemClock
-from core.ports.weights import Bundle
+from core.ports.weights import Bundle, Leftover
 from core.versions import FileDigest
 from registry.files import CHUNK_BYTES, disk_errors, inside
 from registry.weights.manifest import (
     BUNDLES,
     PUBLISHED,
+    PURGING,
     STAGED,
+    WITHDRAWN,
     Entry,
     Incomplete,
     Manifest,
     Mismatch,
+    Withdrawn,
     checked_digest,
     checked_files,
     decode,
+    decode_withdrawn,
     incomplete,
     is_digest,
     mismatch,
@@ -57,6 +62,8 @@ _ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
 _PASSING = frozenset({"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "InternalError", "ServiceUnavailable"})
 _NO_UPLOADS = frozenset({"NoSuchUpload", "NotImplemented"})  # rclone's server says the first where AWS sends an empty list
 _SERVER_ERROR = 500
+_PURGE_S = 900.0
+"""A purge that began longer ago than this was cut off."""
 
 
 def s3_client(
@@ -108,8 +115,9 @@ class S3Weights:
     def stage(self, digest: Digest, source: Path, files: Sequence[FileDigest]) -> Bundle:
         """Upload files, each hashed while it is sent; an object appears only when its last byte was the announced one."""
         listed = checked_files(files)
+        self._finish_purge(digest)
         try:
-            return self.open(digest)
+            return self.reclaim(digest)
         except (Incomplete, Mismatch):
             with _translated(f"storing weights {digest[:12]}"):
                 self._delete_manifests(digest)
@@ -124,7 +132,14 @@ class S3Weights:
                 raise
             manifest = Manifest(digest, self._entries(digest, listed), self._clock.now())
             self._put(self._key(digest, STAGED), manifest.encode())
-        return self.open(digest)  # another process may have published it meanwhile
+            if self._purging(digest) is not None:
+                self._delete_manifests(digest)
+                raise _purged(digest)
+            self._client.delete_object(Bucket=self._bucket, Key=self._key(digest, WITHDRAWN))
+        try:
+            return self.open(digest)  # another process may have published it meanwhile
+        except Incomplete as error:
+            raise _purged(digest) from error
 
     def publish(self, digest: Digest) -> Bundle:
         """Write the published manifest, then drop the staged one."""
@@ -161,6 +176,107 @@ class S3Weights:
             self._delete_manifests(digest)
             self._delete_objects(digest)
 
+    def withdraw(self, digest: Digest) -> bool:
+        """Write the manifest under its other name, then delete it."""
+        with _translated(f"withdrawing weights {digest[:12]}"):
+            try:
+                manifest, published = self._manifest(digest)
+            except NotFound:
+                return False
+            self._put(self._key(digest, WITHDRAWN), Withdrawn(manifest, published, self._clock.now()).encode())
+            self._delete_manifests(digest)
+        return True
+
+    def reclaim(self, digest: Digest) -> Bundle:
+        """Write the manifest back, then look for a purge: one that has begun wins, one that begins now sees the manifest and gives up."""
+        with _translated(f"taking back weights {digest[:12]}"):
+            hidden = self._read(digest, WITHDRAWN)
+            if hidden is not None and self._glance(digest) is None:
+                withdrawn = decode_withdrawn(hidden, self._key(digest, WITHDRAWN))
+                self._put(self._key(digest, withdrawn.name), withdrawn.manifest.encode())
+                if self._purging(digest) is not None:
+                    self._delete_manifests(digest)
+                    raise _purged(digest)
+                self._whole(digest)
+            if hidden is not None:
+                self._client.delete_object(Bucket=self._bucket, Key=self._key(digest, WITHDRAWN))
+        return self.open(digest)
+
+    def leftovers(self) -> tuple[Leftover, ...]:
+        """Return the digests under which objects but no manifest are stored, after one listing."""
+        newest: dict[str, float] = {}
+        sizes: dict[str, int] = {}
+        alive: set[str] = set()
+        with _translated(f"listing s3://{self._bucket}/{self._prefix}"):
+            for page in self._pages(self._join(BUNDLES) + "/"):
+                for item in page.get("Contents", ()):
+                    name = self._digest_of(item["Key"])
+                    sizes[name] = sizes.get(name, 0) + item["Size"]
+                    newest[name] = max(newest.get(name, 0.0), item["LastModified"].timestamp())
+                    if item["Key"].endswith((f"/{STAGED}", f"/{PUBLISHED}")):
+                        alive.add(name)
+            dead = [Digest(name) for name in sorted(sizes) if is_digest(name) and name not in alive]
+            return tuple(Leftover(digest, self._since(digest, newest[digest]), sizes[digest]) for digest in dead)
+
+    def purge(self, digest: Digest, before: Epoch) -> bool:
+        """Announce the purge, look once more for a manifest, and delete the objects. One that was cut off is finished by the next."""
+        with _translated(f"deleting weights {digest[:12]}"):
+            left = next(iter(self._leftover(digest)), None)
+            if left is None or left.since >= before:
+                return False
+            self._put(self._key(digest, PURGING), json.dumps({"at": self._clock.now()}).encode())
+            if self._glance(digest) is not None:  # taken back in this moment
+                self._client.delete_object(Bucket=self._bucket, Key=self._key(digest, PURGING))
+                return False
+            self._delete_objects(digest)
+        return True
+
+    def _leftover(self, digest: Digest) -> tuple[Leftover, ...]:
+        """Return the leftover under one digest, where there is one."""
+        stored = [item for page in self._pages(self._key(digest, "") + "/") for item in page.get("Contents", ())]
+        if not stored or any(item["Key"].endswith((f"/{STAGED}", f"/{PUBLISHED}")) for item in stored):
+            return ()
+        newest = max(item["LastModified"].timestamp() for item in stored)
+        return (Leftover(digest, self._since(digest, newest), sum(item["Size"] for item in stored)),)
+
+    def _since(self, digest: Digest, newest: Epoch) -> Epoch:
+        hidden = self._read(digest, WITHDRAWN)
+        return newest if hidden is None else decode_withdrawn(hidden, self._key(digest, WITHDRAWN)).at
+
+    def _whole(self, digest: Digest) -> None:
+        """Raise NotFound, and hide the manifest again, where a purge ended between our look at the withdrawn one and our write."""
+        try:
+            self.open(digest)
+        except Incomplete as error:
+            self._delete_manifests(digest)
+            raise missing(digest) from error
+
+    def _purging(self, digest: Digest) -> Epoch | None:
+        """Return when a purge of this digest began, None where none is under way."""
+        raw = self._read(digest, PURGING)
+        return None if raw is None else float(json.loads(raw)["at"])
+
+    def _finish_purge(self, digest: Digest) -> None:
+        """Delete what a purge that was cut off left. Transient while one may be under way."""
+        with _translated(f"storing weights {digest[:12]}"):
+            began = self._purging(digest)
+            if began is None:
+                return
+            if self._clock.now() - began < _PURGE_S:
+                raise _purged(digest)
+            self._delete_objects(digest)
+
+    def _read(self, digest: Digest, name: str) -> bytes | None:
+        try:
+            return self._client.get_object(Bucket=self._bucket, Key=self._key(digest, name))["Body"].read()
+        except ClientError as error:
+            if _code(error) in _ABSENT:
+                return None
+            raise
+
+    def _pages(self, prefix: str) -> Iterator[Any]:
+        return iter(self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix))
+
     def _join(self, *parts: str) -> str:
         return "/".join(part for part in (self._prefix, *parts) if part)
 
@@ -174,7 +290,7 @@ class S3Weights:
         return key.removeprefix(self._join(BUNDLES) + "/").split("/", 1)[0]
 
     def _objects(self, prefix: str) -> Iterator[tuple[str, _Stored]]:
-        for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
+        for page in self._pages(prefix):
             for item in page.get("Contents", ()):
                 yield item["Key"], _Stored(item["Size"], item["ETag"].strip('"'))
 
@@ -258,7 +374,8 @@ class S3Weights:
 
     def _delete_objects(self, digest: Digest) -> None:
         prefix = self._key(digest, "") + "/"
-        for key in [key for key, _ in self._objects(prefix)]:  # listed whole first: a listing that shrinks while it is read skips
+        keys = [key for key, _ in self._objects(prefix)]  # listed whole first: a listing that shrinks while it is read skips
+        for key in sorted(keys, key=lambda key: key.endswith(f"/{PURGING}")):  # the mark of a purge goes last
             self._client.delete_object(Bucket=self._bucket, Key=key)
         try:
             self._abort_uploads(prefix)
@@ -314,6 +431,10 @@ def _translated(doing: str) -> Iterator[None]:
         raise Transient(f"{doing}: the S3 server is away: {error}", hint="tried again by itself") from error
     except (BotoCoreError, ValueError) as error:
         raise Fault(f"{doing}: {error}", hint="see SEATRIAL_WEIGHTS_URL and SEATRIAL_S3_ENDPOINT_URL") from error
+
+
+def _purged(digest: Digest) -> Transient:
+    return Transient(f"weights {digest[:12]} are being deleted", retry_after_s=2.0, hint="wait for the retry, which stores them again")
 
 
 def _of_server(doing: str, error: ClientError) -> SeatrialError:

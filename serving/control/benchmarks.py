@@ -176,7 +176,7 @@ def cancel(benchmark_id: IdPart, desk: TheDesk, caller: Submitter) -> BenchmarkV
     desk.audit(caller, "cancel", row.id)
     now = desk.clock.now()
     changed = desk.records.benchmarks.change(row.id, now, state=BenchmarkState.FAILED, ended_at=now, reason=f"cancelled by {caller.name}")
-    _wake(desk)
+    desk.reconcile_soon()
     return view(desk, changed)
 
 
@@ -280,14 +280,6 @@ def _run(desk: Desk, row: Benchmark) -> Benchmark:
         _LOG.warning("benchmark %s waits for reconcile: %s", row.id, error)
         return row
     return desk.records.benchmarks.change(row.id, desk.clock.now(), flow_run=run, runs=row.runs + 1)
-
-
-def _wake(desk: Desk) -> None:
-    """Let reconcile stop the engine that nobody wants any more."""
-    try:
-        desk.runs.trigger_reconcile()
-    except (Transient, NotFound) as error:
-        _LOG.warning("reconcile comes by itself within a minute: %s", error)
 
 
 def _trials(desk: Desk) -> Trials:

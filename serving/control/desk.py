@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from core.access import Caller
 from core.ids import BenchmarkId, Epoch, PrincipalId, SubmissionId, VersionId
+from core.leases import RECONCILE
 from core.ports import Clock, Engines, Records
 from core.ports.records import AuditEntry
 from core.ports.vitals import Vitals
@@ -48,7 +49,6 @@ class Runs(Protocol):
     def start(self, submission: SubmissionId, attempt: int, request: Mapping[str, str]) -> str: ...  # noqa: D102
     def start_benchmark(self, benchmark: BenchmarkId, attempt: int, request: Mapping[str, Any]) -> str: ...  # noqa: D102
     def start_study(self, study: str, request: Mapping[str, Any]) -> str: ...  # noqa: D102
-    def trigger_reconcile(self) -> str: ...  # noqa: D102
     def cancel(self, run_id: str) -> None: ...  # noqa: D102
     def state(self, run_id: str) -> RunState | None: ...  # noqa: D102
     def ahead(self, run_id: str) -> int: ...  # noqa: D102
@@ -77,6 +77,10 @@ class Desk:
         if lease_until >= self.clock.now():
             return None
         return waiting(flow_run, self.records.runners.latest(), self.runs, self.clock)
+
+    def reconcile_soon(self) -> None:
+        """Have reconcile make a pass now instead of at its interval."""
+        self.records.leases.call(RECONCILE, self.clock.now())
 
     def names(self) -> dict[PrincipalId, str]:
         """Return the principals' names by id, as far as they ever had a key."""

@@ -71,7 +71,7 @@ def remove(name: NamePart, desk: TheDesk, caller: Operator) -> EndpointView:
     was = desk.records.endpoints.get(endpoint_name(name))
     shown = _view(desk, desk.records.endpoints.remove(was.name, desk.clock.now()))
     desk.audit(caller, "remove endpoint", was.name, stable=was.stable)
-    _reconcile_soon(desk, f"endpoint {name} is cleared away")
+    desk.reconcile_soon()
     return shown
 
 
@@ -98,16 +98,8 @@ def _turn_back(desk: Desk, caller: Caller, rollout: Rollout) -> Rollout | None:
     except Conflict:
         return None
     desk.audit(caller, "rollback", rollout.id, endpoint=rollout.endpoint, candidate=rollout.candidate)
-    _reconcile_soon(desk, f"rollout {rollout.id} goes back")
+    desk.reconcile_soon()
     return changed
-
-
-def _reconcile_soon(desk: Desk, what: str) -> None:
-    """Have a pass made now; where Prefect is away the next one does it."""
-    try:
-        desk.runs.trigger_reconcile()
-    except (Transient, NotFound) as error:
-        _LOG.warning("%s at the next pass: %s", what, error)
 
 
 def back_to_previous(desk: Desk, caller: Caller, endpoint: Endpoint, key: str) -> RollbackView:

@@ -17,7 +17,6 @@ from core.ports.clock import Clock, SystemClock
 from core.shown import benchmark_title, run_title
 
 DEPLOY: Final = "deploy-model/submit"
-RECONCILE: Final = "reconcile/seatrial"
 BENCHMARK: Final = "benchmark/on-demand"
 STUDY: Final = "sampling-study/on-demand"
 _OURS: Final = {"deployments": {"name": {"any_": ["submit", "on-demand", "nightly"]}}}
@@ -109,10 +108,6 @@ class FlowRuns:
             "tags": ["seatrial", study],
         }
         return self._run(STUDY, body)
-
-    def trigger_reconcile(self) -> str:
-        """Let reconcile pass now instead of at the next minute; return the run's id."""
-        return self._run(RECONCILE, {"tags": ["seatrial"]})
 
     def state(self, run_id: str) -> RunState | None:
         """Return a run's state; None when it has none yet. NotFound."""

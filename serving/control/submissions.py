@@ -150,9 +150,9 @@ def _is_folder(source: str) -> bool:
 
 def _tell_prefect(desk: Desk, submission: Submission) -> None:
     """Stop the run at once where Prefect can be reached; reconcile ends what is cancelling in any case."""
+    desk.reconcile_soon()
     try:
         if submission.flow_run:
             desk.runs.cancel(submission.flow_run)
-        desk.runs.trigger_reconcile()
     except (Transient, NotFound) as error:
-        _LOG.warning("submission %s is cancelling and waits for reconcile: %s", submission.id, error)
+        _LOG.warning("submission %s is cancelling and its flow run was not told: %s", submission.id, error)

@@ -15,18 +15,20 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from core.engines import EngineCause, EnginePhase, EngineSpec
 from core.errors import Fault
 from core.ids import Epoch, VersionId
 from serving.engines.processes import Identity
 
+HOME = "home:"
+"""Begins an address below the home, in a wish file."""
 LOG_BYTES = 20_000_000
-_KEPT_BYTES = 5_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,11 @@ class EngineFiles:
     def wish(self) -> Wish | None:
         """Return the wish, None when there is none. Raises Fault when it cannot be read."""
         document = _read(self.folder / "wish.json")
-        return None if document is None else Wish(**{**document, "spec": EngineSpec(**document["spec"])})
+        if document is None:
+            return None
+        spec = EngineSpec(**document["spec"])
+        placed = replace(spec, model_uri=self._absolute(spec.model_uri), tensors_uri=self._absolute(spec.tensors_uri))
+        return Wish(**{**document, "spec": placed})
 
     def record(self) -> Record | None:
         """Return the keeper's record, None when there is none. Raises Fault when it cannot be read."""
@@ -96,8 +102,26 @@ class EngineFiles:
         return Record(**{**document, **typed})
 
     def save_wish(self, wish: Wish) -> None:
-        """Replace the wish."""
-        write(self.folder / "wish.json", asdict(wish))
+        """Replace the wish. Addresses below the home are written relative to it, so that a restored home works under another path."""
+        spec = wish.spec
+        moved = replace(spec, model_uri=self._relative(spec.model_uri), tensors_uri=self._relative(spec.tensors_uri))
+        write(self.folder / "wish.json", asdict(replace(wish, spec=moved)))
+
+    @property
+    def _home(self) -> Path:
+        return self.folder.absolute().parent.parent
+
+    def _relative(self, uri: str) -> str:
+        below = f"{self._home.as_uri()}/"
+        return HOME + uri.removeprefix(below) if uri.startswith(below) else uri
+
+    def _absolute(self, uri: str) -> str:
+        """Return the address that was stored. One that an earlier release wrote under another home is looked for in this one."""
+        if uri.startswith(HOME):
+            return f"{self._home.as_uri()}/{uri.removeprefix(HOME)}"
+        stored = Path(unquote(urlsplit(uri).path))
+        here = self._home.joinpath(*stored.parts[-3:])  # weights/bundles/DIGEST
+        return here.as_uri() if uri.startswith("file:") and not stored.exists() and here.exists() else uri
 
     def save_record(self, record: Record) -> None:
         """Replace the record."""
@@ -117,14 +141,30 @@ class EngineFiles:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for a read and the write that rests on it."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Hold the folder for a read and the write that rests on it. Housekeeping may remove the folder before the lock is held."""
+        while (handle := self._lock()) is None:
+            pass
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
             yield
         finally:
             os.close(handle)
+
+    def _lock(self) -> int | None:
+        """Return a handle on the held lock, None when its file was removed while we waited."""
+        path = self.folder / ".lock"
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if path.stat().st_ino == os.fstat(handle).st_ino:
+                return handle
+        except FileNotFoundError:
+            pass
+        os.close(handle)
+        return None
 
     def note(self, line: str) -> None:
         """Write a line of ours into the log; `since_last_start` looks for it."""
@@ -142,17 +182,22 @@ class EngineFiles:
         return tuple(text.splitlines()[-lines:]) if lines > 0 else ()
 
     def bound_log(self, limit: int = LOG_BYTES) -> None:
-        """Keep the log small: past `limit` its end moves to engine.log.1. The engine appends, so it writes on at the new end."""
-        try:
-            size = self.log.stat().st_size
-        except FileNotFoundError:
-            return
-        if size <= limit:
-            return
-        with self.log.open("rb+") as log:
-            log.seek(max(0, size - _KEPT_BYTES))
-            self.folder.joinpath("engine.log.1").write_bytes(log.read())
-            log.truncate(0)
+        """Keep the log small; see `bound`."""
+        bound(self.log, limit)
+
+
+def bound(log: Path, limit: int = LOG_BYTES) -> None:
+    """Cut a log that has grown past `limit` bytes: its last quarter moves to NAME.1. Its writer appends, so it goes on at the new end."""
+    try:
+        size = log.stat().st_size
+    except FileNotFoundError:
+        return
+    if size <= limit:
+        return
+    with log.open("rb+") as file:
+        file.seek(size - limit // 4)
+        log.with_name(f"{log.name}.1").write_bytes(file.read(limit // 4))
+        file.truncate(0)
 
 
 def stopped_wish(wish: Wish, deadline: Epoch) -> Wish:
@@ -167,6 +212,46 @@ def versions(root: Path) -> tuple[VersionId, ...]:
     return tuple(
         VersionId(folder.name) for folder in sorted(root.iterdir()) if (folder / "wish.json").exists() or (folder / "record.json").exists()
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """The folder of an engine that has neither a wish nor a record: its logs."""
+
+    folder: Path
+    bytes: int
+    written_at: Epoch
+
+    @property
+    def version(self) -> VersionId:
+        """The engine's version."""
+        return VersionId(self.folder.name)
+
+    def remove(self) -> bool:
+        """Delete the logs, unless the engine is wanted again. The folder and its lock stay where another process uses them."""
+        files = EngineFiles(self.folder)
+        with files.locked():
+            if (self.folder / "wish.json").exists() or (self.folder / "record.json").exists():
+                return False
+            for path in self.folder.iterdir():
+                if path.name != ".lock" and not path.is_dir():
+                    path.unlink()
+            (self.folder / ".lock").unlink()
+        with suppress(OSError):
+            self.folder.rmdir()
+        return True
+
+
+def retired(root: Path) -> tuple[Retired, ...]:
+    """Return every engine's folder that holds nothing but logs, in order."""
+    found = []
+    for folder in sorted(root.iterdir()) if root.is_dir() else ():
+        if not folder.is_dir() or (folder / "wish.json").exists() or (folder / "record.json").exists():
+            continue
+        stats = [path.stat() for path in folder.iterdir() if path.is_file()]
+        written_at = max((stat.st_mtime for stat in stats), default=folder.stat().st_mtime)
+        found.append(Retired(folder, sum(stat.st_size for stat in stats), written_at))
+    return tuple(found)
 
 
 def keeper(root: Path) -> Identity | None:

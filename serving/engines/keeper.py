@@ -55,6 +55,8 @@ class Limits:
     longest_pause_s: float = 60.0
     shutdown_drain_s: float = 10.0
     """What answers in flight get when the keeper itself is stopped."""
+    log_bytes: int = files.LOG_BYTES
+    """Size at which an engine's log is cut."""
 
 
 class Keeper:
@@ -149,7 +151,7 @@ class Keeper:
             log.exception("engine.unkept", version=version, cause=str(error))
 
     def _keep(self, version: VersionId, engine: EngineFiles, wish: Wish, record: Record) -> None:
-        engine.bound_log()
+        engine.bound_log(self._limits.log_bytes)
         match record.phase:
             case EnginePhase.FAILED:
                 return

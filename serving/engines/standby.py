@@ -21,6 +21,7 @@ from typing import BinaryIO
 import structlog
 
 from core.ports.clock import Clock
+from serving.engines import files
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +71,8 @@ class Standby:
         self._forked: dict[int, _Forked] = {}
 
     def ensure(self) -> None:
-        """Start it when it does not run; give it up after some deaths."""
+        """Start it when it does not run; give it up after some deaths. Its log is kept small."""
+        files.bound(self._log_file)
         if self._runs():
             return
         if self._process is not None:
@@ -156,7 +158,8 @@ class Standby:
         self._folder = Path(tempfile.mkdtemp(prefix="seatrial-standby-"))
         self._started = self._clock.monotonic()
         try:
-            with self._log_file.open("wb") as output:
+            self._log_file.unlink(missing_ok=True)
+            with self._log_file.open("ab") as output:  # appended to, so that it can be cut
                 self._process = Popen(
                     [*self._command, str(self._socket.relative_to(self._folder.parent))],
                     env=self._environ,

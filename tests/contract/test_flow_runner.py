@@ -30,7 +30,7 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 @contextmanager
 def flow_runner(api: httpx.Client, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A runner with its pulse at rest: there is no database."""
+    """A runner without the background services: there is no database."""
     given = {"PREFECT_API_URL": str(api.base_url), "SEATRIAL_HOME": str(folder), "SEATRIAL_LEASE_S": "3600", "PYTHONPATH": str(ROOT)}
     child = subprocess.Popen([sys.executable, "-c", RUNNER], cwd=ROOT, env={**os.environ, **given})
     try:

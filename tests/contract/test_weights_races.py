@@ -20,7 +20,8 @@ from tests.equipment.s3_server import S3Server
 ONE = Digest("1" * 64)
 CONTENT = {"a": b"first" * 1000, "b": b"second" * 100_000, "c": b"third" * 1000}
 FILES = tuple(FileDigest(name, len(data), Digest(hashlib.sha256(data).hexdigest())) for name, data in sorted(CONTENT.items()))
-LOOKS_FOR_A_MANIFEST = 3
+LOOKS_FOR_A_MANIFEST = 5
+"""A purge, a withdrawn manifest, and the published, the staged and the published one."""
 
 
 def fill(folder: Path) -> Path:

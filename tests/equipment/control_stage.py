@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 from core.access import Key, Role, new_secret, secret_digest
 from core.errors import Transient
 from core.ids import BenchmarkId, EndpointName, SubmissionId
+from core.leases import RECONCILE
 from core.ports.clock import SystemClock
 from registry.answers import Answers
 from registry.database import Database, migrate, open_database
@@ -37,7 +38,6 @@ class RunsDouble:
     benchmarks: list[tuple[str, int, dict[str, Any]]] = field(default_factory=list)
     studies: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
-    reconciles: int = 0
     lines: tuple[LogLine, ...] = ()
     states: dict[str, RunState] = field(default_factory=dict)
     queued: int = 0
@@ -56,11 +56,6 @@ class RunsDouble:
         self._answer()
         self.studies.append((study, dict(request)))
         return f"run-of-{study}"
-
-    def trigger_reconcile(self) -> str:
-        self._answer()
-        self.reconciles += 1
-        return "run-of-reconcile"
 
     def cancel(self, run_id: str) -> None:
         self._answer()
@@ -106,6 +101,12 @@ class Stage:
         """Return an HTTP client with a key of this role."""
         headers = {"Authorization": f"Bearer {self.secret(role, name, endpoints)}"} if role else {}
         return TestClient(self.app, headers=headers, raise_server_exceptions=False)
+
+
+def called(stage: Stage) -> bool:
+    """Return whether somebody asked reconcile for a pass."""
+    lease = stage.records.leases.get(RECONCILE)
+    return lease is not None and lease.called_at > 0
 
 
 @contextmanager

@@ -183,6 +183,16 @@ class FakeHistory:
             raise NotFound(f"there are no rows at {uri}", reason="no_answers")
         shutil.copy(path, into)
 
+    def forget(self, benchmark: Benchmark) -> None:
+        self._answer()
+        self.entries.pop(benchmark.id, None)
+        for path in self._folder.glob(f"{benchmark.id}.*"):
+            path.unlink()
+
+    def compact(self) -> bool:
+        self._answer()
+        return False
+
     def _answer(self) -> None:
         if self.away:
             raise Transient("the history is away")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from prefect import flow
 
-from core.settings import read_settings
 from infra.services.deployments import Entry
 from infra.services.runner import serve
 
@@ -26,4 +25,4 @@ def endless(folder: str, *, deaf: bool) -> None:
 
 
 def main() -> None:
-    asyncio.run(serve(read_settings(), [Entry(endless, "seatrial")]))
+    asyncio.run(serve([Entry(endless, "seatrial")]))

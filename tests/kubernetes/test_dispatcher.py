@@ -32,7 +32,7 @@ def test_entering_the_pool_twice_leaves_one_with_the_charts_template_and_every_d
             (pool,) = await client.read_work_pools()
             assert (pool.name, pool.type) == ("seatrial", "kubernetes")
             assert pool.base_job_template == json.loads(template.read_text())
-            pooled = [entry for entry in deployments(settings) if not entry.short]
+            pooled = list(deployments(settings))
             for entry in pooled:
                 deployment = await client.read_deployment_by_name(f"{entry.flow.name}/{entry.name}")
                 assert deployment.work_pool_name == "seatrial"

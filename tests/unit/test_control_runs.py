@@ -13,7 +13,7 @@ import pytest
 
 from core.errors import NotFound, Refused, SeatrialError, Transient
 from core.ids import BenchmarkId, SubmissionId
-from serving.control.runs import BENCHMARK, DEPLOY, RECONCILE, STUDY, FlowRuns, LogLine
+from serving.control.runs import BENCHMARK, DEPLOY, STUDY, FlowRuns, LogLine
 from tests.equipment.prefect_api import prefect_api
 from tests.equipment.prefect_server import prefect_server
 
@@ -29,7 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def _deploy(url: str) -> None:
     with prefect_api(url) as prefect:
-        for full_name in (DEPLOY, BENCHMARK, STUDY, RECONCILE):
+        for full_name in (DEPLOY, BENCHMARK, STUDY):
             flow_name, _, name = full_name.partition("/")
             flow = prefect.post("/flows/", json={"name": flow_name}).raise_for_status().json()
             prefect.post("/deployments/", json={"name": name, "flow_id": flow["id"]}).raise_for_status()
@@ -91,10 +91,6 @@ def test_a_crashed_run_has_ended_and_stays_so(runs: FlowRuns) -> None:
     assert (state.type, state.ended) == ("CRASHED", True)
 
 
-def test_reconcile_can_be_triggered(runs: FlowRuns) -> None:
-    assert runs.state(runs.trigger_reconcile()) is not None
-
-
 def test_logs_come_oldest_first_and_from_a_time_on(runs: FlowRuns, server: str) -> None:
     run = runs.start(SubmissionId("sub-e"), 0, REQUEST)
     times = [datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC) for second in range(3)]
@@ -129,10 +125,10 @@ def test_what_is_no_id_of_prefects_is_refused(runs: FlowRuns) -> None:
 def test_a_deployment_that_is_not_registered_yet_is_not_found(runs: FlowRuns, server: str) -> None:
     with prefect_api(server) as prefect:
         flows = prefect.post("/deployments/filter", json={}).raise_for_status().json()
-    gone = next(found["id"] for found in flows if httpx.get(f"{server}/flows/{found['flow_id']}").json()["name"] == "reconcile")
+    gone = next(found["id"] for found in flows if httpx.get(f"{server}/flows/{found['flow_id']}").json()["name"] == "study")
     httpx.delete(f"{server}/deployments/{gone}").raise_for_status()
     with pytest.raises(NotFound, match="flow runner"):
-        runs.trigger_reconcile()
+        runs.start_study("st-1", {})
 
 
 def test_prefect_away_is_transient() -> None:
@@ -140,6 +136,6 @@ def test_prefect_away_is_transient() -> None:
         port = free.getsockname()[1]
     error: SeatrialError
     with pytest.raises(Transient) as caught:
-        FlowRuns(f"http://127.0.0.1:{port}/api", timeout_s=2).trigger_reconcile()
+        FlowRuns(f"http://127.0.0.1:{port}/api", timeout_s=2).start_study("st-1", {})
     error = caught.value
     assert "doctor" in error.hint

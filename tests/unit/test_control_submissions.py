@@ -16,7 +16,7 @@ from core.ids import EndpointName, RolloutId, SubmissionId, VersionId
 from core.submissions import Step, StepName, StepState, SubmissionState
 from core.versions import Decision, Finding, TrialKind, TrialReport
 from serving.control.runs import LogLine
-from tests.equipment.control_stage import Stage, staged
+from tests.equipment.control_stage import Stage, called, staged
 from tests.equipment.samples import CANDIDATE, CHAT, NOW, STABLE, a_completion, a_rollout, a_version, a_vote, an_assignment
 
 ASK = {"model": "org/model@main", "endpoint": "chat"}
@@ -116,7 +116,7 @@ def test_cancelling_stops_the_run_and_twice_changes_nothing(stage: Stage) -> Non
     for _ in range(2):
         assert client.post(f"/v1/submissions/{made['id']}/cancel").json()["state"] == "cancelling"
     assert stage.runs.cancelled == [made["run"]]
-    assert stage.runs.reconciles == 1
+    assert called(stage)
 
 
 def test_cancelling_is_taken_down_while_prefect_is_away(stage: Stage) -> None:
@@ -172,7 +172,7 @@ def test_rolling_back_turns_the_active_rollout_round(stage: Stage) -> None:
     answer = stage.client(Role.OPERATOR, "olga").post("/v1/endpoints/chat/rollback")
     rollout = answer.json()["rollout"]
     assert (rollout["state"], rollout["share"], rollout["reason"]) == ("rolling_back", 0.0, "rolled back by olga")
-    assert stage.runs.reconciles == 1
+    assert called(stage)
     again = stage.client(Role.OPERATOR).post("/v1/endpoints/chat/rollback")
     assert again.json()["rollout"]["id"] == rollout["id"]
 
@@ -199,7 +199,7 @@ def test_removing_an_endpoint_tells_what_it_was_and_has_its_engine_cleared_away_
     stage.records.submissions.change(submission.id, NOW, state=SubmissionState.SERVING)
     answer = operator.delete("/v1/endpoints/chat")
     assert (answer.status_code, answer.json()["stable"]) == (200, CANDIDATE)
-    assert stage.runs.reconciles == 1
+    assert called(stage)
     assert stage.records.audit.find(subject="chat", limit=1)[0].action == "remove endpoint"
     assert operator.get("/v1/endpoints/chat").status_code == operator.delete("/v1/endpoints/chat").status_code == 404
 

@@ -1,9 +1,9 @@
-"""The pulse calls a pass for work that nobody drives, and leaves alone what is only on its way."""
+"""Reconcile does not wait for its interval when work has lost its driver, and leaves alone what is only on its way."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,13 +11,13 @@ import pytest
 from core.ids import SubmissionId
 from core.submissions import SubmissionState
 from serving.control.runs import RunState
-from tasks.pulse import beat
+from tasks.pulse import reconcile_duty
 from tasks.reconcile import resume
+from tasks.service import Service
 from tests.equipment.bench_yard import BenchYard, in_yard
 from tests.equipment.samples import a_request
 
 RUN = "run-1"
-FIRST = "reconcile-1"
 
 
 @pytest.fixture
@@ -26,24 +26,20 @@ def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BenchYard]
         yield yard
 
 
-class Beats(threading.Event):
-    """Lets virtual time pass instead of waiting, and is set when `seconds` of it are over."""
-
-    def __init__(self, yard: BenchYard, seconds: float) -> None:
-        super().__init__()
-        self._yard = yard
-        self._end = yard.clock.now() + seconds
-
-    def wait(self, timeout: float | None = None) -> bool:
-        self._yard.clock.wait(timeout or 0.0)
-        return self._yard.clock.now() > self._end
+def passes(yard: BenchYard, seconds: int) -> int:
+    """Return how many passes are made within `seconds` after a first one, none of them for their interval."""
+    duty = replace(reconcile_duty(yard.here.settings), every_s=10_000.0, parts=())
+    service = Service(yard.here, duty, "a")
+    made = 0
+    for _ in range(seconds):
+        yard.clock.wait(1.0)
+        made += service.step()
+    return made
 
 
-def passes(yard: BenchYard, seconds: float) -> int:
-    """Return how many passes the pulse calls within `seconds`."""
-    before = yard.prefect.passes
-    beat(yard.here, Beats(yard, seconds))
-    return yard.prefect.passes - before
+@pytest.fixture(autouse=True)
+def _settled(yard: BenchYard) -> None:
+    assert passes(yard, 20) == 1
 
 
 def submitted(yard: BenchYard, state: SubmissionState, run: str, lease_until: float = 0.0) -> SubmissionId:
@@ -54,9 +50,13 @@ def submitted(yard: BenchYard, state: SubmissionState, run: str, lease_until: fl
     return row.id
 
 
-def test_a_lapsed_lease_calls_a_pass_within_a_beat_or_two(yard: BenchYard) -> None:
+def test_a_lapsed_lease_makes_a_pass_within_seconds(yard: BenchYard) -> None:
     submitted(yard, SubmissionState.RUNNING, "RUNNING", lease_until=yard.clock.now() - 1)
-    assert passes(yard, 10) == 1
+    assert passes(yard, 12) == 1
+
+
+def test_an_idle_platform_makes_no_pass_before_its_time(yard: BenchYard) -> None:
+    assert passes(yard, 600) == 0
 
 
 @pytest.mark.parametrize("state", ["SCHEDULED", "PENDING", "RUNNING"])
@@ -65,27 +65,11 @@ def test_a_run_that_is_on_its_way_is_left_alone_until_its_time_is_over(yard: Ben
     row = yard.records.submissions.get(identity)
     assert passes(yard, 40) == 0
     assert not resume(yard.here, row)
-    assert passes(yard, 20) == 1
+    assert passes(yard, 15) == 1
     assert resume(yard.here, row)
     assert yard.prefect.crashed == [RUN]
 
 
-def test_passes_do_not_pile_up_on_a_machine_that_is_too_busy_for_them(yard: BenchYard) -> None:
+def test_passes_do_not_follow_one_another_at_once_while_work_stays_abandoned(yard: BenchYard) -> None:
     submitted(yard, SubmissionState.RUNNING, "RUNNING", lease_until=yard.clock.now() - 1)
-    yard.prefect.states[FIRST] = RunState("PENDING", "Pending")
-    assert passes(yard, 150) == 1
-    yard.prefect.states[FIRST] = RunState("COMPLETED", "Completed")
-    yard.prefect.states["reconcile-2"] = RunState("RUNNING", "Running")
-    assert passes(yard, 20) == 1
-
-
-def test_a_pass_whose_process_is_gone_does_not_silence_the_pulse(yard: BenchYard) -> None:
-    submitted(yard, SubmissionState.RUNNING, "RUNNING", lease_until=yard.clock.now() - 1)
-    yard.prefect.states[FIRST] = RunState("RUNNING", "Running")
-    yard.prefect.states["reconcile-2"] = RunState("RUNNING", "Running")
-    assert passes(yard, 200) == 2
-
-
-def test_a_pass_that_prefect_has_forgotten_does_not_silence_it_either(yard: BenchYard) -> None:
-    submitted(yard, SubmissionState.RUNNING, "RUNNING", lease_until=yard.clock.now() - 1)
-    assert passes(yard, 40) > 1
+    assert 3 <= passes(yard, 60) <= 4

@@ -62,6 +62,10 @@ def engines(yard: BenchYard) -> Troubled:
     return engines
 
 
+def unfenced() -> None:
+    """A lease that is never lost."""
+
+
 def ready(engines: FakeEngines) -> set[VersionId]:
     return {state.version for state in engines.list() if state.phase is EnginePhase.READY}
 
@@ -69,19 +73,21 @@ def ready(engines: FakeEngines) -> set[VersionId]:
 @pytest.mark.parametrize(
     "trouble", [Refused("1000 GiB of weights"), Fault("patch: forbidden", hint="grant it"), Transient("a webhook is away")]
 )
-def test_one_engines_trouble_keeps_no_other_from_being_kept_and_fails_the_pass_by_name(engines: Troubled, trouble: SeatrialError) -> None:
+def test_one_engines_trouble_keeps_no_other_from_being_kept_and_fails_the_pass_by_name(
+    yard: BenchYard, engines: Troubled, trouble: SeatrialError
+) -> None:
     engines.troubles = {VERSIONS[0]: trouble}
     with pytest.raises(Transient if isinstance(trouble, Transient) else Fault, match=f"not kept: aaaaaaaaaaaa: {trouble}"):
-        keep_engines.fn()
+        keep_engines(yard.here, unfenced)
     assert ready(engines) == set(VERSIONS[1:])
     assert engines.stops == [(UNWANTED, 30.0)], "those that nobody wants are stopped all the same"
 
 
-def test_a_cluster_that_is_away_is_not_asked_for_every_engine(engines: Troubled) -> None:
+def test_a_cluster_that_is_away_is_not_asked_for_every_engine(yard: BenchYard, engines: Troubled) -> None:
     engines.troubles = {version: Transient("the API server is away") for version in VERSIONS}
     engines.asked = 0
     with pytest.raises(Transient):
-        keep_engines.fn()
+        keep_engines(yard.here, unfenced)
     assert engines.asked == 3
     assert engines.stops == []
 
@@ -94,20 +100,20 @@ def test_a_removed_endpoint_leaves_no_mark_on_an_engine_that_another_keeps(yard:
         yard.records.submissions.change(row.id, yard.clock.now(), state=SubmissionState.SERVING)
     board = Board()
     vars(yard.here).update(_cluster=board)
-    keep_engines.fn()
+    keep_engines(yard.here, unfenced)
     assert board.marks[shared, gone] is Role.STABLE
     yard.records.endpoints.remove(gone, yard.clock.now())
-    keep_engines.fn()
+    keep_engines(yard.here, unfenced)
     assert board.marks[shared, gone] is None
     assert board.marks[shared, EndpointName("e0")] is Role.STABLE
 
 
-def test_an_engine_of_another_installation_is_told(engines: Troubled) -> None:
+def test_an_engine_of_another_installation_is_told(yard: BenchYard, engines: Troubled) -> None:
     engines.troubles = {VERSIONS[0]: Conflict("it belongs to the installation 'blue'", reason=ANOTHERS)}
     with pytest.raises(Fault, match="'blue'"):
-        keep_engines.fn()
+        keep_engines(yard.here, unfenced)
 
 
-def test_an_engine_of_other_settings_is_no_trouble(engines: Troubled) -> None:
+def test_an_engine_of_other_settings_is_no_trouble(yard: BenchYard, engines: Troubled) -> None:
     engines.troubles = {VERSIONS[0]: Conflict("it runs from another spec")}
-    assert keep_engines.fn() == (UNWANTED,)
+    assert keep_engines(yard.here, unfenced) == (f"stopped the engine of {UNWANTED[:12]}",)

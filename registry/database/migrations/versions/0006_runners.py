@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0006"
-down_revision = "0004"  # "0005" (leases) once both are merged
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,125 @@
+"""A week of idle operation in virtual time: reconcile, nightly benchmarks and housekeeping, with sizes that stay flat."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.benchmarks import Trigger
+from core.ids import EndpointName
+from core.settings import RetentionPolicy
+from tasks.benchmarks import BenchmarkRequest, ask, bring_up, conclude, enter_benchmarks, judge, mirror, pin_plan
+from tasks.housekeeping import housekeeping_duty
+from tasks.pulse import reconcile_duty
+from tasks.service import Service
+from tests.equipment.bench_yard import BenchYard, in_yard
+from tests.equipment.fakes import FakeModels
+from tests.equipment.samples import CANDIDATE, STABLE
+
+DAY_S = 86_400
+KEPT_DAYS = 2.0
+SETTLED = 4
+"""Days after which nothing may grow: the retention, and a pass after it."""
+
+
+@pytest.fixture
+def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BenchYard]:
+    with in_yard(tmp_path, monkeypatch) as yard:
+        vars(yard.here).update(models=FakeModels())
+        yard.serve(STABLE)
+        yard.serve(CANDIDATE, EndpointName("code"))
+        yard.examiner.problems = 8
+        retention = replace(RetentionPolicy(), answers_days=1.0, benchmarks_days=KEPT_DAYS)
+        yard.here.settings = replace(yard.here.settings, retention=retention)
+        yield yard
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the platform stores at the end of a day."""
+
+    rows: dict[str, int]
+    pages: int
+    answers: int
+    history: int
+
+
+def sizes(yard: BenchYard) -> Sizes:
+    with closing(sqlite3.connect(yard.here.settings.database_url.removeprefix("sqlite:///"))) as database:
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        rows = {name: database.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables}
+        pages = database.execute("PRAGMA page_count").fetchone()[0]
+    files = [path for paths in yard.answers.files().values() for path in paths]
+    return Sizes(rows, pages, len(files), len(yard.history.entries))
+
+
+def nightly() -> None:
+    request: dict[str, Any] = {"samples": 2, "temperature": "0.8", "trigger": Trigger.SCHEDULE}
+    for row in enter_benchmarks(BenchmarkRequest(target="", **request)):
+        pin_plan.fn(row.id)
+        ask.fn(row.id, bring_up.fn(row.id))
+        judge.fn(row.id)
+        mirror.fn(row.id)
+        conclude.fn(row.id)
+
+
+def week(yard: BenchYard, step_s: int) -> list[Sizes]:
+    """Run a week with a look at both services every `step_s`, and return the sizes at the end of each day."""
+    services = [Service(yard.here, duty(yard.here.settings), "a") for duty in (reconcile_duty, housekeeping_duty)]
+    days = []
+    for _day in range(7):
+        nightly()
+        for _ in range(DAY_S // step_s):
+            for service in services:
+                service.step()
+            yard.clock.wait(step_s)
+        days.append(sizes(yard))
+    return days
+
+
+def assert_flat(yard: BenchYard, days: list[Sizes]) -> None:
+    lease = yard.records.leases.get("housekeeping")
+    assert lease is not None
+    assert lease.failed == ""
+    assert days[0].rows["benchmarks"] == 2
+    assert days[SETTLED - 1].rows["benchmarks"] > days[0].rows["benchmarks"], "the nightly benchmarks were entered"
+    for day in days[SETTLED:]:
+        assert day == days[SETTLED - 1]
+
+
+def test_a_week_of_idle_operation_leaves_rows_pages_answers_and_history_flat(yard: BenchYard) -> None:
+    assert_flat(yard, week(yard, step_s=7200))
+
+
+@pytest.mark.release
+def test_a_week_of_idle_operation_minute_by_minute_is_flat_too(yard: BenchYard) -> None:
+    assert_flat(yard, week(yard, step_s=60))
+
+
+def test_without_retention_the_same_week_grows(yard: BenchYard) -> None:
+    yard.here.settings = replace(yard.here.settings, retention=replace(RetentionPolicy(), housekeeping_s=0.0))
+    days = week(yard, step_s=21_600)
+    assert [day.rows["benchmarks"] for day in days] == [2, 4, 6, 8, 10, 12, 14]
+
+
+def test_the_logs_of_stopped_engines_go_after_their_time(yard: BenchYard) -> None:
+    folder = yard.here.settings.engines / STABLE
+    folder.mkdir(parents=True)
+    (folder / "engine.log").write_text("the end\n")
+    (folder / ".lock").touch()
+    service = Service(yard.here, housekeeping_duty(yard.here.settings), "a")
+    for age_days, there in ((13, True), (15, False)):
+        written = yard.clock.now() - age_days * DAY_S
+        for path in (folder / "engine.log", folder / ".lock"):
+            os.utime(path, (written, written))
+        yard.records.leases.call("housekeeping", yard.clock.now())
+        assert service.step()
+        assert folder.exists() is there
+        yard.clock.wait(1.0)
