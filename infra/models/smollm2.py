@@ -50,6 +50,8 @@ def provide(cache: Path | None = None, *, digest: str = DIGEST, run: Run = subpr
     root = cache or default_cache(base_environ())
     folder = root / f"{MODEL}-{digest[:12]}"
     with _locked(root):
+        for left in root.glob("*.part"):  # of a build that was killed; no other one runs while we hold the lock
+            shutil.rmtree(left, ignore_errors=True)
         if folder.is_dir() and folder_digest(folder) == digest:
             return folder
         with tempfile.TemporaryDirectory(prefix=f"{MODEL}-", suffix=".part", dir=root) as place:

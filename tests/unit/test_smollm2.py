@@ -77,6 +77,12 @@ def test_a_damaged_copy_in_the_cache_is_built_again(tmp_path: Path, digest: str,
     assert programs.calls == ["sync", "unpack"] * 2
 
 
+def test_what_a_killed_build_left_is_removed(tmp_path: Path, digest: str):
+    left = written(tmp_path / "cache" / f"{smollm2.MODEL}-x.part")
+    provided(tmp_path / "cache", digest, Programs())
+    assert not left.exists()
+
+
 def test_two_calls_at_once_build_it_once(tmp_path: Path, digest: str):
     programs, found = Programs(), []
     threads = [threading.Thread(target=lambda: found.append(provided(tmp_path / "cache", digest, programs))) for _ in range(4)]
