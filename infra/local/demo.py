@@ -35,7 +35,7 @@ _COMMENT = "Friendly, and to the point."
 _NO_SYNTHETIC = "-1"
 """The demo's users are live ones; the rollout needs no conversations of its own."""
 _FEEDBACK_S = 60.0
-_SUBMISSION_S = 600.0
+_SUBMISSION_S = 1200.0
 _ASK_S = 120.0
 _LOOK_S = 0.1
 

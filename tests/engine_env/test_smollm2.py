@@ -3,15 +3,18 @@
 import hashlib
 import json
 import subprocess
+import sys
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from equipment import wait_until
 from seatrial_engine.manifest import MANIFEST_NAME
 from seatrial_engine.tensorize import tensorize
-from test_vllm import Engine, ours
-from test_vllm import standby as standby  # noqa: PLC0414 - a fixture
+from test_vllm import OPTIONS, SMALL_CACHE, environment, free_port, healthy, ours
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
@@ -19,6 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.vllm]
 ROOT = Path(__file__).resolve().parents[2]
 NOT_AVAILABLE = 6
 TOKENS = 16
+START_S = 300
 QUESTIONS = (
     "What is the capital of France?",
     "Write a Python function that adds two numbers.",
@@ -89,6 +93,22 @@ def by_engine(port: int, asked: list[list[int]], tokens: int = TOKENS) -> list[l
     return [choice["token_ids"] for choice in sorted(choices, key=lambda choice: choice["index"])]
 
 
+@contextmanager
+def engine(arguments: list[str], log: Path) -> Iterator[int]:
+    """Serve through our launcher, started cold, and yield the port."""
+    port = free_port()
+    command = [sys.executable, "-m", "seatrial_engine.serve", *arguments, *OPTIONS, *SMALL_CACHE, "--port", str(port)]
+    with log.open("w") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment())
+    try:
+        wait_until(lambda: healthy(port) or process.poll() is not None, START_S, f"healthy, see {log}")
+        assert process.poll() is None, log.read_text()[-3000:]
+        yield port
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
 def differing(found: list[list[int]], expected: list[list[int]]) -> list[str]:
     """Return the questions whose answers differ."""
     return [question for question, one, other in zip(QUESTIONS, found, expected, strict=False) if one != other]
@@ -97,21 +117,19 @@ def differing(found: list[list[int]], expected: list[list[int]]) -> list[str]:
 @pytest.mark.parametrize(
     "most", [pytest.param(5, id="5 prompts"), pytest.param(len(QUESTIONS), id="20 prompts", marks=pytest.mark.release)]
 )
-def test_in_float32_it_gives_the_greedy_tokens_of_transformers(model: Path, loading: list[str], standby: Path, tmp_path: Path, most: int):
+def test_in_float32_it_gives_the_greedy_tokens_of_transformers(model: Path, loading: list[str], tmp_path: Path, most: int):
     asked = prompts(model, most)
-    with Engine(standby, [*loading, "--dtype", "float32"], tmp_path / "float32.log") as engine:
-        found = by_engine(engine.port, asked)
+    with engine([*loading, "--dtype", "float32"], tmp_path / "float32.log") as port:
+        found = by_engine(port, asked)
     expected = by_transformers(model, asked)
     assert {len(tokens) for tokens in found} == {TOKENS}
     assert differing(found, expected) == []
 
 
 @pytest.mark.release
-def test_in_bfloat16_the_first_token_of_each_answer_is_that_of_transformers_in_float32(
-    model: Path, loading: list[str], standby: Path, tmp_path: Path
-):
+def test_in_bfloat16_the_first_token_of_each_answer_is_that_of_transformers_in_float32(model: Path, loading: list[str], tmp_path: Path):
     asked = prompts(model, len(QUESTIONS))
-    with Engine(standby, [*loading, "--dtype", "bfloat16"], tmp_path / "bfloat16.log") as engine:
-        found = by_engine(engine.port, asked, tokens=1)
+    with engine([*loading, "--dtype", "bfloat16"], tmp_path / "bfloat16.log") as port:
+        found = by_engine(port, asked, tokens=1)
     expected = [tokens[:1] for tokens in by_transformers(model, asked)]
     assert differing(found, expected) == []
