@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 from dataclasses import dataclass
 
-from httpx import HTTPError
 from openai import APIConnectionError, APIError, APIStatusError
 
 from core.errors import Conflict, Forbidden, NotFound, Transient
@@ -13,7 +12,7 @@ from core.errors import SeatrialError as PlatformError
 from seatrial.errors import SeatrialError as ClientError
 from seatrial.errors import from_status
 
-EXPECTED = (PlatformError, ClientError, APIError, HTTPError, OSError, subprocess.SubprocessError, ValueError)
+EXPECTED = (PlatformError, ClientError, APIError, OSError, subprocess.SubprocessError, ValueError)
 """Errors of the world, of the platform and of its answers. Anything else is a fault of the demo itself and shows its traceback."""
 
 FAILED = 1
@@ -39,7 +38,7 @@ def ending(error: BaseException) -> Ending:
         return Ending(next((code for kind, code in _OF_PLATFORM if isinstance(error, kind)), FAILED), error.what, error.hint)
     if isinstance(error, ClientError):
         return Ending(error.exit_code, error.what, error.hint)
-    if isinstance(error, APIError | HTTPError):
+    if isinstance(error, APIError):
         return _of_gateway(error)
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
@@ -47,10 +46,10 @@ def ending(error: BaseException) -> Ending:
     return Ending(FAILED, f"{type(error).__name__}: {error}")
 
 
-def _of_gateway(error: APIError | HTTPError) -> Ending:
+def _of_gateway(error: APIError) -> Ending:
     if isinstance(error, APIStatusError):
         code = from_status(error.status_code, "", "", "").exit_code
         return Ending(code, f"the gateway answered {error.status_code}: {error.message}", "read gateway.log")
-    if isinstance(error, APIConnectionError | HTTPError):
+    if isinstance(error, APIConnectionError):
         return Ending(UNREACHABLE, f"the connection to the gateway failed: {error}", "read gateway.log")
     return Ending(FAILED, f"the gateway ended the answer with an error: {error.message}", "read gateway.log")
