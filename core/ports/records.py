@@ -400,4 +400,5 @@ class Records(Protocol):
     def gateways(self) -> Gateways: ...  # noqa: D102
     @property
     def runners(self) -> Runners: ...  # noqa: D102
+    @property
     def leases(self) -> Leases: ...  # noqa: D102

@@ -18,7 +18,7 @@ from core.ports.clock import SystemClock
 from core.settings import base_environ
 from infra.local.demo_endings import EXPECTED
 from infra.local.stack import bring_down
-from infra.local.supervisor import last_words
+from infra.local.last_words import last_words
 
 T = TypeVar("T")
 
