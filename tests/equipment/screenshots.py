@@ -31,8 +31,8 @@ _FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--remote-debugging-port=0",
 )  # fmt: skip
-_LIMIT_S = 120.0
-_SETTLE_S = 3.0
+_LIMIT_S = 300.0
+_SETTLE_S = 8.0
 """After the data is there the page still draws: fonts, charts."""
 
 
@@ -133,7 +133,7 @@ def shots(prefect: str, mlflow: str, endpoint: str) -> Iterator[Shot]:
     yield Shot("prefect-artifacts", f"{prefect}/artifacts", f"endpoint-{endpoint}")
     model = "model-" + run["name"].partition(" ->")[0].replace("/", "-").lower()
     found = _post(f"{api}/artifacts/latest/filter", {"artifacts": {"key": {"any_": [model]}}})
-    yield Shot("prefect-artifact", f"{prefect}/artifacts/artifact/{found[0]['id']}", "Trials")
+    yield Shot("prefect-artifact", f"{prefect}/artifacts/artifact/{found[0]['latest_id']}", "Trials")
     experiments = {
         one["name"]: one["experiment_id"] for one in _post(_mlflow(mlflow, "experiments/search"), {"max_results": 100})["experiments"]
     }

@@ -122,17 +122,11 @@ def test_a_submission_is_shown_with_whole_ids_urls_and_messages(
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_steps_on_a_terminal_do_not_fold_a_url(width: int, capsys: pytest.CaptureFixture[str]) -> None:
     at = datetime(2026, 11, 27, tzinfo=UTC)
+    began, ended = at.isoformat(), (at + timedelta(seconds=70)).isoformat()
+    said = "chat at http://127.0.0.1:8800/v1 with model 'chat'"
+    step = {"name": "announce", "state": "done", "attempt": 1, "started_at": began, "ended_at": ended, "message": said}
     names = {"id": "sub-1", "model": "m", "endpoint": "chat", "state": "serving"}
     document = {**names, "created_at": began, "updated_at": ended}
-            "message": "chat at http://127.0.0.1:8800/v1 with model 'chat'"}  # fmt: skip
-    document = {
-        "id": "sub-1",
-        "model": "m",
-        "endpoint": "chat",
-        "state": "serving",
-        "created_at": at.isoformat(),
-        "updated_at": at.isoformat(),
-    }
     one = read(watching.Submission, {**document, "steps": [step]})
     watching.show_steps(Console(force_terminal=True, width=width, highlight=False, no_color=True), one)
     text = capsys.readouterr().out
