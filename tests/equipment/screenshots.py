@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 CHROMIUM = "/usr/bin/chromium"
 SIZE = (1400, 900)
@@ -49,7 +50,7 @@ class Shot:
 class Page:
     """One tab, driven by the DevTools protocol."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: Connection) -> None:
         self._socket = socket
         self._numbers = itertools.count(1)
         self.call("Page.enable")
@@ -77,6 +78,8 @@ class Page:
             self.value(_CLICK.replace("TEXT", json.dumps(shot.click)))
             self._await(shot.text)
         threading.Event().wait(_SETTLE_S)
+        self.value("document.querySelector('[aria-label=Close]')?.click()")  # MLflow's assistant covers a third of the page
+        threading.Event().wait(1.0)
         file.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
 
     def _await(self, text: str) -> None:

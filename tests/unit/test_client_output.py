@@ -21,7 +21,7 @@ from core.ids import SubmissionId
 from core.submissions import Step, StepName, StepState, SubmissionState
 from seatrial.cli import main, numbers, output, watching
 from seatrial.local import local_stack
-from seatrial.words import read
+from seatrial.words import Submission, read
 from serving.engines.processes import identify
 from tests.equipment.control_stage import Stage, served, staged
 from tests.equipment.samples import CHAT, NOW, a_benchmark, a_rollout, a_version
@@ -127,7 +127,7 @@ def test_steps_on_a_terminal_do_not_fold_a_url(width: int, capsys: pytest.Captur
     step = {"name": "announce", "state": "done", "attempt": 1, "started_at": began, "ended_at": ended, "message": said}
     names = {"id": "sub-1", "model": "m", "endpoint": "chat", "state": "serving"}
     document = {**names, "created_at": began, "updated_at": ended}
-    one = read(watching.Submission, {**document, "steps": [step]})
+    one = read(Submission, {**document, "steps": [step]})
     watching.show_steps(Console(force_terminal=True, width=width, highlight=False, no_color=True), one)
     text = capsys.readouterr().out
     assert "http://127.0.0.1:8800/v1" in text
