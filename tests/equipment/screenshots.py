@@ -54,6 +54,7 @@ class Page:
         self._socket = socket
         self._numbers = itertools.count(1)
         self.call("Page.enable")
+        self.call("Page.addScriptToEvaluateOnNewDocument", source=_QUIET)
         self.call("Emulation.setDeviceMetricsOverride", width=SIZE[0], height=SIZE[1], deviceScaleFactor=1, mobile=False)
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
@@ -78,8 +79,6 @@ class Page:
             self.value(_CLICK.replace("TEXT", json.dumps(shot.click)))
             self._await(shot.text)
         threading.Event().wait(_SETTLE_S)
-        self.value("document.querySelector('[aria-label=Close]')?.click()")  # MLflow's assistant covers a third of the page
-        threading.Event().wait(1.0)
         file.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
 
     def _await(self, text: str) -> None:
@@ -91,6 +90,14 @@ class Page:
         raise AssertionError(f"{text!r} was not on the page within {_LIMIT_S:.0f} s: {str(self.value('document.body.innerText'))[:500]}")
 
 
+_QUIET = """
+try {
+  localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
+  localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
+  localStorage.setItem('_mlflow_user_setting_dismiss_next_model_registry_ui', 'true');
+} catch (error) {}
+"""
+"""MLflow's assistant and its announcements cover a third of the page until a user closes them."""
 _CLICK = """
 (() => {
   const found = [...document.querySelectorAll('a, button, [role=tab], label, li')].filter(e => e.innerText && e.innerText.trim() === TEXT);
