@@ -136,8 +136,8 @@ def _measured(name: str, numbers: Mapping[str, float]) -> str:
 
 
 def ago(moment: datetime, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> str:
-    """Return how long ago something was."""
-    return f"{duration((now() - moment).total_seconds())} ago"
+    """Return how long ago something was, in its largest unit: `3 min ago`."""
+    return f"{' '.join(duration((now() - moment).total_seconds()).split()[:2])} ago"
 
 
 def points(value: float | None) -> str:
