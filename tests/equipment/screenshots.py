@@ -45,6 +45,7 @@ class Shot:
     url: str
     text: str
     click: str = ""
+    height: int = SIZE[1]
 
 
 class Page:
@@ -55,7 +56,6 @@ class Page:
         self._numbers = itertools.count(1)
         self.call("Page.enable")
         self.call("Page.addScriptToEvaluateOnNewDocument", source=_QUIET)
-        self.call("Emulation.setDeviceMetricsOverride", width=SIZE[0], height=SIZE[1], deviceScaleFactor=1, mobile=False)
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Call a method and return its result."""
@@ -72,6 +72,7 @@ class Page:
 
     def take(self, shot: Shot, file: Path) -> None:
         """Open a page, wait for its text, and write the picture."""
+        self.call("Emulation.setDeviceMetricsOverride", width=SIZE[0], height=shot.height, deviceScaleFactor=1, mobile=False)
         self.call("Page.navigate", url="about:blank")
         self.call("Page.navigate", url=shot.url)
         self._await(shot.click or shot.text)
@@ -94,10 +95,9 @@ _QUIET = """
 try {
   localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
   localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
-  localStorage.setItem('_mlflow_user_setting_dismiss_next_model_registry_ui', 'true');
 } catch (error) {}
 """
-"""MLflow's assistant and its announcements cover a third of the page until a user closes them."""
+"""MLflow's assistant covers a third of the page until a user closes it."""
 _CLICK = """
 (() => {
   const found = [...document.querySelectorAll('a, button, [role=tab], label, li')].filter(e => e.innerText && e.innerText.trim() === TEXT);
@@ -137,7 +137,7 @@ def shots(prefect: str, mlflow: str, endpoint: str) -> Iterator[Shot]:
     runs = _post(f"{api}/flow_runs/filter", {"flows": {"name": {"any_": ["deploy-model"]}}, "sort": "START_TIME_DESC"})
     run = next(run for run in runs if run["name"].endswith(f"-> {endpoint}") and run["state"]["type"] == "COMPLETED")
     page = f"{prefect}/runs/flow-run/{run['id']}"
-    yield Shot("prefect-runs", f"{prefect}/runs", run["name"])
+    yield Shot("prefect-runs", f"{prefect}/runs", run["name"], height=1400)
     yield Shot("prefect-run", page, "announce")
     yield Shot("prefect-deployments", f"{prefect}/deployments", "on-demand")
     yield Shot("prefect-artifacts", f"{prefect}/artifacts", f"endpoint-{endpoint}")
@@ -149,8 +149,9 @@ def shots(prefect: str, mlflow: str, endpoint: str) -> Iterator[Shot]:
     }
     yield Shot("mlflow-experiments", f"{mlflow}/#/experiments", f"{endpoint}/benchmarks")
     benchmarks = experiments[f"{endpoint}/benchmarks"]
-    yield Shot("mlflow-benchmarks", f"{mlflow}/#/experiments/{benchmarks}/runs", "over time")
     found = _post(_mlflow(mlflow, "runs/search"), {"experiment_ids": [benchmarks]})["runs"]
+    curve = next(run for run in found if "over time" in run["info"]["run_name"])["info"]
+    yield Shot("mlflow-benchmarks", f"{mlflow}/#/experiments/{benchmarks}/runs", curve["run_name"])
     one = next(run for run in found if "over time" not in run["info"]["run_name"])["info"]
     yield Shot("mlflow-run", f"{mlflow}/#/experiments/{benchmarks}/runs/{one['run_id']}", "pass at 1")
     yield Shot("mlflow-model", f"{mlflow}/#/models/{endpoint}", "champion")
