@@ -30,6 +30,7 @@ _LABELS = {
     "low": "95 % interval from",
     "high": "95 % interval to",
     "loop_rate": "loops",
+    "median_seconds": "median time",
     "stable_loop_rate": "loops of the stable version",
     "nonsense_rate": "nonsense",
     "allowed": "allowed loops",
@@ -128,6 +129,7 @@ def headline(numbers: Mapping[str, float]) -> str:
     """Return at most six measurements in one line: the score with its interval first, of the rest those that people ask for."""
     known = [name for name in _HEADLINE if name in numbers]
     named = known or [name for name in numbers if "/" not in name]
+    named = [name for name in named if name != "nonsense_rate" or numbers[name] > _NOISE]  # none of it needs no word
     return ", ".join(_measured(name, numbers) for name in named[:_MOST])
 
 

@@ -186,9 +186,9 @@ def readable(name: str) -> str:
 
 
 def run_title(benchmark: Benchmark, model: str) -> str:
-    """Return a run's name for people: `harbour, org/model@1a2b3c4d -> chat, 2026-11-27 11:20` (UTC)."""
+    """Return a run's name for people: `org/model@1a2b3c4d -> chat, harbour, 2026-11-27 11:20` (UTC)."""
     where = f" -> {benchmark.endpoint}" if benchmark.endpoint else ""
-    return f"{suite_title(benchmark.plan.suite)}, {model}{where}, {datetime.fromtimestamp(benchmark.started_at, UTC):%Y-%m-%d %H:%M}"
+    return f"{model}{where}, {suite_title(benchmark.plan.suite)}, {datetime.fromtimestamp(benchmark.started_at, UTC):%Y-%m-%d %H:%M}"
 
 
 def _started(benchmark: Benchmark) -> int:

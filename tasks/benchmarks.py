@@ -17,6 +17,7 @@ from core.errors import Conflict, NotFound, Refused, SeatrialError
 from core.ids import BenchmarkId, Digest, Epoch, new_id
 from core.ports.records import AuditEntry
 from core.shown import benchmark_title, duration, headline, key_of, model_title, part, suite_title
+from core.submissions import StepName
 from registry.answers import PACKED
 from serving.control.problems import ProblemScore, by_problem
 from serving.control.targets import Target, target_of
@@ -214,12 +215,18 @@ def judged(row: Benchmark, now: Epoch) -> Benchmark:
 
 
 def model_of(here: Platform, row: Benchmark) -> str:
-    """Return the name of a benchmark's model for people; the version where it is not known."""
-    try:
+    """Return the name of a benchmark's model for people; the version where it is not known.
+
+    The same weights may have come from several sources: a gate is named by what its own submission brought.
+    """
+    with suppress(NotFound):
+        submission = here.records.submissions.get(row.submission) if row.submission else None
+        if submission is not None and submission.version == row.version:
+            commit = next((step.detail.get("commit") for step in submission.steps if step.name is StepName.RESOLVE), None)
+            return model_title(submission.request.model.source, str(commit) if commit else None)
         version = here.records.versions.get(row.version)
-    except NotFound:
-        return row.version[:12]
-    return model_title(version.source, version.commit)
+        return model_title(version.source, version.commit)
+    return row.version[:12]
 
 
 def run_history(here: Platform, row: Benchmark) -> tuple[Benchmark, ...]:

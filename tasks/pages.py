@@ -6,21 +6,24 @@ what an endpoint serves. Keys are built in `core.shown.key_of`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
 from core.endpoints import Cohort, Endpoint, Rollout
 from core.errors import NotFound
-from core.ids import Epoch, SubmissionId, VersionId
+from core.ids import SubmissionId, VersionId
 from core.shown import duration, headline, key_of, model_title, number, part, size
 from core.submissions import Submission
 from core.versions import ModelVersion, TrialReport
 from serving.control.desk import Links
 from wiring import Platform
+
+_URL = re.compile(r"https?://[^\s|`<>]+")
+_SPECIAL = (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("`", "\\`"), ("[", "\\["), ("*", "\\*"), ("_", "\\_"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,16 +154,19 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, escape: bool
 
 
 def text(words: str) -> str:
-    """Return words of somebody else's as Markdown shows them: one line, no table borders, no HTML."""
-    flat = " ".join(words.split())
-    for special, shown in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("`", "\\`"), ("[", "\\["), ("*", "\\*"), ("_", "\\_")):
-        flat = flat.replace(special, shown)
-    return flat
+    """Return words of somebody else's as Markdown shows them: one line, no table borders, no HTML, and no links.
+
+    A URL in a message (the gateway's) is for programs: it becomes code, because a browser has no key for it.
+    """
+    return " ".join(_word(word) for word in words.split())
 
 
-def clock_time(epoch: Epoch) -> str:
-    """Return `2026-11-27 11:20` in UTC."""
-    return f"{datetime.fromtimestamp(epoch, UTC):%Y-%m-%d %H:%M}"
+def _word(word: str) -> str:
+    if _URL.fullmatch(word):
+        return f"`{word}`"
+    for special, shown in _SPECIAL:
+        word = word.replace(special, shown)
+    return word
 
 
 def _step(row: Submission, index: int) -> tuple[str, str, str, str]:

@@ -86,9 +86,8 @@ def register(submission: Submission, version: ModelVersion) -> None:
             "Prefect run": f"{here.prefect_page}/runs/flow-run/{flow_run.id}",
             "submission": f"seatrial status {submission.id}",
         }
-        entry = here.models.register(
-            submission.request.endpoint, version, here.records.versions.reports(version.id), links, f"seatrial:/versions/{version.id}"
-        )
+        shown, reports = as_submitted(here, submission, version), here.records.versions.reports(version.id)
+        entry = here.models.register(submission.request.endpoint, shown, reports, links, f"seatrial:/versions/{version.id}")
         here.records.versions.put(replace_uri(version, entry.uri))
         mark_aliases(here, submission)
         run_log().info("in MLflow: %s", entry.page)
@@ -141,6 +140,13 @@ def mark_aliases(here: Platform, submission: Submission) -> None:
         here.models.mark(endpoint.name, champion=endpoint.stable, challenger=endpoint.candidate)
     except NotFound:
         return  # a version that is not registered yet; its own register step sets the aliases again
+
+
+def as_submitted(here: Platform, submission: Submission, version: ModelVersion) -> ModelVersion:
+    """Return the version under the name that this submission gave it: the same weights may have come from another source first."""
+    steps = here.records.submissions.get(submission.id).steps
+    commit = next((step.detail.get("commit") for step in steps if step.name is StepName.RESOLVE), None)
+    return replace(version, source=submission.request.model.source, commit=str(commit or version.commit))
 
 
 def replace_uri(version: ModelVersion, uri: str) -> ModelVersion:

@@ -120,7 +120,8 @@ def settle(report: StepReport, trial: TrialReport) -> TrialReport:
     """Store a trial's report, show it, and raise Refused with its first failure."""
     platform().records.versions.report(trial)
     failed = trial.first_failure()
-    report.say(failed.reason if failed else headline(trial.numbers), decision=trial.decision, numbers=trial.numbers)
+    passed = f"{sum(finding.passed for finding in trial.findings)} of {len(trial.findings)} checks passed"
+    report.say(failed.reason if failed else headline(trial.numbers) or passed, decision=trial.decision, numbers=trial.numbers)
     if trial.decision is Decision.FAIL and failed is not None:
         raise Refused(failed.reason, reason=failed.name, hint=failed.hint)
     return trial

@@ -83,7 +83,7 @@ def test_mlflow_shows_a_benchmark_with_its_own_state_start_and_end(mlflow_url: s
     row = a_benchmark(30 + len(shown), **{**DONE, "state": state}, endpoint=EndpointName("timed"))
     info = run_of(mlflow_url, MlflowBenchmarks(mlflow_url).record(row, MODEL, {}, {}, order=0).page)["info"]
     assert (info["status"], info["start_time"], info["end_time"]) == (shown, int(row.started_at * 1000), 1_700_000_100_000)
-    assert info["run_name"].startswith("harbour, org/steady@1a2b3c4d -> timed, 20")
+    assert info["run_name"].startswith("org/steady@1a2b3c4d -> timed, harbour, 20")
 
 
 def test_mlflow_shows_a_benchmark_that_still_runs_as_running_and_later_as_finished(mlflow_url: str):

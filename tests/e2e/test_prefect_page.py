@@ -35,12 +35,20 @@ def test_a_run_that_is_retried_on_the_page_after_a_refusal_is_a_new_submission(s
     stack.hub.private.add(model)
     refused = stack.finish(stack.submit(model, "come-back").id)
     assert refused.reason == "not_found"
+    assert run_named(stack, refused.run or "") == "org/come-back -> come-back"
+    assert "refused" in artifact(stack, "model-org-come-back")
     stack.hub.private.remove(model)
     within(60, lambda: kind_of(stack, refused.run or "") == "FAILED", "the page shows the failed run")  # its row is ended a little earlier
     set_state(stack, refused.run or "", "SCHEDULED", "AwaitingRetry")
     within(90, lambda: served(stack, "come-back"), "the retried run brings the model")
     states = sorted(str(row.state) for row in stack.platform.records.submissions.find(endpoint=EndpointName("come-back")))
     assert states == ["refused", "serving"]
+    within(30, lambda: "| announce | done |" in artifact(stack, "model-org-come-back"), "the newest page of the model shows that it serves")
+    assert "seatrial chat come-back" in artifact(stack, "endpoint-come-back")
+    tasks, lines = steps_and_log(stack, refused.run or "")
+    assert {"resolve", "roll out", "announce"} <= tasks
+    assert any(line.startswith("latency: time to first token ") for line in lines)
+    assert not any(stack.secret in line or str(stack.home) in line for line in lines), "no key and no path is logged"
 
 
 def test_a_stack_that_is_stopped_in_the_middle_goes_on_when_it_is_started_again(stack: Stack):
@@ -62,6 +70,27 @@ def in_step(stack: Stack, submission: str, step: StepName) -> None:
         return step in [found.name for found in row.steps]
 
     within(120, look, f"step {step}")
+
+
+def run_named(stack: Stack, run: str) -> str:
+    with stack.prefect() as prefect:
+        return str(prefect.get(f"/flow_runs/{run}").raise_for_status().json()["name"])
+
+
+def artifact(stack: Stack, key: str) -> str:
+    """Return the newest text under a key, "" where there is none yet."""
+    with stack.prefect() as prefect:
+        found = prefect.post("/artifacts/latest/filter", json={"artifacts": {"key": {"any_": [key]}}}).raise_for_status().json()
+    return str(found[0]["data"]) if found else ""
+
+
+def steps_and_log(stack: Stack, run: str) -> tuple[set[str], list[str]]:
+    """Return the names of a run's task runs, and what it logged."""
+    with stack.prefect() as prefect:
+        tasks = prefect.post("/task_runs/filter", json={"flow_runs": {"id": {"any_": [run]}}}).raise_for_status().json()
+        body = {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200}
+        lines = prefect.post("/logs/filter", json=body).raise_for_status().json()
+    return {task["name"] for task in tasks}, [line["message"] for line in lines]
 
 
 def run_of(stack: Stack, submission: str) -> str:

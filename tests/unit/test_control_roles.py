@@ -38,6 +38,7 @@ MAY: dict[tuple[str, str], set[Role]] = {
     ("get", "/v1/rollouts/{rollout_id}"): {SUB, OPS},
     ("get", "/v1/feedback"): EVERYONE,
     ("post", "/v1/keys"): {OPS},
+    ("get", "/v1/problems"): {OPS},
     ("get", "/v1/keys"): {OPS},
     ("delete", "/v1/keys/{key_id}"): {OPS},
     ("get", "/v1/whoami"): EVERYONE,

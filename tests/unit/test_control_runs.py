@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from core.errors import NotFound, Refused, SeatrialError, Transient
 from core.ids import BenchmarkId, SubmissionId
+from core.settings import read_settings
+from infra.services.deployments import deployments, remove_former
 from serving.control.runs import BENCHMARK, DEPLOY, STUDY, FlowRuns, LogLine
 from tests.equipment.prefect_api import prefect_api
 from tests.equipment.prefect_server import prefect_server
@@ -139,3 +144,24 @@ def test_prefect_away_is_transient() -> None:
         FlowRuns(f"http://127.0.0.1:{port}/api", timeout_s=2).start_study("st-1", {})
     error = caught.value
     assert "doctor" in error.hint
+
+
+def test_deployments_of_an_earlier_release_are_removed_and_those_of_this_one_stay(server: str, tmp_path: Path) -> None:
+    entries = tuple(deployments(read_settings({"HOME": str(tmp_path)})))
+    with prefect_api(server) as prefect:
+        for flow_name in ("deploy-model", "benchmark", "study"):
+            flow = prefect.post("/flows/", json={"name": flow_name}).raise_for_status().json()
+            prefect.post("/deployments/", json={"name": "seatrial", "flow_id": flow["id"]}).raise_for_status()
+        with temporary_settings({PREFECT_API_URL: server}):
+            for _ in range(2):  # a second start finds nothing to remove
+                asyncio.run(remove_former(entries))
+        names = {found["name"] for found in prefect.post("/deployments/filter", json={}).raise_for_status().json()}
+        gone = [prefect.get(f"/deployments/name/{name}/seatrial").status_code for name in ("deploy-model", "benchmark", "study")]
+    assert gone == [404, 404, 404]
+    assert {"submit", "on-demand"} <= names
+
+
+def test_every_deployment_is_named_by_what_it_does_and_describes_itself(tmp_path: Path) -> None:
+    shown = {entry.full_name: str(entry.options.get("description", "")) for entry in deployments(read_settings({"HOME": str(tmp_path)}))}
+    expected = {DEPLOY: "| `model` |", BENCHMARK: "`seatrial bench", "benchmark/nightly": "schedule", STUDY: "`seatrial bench study"}
+    assert all(part in shown[name] for name, part in expected.items())

@@ -77,4 +77,5 @@ def test_only_the_newest_report_of_each_trial_is_shown() -> None:
 
 def test_words_of_a_model_cannot_break_the_page() -> None:
     assert text("a | b\n<img src=x> [x](y)") == "a \\| b &lt;img src=x> \\[x](y)"
+    assert text("chat at http://127.0.0.1:8800/v1 with model 'a_b'") == "chat at `http://127.0.0.1:8800/v1` with model 'a\\_b'"
     assert table(("a",), [("x|y",)])[-1] == "| x\\|y |"

@@ -54,7 +54,7 @@ def test_a_measurement_is_shown_in_its_own_unit(name: str, value: float, shown: 
 
 def test_a_measurement_has_a_name_in_words() -> None:
     names = ("pass_at_10", "ttft_s", "median_seconds", "loop_rate", "pass_at_1/t0.2")
-    assert [label(name) for name in names] == ["pass@10", "time to first token", "median seconds", "loops", "pass@1/t0.2"]
+    assert [label(name) for name in names] == ["pass@10", "time to first token", "median time", "loops", "pass@1/t0.2"]
 
 
 def test_a_headline_has_six_measurements_at_most_and_the_score_first() -> None:

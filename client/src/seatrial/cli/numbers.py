@@ -27,6 +27,7 @@ _LABELS = {
     "low": "95 % interval from",
     "high": "95 % interval to",
     "loop_rate": "loops",
+    "median_seconds": "median time",
     "stable_loop_rate": "loops of the stable version",
     "nonsense_rate": "nonsense",
     "allowed": "allowed loops",
@@ -123,6 +124,7 @@ def headline(numbers: Mapping[str, float]) -> str:
     """Return at most six measurements in one line: the score with its interval first, of the rest those that people ask for."""
     known = [name for name in _HEADLINE if name in numbers]
     named = known or [name for name in numbers if "/" not in name]
+    named = [name for name in named if name != "nonsense_rate" or numbers[name] > _NOISE]  # none of it needs no word
     return ", ".join(_measured(name, numbers) for name in named[:_MOST])
 
 
@@ -134,8 +136,8 @@ def _measured(name: str, numbers: Mapping[str, float]) -> str:
 
 
 def ago(moment: datetime, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> str:
-    """Return how long ago something was."""
-    return f"{duration((now() - moment).total_seconds())} ago"
+    """Return how long ago something was, in its largest unit: `3 min ago`."""
+    return f"{' '.join(duration((now() - moment).total_seconds()).split()[:2])} ago"
 
 
 def points(value: float | None) -> str:
