@@ -152,7 +152,8 @@ class Evidence:
             try:
                 length = header_length(file.read(8))
                 if 8 + length > size:
-                    return Shard(path, size, None, fault=f"its header of {length} bytes is cut off", cut=True)
+                    other = other_format(self.head(path))
+                    return Shard(path, size, None, fault=other or f"its header of {length} bytes is cut off", cut=not other)
                 header = parse_header(file.read(length))
             except BadHeader as error:
                 return Shard(path, size, None, fault=other_format(self.head(path)) or str(error))

@@ -7,7 +7,7 @@ They decide what a chat template may name (`{{ bos_token }}`), and which token i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -36,9 +36,14 @@ def tokens(evidence: Evidence) -> Tokens:
 
     As transformers: with `added_tokens_decoder` in tokenizer_config.json the other two files are not read.
     """
-    config = evidence.json(TOKENIZER_CONFIG) or {}
+    return read_tokens(evidence.json)
+
+
+def read_tokens(load: Callable[[str], Mapping[str, Any] | None]) -> Tokens:
+    """Return the tokens of files that `load` gives by name, None for a missing one."""
+    config = load(TOKENIZER_CONFIG) or {}
     decoder = config.get("added_tokens_decoder")
-    legacy = {} if "added_tokens_decoder" in config else dict(evidence.json(SPECIAL_TOKENS) or {})
+    legacy = {} if "added_tokens_decoder" in config else dict(load(SPECIAL_TOKENS) or {})
     stated = dict(_named_in(config))
     stated |= {name: value for name, value in _named_in(legacy, plain_objects=True).items() if name in legacy}
     named = {name: text for name, value in stated.items() if (text := _text(value)) is not None}
@@ -47,9 +52,9 @@ def tokens(evidence: Evidence) -> Tokens:
     if isinstance(decoder, dict):
         added += [text for value in decoder.values() if (text := _text(value)) is not None]
     elif decoder is None:
-        added += list(evidence.json(ADDED_TOKENS) or {})
+        added += list(load(ADDED_TOKENS) or {})
     faults = (*_faults(config), *_decoder_faults(decoder, given="added_tokens_decoder" in config))
-    defaults = _class_defaults(evidence, config)
+    defaults = _class_defaults(load(CONFIG) or {}, config)
     explicit = {name: text for name, text in _stated_class_defaults(config).items() if name not in named and name not in stated}
     shown_to_template = {**{name: text for name, text in defaults.items() if name not in stated}, **named}
     return Tokens(shown_to_template, tuple(dict.fromkeys([*added, *explicit.values()])), tuple(faults))
@@ -114,10 +119,9 @@ def _stated_class_defaults(config: Mapping[str, Any]) -> Mapping[str, str]:
     return defaults
 
 
-def _class_defaults(evidence: Evidence, config: Mapping[str, Any]) -> Mapping[str, str]:
+def _class_defaults(model: Mapping[str, Any], config: Mapping[str, Any]) -> Mapping[str, str]:
     """Return the special tokens that the tokenizer's class has unless the files state others (AutoTokenizer's choice of a class)."""
     classes = _classes()
-    model = evidence.json(CONFIG) or {}
     stated = config.get("tokenizer_class") or model.get("tokenizer_class")
     stated = stated.removesuffix("Fast") if isinstance(stated, str) else None
     model_type = model.get("model_type")
