@@ -14,29 +14,25 @@ ROOT = Path(__file__).resolve().parents[2]
 CHECKS = ROOT / "evals" / "checks"
 STEADY = ROOT / "tests" / "equipment" / "models" / "steady"
 LOOP = "{% for m in messages %}"
-PARTS = "{{ p.text }}"
+PARTS = "{% for p in m.content %}{{ p.text }}{% endfor %}"
+END = "{% endfor %}"
 MACRO = "{% macro show(body) %}{% for p in body %}{{ p.text }}{% endfor %}{% endmacro %}"
 TEMPLATES = {
-    "string": LOOP + "{{ m['content'] }}{% endfor %}",
-    "item": LOOP + "{% for p in m['content'] %}{{ p['text'] }}{% endfor %}{% endfor %}",
-    "attribute": LOOP + "{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}",
-    "guarded": LOOP + "{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}" + PARTS + "{% endfor %}{% endif %}{% endfor %}",
-    + "{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endif %}{% endfor %}",
-    "filtered": LOOP + "{% for p in m.content | selectattr('type', 'equalto', 'text') %}{{ p.text }}{% endfor %}{% endfor %}",
-    "alias of messages": "{% set all = messages %}{% for m in all %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}",
-    "slice of messages": "{% set all = messages[1:] %}{% for m in all %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}",
-    "set content": LOOP + "{% set content = m.content %}{% for p in content %}{{ p.text }}{% endfor %}{% endfor %}",
-    "set other name": LOOP + "{% set body = m.content %}{% for p in body %}{{ p.text }}{% endfor %}{% endfor %}",
-    "macro": MACRO + LOOP + "{{ show(m.content) }}{% endfor %}",
-    "macro by keyword": MACRO + LOOP + "{{ show(body=m.content) }}{% endfor %}",
-    + LOOP
-    + "{{ show(b=m.content) }}{% endfor %}",
-    "macro over content": MACRO.replace("body", "content") + LOOP + "{{ m.content }}{% endfor %}",
-    + LOOP
-    + "{{ m.content }}{% endfor %}",
-    "tools": LOOP + "{{ m.content }}{% for t in tools or [] %}{{ t }}{% endfor %}{% endfor %}",
-    "first message": "{% for p in messages[0].content %}{{ p.text }}{% endfor %}",
-    "namespace": "{% set ns = namespace(x='') %}" + LOOP + "{% set ns.x = m.content %}{{ ns.x }}{% endfor %}",
+    "string": LOOP + "{{ m['content'] }}" + END,
+    "item": LOOP + PARTS.replace("m.content", "m['content']") + END,
+    "attribute": LOOP + PARTS + END,
+    "guarded": LOOP + "{% if m.content is string %}{{ m.content }}{% else %}" + PARTS + "{% endif %}" + END,
+    "filtered": LOOP + PARTS.replace("m.content", "m.content | selectattr('type', 'equalto', 'text')") + END,
+    "alias of messages": "{% set all = messages %}{% for m in all %}" + PARTS + END,
+    "slice of messages": "{% set all = messages[1:] %}{% for m in all %}" + PARTS + END,
+    "set content": LOOP + "{% set content = m.content %}" + PARTS.replace("m.content", "content") + END,
+    "set other name": LOOP + "{% set body = m.content %}" + PARTS.replace("m.content", "body") + END,
+    "macro": MACRO + LOOP + "{{ show(m.content) }}" + END,
+    "macro by keyword": MACRO + LOOP + "{{ show(body=m.content) }}" + END,
+    "macro over content": MACRO.replace("body", "content") + LOOP + "{{ m.content }}" + END,
+    "tools": LOOP + "{{ m.content }}{% for t in tools or [] %}{{ t }}{% endfor %}" + END,
+    "first message": PARTS.replace("m.content", "messages[0].content"),
+    "namespace": "{% set ns = namespace(x='') %}" + LOOP + "{% set ns.x = m.content %}{{ ns.x }}" + END,
 }
 FILES: dict[str, dict[str, dict[str, Any]]] = {
     "sound": {},
