@@ -20,7 +20,7 @@ from evals.checks.reading import HEAD_BYTES, StandIn, Unreadable, json_object, o
 from evals.checks.report import NotCheckable
 
 _MAX_CONFIG_BYTES = 16 * 1024**2
-_MAX_INDEX_BYTES = 64 * 1024**2
+_MAX_INDEX_BYTES = 32 * 1024**2
 _MAX_README_BYTES = 1024**2
 
 

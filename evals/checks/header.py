@@ -85,10 +85,15 @@ def parse_header(raw: bytes) -> Header:
         document = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_duplicates)
     except Unreadable as error:
         raise BadHeader(str(error)) from error
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise BadHeader("the header is nested too deep") from error
+    except ValueError as error:
         raise BadHeader(f"the header is not JSON: {str(error)[:100]}") from error
     if not isinstance(document, dict):
         raise BadHeader("the header is not a JSON object")
+    metadata = document.get("__metadata__")
+    if metadata is not None and not (isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())):
+        raise BadHeader(f"__metadata__ must map strings to strings, got {shown(metadata)}")
     tensors = [_tensor(name, entry) for name, entry in document.items() if name != "__metadata__"]
     tensors.sort(key=lambda tensor: (tensor.begin, tensor.end))
     end = 0

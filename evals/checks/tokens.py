@@ -53,7 +53,7 @@ def read_tokens(load: Callable[[str], Mapping[str, Any] | None]) -> Tokens:
         added += [text for value in decoder.values() if (text := _text(value)) is not None]
     elif decoder is None:
         added += list(load(ADDED_TOKENS) or {})
-    faults = (*_faults(config), *_decoder_faults(decoder, given="added_tokens_decoder" in config))
+    faults = (*_faults(config), *_decoder_faults(decoder, given="added_tokens_decoder" in config), *_not_text(added))
     defaults = _class_defaults(load(CONFIG) or {}, config)
     explicit = {name: text for name, text in _stated_class_defaults(config).items() if name not in named and name not in stated}
     shown_to_template = {**{name: text for name, text in defaults.items() if name not in stated}, **named}
@@ -93,6 +93,12 @@ def _faults(config: Mapping[str, Any]) -> Iterator[str]:
         value = config.get(name)
         if value is not None and not isinstance(value, str) and not _is_added_token(value, plain_objects=False):
             yield f"{name} in {TOKENIZER_CONFIG} must be a string or an AddedToken object (with `__type`), got {shown(value)}"
+
+
+def _not_text(added: list[str]) -> Iterator[str]:
+    broken = next((text for text in added if any("\ud800" <= character <= "\udfff" for character in text)), None)
+    if broken is not None:
+        yield f"the added token {broken[:40]!r} has a lone surrogate, which no text can contain"
 
 
 def _decoder_faults(decoder: Any, *, given: bool) -> Iterator[str]:

@@ -18,6 +18,7 @@ from evals.checks.architecture import served_architecture
 from evals.checks.contents import readable_json, whole_files
 from evals.checks.evidence import Evidence
 from evals.checks.licence import licence_allowed
+from evals.checks.memory import fits_engine
 from evals.checks.quantization import served_methods, served_quantization
 from evals.checks.report import NotCheckable
 from evals.checks.sampling import default_sampling
@@ -72,6 +73,10 @@ def found(check: Check, folder: Path, *, gpus: bool = False) -> list[Finding]:
 def rename_all(names: dict[str, Any]) -> None:
     for name in [name for name in names if name != "__metadata__"]:
         names[f"x.{name}"] = names.pop(name)
+
+
+def raw_header(raw: bytes) -> Change:
+    return content(WEIGHTS, len(raw).to_bytes(8, "little") + raw)
 
 
 def chat(template: Any, **more: Any) -> Change:
@@ -348,7 +353,7 @@ REFUSED: dict[str, tuple[Check, tuple[Change, ...], str, str]] = {
         index_equals_tensors,
         (fields(INDEX, weight_map={"model.norm.weight": "model-00001-of-00002.safetensors"}),),
         "index_mismatch",
-        r"names 1 files that are not there: model-00001-of-00002\.safetensors",
+        r"names 1 file that cannot be found: model-00001-of-00002\.safetensors",
     ),
     "shard outside of the index": (
         index_equals_tensors,
@@ -363,7 +368,12 @@ REFUSED: dict[str, tuple[Check, tuple[Change, ...], str, str]] = {
         "index_mismatch",
         r"does not name 1 of the weight files: other\.safetensors",
     ),
-    "index with values of another kind": (index_equals_tensors, (fields(INDEX, weight_map={"a": [1]}),), "index_mismatch", "not there"),
+    "index with values of another kind": (
+        index_equals_tensors,
+        (fields(INDEX, weight_map={"a": [1]}),),
+        "index_mismatch",
+        "cannot be found",
+    ),
     "repeated name in the header": (
         sound_headers,
         (repeated_name("model.norm.weight"),),
@@ -439,6 +449,93 @@ REFUSED: dict[str, tuple[Check, tuple[Change, ...], str, str]] = {
     "top_k a fraction": (default_sampling, (fields(GENERATION, top_k=1.5),), "bad_generation_config", "top_k"),
     "repetition_penalty zero": (default_sampling, (fields(GENERATION, repetition_penalty=0.0),), "bad_generation_config", "above 0"),
     "max_new_tokens zero": (default_sampling, (fields(GENERATION, max_new_tokens=0),), "bad_generation_config", "max_new_tokens"),
+}
+
+HOSTILE: dict[str, tuple[Check, tuple[Change, ...], str]] = {
+    "header of brackets": (sound_headers, (raw_header(b'{"a":[' + b"[]," * 1_000_000 + b"[]]}"),), "objects and lists in 3000010 bytes"),
+    "header nested deep": (sound_headers, (raw_header(b'{"a":' * 100_000),), "nested too deep"),
+    "header with a number of 4000 digits": (
+        sound_headers,
+        (raw_header(b'{"a":{"dtype":"F32","shape":[' + b"9" * 4000 + b'],"data_offsets":[0,4]}}'),),
+        "invalid shape",
+    ),
+    "shape of nested lists": (
+        sound_headers,
+        (raw_header(b'{"a":{"dtype":"F32","shape":' + b"[" * 900 + b"]" * 900 + b',"data_offsets":[0,4]}}'),),
+        "invalid shape a list of 1",
+    ),
+    "dtype that is an object": (
+        sound_headers,
+        (raw_header(b'{"a":{"dtype":{"x":[1]},"shape":[1],"data_offsets":[0,4]}}'),),
+        "unknown dtype an object; known are BOOL",
+    ),
+    "dtype of 4-bit integers": (
+        sound_headers,
+        (raw_header(b'{"a":{"dtype":"I4","shape":[2],"data_offsets":[0,1]}}'),),
+        "unknown dtype 'I4'",
+    ),
+    "header in UTF-16": (sound_headers, (raw_header("{}".encode("utf-16")),), "not JSON: 'utf-8' codec"),
+    "metadata that is a list": (sound_headers, (header(lambda names: names.update(__metadata__=["x"])),), "__metadata__ must map strings"),
+    "tensors without a number": (
+        sound_headers,
+        (raw_header(b'{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}'),),
+        "every tensor is empty",
+    ),
+    "sizes of 3000 digits": (
+        shapes_match_config,
+        (fields("config.json", num_attention_heads=10**3000, hidden_size=10**3000),),
+        "num_attention_heads = 1000000000000000 x",
+    ),
+    "cache of 8000 digits": (
+        fits_engine,
+        (fields("config.json", num_hidden_layers=10**4000, num_key_value_heads=10**4000),),
+        "above an engine's",
+    ),
+    "stray layer with a huge number": (
+        shapes_match_config,
+        (header(lambda names: names.update({"model.layers.999999.x": names.pop("model.norm.weight")})),),
+        r"have 1 more, first model\.layers\.999999",
+    ),
+    "thousands of ids": (
+        ids_within_embedding,
+        (fields(GENERATION, eos_token_id=list(range(5000))),),
+        "eos_token_id in generation_config.json is 1024",
+    ),
+    "token with control characters": (ids_within_embedding, (fields(TOKENIZER_CONFIG, pad_token="\0\x1b[2J"),), r"\\x00\\x1b\[2J"),
+    "token with a lone surrogate": (
+        tokenizer_round_trip,
+        (content(TOKENIZER_CONFIG, b'{"pad_token":"\\ud800"}'),),
+        r"'\\ud800' has a lone surrogate",
+    ),
+    "method of 100,000 characters": (
+        served_quantization,
+        (fields("config.json", quantization_config={"quant_method": "q" * 100_000}),),
+        "qqq', which vLLM does not serve",
+    ),
+    "index that leaves the folder": (
+        index_equals_tensors,
+        (fields(INDEX, weight_map={"a": "../../etc/passwd"}),),
+        r"cannot be found: \.\./\.\./etc/passwd",
+    ),
+    "card of fences": (licence_allowed, (content("README.md", b"---\n" * 500_000),), "no licence is stated"),
+    "licence of control characters": (
+        licence_allowed,
+        (content("README.md", b'---\nlicense: "\\0\\x1b[2J"\n---\n'),),
+        "not among the allowed ones",
+    ),
+    "template that imports": (chat_template_renders, (chat("{% import 'os' as o %}"),), "no loader for this environment"),
+    "template that reaches for globals": (chat_template_renders, (chat("{{ cycler.__init__.__globals__ }}"),), "is unsafe"),
+    "template that calls itself": (
+        chat_template_renders,
+        (chat("{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}"),),
+        "maximum recursion depth",
+    ),
+    "template of a billion spaces": (chat_template_renders, (chat("{{ '{:>999999999}'.format('a') }}"),), "exceeds 3 s and 512 MiB"),
+    "special token that hides an argument": (
+        chat_template_renders,
+        (chat(TEMPLATE, extra_special_tokens={"tools": "<|end|>"}),),
+        "multiple values for keyword argument 'tools'",
+    ),
 }
 
 ACCEPTED: dict[str, tuple[Check, tuple[Change, ...]]] = {
@@ -558,6 +655,17 @@ def test_each_fault_is_refused_with_its_file_and_value(tmp_path: Path, case: str
     assert re.search(message, findings[0].reason), findings[0].reason
     assert findings[0].hint[0].isupper()
     assert len(findings[0].reason) < 600
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_inputs_made_to_break_a_check_are_refused_in_one_short_sentence_each(tmp_path: Path, case: str) -> None:
+    check, changes, message = HOSTILE[case]
+    findings = found(check, steady_model(tmp_path / "model", *changes))
+    assert 1 <= len(findings) <= 3
+    assert re.search(message, findings[0].reason), findings[0].reason
+    for finding in findings:
+        assert len(finding.reason) < 900
+        assert finding.reason.replace("\n", "").isprintable()
 
 
 @pytest.mark.parametrize("case", ACCEPTED)
