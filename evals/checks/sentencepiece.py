@@ -13,7 +13,7 @@ _MAX_FIELDS = 1_000_000
 
 
 def pieces(raw: bytes) -> int | None:
-    """Return how many tokens the model has; None for bytes that are not such a model (a tiktoken file, for example), or have too many fields."""
+    """Return how many tokens the model has; None for other bytes (a tiktoken file), or too many fields."""
     at, count, fields = 0, 0, 0
     while at < len(raw):
         fields += 1

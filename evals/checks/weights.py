@@ -73,7 +73,7 @@ def _duplicates(evidence: Evidence, twice: list[str], files: Mapping[str, list[s
     paths = sorted({path for name in twice for path in files[name]})
     return fail(
         "duplicate_weights",
-        f"{evidence.model}: found {counted(len(twice), 'tensor')} in more than one of the files {first_of(paths)}; the first is {twice[0][:80]}",
+        f"{evidence.model}: found {counted(len(twice), 'tensor')} in more than one of the files {first_of(paths)}, first {twice[0][:80]}",
         "Keep one set of weights, delete the copies, and submit again",
     )
 

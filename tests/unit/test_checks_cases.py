@@ -323,7 +323,7 @@ REFUSED: dict[str, tuple[Check, tuple[Change, ...], str, str]] = {
         shapes_match_config,
         (header(lambda names: names.update(stray=names.pop("model.layers.1.mlp.up_proj.weight"))),),
         "shape_mismatch",
-        r"missing, first model\.layers\.1\.mlp\.up_proj\.weight",
+        r"lack 1 tensor that other layers have, first model\.layers\.1\.mlp\.up_proj\.weight",
     ),
     "untied without lm_head": (
         shapes_match_config,
@@ -484,7 +484,7 @@ HOSTILE: dict[str, tuple[Check, tuple[Change, ...], str]] = {
     "sizes of 3000 digits": (
         shapes_match_config,
         (fields("config.json", num_attention_heads=10**3000, hidden_size=10**3000),),
-        "num_attention_heads = 1000000000000000 x",
+        "from hidden_size = 1000000000000000 in config.json",
     ),
     "cache of 8000 digits": (
         fits_engine,
