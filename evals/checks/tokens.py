@@ -54,10 +54,10 @@ def read_tokens(load: Callable[[str], Mapping[str, Any] | None]) -> Tokens:
     elif decoder is None:
         added += list(load(ADDED_TOKENS) or {})
     faults = (*_faults(config), *_decoder_faults(decoder, given="added_tokens_decoder" in config), *_not_text(added))
-    defaults = _class_defaults(load(CONFIG) or {}, config)
-    explicit = {name: text for name, text in _stated_class_defaults(config).items() if name not in named and name not in stated}
-    shown_to_template = {**{name: text for name, text in defaults.items() if name not in stated}, **named}
-    return Tokens(shown_to_template, tuple(dict.fromkeys([*added, *explicit.values()])), tuple(faults))
+    chosen = _class(load(CONFIG) or {}, config)
+    defaults = {name: text for name, text in _classes()["classes"].get(chosen, {}).items() if name not in stated}
+    counted = defaults if chosen == _stated_class(config) else {}  # not those of a class that nobody stated: see docs/decisions
+    return Tokens({**defaults, **named}, tuple(dict.fromkeys([*added, *counted.values()])), tuple(faults))
 
 
 def _named_in(source: Mapping[str, Any], *, plain_objects: bool = False) -> dict[str, Any]:
@@ -119,23 +119,21 @@ def _classes() -> Mapping[str, Any]:
     return document
 
 
-def _stated_class_defaults(config: Mapping[str, Any]) -> Mapping[str, str]:
+def _stated_class(config: Mapping[str, Any]) -> str | None:
     stated = config.get("tokenizer_class")
-    defaults: Mapping[str, str] = _classes()["classes"].get(stated.removesuffix("Fast"), {}) if isinstance(stated, str) else {}
-    return defaults
+    return stated.removesuffix("Fast") if isinstance(stated, str) and stated else None
 
 
-def _class_defaults(model: Mapping[str, Any], config: Mapping[str, Any]) -> Mapping[str, str]:
-    """Return the special tokens that the tokenizer's class has unless the files state others (AutoTokenizer's choice of a class)."""
+def _class(model: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+    """Return the tokenizer's class by AutoTokenizer's choice between the files' and the one registered for the model type.
+
+    None for the generic class, which has no special tokens of its own.
+    """
     classes = _classes()
-    stated = config.get("tokenizer_class") or model.get("tokenizer_class")
-    stated = stated.removesuffix("Fast") if isinstance(stated, str) else None
-    model_type = model.get("model_type")
+    stated, model_type = _stated_class(config) or _stated_class(model), model.get("model_type")
     registered = classes["model_types"].get(model_type) if isinstance(model_type, str) else None
-    chosen = registered if stated is None else stated
-    if stated is not None and registered not in {None, stated, *_GENERIC, "MistralCommonBackend"}:
-        chosen = registered if model_type in classes["overrides"] else stated
-    elif stated is not None and registered in {*_GENERIC, "MistralCommonBackend"} and registered != stated:
-        chosen = None  # AutoTokenizer falls back to TokenizersBackend
-    defaults: Mapping[str, str] = classes["classes"].get(chosen, {}) if chosen else {}
-    return defaults
+    if stated is None or registered in {None, stated}:
+        return stated or registered
+    if registered in {*_GENERIC, "MistralCommonBackend"}:
+        return None
+    return registered if model_type in classes["overrides"] else stated
