@@ -67,7 +67,9 @@ class Intake:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise Transient(f"{source}@{commit[:8]} is being downloaded by another submission", hint="tried again by itself") from error
+                raise Transient(
+                    f"{source}@{commit[:8]} is being downloaded by another submission", hint="The step is retried automatically"
+                ) from error
             yield folder
 
     def stage(
@@ -86,7 +88,9 @@ class Intake:
         identity = version_digest(files)
         self._weights.stage(identity, folder, small)
         if examined.needs is None or examined.licence is None:
-            raise Fault(f"{model} passed its checks without saying what it needs", hint="this is a bug in evals/checks")
+            raise Fault(
+                f"{model} passed its checks, but they did not determine its needs and licence", hint="Report this as a bug of evals/checks"
+            )
         version = ModelVersion(
             id=VersionId(identity),
             source=model.ref.source,

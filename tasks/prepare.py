@@ -79,7 +79,9 @@ def download(submission: SubmissionId, model: ResolvedModel) -> Downloaded:
 def check(submission: SubmissionId, downloaded: Downloaded) -> Examination:
     """Look at everything that can be known without running the model."""
     with recorded(submission, StepName.CHECK) as report:
-        examination = examine(downloaded.folder, downloaded.model, platform().settings.models)
+        settings = platform().settings
+        gpus = bool(settings.kubernetes.gpu_resource) and settings.engines_url.startswith("kubernetes:")
+        examination = examine(downloaded.folder, downloaded.model, settings.models, gpus=gpus)
         rows = [{"check": f.name, "passed": f.passed, "reason": f.reason, "next": f.hint} for f in examination.findings]
         report.say(f"{sum(f.passed for f in examination.findings)} of {len(rows)} checks passed", findings=rows)
         title = model_title(downloaded.model.ref.source, downloaded.model.commit)

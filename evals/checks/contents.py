@@ -9,7 +9,7 @@ from core.versions import Finding
 from evals.checks.evidence import Evidence
 from evals.checks.names import ADDED_TOKENS, CONFIG, GENERATION_CONFIG, SPECIAL_TOKENS, TOKENIZER_CONFIG, is_wanted
 from evals.checks.reading import Unreadable
-from evals.checks.report import fail, first_of
+from evals.checks.report import counted, fail, first_of
 
 _READ = (CONFIG, TOKENIZER_CONFIG, GENERATION_CONFIG, SPECIAL_TOKENS, ADDED_TOKENS)
 _POINTER_HINT = "Run `git lfs pull` (or download the files again with `hf download`) and submit the folder again"
@@ -23,14 +23,14 @@ def only_known_files(evidence: Evidence) -> Iterator[Finding]:
     if evidence.links:
         yield fail(
             "link_in_model",
-            f"{evidence.model}: {len(evidence.links)} entries are links or devices, first {first_of(evidence.links)}",
+            f"{evidence.model}: {first_of(evidence.links)} must be plain files, not links or devices",
             "Replace each by a plain file and submit again",
         )
     others = [path for path in evidence.paths if not is_wanted(path) and path not in evidence.links]
     if others:
         yield fail(
             "unexpected_file",
-            f"{evidence.model}: {len(others)} files do not belong to a model: {first_of(others)}",
+            f"{evidence.model}: {counted(len(others), 'file')} not accepted as part of a model: {first_of(others)}",
             "Keep only safetensors, JSON, tokenizer, template, README and licence files, and submit again",
         )
 

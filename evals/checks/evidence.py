@@ -20,7 +20,7 @@ from evals.checks.reading import HEAD_BYTES, StandIn, Unreadable, json_object, o
 from evals.checks.report import NotCheckable
 
 _MAX_CONFIG_BYTES = 16 * 1024**2
-_MAX_INDEX_BYTES = 64 * 1024**2
+_MAX_INDEX_BYTES = 32 * 1024**2
 _MAX_README_BYTES = 1024**2
 
 
@@ -152,7 +152,8 @@ class Evidence:
             try:
                 length = header_length(file.read(8))
                 if 8 + length > size:
-                    return Shard(path, size, None, fault=f"its header of {length} bytes is cut off", cut=True)
+                    other = other_format(self.head(path))
+                    return Shard(path, size, None, fault=other or f"its header of {length} bytes is cut off", cut=not other)
                 header = parse_header(file.read(length))
             except BadHeader as error:
                 return Shard(path, size, None, fault=other_format(self.head(path)) or str(error))

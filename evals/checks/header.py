@@ -80,15 +80,8 @@ def header_length(prefix: bytes) -> int:
 
 def parse_header(raw: bytes) -> Header:
     """Read the JSON part of a header. Raises BadHeader for whatever breaks the format, and nothing else."""
-    try:
-        refuse_dense("the header", raw)
-        document = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_duplicates)
-    except Unreadable as error:
-        raise BadHeader(str(error)) from error
-    except (ValueError, RecursionError) as error:
-        raise BadHeader(f"the header is not JSON: {str(error)[:100]}") from error
-    if not isinstance(document, dict):
-        raise BadHeader("the header is not a JSON object")
+    document = _document(raw)
+    _refuse_metadata(document.get("__metadata__"))
     tensors = [_tensor(name, entry) for name, entry in document.items() if name != "__metadata__"]
     tensors.sort(key=lambda tensor: (tensor.begin, tensor.end))
     end = 0
@@ -99,6 +92,26 @@ def parse_header(raw: bytes) -> Header:
     if not tensors:
         raise BadHeader("it holds no tensor")
     return Header(tuple(tensors), end)
+
+
+def _document(raw: bytes) -> dict[str, Any]:
+    try:
+        refuse_dense("the header", raw)
+        document = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_duplicates)
+    except Unreadable as error:
+        raise BadHeader(str(error)) from error
+    except RecursionError as error:
+        raise BadHeader("the header is nested too deep") from error
+    except ValueError as error:
+        raise BadHeader(f"the header is not JSON: {str(error)[:100]}") from error
+    if not isinstance(document, dict):
+        raise BadHeader("the header is not a JSON object")
+    return document
+
+
+def _refuse_metadata(value: Any) -> None:
+    if value is not None and not (isinstance(value, dict) and all(isinstance(text, str) for text in value.values())):
+        raise BadHeader(f"__metadata__ must map strings to strings, got {shown(value)}")
 
 
 def _tensor(name: str, entry: Any) -> Tensor:

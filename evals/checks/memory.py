@@ -13,6 +13,8 @@ from evals.checks.report import NotCheckable, fail
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _OF_TENSORS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx", "model_max_length")
+_LARGEST = 10**15
+"""Larger numbers of config.json count as this one."""
 _HEADS = ("num_attention_heads", "n_head", "num_heads")
 
 
@@ -76,4 +78,4 @@ def _dtype(evidence: Evidence) -> str:
 
 
 def _number(config: Mapping[str, Any], *names: str) -> int:
-    return next((config[name] for name in names if type(config.get(name)) is int and config[name] > 0), 0)
+    return next((min(config[name], _LARGEST) for name in names if type(config.get(name)) is int and config[name] > 0), 0)

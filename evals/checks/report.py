@@ -8,6 +8,8 @@ from core.ids import Digest
 from core.versions import EngineNeeds, Finding
 from evals.text import storable
 
+_MAX_REASON = 800
+
 
 @dataclass(frozen=True, slots=True)
 class Examination:
@@ -32,13 +34,19 @@ class NotCheckable(Exception):
 
 
 def fail(name: str, reason: str, hint: str) -> Finding:
-    """Return a failed finding: `name` stable for programs, `reason` what and which, `hint` what next."""
-    return Finding(name, passed=False, reason=storable(reason), hint=hint)
+    """Return a failed finding: `name` stable for programs, `reason` what and which (cut at `_MAX_REASON`), `hint` what next."""
+    text = storable(reason)
+    return Finding(name, passed=False, reason=text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}...", hint=hint)
 
 
 def not_checked(name: str, why: str) -> Finding:
     """Return a passed finding of the check `name` that states why it did not look."""
     return Finding(name, passed=True, reason=f"not checked: {why}")
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `1 file` or `2 files`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def first_of(names: tuple[str, ...] | list[str]) -> str:

@@ -8,12 +8,17 @@ from __future__ import annotations
 _PIECES = 1
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
+_MAX_FIELDS = 1_000_000
+"""More than any vocabulary has."""
 
 
 def pieces(raw: bytes) -> int | None:
-    """Return how many tokens the model has; None for bytes that are not such a model (a tiktoken file, for example)."""
-    at, count = 0, 0
+    """Return how many tokens the model has; None for other bytes (a tiktoken file), or too many fields."""
+    at, count, fields = 0, 0, 0
     while at < len(raw):
+        fields += 1
+        if fields > _MAX_FIELDS:
+            return None
         key = _varint(raw, at)
         if key is None:
             return None

@@ -14,7 +14,7 @@ from core.versions import Finding
 from evals.checks.architecture import architecture
 from evals.checks.evidence import Evidence
 from evals.checks.quantization import is_quantized
-from evals.checks.report import fail, not_checked
+from evals.checks.report import counted, fail, not_checked
 
 _HEAD_DIM_DIVIDES = frozenset(
     {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Phi3ForCausalLM", "GraniteForCausalLM", "Olmo2ForCausalLM"}
@@ -25,6 +25,8 @@ _FAMILIES = _HEAD_DIM_DIVIDES | {"Qwen3ForCausalLM", "GemmaForCausalLM", "Gemma2
 _LAYER = re.compile(r"model\.layers\.(0|[1-9]\d{0,5})\.(.+)")
 _HINT = "Save the configuration that the weights were trained with (save_pretrained writes both) and submit again"
 _SHOWN = 3
+_LARGEST = 10**15
+"""Larger numbers of config.json count as this one: what is computed of them stays short enough to be shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def _layers(config: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]]) -
     lacking = sorted((number, part) for number, parts in layers.items() for part in everywhere - parts)
     if lacking:
         number, part = lacking[0]
-        yield f"{len(lacking)} tensors that other layers have are missing, first model.layers.{number}.{part[:80]}"
+        yield f"the weights lack {counted(len(lacking), 'tensor')} that other layers have, first model.layers.{number}.{part[:80]}"
 
 
 def _head(config: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
@@ -151,4 +153,4 @@ def _size(config: Mapping[str, Any], key: str) -> _Size | None:
 
 def _number(config: Mapping[str, Any], key: str) -> int:
     value = config.get(key)
-    return value if type(value) is int and value > 0 else 0
+    return min(value, _LARGEST) if type(value) is int and value > 0 else 0

@@ -29,14 +29,13 @@ def takes_parts(template: str) -> bool:
     from jinja2 import nodes  # noqa: PLC0415 - below the limits
 
     tree = _environment().parse(template)
-    messages = _aliases(tree, {"messages"}, _is_name)
+    messages = _aliases(tree, {"messages"})
     message = {
         loop.target.name
         for loop in tree.find_all(nodes.For)
         if isinstance(loop.target, nodes.Name) and _is_name(_bare(loop.iter), messages)
     }
-    content = _aliases(tree, set(), lambda node, names: _is_content(node, message) or _is_name(node, names))
-    content |= _macro_arguments(tree, message, content)
+    content = _macro_arguments(tree, message)
     in_macros = {id(loop) for macro in tree.find_all(nodes.Macro) for loop in macro.find_all(nodes.For)}
     return any(
         _is_content(over := _bare(loop.iter), message)
@@ -46,20 +45,20 @@ def takes_parts(template: str) -> bool:
     )
 
 
-def _aliases(tree: Any, names: set[str], matches: Any) -> set[str]:
+def _aliases(tree: Any, names: set[str]) -> set[str]:
     """Return `names` and every variable that `{% set %}` makes from one, directly or through others."""
     from jinja2 import nodes  # noqa: PLC0415
 
     assigns = [node for node in tree.find_all(nodes.Assign) if isinstance(node.target, nodes.Name)]
     found = set(names)
     while True:
-        more = {node.target.name for node in assigns if matches(_bare(node.node), found)} - found
+        more = {node.target.name for node in assigns if _is_name(_bare(node.node), found)} - found
         if not more:
             return found
         found |= more
 
 
-def _macro_arguments(tree: Any, message: set[str], content: set[str]) -> set[str]:
+def _macro_arguments(tree: Any, message: set[str]) -> set[str]:
     """Return the parameters of macros that are called with a message's content."""
     from jinja2 import nodes  # noqa: PLC0415
 
@@ -68,7 +67,7 @@ def _macro_arguments(tree: Any, message: set[str], content: set[str]) -> set[str
     for call in tree.find_all(nodes.Call):
         names = macros.get(call.node.name, []) if isinstance(call.node, nodes.Name) else []
         given = [*zip(names, call.args, strict=False), *((keyword.key, keyword.value) for keyword in call.kwargs if keyword.key in names)]
-        found |= {name for name, value in given if _is_content(_bare(value), message) or _is_name(_bare(value), content)}
+        found |= {name for name, value in given if _is_content(_bare(value), message)}
     return found
 
 

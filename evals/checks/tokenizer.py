@@ -22,7 +22,7 @@ _LIMITS = Limits(cpu_s=30, wall_s=60.0, memory_bytes=4 * 1024**3)
 _TEXTS = ("Hello, world! 123", "def add(a, b):\n    return a + b\n")
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _RESIZE = "Call model.resize_token_embeddings(len(tokenizer)), train or initialise the new rows, save model and tokenizer, and submit again"
-_MAX_SENTENCEPIECE_BYTES = 64 * 1024**2
+_MAX_SENTENCEPIECE_BYTES = 16 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,10 @@ def _configured_excess(evidence: Evidence, rows: int) -> Iterator[str]:
     for name, document in documents.items():
         for key in _IDS:
             stated = (document or {}).get(key)
-            for value in stated if isinstance(stated, list) else [stated]:
-                if type(value) is int and value >= rows:
-                    yield f"{key} in {name} is {shown(value)}"
+            values = stated if isinstance(stated, list) else [stated]
+            beyond = next((value for value in values if type(value) is int and value >= rows), None)
+            if beyond is not None:
+                yield f"{key} in {name} is {shown(beyond)}"
 
 
 def _sentencepiece(evidence: Evidence) -> bytes | None:

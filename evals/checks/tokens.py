@@ -7,7 +7,7 @@ They decide what a chat template may name (`{{ bos_token }}`), and which token i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -36,9 +36,14 @@ def tokens(evidence: Evidence) -> Tokens:
 
     As transformers: with `added_tokens_decoder` in tokenizer_config.json the other two files are not read.
     """
-    config = evidence.json(TOKENIZER_CONFIG) or {}
+    return read_tokens(evidence.json)
+
+
+def read_tokens(load: Callable[[str], Mapping[str, Any] | None]) -> Tokens:
+    """Return the tokens of files that `load` gives by name, None for a missing one."""
+    config = load(TOKENIZER_CONFIG) or {}
     decoder = config.get("added_tokens_decoder")
-    legacy = {} if "added_tokens_decoder" in config else dict(evidence.json(SPECIAL_TOKENS) or {})
+    legacy = {} if "added_tokens_decoder" in config else dict(load(SPECIAL_TOKENS) or {})
     stated = dict(_named_in(config))
     stated |= {name: value for name, value in _named_in(legacy, plain_objects=True).items() if name in legacy}
     named = {name: text for name, value in stated.items() if (text := _text(value)) is not None}
@@ -47,12 +52,12 @@ def tokens(evidence: Evidence) -> Tokens:
     if isinstance(decoder, dict):
         added += [text for value in decoder.values() if (text := _text(value)) is not None]
     elif decoder is None:
-        added += list(evidence.json(ADDED_TOKENS) or {})
-    faults = (*_faults(config), *_decoder_faults(decoder, given="added_tokens_decoder" in config))
-    defaults = _class_defaults(evidence, config)
-    explicit = {name: text for name, text in _stated_class_defaults(config).items() if name not in named and name not in stated}
-    shown_to_template = {**{name: text for name, text in defaults.items() if name not in stated}, **named}
-    return Tokens(shown_to_template, tuple(dict.fromkeys([*added, *explicit.values()])), tuple(faults))
+        added += list(load(ADDED_TOKENS) or {})
+    faults = (*_faults(config), *_decoder_faults(decoder, given="added_tokens_decoder" in config), *_not_text(added))
+    chosen = _class(load(CONFIG) or {}, config)
+    defaults = {name: text for name, text in _classes()["classes"].get(chosen, {}).items() if name not in stated}
+    counted = defaults if chosen == _stated_class(config) else {}  # not those of a class that nobody stated: see docs/decisions
+    return Tokens({**defaults, **named}, tuple(dict.fromkeys([*added, *counted.values()])), tuple(faults))
 
 
 def _named_in(source: Mapping[str, Any], *, plain_objects: bool = False) -> dict[str, Any]:
@@ -90,6 +95,12 @@ def _faults(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} in {TOKENIZER_CONFIG} must be a string or an AddedToken object (with `__type`), got {shown(value)}"
 
 
+def _not_text(added: list[str]) -> Iterator[str]:
+    broken = next((text for text in added if any("\ud800" <= character <= "\udfff" for character in text)), None)
+    if broken is not None:
+        yield f"the added token {broken[:40]!r} has a lone surrogate, which no text can contain"
+
+
 def _decoder_faults(decoder: Any, *, given: bool) -> Iterator[str]:
     if not given:
         return
@@ -108,24 +119,21 @@ def _classes() -> Mapping[str, Any]:
     return document
 
 
-def _stated_class_defaults(config: Mapping[str, Any]) -> Mapping[str, str]:
+def _stated_class(config: Mapping[str, Any]) -> str | None:
     stated = config.get("tokenizer_class")
-    defaults: Mapping[str, str] = _classes()["classes"].get(stated.removesuffix("Fast"), {}) if isinstance(stated, str) else {}
-    return defaults
+    return stated.removesuffix("Fast") if isinstance(stated, str) and stated else None
 
 
-def _class_defaults(evidence: Evidence, config: Mapping[str, Any]) -> Mapping[str, str]:
-    """Return the special tokens that the tokenizer's class has unless the files state others (AutoTokenizer's choice of a class)."""
+def _class(model: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+    """Return the tokenizer's class by AutoTokenizer's choice between the files' and the one registered for the model type.
+
+    None for the generic class, which has no special tokens of its own.
+    """
     classes = _classes()
-    model = evidence.json(CONFIG) or {}
-    stated = config.get("tokenizer_class") or model.get("tokenizer_class")
-    stated = stated.removesuffix("Fast") if isinstance(stated, str) else None
-    model_type = model.get("model_type")
+    stated, model_type = _stated_class(config) or _stated_class(model), model.get("model_type")
     registered = classes["model_types"].get(model_type) if isinstance(model_type, str) else None
-    chosen = registered if stated is None else stated
-    if stated is not None and registered not in {None, stated, *_GENERIC, "MistralCommonBackend"}:
-        chosen = registered if model_type in classes["overrides"] else stated
-    elif stated is not None and registered in {*_GENERIC, "MistralCommonBackend"} and registered != stated:
-        chosen = None  # AutoTokenizer falls back to TokenizersBackend
-    defaults: Mapping[str, str] = classes["classes"].get(chosen, {}) if chosen else {}
-    return defaults
+    if stated is None or registered in {None, stated}:
+        return stated or registered
+    if registered in {*_GENERIC, "MistralCommonBackend"}:
+        return None
+    return registered if model_type in classes["overrides"] else stated

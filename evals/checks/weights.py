@@ -9,7 +9,7 @@ from core.versions import Finding
 from evals.checks.evidence import Evidence
 from evals.checks.names import INDEX
 from evals.checks.reading import Unreadable, shown
-from evals.checks.report import NotCheckable, fail, first_of
+from evals.checks.report import NotCheckable, counted, fail, first_of
 
 _SAVE_HINT = "Save the model again (save_pretrained writes the index) and submit again"
 _UPLOAD_HINT = "Upload every file that the index names and submit again"
@@ -19,6 +19,9 @@ def sound_headers(evidence: Evidence) -> Iterator[Finding]:
     """Check every header's bounds and every file's length against its header."""
     if not evidence.shards:
         yield fail("no_safetensors", f"{evidence.model}: there is no safetensors file", "Add the weights as *.safetensors and submit again")
+    if evidence.shards and all(shard.header is not None and shard.header.data_bytes == 0 for shard in evidence.shards):
+        hint = "Upload the weights themselves and submit again"
+        yield fail("bad_header", f"{evidence.model}: {evidence.shards[0].path} holds no numbers: every tensor is empty", hint)
     for shard in evidence.shards:
         if shard.path in evidence.stand_ins:
             continue
@@ -70,7 +73,7 @@ def _duplicates(evidence: Evidence, twice: list[str], files: Mapping[str, list[s
     paths = sorted({path for name in twice for path in files[name]})
     return fail(
         "duplicate_weights",
-        f"{evidence.model}: {len(twice)} tensors are in more than one of the files {first_of(paths)}; the first is {twice[0][:80]}",
+        f"{evidence.model}: found {counted(len(twice), 'tensor')} in more than one of the files {first_of(paths)}, first {twice[0][:80]}",
         "Keep one set of weights, delete the copies, and submit again",
     )
 
@@ -83,7 +86,7 @@ def _differences(evidence: Evidence, index: Mapping[str, Any], held: dict[str, s
     present = {shard.path for shard in evidence.shards}
     absent = sorted({path if isinstance(path, str) else shown(path) for path in stated.values()} - present)
     if absent:
-        yield _mismatch(evidence, f"{INDEX} names {len(absent)} files that are not there: {first_of(absent)}", _UPLOAD_HINT)
+        yield _mismatch(evidence, f"{INDEX} names {counted(len(absent), 'file')} that cannot be found: {first_of(absent)}", _UPLOAD_HINT)
         return
     unnamed_files = sorted(present - {path for path in stated.values() if isinstance(path, str)})
     if unnamed_files:
@@ -93,11 +96,11 @@ def _differences(evidence: Evidence, index: Mapping[str, Any], held: dict[str, s
     unnamed = sorted(set(held) - set(stated))
     moved = sorted(name for name in set(held) & set(stated) if held[name] != stated[name])
     if missing:
-        yield _mismatch(evidence, f"{INDEX} names {len(missing)} tensors that no file holds: {first_of(missing)}")
+        yield _mismatch(evidence, f"{INDEX} names {counted(len(missing), 'tensor')} that no file holds: {first_of(missing)}")
     if unnamed:
-        yield _mismatch(evidence, f"{INDEX} leaves out {len(unnamed)} tensors: {first_of(unnamed)}")
+        yield _mismatch(evidence, f"{INDEX} leaves out {counted(len(unnamed), 'tensor')}: {first_of(unnamed)}")
     if moved:
-        yield _mismatch(evidence, f"{INDEX} names the wrong file for {len(moved)} tensors: {first_of(moved)}")
+        yield _mismatch(evidence, f"{INDEX} names the wrong file for {counted(len(moved), 'tensor')}: {first_of(moved)}")
 
 
 def _mismatch(evidence: Evidence, reason: str, hint: str = _SAVE_HINT) -> Finding:

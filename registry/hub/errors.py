@@ -23,7 +23,7 @@ from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-d
 from core.errors import Fault, Forbidden, NotFound, Refused, SeatrialError, Transient
 from core.ids import Epoch
 
-_AGAIN = "tried again by itself"
+_AGAIN = "The step is retried automatically"
 _UNAUTHORISED = 401
 _FORBIDDEN = 403
 _TOO_MANY = 429
@@ -48,11 +48,11 @@ def translated(model: str, page: str, now: Epoch) -> Iterator[None]:
     except HfHubHTTPError as error:
         raise _of_status(model, error, now) from error
     except OfflineModeIsEnabled as error:
-        raise Fault(f"{model}: huggingface_hub is offline", hint="unset HF_HUB_OFFLINE for the platform's processes") from error
+        raise Fault(f"{model}: huggingface_hub is offline", hint="Unset HF_HUB_OFFLINE for the platform's processes") from error
     except httpx2.TimeoutException as error:
-        raise Transient(f"{model}: the hub fell silent ({type(error).__name__})", hint=_AGAIN) from error
+        raise Transient(f"{model}: the hub stopped answering ({type(error).__name__})", hint=_AGAIN) from error
     except (httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
-        raise Fault(f"{model}: the hub's address is no URL: {error}", hint="see SEATRIAL_HUB_ENDPOINT") from error
+        raise Fault(f"{model}: the hub's address is not a valid URL: {error}", hint="Correct SEATRIAL_HUB_ENDPOINT") from error
     except httpx2.HTTPError as error:
         raise Transient(f"{model}: no connection to the hub ({type(error).__name__}: {error})", hint=_AGAIN) from error
 
@@ -87,23 +87,21 @@ def _refusal(model: str, page: str, error: Exception) -> Refused:
             return Refused(
                 f"{model} is gated",
                 reason="gated",
-                hint=f"accept its terms at {page}, give a token of that account (SEATRIAL_HUB_TOKEN or HF_TOKEN), and submit again",
+                hint=f"Accept its terms at {page}, give a token of that account (SEATRIAL_HUB_TOKEN or HF_TOKEN), and submit again",
             )
         case RevisionNotFoundError():
-            return NotFound(f"{model}: the hub has no such revision", reason="not_found", hint=f"see the branches and tags at {page}")
+            return NotFound(f"{model}: the hub has no such revision", reason="not_found", hint=f"Choose a branch or tag from {page}")
         case EntryNotFoundError():
-            return NotFound(
-                f"{model}: a file is no longer there", reason="not_found", hint="submit again, so that the files are listed anew"
-            )
+            return NotFound(f"{model}: a file was removed from the hub meanwhile", reason="not_found", hint="Submit again")
         case DisabledRepoError():
-            return Refused(f"{model} is disabled on the hub", reason="disabled", hint=f"see {page}")
+            return Refused(f"{model} is disabled on the hub", reason="disabled", hint=f"Read the notice at {page}")
         case HFValidationError():
-            return Refused(f"{model} is not a model id", reason="bad_model_id", hint="write ORG/MODEL or ORG/MODEL@REVISION")
+            return Refused(f"{model} is not a model id", reason="bad_model_id", hint="Write ORG/MODEL or ORG/MODEL@REVISION")
         case _:
             return NotFound(
                 f"{model} is not on the hub, or is private",
                 reason="not_found",
-                hint=f"see whether {page} opens; a private model needs a token (SEATRIAL_HUB_TOKEN or HF_TOKEN)",
+                hint=f"Check that {page} opens; set SEATRIAL_HUB_TOKEN or HF_TOKEN for a private model",
             )
 
 
@@ -113,7 +111,11 @@ def _of_status(model: str, error: HfHubHTTPError, now: Epoch) -> SeatrialError:
         wait = retry_after_s(error.response.headers, now)
         return Transient(f"{model}: the hub answers {status}", retry_after_s=wait, hint=_AGAIN)
     if status == _UNAUTHORISED:
-        return Fault(f"{model}: the hub does not accept our token", hint="renew SEATRIAL_HUB_TOKEN (or HF_TOKEN)")
+        return Fault(f"{model}: the hub rejects the platform's token", hint="Renew SEATRIAL_HUB_TOKEN (or HF_TOKEN)")
     if status == _FORBIDDEN:
-        return Forbidden(f"{model}: our token may not read it", reason="forbidden", hint="give the token the right to read this model")
-    return Fault(f"{model}: the hub answers {status}", hint="see SEATRIAL_HUB_ENDPOINT; it may not speak the hub's protocol")
+        return Forbidden(
+            f"{model}: the platform's token may not read it", reason="forbidden", hint="Give the token the right to read this model"
+        )
+    return Fault(
+        f"{model}: the hub answers {status}", hint="Check SEATRIAL_HUB_ENDPOINT: the server there may not speak the hub's protocol"
+    )

@@ -25,7 +25,7 @@ class FolderHub:
         """List the folder. Its commit changes with any path, size or time of change, so nothing is read but names."""
         root = Path(ref.source)
         if not root.is_dir():
-            raise NotFound(f"{root} is no folder on this machine", reason="not_found", hint="give the folder that holds config.json")
+            raise NotFound(f"{root} is not a folder on this machine", reason="not_found", hint="Give the folder that contains config.json")
         with disk_errors(f"listing {root}"):
             found = sorted(_walk(root))
             card = front_matter(root / "README.md")
@@ -63,7 +63,7 @@ class FolderHub:
 
 
 def _changed(model: ResolvedModel) -> Refused:
-    return Refused(f"{model}: the folder was changed since it was submitted", reason="source_changed", hint="submit it again")
+    return Refused(f"{model}: the folder was changed since it was submitted", reason="source_changed", hint="Submit it again")
 
 
 def _walk(root: Path) -> Iterator[tuple[str, int, int]]:
@@ -77,16 +77,16 @@ def _walk(root: Path) -> Iterator[tuple[str, int, int]]:
             _refuse_leaving(path, real, path.relative_to(root))
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):
-                raise Refused(f"{path} is no regular file", reason="unsafe_file", hint="remove it, or put its content in its place")
+                raise Refused(f"{path} is not a regular file", reason="unsafe_file", hint="Remove it or replace it by a regular file")
             yield path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns
 
 
 def _refuse_leaving(path: Path, root: Path, name: Path) -> None:
     if path.is_symlink() and not (path.exists() and path.resolve().is_relative_to(root)):
         raise Refused(
-            f"{name} is a symbolic link that leads out of {root}",
+            f"{name} is a symbolic link to a place outside of {root}",
             reason="symlink_outside",
-            hint="put the file itself there (`cp -rL FOLDER COPY`) and submit the copy",
+            hint="Replace it by the file itself (`cp -rL FOLDER COPY`) and submit the copy",
         )
 
 

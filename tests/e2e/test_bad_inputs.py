@@ -15,6 +15,7 @@ from core.ids import SubmissionId
 from seatrial.words import Submission
 from tests.e2e.harness import FAKE_ENGINE, QUICK, Stack, with_nan, within
 from tests.e2e.test_kills import nothing_in
+from tests.equipment.odd_models import POINTER
 
 pytestmark = pytest.mark.e2e
 ENVIRON = {**FAKE_ENGINE, **QUICK, "SEATRIAL_MODELS_MAX_BYTES": "4000000", "SEATRIAL_MODELS_DOWNLOAD_STALL_S": "2"}
@@ -58,6 +59,10 @@ def swollen(folder: Path) -> None:
     (folder / "model-00002.safetensors").write_bytes(b"\0" * 5_000_000)
 
 
+def pointed(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(POINTER)
+
+
 CASES = [
     Case("missing", "not_found", "org/missing", emptied, lambda stack, model: stack.hub.private.add(model)),
     Case("gated", "gated", "SEATRIAL_HUB_TOKEN", order=lambda stack, model: stack.hub.gate(model, "hf_somebody_else")),
@@ -80,6 +85,9 @@ CASES = [
         edited("tokenizer_config.json", chat_template="{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}"),
     ),
     Case("too-large", "too_large", "limit of 4000000", swollen),
+    Case("beyond-embedding", "token_id_beyond_embedding", "resize_token_embeddings", edited("tokenizer_config.json", pad_token="[PAD]")),
+    Case("pointer", "pointer_file", "git lfs pull", pointed),
+    Case("shapes", "shape_mismatch", "intermediate_size = 512", edited("config.json", intermediate_size=512)),
     Case("remote-code", "remote_code", "auto_map", edited("config.json", auto_map={"AutoModel": "modeling.Evil"})),
 ]
 
