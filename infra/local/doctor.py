@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from core.settings import GIB, Settings
+from infra.local import cpu
 from infra.local.ports import DEFAULTS, free, holder
 from infra.local.stack import answers, read_left
 from serving.engines.processes import alive
@@ -35,6 +36,7 @@ class Finding:
 def examine(settings: Settings) -> Iterator[Finding]:
     """Yield every finding, in the order in which one would mend them."""
     yield _python()
+    yield from (Finding(*look) for look in cpu.looks())
     yield _engine_environment(settings)
     yield _home(settings.home)
     yield _disk(settings.home)
