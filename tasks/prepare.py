@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prefect.artifacts import create_table_artifact
 
+from core.engine_memory import plan_memory
 from core.errors import Refused
 from core.ids import SubmissionId
 from core.submissions import StepName, Submission
@@ -77,7 +78,9 @@ def check(submission: SubmissionId, downloaded: Downloaded) -> Examination:
     with recorded(submission, StepName.CHECK) as report:
         examination = examine(downloaded.folder, downloaded.model, platform().settings.models)
         rows = [{"check": f.name, "passed": f.passed, "reason": f.reason, "next": f.hint} for f in examination.findings]
-        report.say(f"{sum(f.passed for f in examination.findings)} of {len(rows)} checks passed", findings=rows)
+        passed = f"{sum(f.passed for f in examination.findings)} of {len(rows)} checks passed"
+        plan = str(plan_memory(examination.needs, platform().settings.models)) if examination.needs else ""
+        report.say(f"{passed}; {plan}" if plan else passed, findings=rows, plan=plan)
         create_table_artifact(table=rows, key="checks", description=f"Checks of {downloaded.model}")
         failed = next((finding for finding in examination.findings if not finding.passed), None)
         if failed is not None:
