@@ -396,11 +396,13 @@ Keeper(Path(sys.argv[1]), launcher, SystemClock(), limits=Limits(pause_s=0.05)).
 def test_an_adopted_engine_that_dies_has_no_exit_status_and_says_so(tmp_path: Path) -> None:
     folder = tmp_path / "engines"
     engines = LocalEngines(folder, SystemClock())
-    here = Harbour(engines, fake_spec(tmp_path / "model"), pause)
+    here = Harbour(engines, fake_spec(tmp_path / "model"), pause, limit_s=120)
     with subprocess.Popen([sys.executable, "-c", KEEPER, str(folder)], cwd=ROOT) as first:
-        engines.apply(here.spec)
-        here.wait_for(EnginePhase.READY)
-        first.kill()
+        try:
+            engines.apply(here.spec)
+            here.wait_for(EnginePhase.READY)
+        finally:
+            first.kill()
     adopting = Keeper(folder, fake_launcher(), SystemClock(), limits=QUICK)
     adopting.open()
     adopting.step()

@@ -5,6 +5,7 @@ Needs `seatrial_engine` on the path; its standby uses the standard library only.
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 from tests.equipment import fake_engine
@@ -13,9 +14,8 @@ from tests.equipment import fake_engine
 def main() -> None:
     argv = sys.argv[1:]
     if argv[:1] == ["--standby"]:
-        from seatrial_engine.standby import stand_by  # noqa: PLC0415 - not in the platform's environment
-
-        argv = list(stand_by(argv[1]))
+        standby = importlib.import_module("seatrial_engine.standby")  # not in the platform's environment
+        argv = list(standby.stand_by(argv[1]))
     sys.argv = ["fake_standby", *argv]
     fake_engine.main()
 
