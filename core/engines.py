@@ -30,6 +30,10 @@ class EngineSpec:
     """Size of the tensors; 0 where it is not known. The version determines it, so it does not tell two specs apart."""
     attention_heads: int = field(default=0, compare=False)
     """0 where it is not known. The version determines it too."""
+    cache_bytes: int = 0
+    """Size of the KV cache; 0 in specs of earlier releases and where it cannot be computed: then it follows from the weights' size."""
+    concurrency: int = 0
+    """Most conversations at a time on CPUs; 0 in specs of earlier releases: vLLM's default."""
     quantization: str = ""
     """vLLM's name of the weights' quantisation; empty where they have none, or vLLM finds it out from the config."""
 

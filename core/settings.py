@@ -30,7 +30,9 @@ class ModelPolicy:
 
     max_bytes: int = setting(64 * GIB, "largest model that is downloaded, in bytes")
     engine_memory_bytes: int = setting(8 * GIB, "memory that one engine may use for weights and KV cache, in bytes")
-    max_model_len: int = setting(1024, "longest prompt plus answer, in tokens; the model's own limit where that is smaller")
+    max_model_len: int = setting(0, "upper bound of prompt plus answer, in tokens; 0: the model's own context, as far as memory allows")
+    concurrency: int = setting(16, "conversations that one engine on CPUs answers at a time; its KV cache is sized for them")
+    conversation_tokens: int = setting(1024, "ordinary length of a conversation, in tokens, for the size of the KV cache")
     licences: str = setting(
         "apache-2.0,mit,bsd-2-clause,bsd-3-clause,cc0-1.0,cc-by-4.0,llama3,llama3.1,llama3.2,llama3.3,gemma,openrail,bigscience-openrail-m",
         "licences that may serve, by their hub names, separated by commas; * takes any that is stated",

@@ -87,8 +87,13 @@ class EngineNeeds:
     dtype: str
     weights_bytes: int
     max_model_len: int
+    """The model's own context; in rows of earlier releases at most the setting of that time."""
     attention_heads: int = 0
     """They are divided among GPUs; 0 where the model has none, or was checked before this was looked at."""
+    kv_bytes_per_token: int = 0
+    """An upper bound; 0 where the model has no attention, or was checked before this was looked at."""
+    recurrent: bool = False
+    """Some layers keep a state per conversation instead of keys and values per token (state-space models, linear attention)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prefect.artifacts import create_table_artifact
 
+from core.engine_memory import plan_memory
 from core.errors import Refused
 from core.ids import SubmissionId
 from core.shown import key_of, model_title, size
@@ -83,7 +84,9 @@ def check(submission: SubmissionId, downloaded: Downloaded) -> Examination:
         gpus = bool(settings.kubernetes.gpu_resource) and settings.engines_url.startswith("kubernetes:")
         examination = examine(downloaded.folder, downloaded.model, settings.models, gpus=gpus)
         rows = [{"check": f.name, "passed": f.passed, "reason": f.reason, "next": f.hint} for f in examination.findings]
-        report.say(f"{sum(f.passed for f in examination.findings)} of {len(rows)} checks passed", findings=rows)
+        passed = f"{sum(f.passed for f in examination.findings)} of {len(rows)} checks passed"
+        plan = str(plan_memory(examination.needs, settings.models)) if examination.needs else ""
+        report.say(f"{passed}; {plan}" if plan else passed, findings=rows, plan=plan)
         title = model_title(downloaded.model.ref.source, downloaded.model.commit)
         key = key_of("model", model_title(downloaded.model.ref.source), "checks")
         create_table_artifact(table=rows, key=key, description=f"Checks of {title}, before anything runs")

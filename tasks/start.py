@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 
 from core.endpoints import Rollout, RolloutState
-from core.engines import EngineCause, EnginePhase, EngineSpec, EngineState, Responsible, Role
+from core.engine_memory import plan_memory
+from core.engines import ANOTHERS, EngineCause, EnginePhase, EngineSpec, EngineState, Responsible, Role
 from core.errors import Conflict, Refused, Transient
 from core.ids import Digest, RolloutId, VersionId
 from core.submissions import StepName, Submission, SubmissionState
@@ -43,11 +44,12 @@ def start(submission: Submission, version: ModelVersion) -> Rollout:
         rollout = open_rollout(here, submission, version, report)
         here.records.submissions.change(submission.id, here.clock.now(), rollout=rollout.id)
         warm = here.engines.state(version.id).phase is EnginePhase.READY
-        here.engines.apply(spec)
+        wish_for(here, spec)
         if here.noticeboard is not None:
             here.noticeboard.mark(version.id, submission.request.endpoint, Role.CANDIDATE)
         state = await_ready(here, version.id, report)
-        report.say(f"engine of {version.short} is ready", address=state)
+        plan = str(plan_memory(version.needs, here.settings.models))
+        report.say(f"engine of {version.short} is ready; {plan}", address=state, plan=plan)
         if warm:
             report.reuse(f"engine of {version.short} runs already")
         return rollout
@@ -84,17 +86,29 @@ def open_rollout(here: Platform, submission: Submission, version: ModelVersion, 
 
 def engine_spec(here: Platform, version: ModelVersion) -> EngineSpec:
     """Return the immutable spec of a version's engine."""
+    plan = plan_memory(version.needs, here.settings.models)
     return EngineSpec(
         version=version.id,
         model_uri=here.weights.reclaim(Digest(version.id)).uri,
         tensors_uri=here.weights.reclaim(version.tensors).uri,
         tensors_manifest=version.tensors_manifest,
-        max_model_len=min(version.needs.max_model_len, here.settings.models.max_model_len),
+        max_model_len=plan.max_model_len,
         dtype=version.needs.dtype,
         memory_bytes=here.settings.models.engine_memory_bytes,
         weights_bytes=version.needs.weights_bytes,
         attention_heads=version.needs.attention_heads,
+        cache_bytes=plan.cache_bytes,
+        concurrency=plan.concurrency,
     )
+
+
+def wish_for(here: Platform, spec: EngineSpec) -> None:
+    """Apply a spec. An engine that runs from an earlier one, under other settings or of another release, keeps what it was tried with."""
+    try:
+        here.engines.apply(spec)
+    except Conflict as error:
+        if error.reason == ANOTHERS or here.engines.state(spec.version).phase is not EnginePhase.READY:
+            raise
 
 
 def await_ready(here: Platform, version: VersionId, report: StepReport | None = None) -> str:

@@ -1,10 +1,11 @@
-"""The weights and the KV cache of one longest conversation fit into the engine's memory."""
+"""What an engine needs for a model, and whether weights and the KV cache of a conversation fit into its memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from core.engine_memory import plan_memory
 from core.versions import EngineNeeds, Finding
 from evals.checks.architecture import architecture
 from evals.checks.evidence import Evidence
@@ -12,22 +13,41 @@ from evals.checks.report import NotCheckable, fail
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _OF_TENSORS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_LENGTHS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx", "model_max_length")
 _LARGEST = 10**15
 """Larger numbers of config.json count as this one."""
-_HEADS = ("num_attention_heads", "n_head", "num_heads")
+_LARGEST_FACTOR = 10**6
+_LENGTHS = (
+    "max_position_embeddings",
+    "n_positions",
+    "n_ctx",
+    "max_seq_len",
+    "seq_length",
+    "max_target_positions",
+    "max_sequence_length",
+    "max_seq_length",
+    "seq_len",
+)
+_OWN_LENGTH = "model_max_length"
+"""Takes precedence where config.json has it (Cohere). The tokenizer's value of this name is often a placeholder and is not read."""
+_UNKNOWN_LENGTH = 2048
+"""What vLLM assumes where config.json states no length."""
+_ALREADY_SCALED = frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling", "default", "mrope"})
+"""Kinds of RoPE scaling whose factor the stated length contains, or that have none."""
+_RECURRENT = ("mamba_d_state", "ssm_state_size", "state_size", "mamba_d_ssm", "linear_num_key_heads", "conv_L_cache")
+_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 
 
 def fits_engine(evidence: Evidence) -> Iterator[Finding]:
-    """Hold weights plus KV cache against the policy's engine memory."""
+    """Hold weights plus the KV cache of one conversation of ordinary length against the policy's engine memory."""
     needs = engine_needs(evidence)
-    cache = kv_bytes_per_token(evidence.text_config, needs.dtype) * needs.max_model_len
-    total, allowed = needs.weights_bytes + cache, evidence.policy.engine_memory_bytes
-    if total > allowed:
+    plan = plan_memory(needs, evidence.policy)
+    if not plan.fits:
+        length = min(needs.max_model_len, evidence.policy.max_model_len or needs.max_model_len, evidence.policy.conversation_tokens)
+        cache = needs.kv_bytes_per_token * length
         yield fail(
             "too_large_for_engine",
-            f"{evidence.model}: {needs.weights_bytes} bytes of weights and {cache} of KV cache for {needs.max_model_len} tokens "
-            f"are {total}, above an engine's {allowed}",
+            f"{evidence.model}: {needs.weights_bytes} bytes of weights and {cache} of KV cache for {length} tokens "
+            f"are {needs.weights_bytes + cache}, above an engine's {evidence.policy.engine_memory_bytes}",
             "Submit a smaller or quantised model, or ask an operator to raise SEATRIAL_MODELS_ENGINE_MEMORY_BYTES",
         )
 
@@ -38,7 +58,34 @@ def engine_needs(evidence: Evidence) -> EngineNeeds:
     if not evidence.shards or any(shard.header is None for shard in evidence.shards):
         raise NotCheckable
     weights = sum(shard.header.data_bytes for shard in evidence.shards if shard.header)
-    return EngineNeeds(name, _dtype(evidence), weights, _max_model_len(evidence), _number(evidence.text_config, *_HEADS))
+    config, dtype = evidence.text_config, _dtype(evidence)
+    return EngineNeeds(
+        name,
+        dtype,
+        weights,
+        own_context(config),
+        _number(config, *_HEADS),
+        kv_bytes_per_token=kv_bytes_per_token(config, dtype),
+        recurrent=any(_number(config, name) for name in _RECURRENT),
+    )
+
+
+def own_context(config: Mapping[str, Any]) -> int:
+    """Return the longest context that a model states, in tokens, as vLLM derives it (`_get_and_verify_max_len`).
+
+    The smallest of the stated lengths, times the factor of a RoPE scaling that the length does not contain yet; for LongRoPE the length
+    before scaling. A sliding window bounds the layers' memory and not the context.
+    """
+    stated = [length for length in (_number(config, name) for name in _LENGTHS) if length]
+    length = _number(config, _OWN_LENGTH) or min(stated, default=_UNKNOWN_LENGTH)
+    ropes = list(_ropes(config))
+    kinds = {_kind(rope) for rope in ropes}
+    if "longrope" in kinds or "su" in kinds:
+        return _number(config, "original_max_position_embeddings") or length
+    if "gemma3" in str(config.get("model_type", "")):
+        return length
+    factors = [factor for rope in ropes if _kind(rope) not in _ALREADY_SCALED and (factor := _factor(rope))]
+    return int(length * (factors[-1] if factors else 1.0))
 
 
 def kv_bytes_per_token(config: Mapping[str, Any], dtype: str) -> int:
@@ -49,19 +96,36 @@ def kv_bytes_per_token(config: Mapping[str, Any], dtype: str) -> int:
     the hidden size becomes key-value heads x head size. An upper bound where layers attend to a window or share their cache; 0 where
     the configuration has no attention heads (state-space models).
     """
-    layers = _number(config, "num_hidden_layers", "n_layer", "num_layers")
+    layers = _number(config, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
     heads = _number(config, *_HEADS)
+    latent = _number(config, "kv_lora_rank")
+    if latent:  # multi-head latent attention stores one compressed vector per layer
+        return layers * (latent + _number(config, "qk_rope_head_dim")) * _BYTES.get(dtype, 2)
     hidden = _number(config, "hidden_size", "n_embd", "d_model")
     if not (layers and heads):
         return 0
-    kv_heads = _number(config, "num_key_value_heads") or heads
+    kv_heads = _number(config, "num_key_value_heads", "n_head_kv") or heads
     head_size = _number(config, "head_dim") or hidden // heads
     return 2 * layers * kv_heads * head_size * _BYTES.get(dtype, 2)
 
 
-def _max_model_len(evidence: Evidence) -> int:
-    own = _number(evidence.text_config, *_LENGTHS)
-    return min(own, evidence.policy.max_model_len) if own else evidence.policy.max_model_len
+def _ropes(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the RoPE settings; newer configurations may have one for each kind of layer."""
+    for name in ("rope_parameters", "rope_scaling"):
+        given = config.get(name)
+        if isinstance(given, Mapping):
+            nested = [value for value in given.values() if isinstance(value, Mapping)]
+            yield from nested or [given]
+            return
+
+
+def _kind(rope: Mapping[str, Any]) -> str:
+    return str(rope.get("rope_type") or rope.get("type") or "default")
+
+
+def _factor(rope: Mapping[str, Any]) -> float:
+    factor = rope.get("factor")
+    return float(min(factor, _LARGEST_FACTOR)) if isinstance(factor, int | float) and factor >= 1.0 else 0.0
 
 
 def _dtype(evidence: Evidence) -> str:

@@ -175,7 +175,7 @@ def _room(api: Api, settings: Settings) -> Finding:
         model_uri="s3://any/model",
         tensors_uri="s3://any/tensors",
         tensors_manifest=Digest("0" * 64),
-        max_model_len=settings.models.max_model_len,
+        max_model_len=settings.models.max_model_len or 8192,
         dtype="auto",
         memory_bytes=settings.models.engine_memory_bytes,
         weights_bytes=_SMALLEST_WEIGHTS,

@@ -80,7 +80,7 @@ def engine_example(text: str, namespace: str) -> str:
         model_uri=f"{settings.weights_url}/MODEL",
         tensors_uri=f"{settings.weights_url}/TENSORS",
         tensors_manifest=Digest("0" * 64),
-        max_model_len=settings.models.max_model_len,
+        max_model_len=settings.models.max_model_len or 8192,
         dtype="auto",
         memory_bytes=settings.models.engine_memory_bytes,
         weights_bytes=GIB,

@@ -16,6 +16,7 @@ from core.engines import EnginePhase
 from core.errors import Fault, SeatrialError
 from core.leases import HOUSEKEEPING, RECONCILE, Lease
 from core.settings import GIB, Settings
+from infra.local import cpu
 from infra.local.ports import DEFAULTS, free, holder
 from infra.local.runs_watch import trouble
 from infra.local.stack import Left, answers, at_ports, read_left
@@ -40,6 +41,7 @@ class Finding:
 def examine(settings: Settings) -> Iterator[Finding]:
     """Yield every finding, in the order in which one would mend them."""
     yield _python()
+    yield from (Finding(*look) for look in cpu.looks())
     yield _engine_environment(settings)
     yield _home(settings.home)
     yield _disk(settings.home)

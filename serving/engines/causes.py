@@ -31,7 +31,7 @@ class Diagnosis:
 
 
 def diagnose(lines: Sequence[str], ending: Ending = UNKNOWN_ENDING, *, memory: str = "") -> Diagnosis:
-    """Return the cause that the lines since the last start and the server's ending show; `memory` names the limit of a killed one."""
+    """Return the cause that the lines since the last start and the server's ending show. `memory` names the limits, for people."""
     said = [_line(line) for line in _since_last_start(lines)]
     parts = [part for part in map(_part, said) if part is not None]
     return (

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
+from core.engine_memory import cache_by_weights
 from core.engines import EngineSpec
 from core.errors import Refused
 
-GIB = 1024**3
-_SMALLEST_CACHE = 128 * 1024**2
-_RUNTIME_BYTES = 3 * GIB  # torch, vLLM and the interpreter, whatever the model (measured: 2.9 GB)
 _PASSED_ON = (
     *("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE"),
     *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HF_HOME", "VLLM_CACHE_ROOT", "VLLM_CONFIG_ROOT", "TORCHINDUCTOR_CACHE_DIR"),
@@ -59,11 +57,10 @@ class VllmLauncher:
 
     def command(self, spec: EngineSpec, port: int) -> list[str]:
         """Return vLLM's command line."""
-        cache = cache_bytes(spec.memory_bytes, _weights_on_disk(spec))
         # On SIGTERM answers in flight are finished; the keeper ends it sooner where a stop asks for less.
         flags = [
             *serve_flags(spec, host="127.0.0.1", port=port, drain_s=self._drain_limit_s),
-            *("--kv-cache-memory-bytes", str(cache), "--enforce-eager"),
+            *cpu_flags(spec, _weights_on_disk(spec)),
         ]
         return [self._python, "-m", self._module, *flags]
 
@@ -100,6 +97,13 @@ def serve_flags(spec: EngineSpec, *, host: str, port: int, drain_s: int) -> list
     return [part for pair in options.items() for part in pair]
 
 
+def cpu_flags(spec: EngineSpec, weights_bytes: int) -> list[str]:
+    """Return the flags of an engine on CPUs, wherever it runs: its KV cache, and how many conversations it answers at a time."""
+    cache = spec.cache_bytes or cache_by_weights(spec.memory_bytes, weights_bytes)
+    bound = ["--max-num-seqs", str(spec.concurrency)] if spec.concurrency else []
+    return ["--kv-cache-memory-bytes", str(cache), "--enforce-eager", *bound]
+
+
 def _place(uri: str) -> str:
     """Return a folder for file:///..., anything else as it is."""
     parts = urlsplit(uri)
@@ -108,16 +112,6 @@ def _place(uri: str) -> str:
     if parts.scheme in {"s3", ""}:
         return uri
     raise Refused(f"{uri}: engines read file:// and s3:// only", reason="bad_uri", hint="check SEATRIAL_WEIGHTS_URL")
-
-
-def cache_bytes(memory_bytes: int, weights_bytes: int) -> int:
-    """Return the KV cache's size: what the limit leaves beside weights and runtime, at least 128 MiB.
-
-    At most 16 times the weights: a cache of 1 GiB costs 3 s of start, which a model of a
-    megabyte never earns back.
-    """
-    room = memory_bytes - weights_bytes - _RUNTIME_BYTES
-    return max(_SMALLEST_CACHE, min(room, 16 * weights_bytes))
 
 
 def _weights_on_disk(spec: EngineSpec) -> int:

@@ -29,6 +29,8 @@ from serving.engines.keeper import Keeper, Limits
 from serving.engines.launcher import VllmLauncher
 from serving.engines.local import LocalEngines
 from serving.engines.processes import identify, members
+from serving.engines.standby import Standby
+from tasks.start import hint_for
 from tests.equipment.fakes import FakeEngines
 from tests.equipment.kube_api import Behaviour
 from tests.equipment.kube_stage import cluster, pass_time
@@ -310,6 +312,75 @@ def test_an_engine_that_dies_at_its_start_is_given_up_after_three_with_the_cause
     assert sum(line.startswith("seatrial: start of engine") for line in engines.logs(VERSION, 100)) == 3
 
 
+class StandbyLauncher(VllmLauncher):
+    """The fake engine, forked by the engine environment's own standby."""
+
+    def base_environ(self) -> dict[str, str]:
+        return {**super().base_environ(), "PYTHONPATH": os.pathsep.join([str(ROOT), str(ENGINE_PYTHON.parents[2])])}
+
+
+@pytest.mark.parametrize("started", ["cold", "forked"])
+@pytest.mark.parametrize(
+    ("dies", "cause", "words", "next_step"),
+    [
+        (
+            {"dies_by": "SIGILL"},
+            EngineCause.ILLEGAL_INSTRUCTION,
+            "SIGILL (illegal instruction",
+            "run `seatrial doctor` on the engine's machine",
+        ),
+        ({"dies_by": "SIGKILL"}, EngineCause.KILLED, "(SIGKILL), probably because memory ran out: ", "SEATRIAL_MODELS_ENGINE_MEMORY_BYTES"),
+        ({"dies_by": "SIGSEGV"}, EngineCause.SEGMENTATION_FAULT, "SIGSEGV (segmentation fault", "or ask the operator"),
+        ({"dies_by": "7"}, EngineCause.EXITED, "exit code 7 without an error message", "or ask the operator"),
+        (
+            {"dies_at_start": "RuntimeError: the moon is full"},
+            EngineCause.EXCEPTION,
+            "RuntimeError: the moon is full",
+            "or ask the operator",
+        ),
+    ],
+    ids=["SIGILL", "SIGKILL", "SIGSEGV", "exit code", "exception"],
+)
+def test_a_failed_start_gives_its_submitter_the_cause_in_words(
+    tmp_path: Path, started: str, dies: dict[str, str], cause: EngineCause, words: str, next_step: str
+) -> None:
+    clock, folder = VirtualClock(), tmp_path / "engines"
+    launcher = StandbyLauncher(sys.executable, "tests.equipment.fake_standby", dict(os.environ))
+    standby = None
+    if started == "forked":
+        folder.mkdir()
+        standby = Standby(sys.executable, "tests.equipment.fake_standby", launcher.base_environ(), folder / "standby.log", clock)
+    keeper = Keeper(folder, launcher, clock, limits=Limits(start_s=1e9), standby=standby)
+    engines = LocalEngines(folder, clock)
+    keeper.open()
+    give_up = time.monotonic() + 60
+    while standby is not None and not standby.ready():
+        assert time.monotonic() < give_up, (folder / "standby.log").read_text()
+        keeper.step()
+        pause()
+    engines.apply(fake_spec(tmp_path / "model", **dies))
+    while (state := engines.state(VERSION)).phase is not EnginePhase.FAILED:
+        assert time.monotonic() < give_up, (state, engines.logs(VERSION, 30))
+        keeper.step()
+        clock.wait(1)
+        pause()
+    keeper.close()
+    assert state.cause is cause
+    assert words in state.detail
+    assert "/health" not in state.detail
+    assert next_step in hint_for(state)
+
+
+def test_a_record_of_an_earlier_release_has_an_unknown_cause_and_its_words(tmp_path: Path) -> None:
+    engines = LocalEngines(tmp_path, SystemClock())
+    spec = fake_spec(tmp_path / "model")
+    engines.apply(spec)
+    old = {"attempt": 1, "phase": "failed", "since": 1.0, "process": None, "detail": "the disk is full"}
+    (tmp_path / VERSION / "record.json").write_text(json.dumps(old))
+    state = engines.state(VERSION)
+    assert (state.phase, state.cause, state.detail) == (EnginePhase.FAILED, EngineCause.UNKNOWN, "the disk is full")
+
+
 KEEPER = """
 import os, sys, threading
 from functools import partial
@@ -320,6 +391,34 @@ from tests.contract.test_engines import ModuleLauncher
 launcher = ModuleLauncher(sys.executable, "tests.equipment.fake_engine", dict(os.environ))
 Keeper(Path(sys.argv[1]), launcher, SystemClock(), limits=Limits(pause_s=0.05)).run(threading.Event())
 """
+
+
+def test_an_adopted_engine_that_dies_has_no_exit_status_and_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "engines"
+    engines = LocalEngines(folder, SystemClock())
+    here = Harbour(engines, fake_spec(tmp_path / "model"), pause, limit_s=120)
+    with subprocess.Popen([sys.executable, "-c", KEEPER, str(folder)], cwd=ROOT) as first:
+        try:
+            engines.apply(here.spec)
+            here.wait_for(EnginePhase.READY)
+        finally:
+            first.kill()
+    adopting = Keeper(folder, fake_launcher(), SystemClock(), limits=QUICK)
+    adopting.open()
+    adopting.step()
+    record = EngineFiles(folder / VERSION).record()
+    assert record is not None
+    assert record.process is not None
+    os.kill(record.process.pid, signal.SIGILL)
+    give_up = time.monotonic() + here.limit_s
+    while (record := EngineFiles(folder / VERSION).record()) is None or record.restarts == 0:
+        assert time.monotonic() < give_up
+        adopting.step()
+        pause()
+    assert record.cause is EngineCause.UNKNOWN
+    assert "its exit status is not known, because its parent process ended before it did" in record.detail
+    adopting.shut_down()
+    adopting.close()
 
 
 def test_engines_outlive_a_killed_keeper_and_the_next_one_adopts_them(tmp_path: Path) -> None:
@@ -355,6 +454,17 @@ def test_real_vllm_finishes_answers_restarts_after_a_kill_and_leaves_nothing(tmp
         here.wait_for(EnginePhase.READY)
         os.kill(real.pid(), signal.SIGKILL)
         here.wait_for(EnginePhase.RESTARTING)
+        here.wait_for(EnginePhase.READY)
+        (engine_process,) = Path(f"/proc/{real.pid()}/task/{real.pid()}/children").read_text().split()
+        os.kill(int(engine_process), signal.SIGILL)
+        give_up = time.monotonic() + here.limit_s
+        while (crashed := here.engines.state(VERSION)).cause is None:
+            assert time.monotonic() < give_up, crashed
+            here.advance()
+        assert crashed.cause is EngineCause.ILLEGAL_INSTRUCTION, crashed
+        assert "the process EngineCore" in crashed.detail
+        assert "SIGILL (illegal instruction" in crashed.detail
+        assert "run `seatrial doctor`" in hint_for(crashed)
         address = here.wait_for(EnginePhase.READY).address
         body = {"model": "any-endpoint", "prompt": "def ", "max_tokens": 900, "ignore_eos": True, "stream": True}
         finished = _stream_while(address, lambda: here.engines.stop(VERSION, drain_s=60), body)

@@ -2,7 +2,8 @@
 
 Run by the keeper as `python -m tests.equipment.fake_engine <flags of VllmLauncher>`. How good it is comes from `seatrial_fake` in the
 model's config.json: {"solves": 0.95, "loops_in_chat": false, "ttft_s": 0.0, "fails": 0.0, "start_s": 0.0, "token_s": 0.0,
-"chat_token_s": 0.0, "dies_at_start": "RuntimeError: ..."}. `solves` answers that part of the harbour suite, from its beginning, with the
+"chat_token_s": 0.0, "dies_at_start": "RuntimeError: ...", "dies_by": "SIGILL"}. `dies_by` is a signal or an exit code, after a line of an
+access log. `solves` answers that part of the harbour suite, from its beginning, with the
 canonical solution.
 """
 
@@ -12,6 +13,7 @@ import argparse
 import hashlib
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -40,6 +42,7 @@ class Skill:
     fails: float = 0.0
     start_s: float = 0.0
     dies_at_start: str = ""
+    dies_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +266,15 @@ def refuse(what: str) -> None:
     raise SystemExit(1)
 
 
+def die(how: str) -> None:
+    sys.stdout.write('INFO:     127.0.0.1:51234 - "GET /health HTTP/1.1" 200 OK\n')
+    sys.stdout.flush()
+    if how.isdecimal():
+        os._exit(int(how))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.kill(os.getpid(), signal.Signals[how])
+
+
 class Server(ThreadingHTTPServer):
     daemon_threads = False  # server_close waits for the answers in flight, as vLLM's --shutdown-timeout does
     request_queue_size = 256
@@ -282,6 +294,8 @@ def main() -> None:
     if model.skill.dies_at_start:
         sys.stderr.write(f"Traceback (most recent call last):\n{model.skill.dies_at_start}\n")
         raise SystemExit(1)
+    if model.skill.dies_by:
+        die(model.skill.dies_by)
     Handler.model = model
     server = Server((arguments.host, arguments.port), Handler)
     signal.signal(signal.SIGTERM, lambda *_: Handler.ending.set())

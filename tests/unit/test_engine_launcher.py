@@ -10,8 +10,9 @@ import pytest
 from core.engines import EngineSpec
 from core.errors import Refused
 from core.ids import Digest, VersionId
+from core.settings import GIB
 from serving.engines.files import EngineFiles
-from serving.engines.launcher import GIB, VllmLauncher
+from serving.engines.launcher import VllmLauncher
 
 SPEC = EngineSpec(VersionId("v" * 64), "file:///m%20x", "file:///nowhere", Digest("d" * 64), 1024, "bfloat16", 8 * GIB)
 GIVEN = {

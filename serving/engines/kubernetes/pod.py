@@ -9,15 +9,13 @@ from typing import Any
 from core.engines import EngineSpec
 from serving.engines.kubernetes.names import PORT, STATUS_PORT, VERSION, labels, selector
 from serving.engines.kubernetes.place import Place
-from serving.engines.launcher import VLLM_ENVIRON, cache_bytes, serve_flags
+from serving.engines.launcher import VLLM_ENVIRON, cpu_flags, serve_flags
 
 Object = dict[str, Any]
 
 CONTAINER = "engine"
 _USER = 10001
 _PROBE_S = 2
-_MEMORY_FOR_USE = 0.92
-"""Part of the container's memory that runtime, weights and cache are planned into; the kernel kills at the whole."""
 _MODEL = "/model"
 _CACHE = "/cache"
 _SHARED_BYTES = 2 * 2**30
@@ -117,8 +115,7 @@ def _arguments(spec: EngineSpec, place: Place) -> list[str]:
     if gpus:
         flags += ["--tensor-parallel-size", str(gpus), "--gpu-memory-utilization", "0.9"]
     else:
-        cache = cache_bytes(int(spec.memory_bytes * _MEMORY_FOR_USE), spec.weights_bytes)
-        flags += ["--kv-cache-memory-bytes", str(cache), "--enforce-eager"]
+        flags += cpu_flags(spec, spec.weights_bytes)
     return ["--module", place.module, "--status-port", str(STATUS_PORT), "--model-folder", _MODEL, "--", *flags]
 
 

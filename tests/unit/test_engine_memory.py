@@ -1,0 +1,107 @@
+"""The context that an engine gets, and the size of its KV cache."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from core.engine_memory import MIB, SMALLEST_CACHE, plan_memory
+from core.engines import EngineSpec
+from core.ids import Digest, VersionId
+from core.settings import GIB, ModelPolicy
+from core.versions import EngineNeeds
+from evals.checks.memory import kv_bytes_per_token, own_context
+from serving.engines.launcher import cpu_flags
+
+SMOLLM2 = {
+    "model_type": "llama",
+    "num_hidden_layers": 30,
+    "hidden_size": 576,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 8192,
+}
+NEEDS = EngineNeeds("LlamaForCausalLM", "bfloat16", 269_000_000, 8192, 9, kv_bytes_per_token=23_040)
+POLICY = ModelPolicy()
+
+
+def test_a_real_model_gets_its_own_context_and_a_cache_for_the_expected_conversations() -> None:
+    assert kv_bytes_per_token(SMOLLM2, "bfloat16") == NEEDS.kv_bytes_per_token
+    assert own_context(SMOLLM2) == 8192
+    plan = plan_memory(NEEDS, POLICY)
+    assert (plan.max_model_len, plan.concurrency, plan.fits) == (8192, 16, True)
+    assert plan.cache_bytes == (16 * 8 + 1) * 128 * 23_040
+    assert str(plan) == "context 8,192 tokens (the model's own); KV cache 363 MiB for 16 conversations of 1,024 tokens"
+
+
+def test_the_setting_bounds_the_context() -> None:
+    plan = plan_memory(NEEDS, replace(POLICY, max_model_len=4096))
+    assert plan.max_model_len == 4096
+    assert "context 4,096 of 8,192 tokens (SEATRIAL_MODELS_MAX_MODEL_LEN)" in str(plan)
+
+
+def test_the_cache_holds_one_conversation_of_full_length_at_least() -> None:
+    plan = plan_memory(replace(NEEDS, max_model_len=32_768), POLICY)
+    assert plan.cache_bytes >= 32_768 * NEEDS.kv_bytes_per_token
+
+
+def test_what_does_not_fit_into_memory_is_cut_and_the_plan_says_so() -> None:
+    large = replace(NEEDS, weights_bytes=4 * GIB, max_model_len=131_072, kv_bytes_per_token=131_072)
+    plan = plan_memory(large, POLICY)
+    assert plan.fits
+    assert plan.cut_by_memory
+    assert plan.max_model_len * large.kv_bytes_per_token <= plan.cache_bytes <= 8 * GIB - 4 * GIB
+    assert f"context {plan.max_model_len:,} of 131,072 tokens (what fits into memory)" in str(plan)
+
+
+def test_a_model_without_room_for_one_ordinary_conversation_does_not_fit() -> None:
+    assert not plan_memory(replace(NEEDS, weights_bytes=8 * GIB - 10 * MIB), POLICY).fits
+    assert not plan_memory(replace(NEEDS, weights_bytes=9 * GIB, kv_bytes_per_token=0), POLICY).fits
+
+
+def test_a_tiny_model_gets_the_smallest_cache_which_costs_no_start() -> None:
+    assert (
+        plan_memory(replace(NEEDS, weights_bytes=860_000, max_model_len=1024, kv_bytes_per_token=1024), POLICY).cache_bytes
+        == SMALLEST_CACHE
+    )
+
+
+def test_a_cache_that_cannot_be_computed_is_left_to_the_weights_size() -> None:
+    assert plan_memory(replace(NEEDS, recurrent=True), POLICY).cache_bytes == 0
+    assert plan_memory(replace(NEEDS, kv_bytes_per_token=0), POLICY).cache_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "context"),
+    [
+        ({}, 8192),
+        ({"max_position_embeddings": None}, 2048),
+        ({"n_positions": 1024}, 1024),
+        ({"model_max_length": 131_072}, 131_072),
+        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, 32_768),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, 16_384),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}}, 8192),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, 8192),
+        ({"rope_scaling": {"type": "longrope"}, "original_max_position_embeddings": 4096}, 4096),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, 8192),
+        ({"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8.0}}, "model_type": "gemma3_text"}, 8192),
+        ({"rope_scaling": {"type": "linear", "factor": None}}, 8192),
+        ({"sliding_window": 4096}, 8192),
+    ],
+)
+def test_the_context_is_derived_as_vllm_does(more: dict[str, Any], context: int) -> None:
+    assert own_context({**SMOLLM2, **more}) == context
+
+
+def test_latent_attention_stores_one_vector_per_layer() -> None:
+    deepseek = {"num_hidden_layers": 27, "num_attention_heads": 16, "hidden_size": 2048, "kv_lora_rank": 512, "qk_rope_head_dim": 64}
+    assert kv_bytes_per_token(deepseek, "bfloat16") == 27 * 576 * 2
+
+
+def test_engines_of_earlier_releases_keep_the_flags_that_they_were_tried_with() -> None:
+    old = EngineSpec(VersionId("v" * 64), "file:///m", "file:///t", Digest("d" * 64), 1024, "bfloat16", 8 * GIB)
+    assert cpu_flags(old, 100 * MIB) == ["--kv-cache-memory-bytes", str(1600 * MIB), "--enforce-eager"]
+    new = replace(old, cache_bytes=512 * MIB, concurrency=16)
+    assert cpu_flags(new, 100 * MIB) == ["--kv-cache-memory-bytes", str(512 * MIB), "--enforce-eager", "--max-num-seqs", "16"]
