@@ -76,8 +76,14 @@ def test_what_prefect_refuses_is_not_repeated() -> None:
 
 
 def test_a_run_that_ended_without_a_process_never_began() -> None:
-    crashed = {"id": "run-1", "state": {"type": "CRASHED", "name": "Crashed", "message": "no room"}, "start_time": None}
+    crashed = {
+        "id": "run-1",
+        "state": {"type": "CRASHED", "name": "Crashed", "message": "no room", "timestamp": "2026-01-01T00:00:00Z"},
+        "start_time": None,
+    }
     with prefect(lambda _number: httpx.Response(200, json=[crashed]), VirtualClock()) as (runs, _asked):
         last = runs.last_ended()
     assert last is not None
-    assert (last.never_began, last.message) == (True, "no room")
+    assert last.message == "no room"
+    assert last.could_not_start(since=last.at - 1)
+    assert not last.could_not_start(since=last.at + 1), "it was ended with an earlier runner"

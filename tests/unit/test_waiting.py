@@ -36,11 +36,11 @@ class Prefect:
 
 
 def beat(clock: VirtualClock, age_s: float = 1.0, *, full: bool = False) -> RunnerBeat:
-    return RunnerBeat("here", 17, clock.now() - age_s, 10, full)
+    return RunnerBeat("here", 17, 100.0, clock.now() - age_s, 10, full)
 
 
 SCHEDULED = RunState("SCHEDULED", "Scheduled", began=False)
-UNSTARTED = RunState("CRASHED", "Crashed", "Flow run could not start: [Errno 13] Permission denied", began=False)
+UNSTARTED = RunState("CRASHED", "Crashed", "Flow run could not start: [Errno 13] Permission denied", began=False, at=200.0)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,7 @@ UNSTARTED = RunState("CRASHED", "Crashed", "Flow run could not start: [Errno 13]
         (Prefect(SCHEDULED, ahead=3), 1.0, True, Wait.BUSY),
         (Prefect(SCHEDULED), RUNNER_LOST_S + 1, False, Wait.RUNNER_DOWN),
         (Prefect(UNSTARTED), 1.0, False, Wait.CANNOT_START),
+        (Prefect(RunState("CRASHED", "Crashed", "SIGTERM", began=False, at=50.0)), 1.0, False, None),
         (Prefect(away=True), 1.0, False, Wait.PREFECT_UNAVAILABLE),
         (Prefect(RunState("RUNNING", "Running")), 1.0, False, None),
         (Prefect(RunState("CRASHED", "Crashed", "killed", began=True)), 1.0, False, None),
@@ -82,7 +83,7 @@ def test_a_queued_submission_shows_why_it_waits(tmp_path: Path) -> None:
         stage.runs.states[made["run"]] = UNSTARTED
         shown = client.get(f"/v1/submissions/{made['id']}").json()
         assert (shown["state"], shown["waiting"]["reason"], shown["waiting"]["stuck"]) == ("queued", "cannot_start", True)
-        stage.records.runners.beat(RunnerBeat("here", 17, SystemClock().now() - 60, 10, full=False))
+        stage.records.runners.beat(RunnerBeat("here", 17, 100.0, SystemClock().now() - 60, 10, full=False))
         shown = client.get(f"/v1/submissions/{made['id']}").json()
         assert shown["waiting"]["reason"] == "runner_down"
         assert "process 17 on here" in shown["waiting"]["message"]
