@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,7 +64,7 @@ class Newcomer:
 
     def shell(self, command: str, stdin: str = "") -> str:
         """Run a command in a shell with the environment activated; it must succeed. Returns what it printed."""
-        done = subprocess.run(
+        done: subprocess.CompletedProcess[str] = subprocess.run(
             [*self.before, "/bin/bash", "-c", f"source .venv/bin/activate && {self.fill_in(command)}"],
             **self._given(), input=stdin, capture_output=True, text=True, timeout=_COMMAND_S, check=False,
         )  # fmt: skip
@@ -117,7 +118,7 @@ class Newcomer:
         ends = [f"== {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-8:]) for log in self.home.rglob("logs/*.log")]
         return "\n".join(["", *ends])
 
-    def _given(self) -> dict[str, object]:
+    def _given(self) -> dict[str, Any]:
         return {"cwd": ROOT, "env": None if self.before else self.environ}
 
 

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from core.errors import Conflict, DiskFull, Forbidden, NotFound, SeatrialError, Transient
-from infra.local import commands, ports
+from infra.local import ports
 from infra.local.failures import Failed, of_os, reported
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,18 +102,14 @@ def test_a_process_that_ends_while_ports_are_looked_at_is_no_failure(monkeypatch
 
 
 @pytest.mark.parametrize("command", ["up", "down", "doctor", "settings"])
-def test_a_home_given_before_the_command_is_the_commands_home(tmp_path: Path, command: str) -> None:
+def test_a_home_given_before_the_command_is_the_commands_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     found = []
-    original = commands.read_settings
 
     def remembered(**given: object) -> object:
         found.append(given["home"])
         raise NotFound("enough")
 
-    try:
-        commands.read_settings = remembered  # type: ignore[assignment]
-        run("--home", str(tmp_path), command)
-        run("--home", "/elsewhere", command, "--home", str(tmp_path))
-    finally:
-        commands.read_settings = original
+    monkeypatch.setattr("infra.local.commands.read_settings", remembered)
+    run("--home", str(tmp_path), command)
+    run("--home", "/elsewhere", command, "--home", str(tmp_path))
     assert found == [tmp_path, tmp_path]
