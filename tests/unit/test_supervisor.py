@@ -115,7 +115,8 @@ def test_a_service_whose_port_another_process_took_names_port_and_holder(up: Sta
 
 
 def test_a_crash_is_reported_with_its_signal_and_the_last_exception(up: Stack) -> None:
-    code = "import os, sys; sys.stderr.write('Traceback (most recent call last):\\n  File \"x\", line 1\\nOSError: no room\\n'); sys.stderr.flush(); os.abort()"
+    said = 'Traceback (most recent call last):\n  File "x", line 1\nOSError: no room\n'
+    code = f"import os, sys; sys.stderr.write({said!r}); sys.stderr.flush(); os.abort()"
     supervisor = up.supervise(up.service("broken", code, ready=lambda _pid: False))
     with pytest.raises(Fault, match=r"killed by SIGABRT .*: OSError: no room"):
         supervisor.start(threading.Event())
