@@ -63,7 +63,7 @@ def stacks(shared_tmp: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def ends(stacks: dict[str, Stack]) -> dict[str, Submission]:
     """Each user's model, submitted at the same time."""
     begun = {user: stack.submit(str(MODELS / "steady"), "chat") for user, stack in stacks.items()}
-    return {user: stacks[user].finish(submission.id) for user, submission in begun.items()}
+    return {user: stacks[user].finish(submission.id, limit_s=600) for user, submission in begun.items()}
 
 
 @pytest.mark.parametrize("user", ["root", USER])

@@ -36,7 +36,8 @@ def deep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     assert list(folder.iterdir()) == [], "the standby left something behind"
 
 
-def test_a_standby_below_a_long_path_forks(deep: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("deep")
+def test_a_standby_below_a_long_path_forks(tmp_path: Path) -> None:
     (tmp_path / "warm.py").write_text(PROGRAM)
     standby = Standby(sys.executable, "warm", {**os.environ, "PYTHONPATH": str(tmp_path)}, tmp_path / "standby.log", SystemClock())
     standby.ensure()
