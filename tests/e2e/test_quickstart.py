@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.vllm]
 SHORTER = {"--suite humaneval -n 20": "--suite harbour -n 1"}
 """What is the same work in less time: 6,560 answers become 96."""
 FOLLOWS = "seatrial feedback --follow"
-_COMMAND_S = 400.0
+_COMMAND_S = 600.0
 
 
 def commands_of(page: Path, after: str = "") -> list[str]:
