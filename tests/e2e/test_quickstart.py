@@ -88,7 +88,7 @@ class Newcomer:
         running = self.up
         within(_COMMAND_S, lambda: "next, in another terminal: " in output.read_text() or running.poll() is not None, "the stack is up")
         assert running.poll() is None, output.read_text()
-        gateway = re.search(r"gateway at (http://\S+);", output.read_text())
+        gateway = re.search(r"gateway at (http://[^\s,]+),", output.read_text())
         assert gateway is not None
         self.filled_in["http://127.0.0.1:8800"] = gateway[1]
 
