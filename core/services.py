@@ -18,6 +18,7 @@ class RunnerBeat:
 
     host: str
     pid: int
+    started: Epoch
     at: Epoch
     slots: int
     full: bool

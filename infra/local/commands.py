@@ -41,7 +41,7 @@ def home_of_group() -> str | None:
 
 home_option = click.option(
     "--home",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     default=home_of_group,
     help="The state directory (default: the one given before the command, else SEATRIAL_HOME, else below your data directory).",
 )

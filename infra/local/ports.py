@@ -62,9 +62,16 @@ def holder(port: int) -> str:
     inodes = _listening(port)
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and _holds(entry, inodes):
-            words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            return f"process {entry.name} ({words[:80]})"
+            return f"process {entry.name}{_command(entry)}"
     return "another process"
+
+
+def _command(process: Path) -> str:
+    try:
+        words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:  # it has ended meanwhile
+        return ""
+    return f" ({words[:80]})"
 
 
 def listens(port: int, pids: Iterable[int]) -> bool:

@@ -30,7 +30,7 @@ def trouble(settings: Settings) -> str:
         last = runs.last_ended()
     finally:
         runs.close()
-    if last is not None and last.never_began:
+    if last is not None and last.could_not_start(since=beat.started):
         return f"the last flow run could not start: {last.message or last.name}; see {settings.logs / 'runner.log'}"
     return ""
 

@@ -15,10 +15,10 @@ from wiring import Platform
 
 async def beat(runner: Runner, here: Platform, slots: int) -> None:
     """Leave a heartbeat while the runner takes runs. It comes from the runner's own loop: one that hangs leaves none."""
-    host = socket.gethostname()
+    host, began = socket.gethostname(), here.clock.now()
     while True:
         if runner.started:
-            seen = RunnerBeat(host, os.getpid(), here.clock.now(), slots, full=not runner.has_slots_available())
+            seen = RunnerBeat(host, os.getpid(), began, here.clock.now(), slots, full=not runner.has_slots_available())
             try:
                 await asyncio.to_thread(here.records.runners.beat, seen)
             except SeatrialError as error:

@@ -310,6 +310,7 @@ runners = Table(
     metadata,
     _key("host"),
     _needed("pid", Integer),
+    _needed("started", Double),
     _needed("at", Double),
     _needed("slots", Integer),
     _needed("full", Boolean),

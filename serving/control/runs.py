@@ -35,11 +35,12 @@ class RunState:
     message: str = ""
     began: bool = True
     """Whether a process ever took the run up."""
+    at: Epoch = 0.0
+    """Since when it is in this state."""
 
-    @property
-    def never_began(self) -> bool:
-        """Whether the run has ended without a process that took it up: none could be started, or it died before its first line."""
-        return self.type == "CRASHED" and not self.began
+    def could_not_start(self, since: Epoch) -> bool:
+        """Whether the run ended after `since` and no process ever took it up: none could be started, or it died at once."""
+        return self.type == "CRASHED" and not self.began and self.at >= since
 
     @property
     def waiting(self) -> bool:
@@ -114,7 +115,7 @@ class FlowRuns:
         return _state(self._call("GET", f"flow_runs/{run_id}", f"flow run {run_id}"))
 
     def last_ended(self) -> RunState | None:
-        """Return the state of the run of ours that ended last; None when none has. A `never_began` one: runs cannot start now."""
+        """Return the state of the run of ours that ended last; None when none has."""
         body = {
             **_OURS,
             "flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}},
@@ -186,7 +187,10 @@ class FlowRuns:
 
 def _state(run: Mapping[str, Any]) -> RunState | None:
     found = run.get("state")
-    return RunState(found["type"], found["name"], found.get("message") or "", run.get("start_time") is not None) if found else None
+    if not found:
+        return None
+    at = datetime.fromisoformat(found["timestamp"]).timestamp() if found.get("timestamp") else 0.0
+    return RunState(found["type"], found["name"], found.get("message") or "", began=run.get("start_time") is not None, at=at)
 
 
 def _read(answer: httpx.Response, what: str) -> Any:

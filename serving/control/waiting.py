@@ -67,6 +67,6 @@ def _of_run(flow_run: str, state: RunState | None, beat: RunnerBeat | None, queu
             before = queue.ahead(flow_run) + beat.slots
             return Waiting(Wait.BUSY, f"waiting: {before} runs before it (all {beat.slots} slots of the flow runner are taken)")
         return Waiting(Wait.STARTING, "its flow run is about to start")
-    if state.never_began:
+    if state.could_not_start(since=beat.started if beat else 0.0):  # one that a stopped runner took down is started again
         return Waiting(Wait.CANNOT_START, f"its flow run could not start: {state.message or state.name}", _DOCTOR)
     return None

@@ -15,6 +15,7 @@ from core.errors import Conflict, Fault, NotFound, Refused
 from core.ids import EndpointName, KeyId, PrincipalId, RolloutId, SubmissionId, VersionId
 from core.ports.clock import VirtualClock
 from core.ports.records import AuditEntry
+from core.services import RunnerBeat
 from core.submissions import Step, StepName, StepState, SubmissionState
 from core.versions import Decision, Finding, TrialKind, TrialReport
 from registry.database import Database, open_database
@@ -344,3 +345,12 @@ def test_a_gateway_lags_while_it_lives_and_follows_an_older_generation(records: 
     assert records.gateways.lagging(5, NOW + 5) == ("gw-behind",)
     records.gateways.report("gw-behind", 5, NOW + 11)
     assert records.gateways.lagging(5, NOW + 5) == ()
+
+
+def test_the_newest_heartbeat_of_all_runners_is_kept(records: Database) -> None:
+    assert records.runners.latest() is None
+    first = RunnerBeat("here", 17, NOW - 60, NOW, 10, full=False)
+    records.runners.beat(first)
+    records.runners.beat(replace(first, host="there", at=NOW + 1))
+    records.runners.beat(replace(first, pid=18, at=NOW + 2, full=True))
+    assert records.runners.latest() == RunnerBeat("here", 18, NOW - 60, NOW + 2, 10, full=True)

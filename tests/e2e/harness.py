@@ -44,10 +44,11 @@ QUICK = {
 
 
 class Stack:
-    """`seatrial up` on a home of its own, with a hub of our own."""
+    """`seatrial up` on a home of its own, with a hub of our own. `before` comes before every command: who runs it."""
 
-    def __init__(self, home: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, home: Path, environ: Mapping[str, str], *, before: tuple[str, ...] = ()) -> None:
         self.home = home
+        self.before = before
         self.models = home.parent / f"{home.name}-hub"
         (self.models / "org").mkdir(parents=True)
         self.hub = HubServer(self.models)
@@ -72,7 +73,7 @@ class Stack:
         given |= {"SEATRIAL_HUB_ENDPOINT": self.hub.url, "SEATRIAL_HOME": str(self.home), **self.environ}
         with (self.home / "up.log").open("ab") as log:
             self.child = subprocess.Popen(
-                [str(SEATRIAL), "up", "--json"], cwd=ROOT, env=given, stdout=subprocess.PIPE, stderr=log, text=True
+                [*self.before, str(SEATRIAL), "up", "--json"], cwd=ROOT, env=given, stdout=subprocess.PIPE, stderr=log, text=True
             )
         assert self.child.stdout is not None
         seen = []
@@ -158,7 +159,9 @@ class Stack:
     def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run the command line as the operator of this home does."""
         given = {**os.environ, "SEATRIAL_HOME": str(self.home), "COLUMNS": "160"}
-        return subprocess.run([str(SEATRIAL), *words], cwd=ROOT, env=given, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(
+            [*self.before, str(SEATRIAL), *words], cwd=ROOT, env=given, capture_output=True, text=True, timeout=120, check=False
+        )
 
     def model(self, name: str, of: str = "steady", change: Callable[[Path], None] | None = None, *, seed: int | None = None) -> str:
         """Put a model on the hub: a copy of one of ours, its weights moved by a hair for `seed`, then changed."""

@@ -19,7 +19,7 @@ from core.errors import Conflict, Fault
 from core.ports.clock import SystemClock
 from core.settings import read_settings
 from infra.local import ports, stack
-from infra.local.supervisor import Event, Patience, Service, Supervisor
+from infra.local.supervisor import Event, Patience, PortTaken, Service, Supervisor
 from serving.engines.processes import Identity, identify, members
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,6 +102,26 @@ def test_a_service_that_never_comes_up_ends_the_start_with_its_last_words(up: St
     with pytest.raises(Fault, match=r"broken ended 3 times before it was ready \(exit code 1: the anchor is stuck\)"):
         supervisor.start(threading.Event())
     supervisor.stop(threading.Event())
+
+
+def test_a_service_whose_port_another_process_took_names_port_and_holder(up: Stack) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        supervisor = up.supervise(up.service("late", "raise SystemExit(1)", ready=lambda _pid: False, port=port))
+        with pytest.raises(PortTaken, match=rf"port {port}: address already in use by process {os.getpid()}") as raised:
+            supervisor.start(threading.Event())
+    assert (raised.value.service, raised.value.port) == ("late", port)
+    supervisor.stop(threading.Event())
+
+
+def test_a_crash_is_reported_with_its_signal_and_the_last_exception(up: Stack) -> None:
+    said = 'Traceback (most recent call last):\n  File "x", line 1\nOSError: no room\n'
+    code = f"import os, sys; sys.stderr.write({said!r}); sys.stderr.flush(); os.abort()"
+    supervisor = up.supervise(up.service("broken", code, ready=lambda _pid: False))
+    with pytest.raises(Fault, match=r"killed by SIGABRT .*: OSError: no room"):
+        supervisor.start(threading.Event())
+    supervisor.stop(threading.Event())
+    assert [detail for _name, event, detail in up.seen if event is Event.CRASHED and "killed by SIGABRT" in detail]
 
 
 def test_a_service_that_is_not_ready_in_time_ends_the_start(up: Stack) -> None:

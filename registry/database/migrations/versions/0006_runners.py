@@ -14,6 +14,7 @@ def upgrade() -> None:
         "runners",
         sa.Column("host", sa.Text(), primary_key=True),
         sa.Column("pid", sa.Integer(), nullable=False),
+        sa.Column("started", sa.Double(), nullable=False),
         sa.Column("at", sa.Double(), nullable=False),
         sa.Column("slots", sa.Integer(), nullable=False),
         sa.Column("full", sa.Boolean(), nullable=False),

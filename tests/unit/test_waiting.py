@@ -1,0 +1,118 @@
+"""Why work waits is decided by facts: the runner's heartbeat and the run's state, never by how long nothing happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.access import Role
+from core.errors import Transient
+from core.ports.clock import SystemClock, VirtualClock
+from core.services import RUNNER_LOST_S, RunnerBeat
+from seatrial.errors import Unavailable
+from seatrial.patience import Patience
+from seatrial.scores import Waiting as Told
+from serving.control.runs import RunState
+from serving.control.waiting import Wait, waiting
+from tests.equipment.control_stage import staged
+
+RUN = "run-1"
+
+
+class Prefect:
+    """Prefect with one run."""
+
+    def __init__(self, state: RunState | None = None, ahead: int = 0, *, away: bool = False) -> None:
+        self._state, self._ahead, self._away = state, ahead, away
+
+    def state(self, run_id: str) -> RunState | None:
+        if self._away:
+            raise Transient("Prefect answered 503", hint="try again")
+        return self._state
+
+    def ahead(self, run_id: str) -> int:
+        return self._ahead
+
+
+def beat(clock: VirtualClock, age_s: float = 1.0, *, full: bool = False) -> RunnerBeat:
+    return RunnerBeat("here", 17, 100.0, clock.now() - age_s, 10, full)
+
+
+SCHEDULED = RunState("SCHEDULED", "Scheduled", began=False)
+UNSTARTED = RunState("CRASHED", "Crashed", "Flow run could not start: [Errno 13] Permission denied", began=False, at=200.0)
+
+
+@pytest.mark.parametrize(
+    ("prefect", "age_s", "full", "reason"),
+    [
+        (Prefect(SCHEDULED), 1.0, False, Wait.STARTING),
+        (Prefect(SCHEDULED, ahead=3), 1.0, True, Wait.BUSY),
+        (Prefect(SCHEDULED), RUNNER_LOST_S + 1, False, Wait.RUNNER_DOWN),
+        (Prefect(UNSTARTED), 1.0, False, Wait.CANNOT_START),
+        (Prefect(RunState("CRASHED", "Crashed", "SIGTERM", began=False, at=50.0)), 1.0, False, None),
+        (Prefect(away=True), 1.0, False, Wait.PREFECT_UNAVAILABLE),
+        (Prefect(RunState("RUNNING", "Running")), 1.0, False, None),
+        (Prefect(RunState("CRASHED", "Crashed", "killed", began=True)), 1.0, False, None),
+    ],
+)
+def test_the_reason_follows_from_the_run_and_the_heartbeat(prefect: Prefect, age_s: float, full: bool, reason: Wait | None) -> None:
+    clock = VirtualClock()
+    found = waiting(RUN, beat(clock, age_s, full=full), prefect, clock)
+    assert (found.reason if found else None) is reason
+
+
+def test_a_full_runner_says_how_many_runs_come_first_and_is_not_stuck() -> None:
+    clock = VirtualClock()
+    found = waiting(RUN, beat(clock, full=True), Prefect(SCHEDULED, ahead=3), clock)
+    assert found is not None
+    assert (found.reason.stuck, found.message) == (False, "waiting: 13 runs before it (all 10 slots of the flow runner are taken)")
+
+
+def test_a_run_that_cannot_start_shows_its_cause() -> None:
+    clock = VirtualClock()
+    found = waiting(RUN, beat(clock), Prefect(UNSTARTED), clock)
+    assert found is not None
+    assert "Permission denied" in found.message
+    assert "doctor" in found.hint
+
+
+def test_a_queued_submission_shows_why_it_waits(tmp_path: Path) -> None:
+    with staged(tmp_path) as stage, stage.client(Role.SUBMITTER) as client:
+        made = client.post("/v1/submissions", json={"model": "org/model", "endpoint": "chat"}).json()
+        stage.runs.states[made["run"]] = UNSTARTED
+        shown = client.get(f"/v1/submissions/{made['id']}").json()
+        assert (shown["state"], shown["waiting"]["reason"], shown["waiting"]["stuck"]) == ("queued", "cannot_start", True)
+        stage.records.runners.beat(RunnerBeat("here", 17, 100.0, SystemClock().now() - 60, 10, full=False))
+        shown = client.get(f"/v1/submissions/{made['id']}").json()
+        assert shown["waiting"]["reason"] == "runner_down"
+        assert "process 17 on here" in shown["waiting"]["message"]
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+STUCK = Told("runner_down", stuck=True, message="the flow runner is down", hint="run doctor")
+
+
+def test_watching_ends_with_the_reason_once_work_is_stuck_for_too_long() -> None:
+    time = Time()
+    patience = Patience(60.0, time)
+    patience.see(STUCK)
+    time.now = 61.0
+    with pytest.raises(Unavailable, match="the flow runner is down"):
+        patience.see(STUCK)
+
+
+@pytest.mark.parametrize("between", [None, Told("busy", stuck=False, message="waiting: 3 runs before it")])
+def test_work_that_moved_or_waits_for_its_turn_is_waited_for_without_a_limit(between: Told | None) -> None:
+    time = Time()
+    patience = Patience(60.0, time)
+    for minute in range(100):
+        time.now = 50.0 * minute
+        patience.see(STUCK if minute % 2 else between)
