@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 
 from core.benchmarks import Trigger
-from core.ids import EndpointName
+from core.ids import Digest, EndpointName
 from core.settings import RetentionPolicy
+from registry.weights.folder import FolderWeights
 from tasks.benchmarks import BenchmarkRequest, ask, bring_up, conclude, enter_benchmarks, judge, mirror, pin_plan
 from tasks.housekeeping import housekeeping_duty
 from tasks.pulse import reconcile_duty
 from tasks.service import Service
 from tests.equipment.bench_yard import BenchYard, in_yard
 from tests.equipment.fakes import FakeModels
-from tests.equipment.samples import CANDIDATE, STABLE
+from tests.equipment.samples import CANDIDATE, STABLE, a_version
 
 DAY_S = 86_400
 KEPT_DAYS = 2.0
@@ -32,7 +33,11 @@ SETTLED = 4
 @pytest.fixture
 def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BenchYard]:
     with in_yard(tmp_path, monkeypatch) as yard:
-        vars(yard.here).update(models=FakeModels())
+        weights = FolderWeights(tmp_path / "weights", yard.clock)
+        vars(yard.here).update(models=FakeModels(), weights=weights)
+        for digest in (Digest(STABLE), Digest(CANDIDATE), a_version().tensors):
+            weights.stage(digest, tmp_path, [])
+            weights.publish(digest)
         yard.serve(STABLE)
         yard.serve(CANDIDATE, EndpointName("code"))
         yard.examiner.problems = 8
