@@ -6,7 +6,7 @@ Run as a process of its own (Prefect reads its settings once): prints the rows o
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import json
 import sys
 from typing import Any
@@ -19,10 +19,10 @@ from prefect.server.services import db_vacuum
 
 RUNS_A_DAY = 6
 TASKS = 3
-TODAY = datetime.datetime.now(datetime.UTC)
+TODAY = dt.datetime.now(dt.UTC)
 
 
-async def enter(db: Any, day: datetime.datetime) -> None:
+async def enter(db: Any, day: dt.datetime) -> None:
     """Enter what a day of submissions and benchmarks leaves: runs, task runs, states, logs, artifacts and events."""
     async with db.session_context(begin_transaction=True) as session:
         flow = db.Flow(name=f"flow-{day:%Y%m%d}")
@@ -58,7 +58,7 @@ async def main(days: int) -> None:
     db = provide_database_interface()
     await db.create_db()
     for number in range(days):
-        day = TODAY - datetime.timedelta(days=days - 1 - number)
+        day = TODAY - dt.timedelta(days=days - 1 - number)
         vars(db_vacuum)["now"] = lambda _zone, day=day: day  # the service's clock
         await enter(db, day)
         await db_vacuum.vacuum_old_flow_runs(db=db)
