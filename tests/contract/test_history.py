@@ -53,6 +53,9 @@ def test_a_forgotten_benchmark_is_gone_and_forgetting_it_again_does_nothing(hist
     recorded = history.record(row, {}, {PACKED: Answers(tmp_path, history).pack(row.id, SAMPLES)}, order=0)
     for _ in range(2):
         history.forget(replace(row, rows_uri=recorded.rows_uri))
+    if isinstance(history, MlflowBenchmarks):  # its files go when it is compacted
+        assert history._client.get_run(recorded.page.rpartition("/")[2]).info.lifecycle_stage == "deleted"
+        return
     with pytest.raises(NotFound):
         history.fetch(recorded.rows_uri, tmp_path / "rows")
 
