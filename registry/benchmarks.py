@@ -114,7 +114,7 @@ class MlflowBenchmarks:
 
     def compact(self) -> bool:
         """Run `mlflow gc` on the server's database, where this machine holds it: the server itself has no call for it (3.17)."""
-        if not self._store_url:
+        if not self._store_url or not self._removed_any():
             return False
         command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", self._store_url, "--older-than", _DELETED_FOR]
         if self._artifacts:
@@ -128,6 +128,13 @@ class MlflowBenchmarks:
             said = (ended.stderr.strip().splitlines() or ["no output"])[-1][:300]
             raise Fault(f"mlflow gc ended with exit code {ended.returncode}: {said}", hint="run it by hand; see docs/operations.md")
         return True
+
+    def _removed_any(self) -> bool:
+        from mlflow.entities import ViewType  # noqa: PLC0415
+
+        with translated(self._uri):
+            experiments = [str(found.experiment_id) for found in self._client.search_experiments()]
+            return bool(experiments and self._client.search_runs(experiments, run_view_type=ViewType.DELETED_ONLY, max_results=1))
 
     def _curve(self, experiment: str, benchmark: Benchmark) -> str:
         suite = metric_name(f"{benchmark.plan.suite}-{benchmark.plan.form}")

@@ -278,7 +278,7 @@ def prefect_retention(policy: RetentionPolicy) -> dict[str, str]:
     return {
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",  # its default: events only
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": f"{policy.runs_days * 86_400:.0f}",
-        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"{policy.events_days * 86_400:.0f}",
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"PT{policy.events_days * 86_400:.0f}S",  # a duration, where the other takes seconds
     }
 
 

@@ -50,6 +50,18 @@ def test_rows_that_are_gone_are_not_found(history: BenchmarkHistory, tmp_path: P
         history.fetch(recorded.rows_uri, tmp_path / "rows")
 
 
+def test_a_forgotten_benchmark_is_gone_and_forgetting_it_again_does_nothing(history: BenchmarkHistory, tmp_path: Path):
+    row = a_benchmark(4, **DONE)
+    recorded = history.record(row, {}, {PACKED: Answers(tmp_path, history).pack(row.id, SAMPLES)}, order=0)
+    for _ in range(2):
+        history.forget(replace(row, rows_uri=recorded.rows_uri))
+    if isinstance(history, MlflowBenchmarks):  # its files go when it is compacted
+        assert history._client.get_run(recorded.page.rpartition("/")[2]).info.lifecycle_stage == "deleted"
+        return
+    with pytest.raises(NotFound):
+        history.fetch(recorded.rows_uri, tmp_path / "rows")
+
+
 def test_mlflow_draws_one_curve_per_endpoint_and_suite_with_a_point_per_benchmark(mlflow_url: str):
     history = MlflowBenchmarks(mlflow_url)
     for order, score in enumerate([0.5, 0.4, 0.4]):

@@ -204,6 +204,22 @@ def test_what_a_killed_up_left_is_ended_by_the_next(tmp_path: Path) -> None:
     supervisor.stop(threading.Event())
 
 
+def test_the_log_of_a_service_is_cut_while_it_writes_on(up: Stack) -> None:
+    chatty = "import threading\nwhile True: print('x' * 999, flush=True); threading.Event().wait(0.001)"
+    supervisor = replace(up.supervise(up.service("chatty", chatty)), log_bytes=100_000)
+    log = up.home / "chatty.log"
+    supervisor.start(threading.Event())
+
+    def cut() -> bool:
+        supervisor.step()
+        return log.with_name("chatty.log.1").exists() and 0 < log.stat().st_size < 100_000
+
+    until(cut)
+    assert log.with_name("chatty.log.1").stat().st_size == 25_000
+    assert log.read_bytes()[:1] == b"x", "it appends at the new end"
+    supervisor.stop(threading.Event())
+
+
 def test_a_given_port_that_is_taken_names_its_holder() -> None:
     with Listener() as taken:
         with pytest.raises(Conflict, match=rf"port {taken.port} for gateway is taken by process {os.getpid()}"):
