@@ -75,7 +75,8 @@ def download(submission: SubmissionId, model: ResolvedModel) -> Downloaded:
 def check(submission: SubmissionId, downloaded: Downloaded) -> Examination:
     """Look at everything that can be known without running the model."""
     with recorded(submission, StepName.CHECK) as report:
-        examination = examine(downloaded.folder, downloaded.model, platform().settings.models)
+        here = platform()
+        examination = examine(downloaded.folder, downloaded.model, here.settings.models, here.engine_host)
         rows = [{"check": f.name, "passed": f.passed, "reason": f.reason, "next": f.hint} for f in examination.findings]
         report.say(f"{sum(f.passed for f in examination.findings)} of {len(rows)} checks passed", findings=rows)
         create_table_artifact(table=rows, key="checks", description=f"Checks of {downloaded.model}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from core.errors import Fault
+from core.hosts import EngineHost
 from core.settings import ModelPolicy
 from core.versions import ResolvedModel
 from evals.checks.header import BadHeader, Header, header_length, parse_header
@@ -43,10 +44,11 @@ class Shard:
 class Evidence:
     """One model on this machine. Properties raise Unreadable for a broken file and NotCheckable where its own check has said so."""
 
-    def __init__(self, folder: Path, model: ResolvedModel, policy: ModelPolicy) -> None:
+    def __init__(self, folder: Path, model: ResolvedModel, policy: ModelPolicy, host: EngineHost) -> None:
         self.folder = folder
         self.model = model
         self.policy = policy
+        self.host = host
 
     @cached_property
     def paths(self) -> tuple[str, ...]:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.hosts import EngineHost
 from core.settings import ModelPolicy
 from core.versions import EngineNeeds, Finding, ResolvedModel
 from evals.checks.architecture import served_architecture
 from evals.checks.contents import no_remote_code, only_known_files, readable_json
 from evals.checks.evidence import Evidence
 from evals.checks.finite import finite_weights
+from evals.checks.hardware import heads_served, quantisation_served
 from evals.checks.licence import licence, licence_allowed
 from evals.checks.memory import engine_needs, fits_engine
 from evals.checks.report import Examination, NotCheckable
@@ -33,6 +35,8 @@ CHECKS: tuple[Check, ...] = (
     Check("readable_json", readable_json),
     Check("no_remote_code", no_remote_code),
     Check("served_architecture", served_architecture),
+    Check("quantisation_served", quantisation_served),
+    Check("heads_served", heads_served),
     Check("sound_headers", sound_headers),
     Check("index_equals_tensors", index_equals_tensors),
     Check("tokenizer_round_trip", tokenizer_round_trip),
@@ -44,12 +48,17 @@ CHECKS: tuple[Check, ...] = (
 """In the order in which a submitter should hear of them: the first failure is the one that is told first."""
 
 
-def examine(folder: Path, model: ResolvedModel, policy: ModelPolicy) -> Examination:
-    """Run every check on the downloaded `folder` and collect what they find. Reads only; never runs the model's own code.
+_ANY_HOST = EngineHost()
+
+
+def examine(folder: Path, model: ResolvedModel, policy: ModelPolicy, host: EngineHost = _ANY_HOST) -> Examination:
+    """Run every check on the downloaded `folder`, for engines on `host`, and collect what they find.
+
+    Reads only; never runs the model's own code.
 
     A check whose ground another one refuses (no config.json, a broken header) stands back and is left out of the findings.
     """
-    evidence = Evidence(folder, model, policy)
+    evidence = Evidence(folder, model, policy, host)
     findings = tuple(finding for check in CHECKS for finding in _run(check, evidence))
     return Examination(findings, _needs(evidence), template_digest(evidence), licence(evidence))
 

@@ -57,6 +57,13 @@ def kv_bytes_per_token(config: Mapping[str, Any], dtype: str) -> int:
     return 2 * layers * kv_heads * head_size * _BYTES.get(dtype, 2)
 
 
+def engine_dtype(evidence: Evidence) -> str:
+    """Return the type of numbers that the engine computes with. Raises NotCheckable where neither configuration nor weights say."""
+    if not evidence.shards or any(shard.header is None for shard in evidence.shards):
+        raise NotCheckable
+    return _dtype(evidence)
+
+
 def _max_model_len(evidence: Evidence) -> int:
     own = _number(evidence.text_config, *_LENGTHS)
     return min(own, evidence.policy.max_model_len) if own else evidence.policy.max_model_len

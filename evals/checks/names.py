@@ -11,6 +11,7 @@ INDEX = "model.safetensors.index.json"
 TEMPLATE = "chat_template.jinja"
 TEMPLATE_JSON = "chat_template.json"
 README = "README.md"
+ADAPTER = "adapter_config.json"
 
 _NAMES = {
     CONFIG,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from core.errors import Refused
 from core.settings import ModelPolicy
 from core.versions import HubFile, ResolvedModel
-from evals.checks.names import CONFIG, INDEX, TOKENIZER, is_pickle, is_wanted, is_weights
+from evals.checks.names import ADAPTER, CONFIG, INDEX, TOKENIZER, is_pickle, is_wanted, is_weights
 from evals.text import storable
 
 _SMALL_BYTES = 128 * 1024**2  # no tokenizer or configuration is larger; more is no reading matter
@@ -15,7 +15,8 @@ _IN_ALL_REPOSITORIES = {".gitattributes", ".gitignore", "README.md"}
 def screen(model: ResolvedModel, policy: ModelPolicy) -> tuple[HubFile, ...]:
     """Return the files that are needed, sorted by path; every other file is left where it is (never code, never pickle).
 
-    Raises Refused: `empty_repository`, `pickle_only`, `no_safetensors`, `no_config`, `no_tokenizer`, `too_large`.
+    Raises Refused: `empty_repository`, `pickle_only`, `adapter_only`, `gguf_only`,
+    `no_safetensors`, `no_config`, `no_tokenizer`, `too_large`.
     """
     needed = _needed(model.files)
     _refuse_without_weights(model, needed)
@@ -56,11 +57,29 @@ def _refuse_without_weights(model: ResolvedModel, needed: tuple[HubFile, ...]) -
             reason="pickle_only",
             hint="convert them to safetensors (save_pretrained writes it) and submit again",
         )
+    _refuse_other_kinds(model)
     raise Refused(
         f"{model}: none of its {len(model.files)} files is a model's safetensors at the top of the repository",
         reason="no_safetensors",
-        hint="upload the whole model's weights as *.safetensors (an adapter must be merged first) and submit again",
+        hint="upload the whole model's weights as *.safetensors and submit again",
     )
+
+
+def _refuse_other_kinds(model: ResolvedModel) -> None:
+    paths = {file.path for file in model.files}
+    if ADAPTER in paths or any(path.startswith("adapter_") and is_weights(path) for path in paths):
+        raise Refused(
+            f"{model}: the repository holds an adapter (LoRA) without its base model",
+            reason="adapter_only",
+            hint="merge the adapter into its base model (merge_and_unload of peft), save the result and submit it",
+        )
+    gguf = sorted(path for path in paths if path.lower().endswith(".gguf"))
+    if gguf:
+        raise Refused(
+            f"{model}: the weights are GGUF only ({len(gguf)} files, first {storable(gguf[0][:100])}), which the engines do not load",
+            reason="gguf_only",
+            hint="submit the repository of safetensors that the GGUF files were made from",
+        )
 
 
 def _refuse_large(model: ResolvedModel, needed: tuple[HubFile, ...], max_bytes: int) -> None:
