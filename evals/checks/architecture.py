@@ -16,6 +16,8 @@ _GPU_ONLY: Final = {
     "MambaForCausalLM": "its selective scan has no CPU kernel",
     "FalconMambaForCausalLM": "its selective scan has no CPU kernel",
     "JambaForCausalLM": "its selective scan has no CPU kernel",
+    "DeepseekV32ForCausalLM": "its sparse attention has no CPU kernel",
+    "GlmMoeDsaForCausalLM": "its sparse attention has no CPU kernel",
     "OlmoHybridForCausalLM": "its linear attention needs Triton, which has no CPU backend",
 }
 """Measured by tests/engine_env/test_architectures.py: vLLM's CPU build fails on them."""

@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from equipment import write_source
 from seatrial_engine.known import known
+from seatrial_engine.manifest import header_only_safetensors
+from seatrial_engine.tensorize import tensorize
 
 from tests.equipment.architectures import CELLS, VLLM_JSON, Cell, cell_named
 
@@ -93,3 +97,22 @@ def test_every_kind_of_model_answers_as_from_its_safetensors_or_is_refused(whole
 
 def test_the_checks_know_what_the_installed_vllm_knows():
     assert json.loads(VLLM_JSON.read_text()) == known(), "write evals/checks/vllm.json again: evals/README.md has the command"
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_awq_and_gptq_find_their_unquantised_layers_without_the_safetensors(tmp_path: Path):
+    from vllm.model_executor.layers.quantization.auto_awq import AutoAWQConfig  # noqa: PLC0415 - takes seconds
+    from vllm.model_executor.layers.quantization.auto_gptq import AutoGPTQConfig  # noqa: PLC0415
+
+    packed = {"layers.0.mlp.qweight": torch.zeros(4, 4, dtype=torch.int32), "layers.0.mlp.scales": torch.ones(1, 4, dtype=torch.float16)}
+    whole = {"layers.1.mlp.weight": torch.ones(4, 4, dtype=torch.float16)}
+    manifest = tensorize(write_source(tmp_path / "source", {"model.safetensors": {**packed, **whole}}), tmp_path / "weights")
+    (tmp_path / "headers").mkdir()
+    header_only_safetensors(tmp_path / "headers" / "model.safetensors", manifest)
+    awq = AutoAWQConfig.from_config({"bits": 4, "group_size": 32, "zero_point": True})
+    gptq = AutoGPTQConfig.from_config({"bits": 4, "group_size": 32, "desc_act": False, "sym": True})
+    for config in (awq, gptq):
+        config.maybe_update_config(str(tmp_path / "headers"))
+    assert awq.modules_to_not_convert == ["layers.1.mlp"]
+    assert gptq.modules_in_block_to_quantize == ["layers.0.mlp"]

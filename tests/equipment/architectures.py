@@ -117,7 +117,7 @@ _FIELDS: Final = {
 }
 
 
-def _cell(name: str, config: str, /, *, base: Mapping[str, Any] = _SHAPE, **fields: Any) -> Cell:
+def _cell(name: str, config: str, /, *, base: Any = _SHAPE, **fields: Any) -> Cell:
     known = {key: fields.pop(key) for key in _FIELDS if key in fields}
     return Cell(name, config, {**base, **fields}, **known)
 
@@ -256,18 +256,6 @@ CELLS: Final[tuple[Cell, ...]] = (
         **_SSM,
         refused="architecture_needs_gpu",
     ),
-    _cell(
-        "zamba2",
-        "Zamba2Config",
-        mamba_headdim=32,
-        n_mamba_heads=8,
-        mamba_ngroups=1,
-        num_mem_blocks=1,
-        num_hidden_layers=2,
-        layers_block_type=["mamba", "hybrid"],
-        hybrid_layer_ids=[1],
-        **_SSM,
-    ),
     _cell("nemotron", "NemotronConfig", **_HEAD),
     _cell(
         "nemotron-h",
@@ -281,7 +269,7 @@ CELLS: Final[tuple[Cell, ...]] = (
         ssm_state_size=16,
         conv_kernel=4,
     ),
-    _cell("lfm2", "Lfm2Config", layer_types=["conv", "full_attention"], tied=True),
+    _cell("lfm2", "Lfm2Config", layer_types=["conv", "full_attention"], conv_dim=128, tied=True),
     _cell("lfm2-moe", "Lfm2MoeConfig", layer_types=["conv", "full_attention"], num_dense_layers=1, **_EXPERTS),
     _cell("glm", "GlmConfig", **_HEAD),
     _cell("glm4", "Glm4Config", **_HEAD),
@@ -290,8 +278,16 @@ CELLS: Final[tuple[Cell, ...]] = (
     ),
     _cell("glm4-moe-lite", "Glm4MoeLiteConfig", **{**_LATENT, "q_lora_rank": 64}),
     _cell("deepseek-v2", "DeepseekV2Config", **_LATENT),
-    _cell("deepseek-v3", "DeepseekV3Config", **{**_LATENT, "q_lora_rank": 64}),
-    _cell("deepseek-v3.2", "DeepseekV32Config", **{**_LATENT, "q_lora_rank": 64}, index_n_heads=4, index_head_dim=32, index_topk=16),
+    _cell("deepseek-v3", "DeepseekV3Config", **{**_LATENT, "q_lora_rank": 64, "topk_method": "noaux_tc"}),
+    _cell(
+        "deepseek-v3.2",
+        "DeepseekV32Config",
+        **{**_LATENT, "q_lora_rank": 64},
+        index_n_heads=4,
+        index_head_dim=32,
+        index_topk=16,
+        refused="architecture_needs_gpu",
+    ),
     _cell("ernie4.5", "Ernie4_5Config", **_HEAD, tied=True),
     _cell("ernie4.5-moe", "Ernie4_5_MoeConfig", **_HEAD, moe_num_experts=4, moe_k=2, moe_intermediate_size=64, moe_layer_start_index=1),
     _cell("hunyuan", "HunYuanDenseV1Config", **_HEAD),
