@@ -269,7 +269,6 @@ CELLS: Final[tuple[Cell, ...]] = (
         ssm_state_size=16,
         conv_kernel=4,
     ),
-    _cell("lfm2", "Lfm2Config", layer_types=["conv", "full_attention"], conv_dim=128, tied=True),
     _cell("lfm2-moe", "Lfm2MoeConfig", layer_types=["conv", "full_attention"], num_dense_layers=1, **_EXPERTS),
     _cell("glm", "GlmConfig", **_HEAD),
     _cell("glm4", "Glm4Config", **_HEAD),
@@ -278,7 +277,6 @@ CELLS: Final[tuple[Cell, ...]] = (
     ),
     _cell("glm4-moe-lite", "Glm4MoeLiteConfig", **{**_LATENT, "q_lora_rank": 64}),
     _cell("deepseek-v2", "DeepseekV2Config", **_LATENT),
-    _cell("deepseek-v3", "DeepseekV3Config", **{**_LATENT, "q_lora_rank": 64, "topk_method": "noaux_tc"}),
     _cell(
         "deepseek-v3.2",
         "DeepseekV32Config",
