@@ -80,12 +80,11 @@ def download(submission: SubmissionId, model: ResolvedModel) -> Downloaded:
 def check(submission: SubmissionId, downloaded: Downloaded) -> Examination:
     """Look at everything that can be known without running the model."""
     with recorded(submission, StepName.CHECK) as report:
-        settings = platform().settings
-        gpus = bool(settings.kubernetes.gpu_resource) and settings.engines_url.startswith("kubernetes:")
-        examination = examine(downloaded.folder, downloaded.model, settings.models, gpus=gpus)
+        here = platform()
+        examination = examine(downloaded.folder, downloaded.model, here.settings.models, here.engine_host)
         rows = [{"check": f.name, "passed": f.passed, "reason": f.reason, "next": f.hint} for f in examination.findings]
         passed = f"{sum(f.passed for f in examination.findings)} of {len(rows)} checks passed"
-        plan = str(plan_memory(examination.needs, settings.models)) if examination.needs else ""
+        plan = str(plan_memory(examination.needs, here.settings.models)) if examination.needs else ""
         report.say(f"{passed}; {plan}" if plan else passed, findings=rows, plan=plan)
         title = model_title(downloaded.model.ref.source, downloaded.model.commit)
         key = key_of("model", model_title(downloaded.model.ref.source), "checks")

@@ -1,39 +1,75 @@
-"""The architecture is one that vLLM serves. `architectures.txt` is made from vLLM's own registry (see README.md)."""
+"""The engine's vLLM serves this architecture on the engines' hardware. `vllm.json` is written by the engine's environment (README.md)."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any, Final
 
 from core.versions import Finding
 from evals.checks.evidence import Evidence
 from evals.checks.reading import shown
 from evals.checks.report import NotCheckable, fail, first_of
 
+_GPU_ONLY: Final = {
+    "MambaForCausalLM": "its selective scan has no CPU kernel",
+    "FalconMambaForCausalLM": "its selective scan has no CPU kernel",
+    "JambaForCausalLM": "its selective scan has no CPU kernel",
+    "DeepseekV32ForCausalLM": "its sparse attention has no CPU kernel",
+    "GlmMoeDsaForCausalLM": "its sparse attention has no CPU kernel",
+    "OlmoHybridForCausalLM": "its linear attention needs Triton, which has no CPU backend",
+}
+"""Measured by tests/engine_env/test_architectures.py: vLLM's CPU build fails on them."""
+
+_KINDS: Final = {
+    "multimodal": "is a multimodal model",
+    "embedding": "is an embedding model, which generates no text",
+    "reward": "is a reward model, which generates no text",
+    "classification": "is a classifier, which generates no text",
+    "draft": "is a draft model for speculative decoding",
+}
+_SUFFIXES: Final = {  # vLLM knows these by name only in part
+    "ForSequenceClassification": "classification",
+    "ForTokenClassification": "classification",
+    "ForMaskedLM": "embedding",
+    "ForConditionalGeneration": "multimodal",
+}
+_SERVE_ANOTHER: Final = "Submit a text-generation model that docs/models.md lists, such as LlamaForCausalLM or Qwen3ForCausalLM"
+
+
+@cache
+def vllm() -> dict[str, Any]:
+    """Return what the engine's vLLM knows: architectures by kind, model types, quantisation methods."""
+    document: dict[str, Any] = json.loads(Path(__file__).with_name("vllm.json").read_text(encoding="utf-8"))
+    return document
+
 
 @cache
 def known_architectures() -> frozenset[str]:
     """Return the names of the text-generation architectures of the engine's vLLM."""
-    return frozenset(Path(__file__).with_name("architectures.txt").read_text(encoding="ascii").split())
+    return frozenset(vllm()["served"])
+
+
+@cache
+def _model_types() -> frozenset[str]:
+    return frozenset(vllm()["model_types"])
 
 
 def served_architecture(evidence: Evidence) -> Iterator[Finding]:
-    """Hold config.json's `architectures` against vLLM's list."""
-    if _known(evidence) is not None:
-        return
-    stated, named = evidence.config.get("architectures"), _named(evidence)
-    if stated is None:
-        what = "config.json has no `architectures`"
-    elif not named:
-        what = f"`architectures` in config.json must be a list of names, got {shown(stated)}"
+    """Compare config.json's `architectures` and `model_type` with what vLLM serves on this hardware without the model's own code."""
+    name = _known(evidence)
+    if name is None:
+        yield _unserved(evidence)
+    elif not evidence.host.gpu and name in _GPU_ONLY:
+        yield fail(
+            "architecture_needs_gpu",
+            f"{evidence.model}: vLLM {vllm()['vllm']} serves {name} on GPUs only: {_GPU_ONLY[name]}",
+            "Submit a model of another architecture, or run engines on GPUs",
+        )
     else:
-        what = f"vLLM does not serve the architecture {first_of(named)} for text generation"
-    yield fail(
-        "unknown_architecture",
-        f"{evidence.model}: {what}",
-        f"Set `architectures` to one of the {len(known_architectures())} that vLLM serves, such as LlamaForCausalLM, and submit again",
-    )
+        yield from _readable_type(evidence)
 
 
 def architecture(evidence: Evidence) -> str:
@@ -42,6 +78,47 @@ def architecture(evidence: Evidence) -> str:
     if found is None:
         raise NotCheckable
     return found
+
+
+def _readable_type(evidence: Evidence) -> Iterator[Finding]:
+    kind = evidence.config.get("model_type")
+    if not isinstance(kind, str) or not kind:
+        yield fail(
+            "no_model_type",
+            f"{evidence.model}: config.json has no model_type, by which transformers chooses how to read it",
+            "Add the model_type of the architecture to config.json (save_pretrained writes it) and submit again",
+        )
+    elif kind not in _model_types():
+        yield fail(
+            "model_type_needs_code",
+            f"{evidence.model}: config.json has the model_type {kind[:80]}, which only the model's own code can read; it is never run",
+            _SERVE_ANOTHER,
+        )
+
+
+def _unserved(evidence: Evidence) -> Finding:
+    named = _named(evidence)
+    other, removed = vllm()["other"], vllm()["removed"]
+    for name in named:
+        if name in removed:
+            return fail(
+                "architecture_removed",
+                f"{evidence.model}: vLLM served {name} up to version {removed[name]}, the engine has {vllm()['vllm']}",
+                _SERVE_ANOTHER,
+            )
+        kind = other.get(name) or next((kind for suffix, kind in _SUFFIXES.items() if name.endswith(suffix)), None)
+        if kind is not None:
+            return fail("not_a_text_model", f"{evidence.model}: {name[:80]} {_KINDS[kind]}; engines serve text generation", _SERVE_ANOTHER)
+    return fail("unknown_architecture", f"{evidence.model}: {_unknown(evidence, named)}", _SERVE_ANOTHER)
+
+
+def _unknown(evidence: Evidence, named: list[str]) -> str:
+    stated = evidence.config.get("architectures")
+    if stated is None:
+        return "config.json has no `architectures`"
+    if not named:
+        return f"`architectures` in config.json must be a list of names, got {shown(stated)}"
+    return f"vLLM {vllm()['vllm']} does not serve the architecture {first_of(named)} for text generation"
 
 
 def _known(evidence: Evidence) -> str | None:

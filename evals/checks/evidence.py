@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from core.errors import Fault
+from core.hosts import EngineHost
 from core.settings import ModelPolicy
 from core.versions import ResolvedModel
 from evals.checks.confined import Answer
@@ -39,11 +40,11 @@ class Shard:
 class Evidence:
     """One model on this machine. Properties raise Unreadable for a broken file and NotCheckable where its own check has said so."""
 
-    def __init__(self, folder: Path, model: ResolvedModel, policy: ModelPolicy, *, gpus: bool = False) -> None:
-        self.gpus = gpus
+    def __init__(self, folder: Path, model: ResolvedModel, policy: ModelPolicy, host: EngineHost) -> None:
         self.folder = folder
         self.model = model
         self.policy = policy
+        self.host = host
         self._documents: dict[str, Mapping[str, Any] | None] = {}
         self._answers: dict[str, Answer] = {}
 

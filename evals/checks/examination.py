@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.hosts import EngineHost
 from core.settings import ModelPolicy
 from core.versions import EngineNeeds, Finding, ResolvedModel
 from evals.checks.architecture import served_architecture
 from evals.checks.contents import no_remote_code, only_known_files, readable_json, whole_files
 from evals.checks.evidence import Evidence
 from evals.checks.finite import finite_weights
+from evals.checks.hardware import heads_served, quantization_on_cpu
 from evals.checks.licence import licence, licence_allowed
 from evals.checks.memory import engine_needs, fits_engine
 from evals.checks.quantization import served_quantization
@@ -38,6 +40,8 @@ CHECKS: tuple[Check, ...] = (
     Check("no_remote_code", no_remote_code),
     Check("served_architecture", served_architecture),
     Check("served_quantization", served_quantization),
+    Check("quantization_on_cpu", quantization_on_cpu),
+    Check("heads_served", heads_served),
     Check("sound_headers", sound_headers),
     Check("index_equals_tensors", index_equals_tensors),
     Check("shapes_match_config", shapes_match_config),
@@ -52,13 +56,18 @@ CHECKS: tuple[Check, ...] = (
 """In the order in which a submitter should read them: the first failure becomes the submission's reason."""
 
 
-def examine(folder: Path, model: ResolvedModel, policy: ModelPolicy, *, gpus: bool = False) -> Examination:
-    """Run every check on the downloaded `folder` and collect what they find. Reads only; never runs the model's own code.
+_ANY_HOST = EngineHost()
 
-    `gpus`: whether engines here have GPUs. A check that cannot work on what another one refuses (no config.json, a broken header), or
-    does not know the model's family, is left out of the findings.
+
+def examine(folder: Path, model: ResolvedModel, policy: ModelPolicy, host: EngineHost = _ANY_HOST) -> Examination:
+    """Run every check on the downloaded `folder`, for engines on `host`, and collect what they find.
+
+    Reads only; never runs the model's own code.
+
+    A check that cannot work on what another one refuses (no config.json, a broken header), or does not know the model's family, is left
+    out of the findings.
     """
-    evidence = Evidence(folder, model, policy, gpus=gpus)
+    evidence = Evidence(folder, model, policy, host)
     findings = tuple(finding for check in CHECKS for finding in _run(check, evidence))
     return Examination(findings, _needs(evidence), template_digest(evidence), licence(evidence))
 

@@ -109,6 +109,13 @@ def kv_bytes_per_token(config: Mapping[str, Any], dtype: str) -> int:
     return 2 * layers * kv_heads * head_size * _BYTES.get(dtype, 2)
 
 
+def engine_dtype(evidence: Evidence) -> str:
+    """Return the type of numbers that the engine computes with. Raises NotCheckable where neither configuration nor weights say."""
+    if not evidence.shards or any(shard.header is None for shard in evidence.shards):
+        raise NotCheckable
+    return _dtype(evidence)
+
+
 def _ropes(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Yield the RoPE settings; newer configurations may have one for each kind of layer."""
     for name in ("rope_parameters", "rope_scaling"):

@@ -16,6 +16,7 @@ QUANTIZATION = "hf_quant_config.json"
 TEMPLATE = "chat_template.jinja"
 TEMPLATE_JSON = "chat_template.json"
 README = "README.md"
+ADAPTER = "adapter_config.json"
 
 _NAMES = {
     CONFIG,

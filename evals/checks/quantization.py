@@ -14,10 +14,6 @@ from evals.checks.reading import shown
 from evals.checks.report import NotCheckable, fail
 
 _KEYS = ("quantization_config", "compression_config")
-_GPU_ONLY = frozenset(
-    {"deepseek_v4_fp8", "experts_int8", "gpt_oss_mxfp4", "humming", "modelopt_fp4", "modelopt_mxfp8", "moe_wna16", "mxfp4", "mxfp8"}
-)
-"""vLLM 0.32 has kernels for these on GPUs only (`model_executor/kernels/linear`)."""
 _PACKED = (".qweight", ".weight_packed", ".absmax", ".quant_map")
 _FULL = "Remove it from config.json if the weights have full precision; otherwise quantize the model by one of these methods; submit again"
 
@@ -42,12 +38,10 @@ def served_quantization(evidence: Evidence) -> Iterator[Finding]:
     name = method.lower().replace("compressed_tensors", "compressed-tensors") if isinstance(method, str) else shown(method)
     if not name:
         return  # vLLM takes this as not quantized, or as ModelOpt's by its other keys
-    served = served_methods() - (frozenset() if evidence.gpus else _GPU_ONLY)
-    if name not in served:
-        where = "" if name not in served_methods() else " on a CPU"
+    if name not in served_methods():
         reason = (
-            f"{evidence.model}: {key} in config.json states the quantization method {shown(name)}, which vLLM does not serve{where}; "
-            f"it serves {', '.join(sorted(served))}"
+            f"{evidence.model}: {key} in config.json states the quantization method {shown(name)}, which vLLM does not serve; "
+            f"it serves {', '.join(sorted(served_methods()))}"
         )
         yield fail("unsupported_quantization", reason, _FULL)
 

@@ -17,7 +17,8 @@ _IN_ALL_REPOSITORIES = {".gitattributes", ".gitignore", "README.md"}
 def screen(model: ResolvedModel, policy: ModelPolicy) -> tuple[HubFile, ...]:
     """Return the files that are needed, sorted by path; every other file is left where it is (never code, never pickle).
 
-    Raises Refused: `empty_repository`, `pickle_only`, `no_safetensors`, `index_mismatch`, `no_config`, `no_tokenizer`, `too_large`.
+    Raises Refused: `empty_repository`, `pickle_only`, `adapter_only`, `gguf_only`, `no_safetensors`, `index_mismatch`, `no_config`,
+    `no_tokenizer`, `too_large`.
     """
     needed = _needed(model.files)
     _refuse_without_weights(model, needed)
@@ -63,7 +64,7 @@ def _refuse_without_weights(model: ResolvedModel, needed: tuple[HubFile, ...]) -
     if adapters:
         raise Refused(
             f"{model}: {_first(adapters)} is an adapter, and there are no weights of a whole model",
-            reason="no_safetensors",
+            reason="adapter_only",
             hint="Merge the adapter into its base model (merge_and_unload), save the result and submit it",
         )
     pickles = _paths(model, is_pickle)
@@ -77,7 +78,7 @@ def _refuse_without_weights(model: ResolvedModel, needed: tuple[HubFile, ...]) -
     if gguf:
         raise Refused(
             f"{model}: its weights are only GGUF, which is not accepted: {_first(gguf)}",
-            reason="no_safetensors",
+            reason="gguf_only",
             hint="Submit the model from which the GGUF was made, as safetensors",
         )
     nested = _paths(model, lambda path: path.endswith(".safetensors"))

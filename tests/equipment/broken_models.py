@@ -18,11 +18,13 @@ from core.versions import HubFile, ModelRef, ResolvedModel
 TOKENIZER = Path(__file__).parent / "models" / "steady" / "tokenizer.json"
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
     "dtype": "float32",
     "hidden_size": 8,
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
     "num_key_value_heads": 1,
+    "head_dim": 32,
     "max_position_embeddings": 256,
     "vocab_size": 16,
 }

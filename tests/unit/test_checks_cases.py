@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from core.errors import Refused
+from core.hosts import EngineHost
 from core.settings import ModelPolicy
 from core.versions import Finding, HubFile, ModelRef
 from evals.checks import CHECKS, screen
@@ -61,9 +62,9 @@ ALTERNATE = (
 )
 
 
-def found(check: Check, folder: Path, *, gpus: bool = False) -> list[Finding]:
+def found(check: Check, folder: Path, *, gpu: bool = False) -> list[Finding]:
     """Return the failures of one check; [] where it stands back for another."""
-    evidence = Evidence(folder, listed(folder), ModelPolicy(), gpus=gpus)
+    evidence = Evidence(folder, listed(folder), ModelPolicy(), EngineHost(gpu=gpu))
     try:
         return [finding for finding in check(evidence) if not finding.passed]
     except NotCheckable:
@@ -686,7 +687,8 @@ def test_hint_for_pointers_names_git_lfs_pull(tmp_path: Path) -> None:
 
 def test_quantization_for_gpus_is_accepted_where_engines_have_them(tmp_path: Path) -> None:
     folder = steady_model(tmp_path / "model", fields("config.json", quantization_config={"quant_method": "mxfp4"}))
-    assert found(served_quantization, folder, gpus=True) == []
+    assert [finding.name for finding in found(quantization_on_cpu, folder)] == ["quantization_not_on_cpu"]
+    assert found(quantization_on_cpu, folder, gpu=True) == []
     assert "mxfp4" in served_methods()
 
 

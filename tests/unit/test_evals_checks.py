@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from core.errors import Refused
+from core.hosts import EngineHost, has_avx512
 from core.settings import ModelPolicy
 from core.versions import HubFile
 from evals.checks import CHECKS, Examination, examine, screen
@@ -80,6 +81,10 @@ def template(text: str | None) -> Break:
     return change_json("tokenizer_config.json", chat_template=text)
 
 
+def quantised(dtype: str = "float32", more: dict[str, Any] | None = None, **described: Any) -> Break:
+    return change_json("config.json", dtype=dtype, quantization_config=described, **(more or {}))
+
+
 def index(change: Callable[[dict[str, str]], object]) -> Break:
     def apply(folder: Path) -> None:
         names = {name: path for path, held in SHARDS.items() for name in held}
@@ -112,6 +117,21 @@ BROKEN: dict[str, tuple[str, Break]] = {
     "unknown architecture": ("unknown_architecture", change_json("config.json", architectures=["LlamaForRegression"])),
     "no architecture": ("unknown_architecture", change_json("config.json", architectures=None)),
     "architecture no list": ("unknown_architecture", change_json("config.json", architectures="LlamaForCausalLM")),
+    "architecture of the past": ("architecture_removed", change_json("config.json", architectures=["MPTForCausalLM"])),
+    "multimodal": ("not_a_text_model", change_json("config.json", architectures=["Qwen2VLForConditionalGeneration"])),
+    "encoder": ("not_a_text_model", change_json("config.json", architectures=["BertModel"])),
+    "classifier": ("not_a_text_model", change_json("config.json", architectures=["LlamaForSequenceClassification"])),
+    "encoder and decoder": ("not_a_text_model", change_json("config.json", architectures=["T5ForConditionalGeneration"])),
+    "draft model": ("not_a_text_model", change_json("config.json", architectures=["EagleLlamaForCausalLM"])),
+    "no model type": ("no_model_type", change_json("config.json", model_type=None)),
+    "model type of its own code": ("model_type_needs_code", change_json("config.json", model_type="internlm2")),
+    "architecture of GPUs": ("architecture_needs_gpu", change_json("config.json", architectures=["MambaForCausalLM"], model_type="mamba")),
+    "bitsandbytes": ("unsupported_quantization", quantised(quant_method="bitsandbytes", load_in_4bit=True)),
+    "AWQ in float32": ("unsupported_quantization", quantised(quant_method="awq", bits=4)),
+    "GPTQ of 8 bits": ("quantization_not_on_cpu", quantised("float16", quant_method="gptq", bits=8)),
+    "MXFP4": ("quantization_not_on_cpu", quantised(quant_method="mxfp4")),
+    "quantised experts": ("quantization_not_on_cpu", quantised("float16", {"num_local_experts": 8}, quant_method="awq", bits=4)),
+    "small heads": ("heads_not_on_cpu", change_json("config.json", head_dim=16)),
     "cut weights": ("truncated_weights", cut),
     "cut header": ("truncated_weights", lambda folder: (folder / FIRST).write_bytes((folder / FIRST).read_bytes()[:40])),
     "empty weights": ("bad_header", lambda folder: (folder / FIRST).write_bytes(b"")),
@@ -224,7 +244,7 @@ def test_nan_behind_the_first_block_is_found(model: Path) -> None:
 
 
 def test_model_that_does_not_fit_the_engine_is_told_the_numbers(model: Path) -> None:
-    cache = 256 * 2 * 1 * 1 * 4 * 4
+    cache = 256 * 2 * 1 * 1 * 32 * 4
     fits = replace(POLICY, engine_memory_bytes=1536 + cache)
     assert failures(examined(model, fits)) == []
     examination = examined(model, replace(fits, engine_memory_bytes=1536 + cache - 1))
@@ -286,11 +306,52 @@ def test_bookkeeping_of_the_download_is_no_part_of_the_model(model: Path) -> Non
 
 def test_architectures_are_the_engines_own() -> None:
     assert {"LlamaForCausalLM", "Qwen3ForCausalLM", "GPT2LMHeadModel"} <= known_architectures()
+    assert {"Olmo2ForCausalLM", "GPTNeoXForCausalLM", "SmolLM3ForCausalLM", "Starcoder2ForCausalLM"} <= known_architectures()
     assert len(known_architectures()) > 100
 
 
+FOUR_BITS: dict[str, dict[str, Any]] = {
+    "awq": {"quant_method": "awq", "bits": 4},
+    "gptq": {"quant_method": "gptq", "bits": 4},
+    "compressed-tensors": {
+        "quant_method": "compressed-tensors",
+        "config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "int"}}},
+    },
+}
+
+
+@pytest.mark.parametrize("layout", FOUR_BITS)
+def test_four_bit_weights_are_refused_only_where_the_cpu_lacks_avx512(model: Path, layout: str) -> None:
+    quantised("float16", **FOUR_BITS[layout])(model)
+    refused = examine(model, listed(model), POLICY, EngineHost(avx512=False))
+    assert failures(refused) == ["quantization_not_on_cpu"]
+    assert failures(examine(model, listed(model), POLICY, EngineHost(avx512=True))) == []
+    assert failures(examine(model, listed(model), POLICY, EngineHost(gpu=True, avx512=False))) == []
+
+
+@pytest.mark.parametrize("case", ["architecture of GPUs", "MXFP4", "GPTQ of 8 bits", "quantised experts", "small heads"])
+def test_engines_on_gpus_take_what_the_cpu_build_lacks(model: Path, case: str) -> None:
+    BROKEN[case][1](model)
+    assert failures(examine(model, listed(model), POLICY, EngineHost(gpu=True))) == []
+
+
+def test_eight_bit_integers_are_served_on_any_cpu(model: Path) -> None:
+    groups = {"group_0": {"weights": {"num_bits": 8, "type": "int"}}}
+    quantised(quant_method="compressed-tensors", config_groups=groups)(model)
+    assert failures(examine(model, listed(model), POLICY, EngineHost(avx512=False))) == []
+
+
+def test_avx512_is_read_from_the_flags_of_the_cpu() -> None:
+    assert has_avx512("processor : 0\nflags\t\t: fpu avx2 avx512f avx512bw\n")
+    assert not has_avx512("processor : 0\nflags\t\t: fpu avx2\nmodel name : avx512f\n")
+    assert not has_avx512("")
+
+
 def test_nested_text_configuration_gives_the_lengths(model: Path) -> None:
-    write_json(model / "config.json", {"architectures": ["LlamaForCausalLM"], "text_config": {**CONFIG, "max_position_embeddings": 99}})
+    write_json(
+        model / "config.json",
+        {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "text_config": {**CONFIG, "max_position_embeddings": 99}},
+    )
     needs = examined(model).needs
     assert needs is not None
     assert (needs.max_model_len, needs.dtype) == (99, "float32")
@@ -331,7 +392,9 @@ def test_screen_leaves_second_copies_of_the_weights(model: Path) -> None:
         ("empty_repository", (".gitattributes", "README.md")),
         ("pickle_only", ("config.json", "tokenizer.json", "pytorch_model.bin")),
         ("no_safetensors", ("config.json", "tokenizer.json")),
-        ("no_safetensors", ("config.json", "tokenizer.json", "adapter_model.safetensors", "model.gguf")),
+        ("adapter_only", ("config.json", "tokenizer.json", "adapter_model.safetensors", "model.gguf")),
+        ("adapter_only", ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "README.md")),
+        ("gguf_only", ("config.json", "model-Q4_K_M.gguf")),
         ("no_safetensors", ("config.json", "tokenizer.json", "../model.safetensors", "sub/model.safetensors")),
         ("no_config", ("tokenizer.json", "model.safetensors")),
         ("no_tokenizer", ("config.json", "model.safetensors", "vocab.json")),

@@ -64,6 +64,13 @@ class TensorsManifest:
             raise WeightsRefused(f"{MANIFEST_NAME}: malformed", _TENSORIZE_AGAIN) from error
 
 
+def header_only_safetensors(path: Path, manifest: TensorsManifest) -> None:
+    """Write a safetensors file of the manifest's names, types and shapes that holds no numbers, for readers of headers."""
+    entries = {record.name: {"dtype": record.dtype, "shape": record.shape, "data_offsets": (0, 0)} for record in manifest.tensors}
+    header = json.dumps(entries).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+
+
 def sha256_of(stream: BinaryIO) -> str:
     """Hash a stream from where it stands to its end."""
     return hashlib.file_digest(stream, "sha256").hexdigest()
