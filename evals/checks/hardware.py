@@ -9,6 +9,7 @@ from typing import Any, Final
 from core.versions import Finding
 from evals.checks.evidence import Evidence
 from evals.checks.memory import engine_dtype
+from evals.checks.quantization import served_methods
 from evals.checks.report import fail
 
 _INT4: Final = ("awq", "gptq")
@@ -30,7 +31,7 @@ class Quantisation:
 def quantization_on_cpu(evidence: Evidence) -> Iterator[Finding]:
     """Refuse layouts that vLLM has no CPU kernel for, and number types that a method does not take."""
     found = quantisation(evidence.config)
-    if found is None:
+    if found is None or found.method not in served_methods():
         return
     if found.method in _HALF_ONLY and engine_dtype(evidence) == "float32":
         reason = f"{evidence.model}: {found.method} runs in float16 or bfloat16 only, config.json states float32"

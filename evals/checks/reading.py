@@ -12,7 +12,7 @@ HEAD_BYTES = 512
 
 _POINTERS = {b"version https://git-lfs.github.com/spec/": "a Git LFS pointer", b"# xet version": "a Xet pointer"}
 _PAGES = (b"<!doctype html", b"<html", b"<?xml")
-_FORMATS = {b"GGUF": "a GGUF file", b"PK\x03\x04": "a ZIP archive (torch.save writes one)", b"\x80": "a pickle", b"\x89HDF": "an HDF5 file"}
+_FORMATS = {b"GGUF": "a GGUF file", b"PK\x03\x04": "a ZIP archive (torch.save writes one)", b"\x89HDF": "an HDF5 file"}
 _SHOWN_TEXT = 60
 _SHOWN_NUMBERS = 16
 _UTF8_MARK = b"\xef\xbb\xbf"
@@ -48,10 +48,17 @@ def other_format(head: bytes) -> str:
     known = next((what for begin, what in _FORMATS.items() if head.startswith(begin)), "")
     if known:
         return f"it is {known}"
+    if _is_pickle(head):
+        return "it is a pickle"
     shown = head[:_SHOWN_TEXT]
     if len(shown) > 0 and all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in shown):  # noqa: PLR2004 - printable ASCII
         return f"it is text: {shown.decode('ascii')!r}"
     return ""
+
+
+def _is_pickle(head: bytes) -> bool:
+    """Whether bytes begin as a pickle of protocol 2 to 5. The length of a safetensors header may begin with the same bytes, then zeros."""
+    return head[:1] == b"\x80" and head[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"} and head[4:8] != bytes(4)
 
 
 def plain_text(name: str, raw: bytes) -> str:

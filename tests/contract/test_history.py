@@ -52,7 +52,7 @@ def test_rows_that_are_gone_are_not_found(history: BenchmarkHistory, tmp_path: P
 
 def test_a_forgotten_benchmark_is_gone_and_forgetting_it_again_does_nothing(history: BenchmarkHistory, tmp_path: Path):
     row = a_benchmark(4, **DONE)
-    recorded = history.record(row, {}, {PACKED: Answers(tmp_path, history).pack(row.id, SAMPLES)}, order=0)
+    recorded = history.record(row, MODEL, {}, {PACKED: Answers(tmp_path, history).pack(row.id, SAMPLES)}, order=0)
     for _ in range(2):
         history.forget(replace(row, rows_uri=recorded.rows_uri))
     if isinstance(history, MlflowBenchmarks):  # its files go when it is compacted

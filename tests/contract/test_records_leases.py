@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -30,11 +31,12 @@ def test_each_new_holder_gets_the_next_token_and_the_former_one_writes_nothing_a
     first = taken(records, "a", NOW)
     second = taken(records, "b", NOW + 10)
     assert second.token == first.token + 1
-    for write in (
+    writes: tuple[Callable[[], object], ...] = (
         lambda: records.leases.renew(first, NOW + 99),
         lambda: records.leases.begin(first, NOW + 11),
         lambda: records.leases.end(first, NOW + 11, ""),
-    ):
+    )
+    for write in writes:
         with pytest.raises(Conflict, match="taken by b"):
             write()
     records.leases.release(first)

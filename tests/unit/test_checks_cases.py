@@ -18,6 +18,7 @@ from evals.checks import CHECKS, screen
 from evals.checks.architecture import served_architecture
 from evals.checks.contents import readable_json, whole_files
 from evals.checks.evidence import Evidence
+from evals.checks.hardware import quantization_on_cpu
 from evals.checks.licence import licence_allowed
 from evals.checks.memory import fits_engine
 from evals.checks.quantization import served_methods, served_quantization
@@ -252,10 +253,10 @@ REFUSED: dict[str, tuple[Check, tuple[Change, ...], str, str]] = {
         "compression_config in config.json states the quantization method 'zip'",
     ),
     "quantization on GPUs only": (
-        served_quantization,
+        quantization_on_cpu,
         (fields("config.json", quantization_config={"quant_method": "mxfp4"}),),
-        "unsupported_quantization",
-        "does not serve on a CPU",
+        "quantization_not_on_cpu",
+        "the quantisation method mxfp4 runs on GPUs only",
     ),
     "quantization_config that is a string": (
         served_quantization,
@@ -709,9 +710,9 @@ SCREENED: dict[str, tuple[tuple[Change, ...], str, str]] = {
     ),
     "name of a file manager's copy": ((renamed(WEIGHTS, "model copy.safetensors"),), "no_safetensors", "model copy.safetensors"),
     "unfinished download": ((renamed(WEIGHTS, "model.safetensors.incomplete"),), "no_safetensors", "incomplete"),
-    "only GGUF": ((renamed(WEIGHTS, "model.Q4.gguf"),), "no_safetensors", r"GGUF.*model\.Q4\.gguf"),
+    "only GGUF": ((renamed(WEIGHTS, "model.Q4.gguf"),), "gguf_only", r"GGUF.*model\.Q4\.gguf"),
     "only a pickle": ((renamed(WEIGHTS, "pytorch_model.bin"),), "pickle_only", r"pytorch_model\.bin"),
-    "only an adapter": ((renamed(WEIGHTS, "adapter_model.safetensors"),), "no_safetensors", "is an adapter"),
+    "only an adapter": ((renamed(WEIGHTS, "adapter_model.safetensors"),), "adapter_only", "is an adapter"),
     "missing shard": (
         (renamed(WEIGHTS, "model-00001-of-00003.safetensors"),),
         "index_mismatch",

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from core.hosts import EngineHost
 from core.model_card import base_models, front_matter, licence
 from core.settings import ModelPolicy
 from evals.checks import CHECKS, examine
@@ -96,7 +97,7 @@ def with_files(model: Path, files: dict[str, bytes], look: Callable[[Path], None
 
 
 def look_without_children(model: Path) -> None:
-    evidence = Evidence(model, listed(model), ModelPolicy())
+    evidence = Evidence(model, listed(model), ModelPolicy(), EngineHost())
     for check in CHECKS:
         if check.name not in STARTS_A_CHILD:
             look(evidence, check.look)

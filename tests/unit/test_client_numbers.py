@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from core.access import Role
 from seatrial.cli import main
-from seatrial.cli.numbers import INNER_PART, PENALTY, TEMPERATURE, TOP_P, Numbers
+from seatrial.cli.options import INNER_PART, PENALTY, TEMPERATURE, TOP_P, Numbers
 from tests.equipment.control_stage import staged
 
 

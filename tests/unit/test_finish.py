@@ -65,7 +65,7 @@ def test_the_next_run_goes_on_ending_it_for_the_same_reason(
 def test_a_transient_that_outlasted_its_retries_ends_the_submission_with_a_reason_and_a_hint(
     yard: BenchYard, running: Submission, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finishing, "create_markdown_artifact", lambda *_text, **_key: None)
+    monkeypatch.setattr(finishing, "leave_pages", lambda *_row: None)
     assert finish.fn(running.id, Transient("MLflow at http://x does not answer")) is SubmissionState.FAILED
     row = yard.records.submissions.get(running.id)
     assert (row.reason, row.message) == ("retries_exhausted", "MLflow at http://x does not answer")
