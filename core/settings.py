@@ -190,7 +190,8 @@ class Settings:
     synthetic_key: str = setting("", "bearer key of the rollout's own conversations; made by `seatrial up`")
     lease_s: float = setting(15.0, "a submission whose driver has not been heard of for so long is taken over, in seconds")
     pickup_s: float = setting(
-        45.0, "so long a flow run may be on its way to a process or a pod before another is started, in seconds; a pod may pull an image"
+        45.0,
+        "time that a flow run may take to start in a pod before another is started, in seconds",
     )
     most_runs: int = setting(8, "flow runs of one submission that may end without a result before it is given up")
     reconcile_s: float = setting(60.0, "time between two reconcile passes, in seconds")

@@ -7,6 +7,7 @@ from core.errors import Fault, NotFound, Refused
 from core.submissions import SubmissionState
 from serving.control.runs import RunState
 from tasks.benchmarks import end_failed, mirror
+from tasks.pickup import on_its_way
 from wiring import Platform
 
 _MIRRORED_S = 7 * 86_400.0
@@ -28,7 +29,7 @@ def resume_benchmark(here: Platform, row: Benchmark) -> bool:
     if run is not None and run.type == "CANCELLED":
         end_failed(row.id, Refused("cancelled on Prefect's page", reason="cancelled", hint="start it again when it is still wanted"))
         return True
-    if run is not None and run.waiting and here.clock.now() - row.updated_at < here.settings.pickup_s:
+    if run is not None and run.waiting and on_its_way(here, run, row.updated_at):
         return False
     if row.runs >= here.settings.most_runs:
         end_failed(row.id, Fault(f"{row.runs} flow runs of {row.id} ended without a result", hint="see Prefect's page; then run it again"))

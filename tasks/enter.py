@@ -17,6 +17,8 @@ from core.versions import ModelRef
 from tasks.lease import renewed
 from wiring import Platform, platform
 
+_ENDED = frozenset({SubmissionState.REFUSED, SubmissionState.FAILED, SubmissionState.CANCELLED, SubmissionState.ROLLED_BACK})
+
 
 class DeployRequest(BaseModel):
     """What brings a model to an endpoint; Prefect's page shows it as a form."""
@@ -35,7 +37,8 @@ def enter(request: DeployRequest) -> Submission:
     """Return the submission that this run drives.
 
     A run that was started from Prefect's page has no row yet: it gets one, keyed by the run. A run that is retried there after its
-    submission has ended gets a new one for the same submitter: an end state is never left.
+    submission has ended gets a new one for the same submitter: an end state is never left. A run that starts late, after its
+    submission has ended, raises Conflict and changes nothing.
     """
     here = platform()
     now = here.clock.now()
@@ -44,9 +47,11 @@ def enter(request: DeployRequest) -> Submission:
     if not request.submission:
         return here.records.submissions.create(asked, here.records.access.principal("prefect", now).id, now)
     row = here.records.submissions.get(SubmissionId(request.submission))
-    if row.state in {SubmissionState.REFUSED, SubmissionState.FAILED, SubmissionState.CANCELLED, SubmissionState.ROLLED_BACK}:
+    if row.state not in _ENDED:
+        return row
+    if flow_run.run_count > 1:
         return here.records.submissions.create(asked, row.submitter, now)
-    return row
+    raise Conflict(f"{row.id} is {row.state} already; this run started too late and changes nothing", hint="submit the model again")
 
 
 @contextmanager
@@ -82,5 +87,7 @@ def _await_lease(here: Platform, submission: Submission) -> None:
 def _take(here: Platform, submission: SubmissionId) -> None:
     now = here.clock.now()
     row = here.records.submissions.get(submission)
+    if row.state is SubmissionState.CANCELLING:
+        raise Conflict(f"{submission} is being cancelled; this run changes nothing", hint="submit the model again")
     state = SubmissionState.RUNNING if row.state is SubmissionState.QUEUED else row.state
     here.records.submissions.change(submission, now, state=state, flow_run=str(flow_run.id), lease_until=now + here.settings.lease_s)

@@ -20,6 +20,7 @@ from serving.rollout.driver import driven_by_another
 from serving.rollout.retire import retire_unwanted, wanted_versions
 from tasks.abandoned import abandoned_benchmarks, mirror_missing, resume_benchmark
 from tasks.finish import end_submission, tensors_in_use
+from tasks.pickup import on_its_way
 from tasks.prepare import intake
 from tasks.service import Fence, Part
 from tasks.start import engine_spec
@@ -195,9 +196,10 @@ def resume(here: Platform, row: Submission) -> bool:
 
 
 def awaits_pickup(here: Platform, row: Submission, run: RunState | None) -> bool:
-    """Tell whether a submission's run is on its way: nobody else starts one meanwhile. One that has just begun holds no lease yet."""
-    begins = run is not None and (run.waiting or (run.type == "RUNNING" and row.state is SubmissionState.QUEUED))
-    return begins and here.clock.now() - row.updated_at < here.settings.pickup_s
+    """Return whether a submission's run is on its way, so that no other is started. A run that has just begun holds no lease yet."""
+    if run is None or not (run.waiting or (run.type == "RUNNING" and row.state is SubmissionState.QUEUED)):
+        return False
+    return on_its_way(here, run, row.updated_at)
 
 
 def run_state(here: Platform, row: Submission) -> RunState | None:

@@ -105,14 +105,25 @@ def test_an_engine_of_a_vllm_that_chooses_elsewhere_does_not_start(monkeypatch: 
         kernels.report_attention_kernel()
 
 
-def test_each_kernel_is_logged_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+class Records(logging.Handler):
+    """Keeps what is logged, whether or not the logger passes it on to the root logger."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+def test_each_kernel_is_logged_once(monkeypatch: pytest.MonkeyPatch):
     module = attention_module(monkeypatch, _get_attn_isa=lambda *_arguments: "vec")
     monkeypatch.setattr(kernels._off, "hidden", True)
-    logger = init_logger("vllm.seatrial")
-    caplog.set_level(logging.INFO, logger="vllm.seatrial")
-    monkeypatch.setattr(logger, "handlers", [caplog.handler])
+    logger, kept = init_logger("vllm.seatrial"), Records()
+    monkeypatch.setattr(logger, "handlers", [kept])
+    monkeypatch.setattr(logger, "level", logging.INFO)
     for _turn in range(2):
         kernels.report_attention_kernel()
         assert module._get_attn_isa(torch.bfloat16, 128, 64) == "vec"
-    (said,) = [record.getMessage() for record in caplog.records]
+    (said,) = kept.messages
     assert said.startswith("seatrial: attention kernel vec; AMX is switched off")
