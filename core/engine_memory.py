@@ -63,7 +63,7 @@ def plan_memory(needs: EngineNeeds, policy: ModelPolicy) -> MemoryPlan:
         ordinary = min(wanted, policy.conversation_tokens)
         return MemoryPlan(wanted, own, 0, policy.concurrency, ordinary, fits=needs.weights_bytes <= policy.engine_memory_bytes)
     budget = cache_budget(needs.weights_bytes, policy.engine_memory_bytes)
-    context = min(wanted, max(0, budget) // per_token)
+    context = min(wanted, max(0, budget // (_BLOCK_TOKENS * per_token) - 1) * _BLOCK_TOKENS)
     ordinary = min(wanted, policy.conversation_tokens)
     fits = context >= ordinary
     blocks = max(_blocks(context), policy.concurrency * _blocks(min(context, ordinary))) + 1

@@ -23,10 +23,20 @@ def front_matter(card: str) -> Mapping[str, Any]:
     if not lines or lines[0].strip() != _FENCE or _FENCE not in (ends := [line.strip() for line in lines[1:]]):
         return {}
     try:
-        document = yaml.safe_load("\n".join(lines[1 : 1 + ends.index(_FENCE)]))
+        document = yaml.load("\n".join(lines[1 : 1 + ends.index(_FENCE)]), _WithoutAliases)  # noqa: S506 - a SafeLoader
     except _BROKEN:
         return {}
     return document if isinstance(document, dict) else {}
+
+
+class _WithoutAliases(yaml.SafeLoader):
+    """A SafeLoader that refuses aliases: a card needs none, and merged ones grow exponentially with their depth."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """See the base class."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not accepted in a model card")
+        return super().compose_node(parent, index)
 
 
 def licence(card: Mapping[str, Any]) -> str | None:

@@ -162,7 +162,7 @@ class Intake:
 
 
 def _empty(folder: Path) -> None:
-    for child in folder.iterdir() if folder.is_dir() else ():
+    for child in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
         if child.is_dir():
             shutil.rmtree(child, ignore_errors=True)
         else:

@@ -13,15 +13,15 @@ _STARTS_WITHIN = 10
 def on_its_way(here: Platform, run: RunState, since: Epoch) -> bool:
     """Return whether the run will still begin without our doing. `since`: when its row last changed.
 
-    A flow runner that leaves heartbeats takes up every scheduled run once it has a free slot, and reports the end of each process that
-    it started. So a scheduled run is never lost; one that a process was started for is lost with the runner that started it. Without
-    heartbeats (runs as Jobs of a cluster) only the time decides.
+    A flow runner, or Prefect's worker, takes up every scheduled run once it is up and has a free slot: a scheduled run is never lost. A
+    runner that leaves heartbeats reports the end of each process that it started: a run is lost with the runner that started it.
+    Without heartbeats (runs as Jobs of a cluster) only the time decides about a run whose pod was started.
     """
+    if run.type == "SCHEDULED":
+        return True
     now = here.clock.now()
     beat = here.records.runners.latest()
     if beat is None:
         return now - since < here.settings.pickup_s
-    if run.type == "SCHEDULED":
-        return True
     started_by_this_runner = max(run.at, since) >= beat.started
     return started_by_this_runner and now - since < _STARTS_WITHIN * here.settings.pickup_s

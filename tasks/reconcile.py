@@ -122,6 +122,8 @@ def in_one(troubles: Mapping[VersionId, SeatrialError]) -> SeatrialError:
 def sweep_leftovers(here: Platform, _fence: Fence) -> tuple[str, ...]:
     """Remove staged weights, downloads and scratch that no open submission needs."""
     rows = list(here.records.submissions.find(states=_OPEN, limit=1000))
+    if not rows and not here.records.versions.find(limit=1):
+        return ()  # a new database beside a store that may be another one's
     if any(row.version is None for row in rows):
         return ()  # one is downloading or tensorizing: what lies there may be its
     wanted = {Digest(row.version) for row in rows if row.version} | tensors_in_use(here, rows)
@@ -177,7 +179,7 @@ def resume(here: Platform, row: Submission) -> bool:
         end_submission(here, row.id, Refused("cancelled on request", reason="cancelled"))
         return True
     run = run_state(here, row)
-    if run is not None and run.type == "CANCELLED":
+    if run is not None and run.type in {"CANCELLED", "CANCELLING"}:  # the lease has lapsed: its process is gone
         end_submission(
             here, row.id, Refused("cancelled on Prefect's page", reason="cancelled", hint="submit again when it is still wanted")
         )

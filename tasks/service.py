@@ -88,7 +88,7 @@ class Service:
         now = self._here.clock.now()
         if row is None:
             return self._duty.every_s > 0
-        if row.called_at > row.began_at:
+        if row.called_at > row.began_at or row.began_at > now:  # the latter: the clock was set back since the last pass
             return True
         if self._duty.every_s > 0 and now >= row.began_at + self._pause_s(row):
             return True

@@ -23,7 +23,6 @@ from registry.files import disk_errors, require_room
 
 MARK = "backup.json"
 _FORMAT = 1
-_PAGES = 2_000
 """Pages of SQLite that are copied before writers get a turn."""
 _FOLDERS_FIRST = ("spool",)
 _DATABASES = ("seatrial.db", "mlflow.db", "prefect/prefect.db")
@@ -108,7 +107,7 @@ def _copy_database(source: Path, target: Path) -> None:
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _SECRET))
     try:
         with closing(sqlite3.connect(source, timeout=60)) as live, closing(sqlite3.connect(target)) as copy:
-            live.backup(copy, pages=_PAGES)
+            live.backup(copy)  # at once, from one snapshot: copied in parts it begins again at each write of another
             copy.execute("PRAGMA journal_mode = DELETE")  # one file
     except sqlite3.Error as error:
         raise Fault(f"{source} cannot be copied: {error}", hint="see that the disk is well; `seatrial down` and try again") from error

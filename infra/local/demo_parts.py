@@ -70,7 +70,7 @@ def stack(home: Path, environ: Mapping[str, str], say: Callable[[str], None]) ->
     command = [str(Path(sys.executable).with_name("seatrial")), "up", "--home", str(home), "--json"]
     with log.open("w", encoding="utf-8") as errors:
         child = subprocess.Popen(
-            command, cwd=_CHECKOUT, env={**base_environ(), **environ}, stdout=subprocess.PIPE, stderr=errors, text=True
+            command, cwd=_CHECKOUT, env={**_own_environ(), **environ}, stdout=subprocess.PIPE, stderr=errors, text=True
         )
     try:
         if not _came_up(child, say):
@@ -79,6 +79,15 @@ def stack(home: Path, environ: Mapping[str, str], say: Callable[[str], None]) ->
         yield round(monotonic() - begun, 1)
     finally:
         _stop(child, home)
+
+
+def _own_environ() -> dict[str, str]:
+    """Return the environment without the settings of another platform: the demo must not touch its database, cluster or weights."""
+    return {
+        name: value
+        for name, value in base_environ().items()
+        if not name.startswith("SEATRIAL_") or name.startswith(("SEATRIAL_ENGINE_", "SEATRIAL_TENSORIZE_"))
+    }
 
 
 def _came_up(child: subprocess.Popen[str], say: Callable[[str], None]) -> bool:

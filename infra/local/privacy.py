@@ -16,7 +16,7 @@ from pathlib import Path
 UMASK = 0o077
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OURS = (
-    *("benchmarks", "cache", "downloads", "engines", "logs", "mlflow-artifacts", "prefect", "run", "scratch", "spool", "tmp", "weights"),
+    *("benchmarks", "cache", "downloads", "engines", "logs", "mlflow-artifacts", "prefect", "run", "scratch", "spool", "weights"),
     *("mlflow.db", "mlflow.db-shm", "mlflow.db-wal", "mlflow.db-journal"),
     *("seatrial.db", "seatrial.db-shm", "seatrial.db-wal", "seatrial.db-journal"),
     *("operator.key", "seatrial.toml"),
@@ -25,8 +25,8 @@ _OURS = (
 
 
 def temporary(home: Path) -> Path:
-    """Return the folder of temporary files."""
-    return home / "tmp"
+    """Return the folder of temporary files. Its name is one that no home directory has by chance: it is emptied."""
+    return home / "run" / "tmp"
 
 
 def environ(home: Path, given: Mapping[str, str]) -> dict[str, str]:
@@ -77,6 +77,8 @@ def tighten(home: Path) -> int:
 def empty_temporary(home: Path) -> None:
     """Remove what killed processes left among the temporary files. Call it while nothing of the stack runs."""
     folder = temporary(home)
+    if folder.is_symlink() or folder.parent.is_symlink():
+        return
     with contextlib.suppress(FileNotFoundError):
         for entry in list(os.scandir(folder)):
             if entry.is_dir(follow_symlinks=False):

@@ -17,7 +17,7 @@ from signal import SIGKILL, SIGTERM
 from typing import Any
 from urllib.parse import urlsplit
 
-from core.errors import Conflict, Transient
+from core.errors import Conflict, Refused, Transient
 from core.ports.clock import Clock
 from core.settings import RetentionPolicy, Settings, base_environ, default_home
 from infra.local import privacy
@@ -90,6 +90,8 @@ def services(settings: Settings) -> tuple[Service, ...]:
 @contextmanager
 def only_one(home: Path) -> Iterator[None]:
     """Hold the home for one `up`. Raises Conflict, which names the other one's pid."""
+    if home.resolve() in {Path("/"), Path(os.path.expanduser("~")).resolve()}:  # noqa: PTH111 - never raises
+        raise Refused(f"{home} holds other files than the stack's", reason="bad_home", hint="give --home a folder of its own")
     folder = home / "run"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle = os.open(folder / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

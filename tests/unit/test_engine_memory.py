@@ -105,3 +105,13 @@ def test_engines_of_earlier_releases_keep_the_flags_that_they_were_tried_with() 
     assert cpu_flags(old, 100 * MIB) == ["--kv-cache-memory-bytes", str(1600 * MIB), "--enforce-eager"]
     new = replace(old, cache_bytes=512 * MIB, concurrency=16)
     assert cpu_flags(new, 100 * MIB) == ["--kv-cache-memory-bytes", str(512 * MIB), "--enforce-eager", "--max-num-seqs", "16"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "per_token", "own"), [(2_471_645_608, 32_768, 131_072), (1_192_135_096, 114_688, 40_960), (2 * GIB, 114_688, 40_960)]
+)
+def test_a_cut_context_fits_into_whole_blocks_beside_the_one_that_vllm_reserves(weights: int, per_token: int, own: int) -> None:
+    plan = plan_memory(replace(NEEDS, weights_bytes=weights, max_model_len=own, kv_bytes_per_token=per_token), POLICY)
+    blocks = -(-plan.max_model_len // 128) + 1
+    assert plan.cut_by_memory
+    assert blocks * 128 * per_token <= plan.cache_bytes

@@ -67,3 +67,10 @@ def test_base_models_are_one_or_several() -> None:
     assert base_models({"base_model": "org/a"}) == ("org/a",)
     assert base_models({"base_model": ["org/a", 7, "org/b"]}) == ("org/a", "org/b")
     assert base_models({}) == ()
+
+
+def test_a_card_with_aliases_is_not_read_because_merged_ones_grow_exponentially(tmp_path: Path) -> None:
+    levels = "\n".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 6)}]}}" for n in range(1, 14))
+    card = tmp_path / "README.md"
+    card.write_text(f"---\na0: &a0 {{x: 1}}\n{levels}\nlicense: mit\n---\n")
+    assert front_matter(card) == {}

@@ -103,3 +103,16 @@ def test_a_run_that_starts_while_its_submission_is_cancelled_drives_nothing(yard
     with pytest.raises(Conflict, match="being cancelled"), held(enter(asked(identity))):
         pytest.fail("the run took the submission")
     assert yard.records.submissions.get(identity).state is SubmissionState.CANCELLING
+
+
+def test_a_scheduled_run_waits_for_prefects_worker_however_long_it_is_down(yard: BenchYard) -> None:
+    identity = submitted(yard, "SCHEDULED")
+    yard.clock.wait(HOUR_S)
+    assert not resumed(yard, identity)
+
+
+def test_a_run_that_was_being_cancelled_when_its_runner_died_is_not_started_again(yard: BenchYard) -> None:
+    identity = submitted(yard, "CANCELLING", SubmissionState.RUNNING)
+    assert resumed(yard, identity)
+    assert yard.records.submissions.get(identity).state is SubmissionState.CANCELLED
+    assert yard.prefect.submitted == []

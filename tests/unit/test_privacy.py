@@ -6,7 +6,11 @@ import os
 import stat
 from pathlib import Path
 
+import pytest
+
+from core.errors import Refused
 from infra.local import privacy
+from infra.local.stack import only_one
 
 
 def mode(path: Path) -> int:
@@ -50,7 +54,7 @@ def test_temporary_files_and_caches_are_below_the_home(tmp_path: Path) -> None:
     found = privacy.environ(tmp_path, {"HOME": "/home/ann", "TMPDIR": "/tmp", "XDG_CACHE_HOME": "/home/ann/.cache"})
     kept = {"HF_TOKEN_PATH"}
     assert [name for name, value in found.items() if name not in kept and not value.startswith(str(tmp_path))] == []
-    assert found["TMPDIR"] == str(tmp_path / "tmp")
+    assert found["TMPDIR"] == str(tmp_path / "run" / "tmp")
     assert found["HF_TOKEN_PATH"] == "/home/ann/.cache/huggingface/token"
 
 
@@ -61,7 +65,23 @@ def test_a_cache_that_somebody_chose_is_kept(tmp_path: Path) -> None:
 
 
 def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
-    written(tmp_path, "tmp/runner_storage/run/file", 0o600)
-    os.mkfifo(tmp_path / "tmp" / "pipe")
+    written(tmp_path, "run/tmp/runner_storage/run/file", 0o600)
+    os.mkfifo(tmp_path / "run" / "tmp" / "pipe")
     privacy.empty_temporary(tmp_path)
-    assert list((tmp_path / "tmp").iterdir()) == []
+    assert list((tmp_path / "run" / "tmp").iterdir()) == []
+
+
+def test_a_link_in_place_of_the_temporary_folder_is_not_followed(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "tmp").symlink_to(elsewhere)
+    privacy.empty_temporary(tmp_path)
+    assert (elsewhere / "kept").read_text() == "mine"
+
+
+@pytest.mark.parametrize("home", ["/", "~"])
+def test_a_home_that_holds_other_files_is_refused(home: str) -> None:
+    with pytest.raises(Refused, match="other files"), only_one(Path(home).expanduser()):
+        pytest.fail("the home was taken")

@@ -59,7 +59,7 @@ def test_an_idle_platform_makes_no_pass_before_its_time(yard: BenchYard) -> None
     assert passes(yard, 600) == 0
 
 
-@pytest.mark.parametrize("state", ["SCHEDULED", "PENDING", "RUNNING"])
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING"])
 def test_a_run_that_is_on_its_way_is_left_alone_until_its_time_is_over(yard: BenchYard, state: str) -> None:
     identity = submitted(yard, SubmissionState.QUEUED, state)
     row = yard.records.submissions.get(identity)

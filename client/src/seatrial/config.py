@@ -37,6 +37,8 @@ def find_connection(
     An explicit `home` replaces what the environment says about another platform: its URL, and the key that belongs to that URL.
     """
     env = dict(os.environ if environ is None else environ)
+    if home is not None or (url and url != env.get("SEATRIAL_URL", url)):
+        env.pop("SEATRIAL_GATEWAY_URL", None)  # of the platform that SEATRIAL_URL names; a key must not go to another one
     if home is not None:
         env["SEATRIAL_HOME"] = str(home)
         if env.pop("SEATRIAL_URL", None):

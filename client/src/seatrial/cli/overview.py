@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
 
@@ -70,16 +72,19 @@ def explained(client: Client) -> Iterator[None]:
 
 
 def _explained(client: Client, error: Unavailable) -> Unavailable:
-    folder = state_folder(os.environ)
+    context = click.get_current_context(silent=True)
+    home = context.find_root().obj.home if context is not None else None
+    folder = Path(home).expanduser().absolute() if home else state_folder(os.environ)
+    start = f"start it: seatrial up --home {shlex.quote(str(folder))}" if home else "start it: seatrial up"
     stack = local_stack(folder) if client.is_local(folder) else None
     if stack is None:
         return error
     if not stack.up and not stack.running:
-        return Unavailable(f"{error.what}; the stack of {folder} is not running", hint="start it: seatrial up", reason="stack_down")
+        return Unavailable(f"{error.what}; the stack of {folder} is not running", hint=start, reason="stack_down")
     if stack.down:
         where = f"{', '.join(stack.down)} of the stack of {folder} are not running" if stack.down[1:] else f"{stack.down[0]} is not running"
         log = folder / "logs" / f"{stack.down[0]}.log"
-        hint = f"seatrial up restarts it; see the log {log}" if stack.up else "start it: seatrial up"
+        hint = f"seatrial up restarts it; see the log {log}" if stack.up else start
         return Unavailable(f"{error.what}; {where}", hint=hint, reason="service_down")
     hint = f"all services run; see the log: {folder / 'logs' / 'control.log'}"
     return Unavailable(error.what, hint=hint, reason=error.reason)
