@@ -24,7 +24,7 @@ from tests.e2e.harness import FAKE_ENGINE, MODELS, QUICK, ROOT, perturb, within
 from tests.equipment.hub_server import HubServer
 from tests.equipment.other_user import USER, as_other_user, folder_of_other_user, needed
 
-pytestmark = [pytest.mark.e2e, pytest.mark.vllm]
+pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.release]
 SHORTER = {"--suite humaneval -n 20": "--suite harbour -n 1"}
 """What is the same work in less time: 6,560 answers become 96."""
 FOLLOWS = "seatrial feedback --follow"

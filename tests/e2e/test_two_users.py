@@ -18,6 +18,7 @@ from tests.equipment.other_user import USER, as_other_user, folder_of_other_user
 
 pytestmark = [
     pytest.mark.e2e,
+    pytest.mark.release,
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process as another user"),
 ]
 DEEP = "a home with spaces, ümlauts and a name so long that no unix socket below it could be bound by its path/" + "d" * 60
