@@ -71,6 +71,11 @@ def plan_memory(needs: EngineNeeds, policy: ModelPolicy) -> MemoryPlan:
     return MemoryPlan(context, own, cache, policy.concurrency, min(context, ordinary), fits=fits, cut_by_memory=context < wanted)
 
 
+def cache_for(tokens: int, bytes_per_token: int) -> int:
+    """Return the bytes of KV cache that one conversation of this length needs: whole blocks, and the block that vLLM reserves."""
+    return (_blocks(tokens) + 1) * _BLOCK_TOKENS * bytes_per_token
+
+
 def cache_budget(weights_bytes: int, memory_bytes: int) -> int:
     """Return the most that the KV cache may take: what weights and runtime leave, but a small cache as long as the weights alone fit."""
     beside_weights = memory_bytes - weights_bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from core.engine_memory import plan_memory
+from core.engine_memory import cache_for, plan_memory
 from core.versions import EngineNeeds, Finding
 from evals.checks.architecture import architecture
 from evals.checks.evidence import Evidence
@@ -43,7 +43,7 @@ def fits_engine(evidence: Evidence) -> Iterator[Finding]:
     plan = plan_memory(needs, evidence.policy)
     if not plan.fits:
         length = min(needs.max_model_len, evidence.policy.max_model_len or needs.max_model_len, evidence.policy.conversation_tokens)
-        cache = needs.kv_bytes_per_token * length
+        cache = cache_for(length, needs.kv_bytes_per_token)
         yield fail(
             "too_large_for_engine",
             f"{evidence.model}: {needs.weights_bytes} bytes of weights and {cache} of KV cache for {length} tokens "

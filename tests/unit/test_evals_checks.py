@@ -244,7 +244,7 @@ def test_nan_behind_the_first_block_is_found(model: Path) -> None:
 
 
 def test_model_that_does_not_fit_the_engine_is_told_the_numbers(model: Path) -> None:
-    cache = 256 * 2 * 1 * 1 * 32 * 4
+    cache = (256 + 128) * 2 * 1 * 1 * 32 * 4  # 256 tokens and the block of 128 that vLLM reserves
     fits = replace(POLICY, engine_memory_bytes=1536 + cache)
     assert failures(examined(model, fits)) == []
     examination = examined(model, replace(fits, engine_memory_bytes=1536 + cache - 1))
