@@ -29,7 +29,7 @@ def front_matter(card: str) -> Mapping[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-class _WithoutAliases(yaml.SafeLoader):
+class _WithoutAliases(yaml.SafeLoader):  # type: ignore[misc] # PyYAML has no types
     """A SafeLoader that refuses aliases: a card needs none, and merged ones grow exponentially with their depth."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
