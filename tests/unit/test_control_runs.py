@@ -129,9 +129,8 @@ def test_what_is_no_id_of_prefects_is_refused(runs: FlowRuns) -> None:
 
 def test_a_deployment_that_is_not_registered_yet_is_not_found(runs: FlowRuns, server: str) -> None:
     with prefect_api(server) as prefect:
-        flows = prefect.post("/deployments/filter", json={}).raise_for_status().json()
-    gone = next(found["id"] for found in flows if httpx.get(f"{server}/flows/{found['flow_id']}").json()["name"] == "study")
-    httpx.delete(f"{server}/deployments/{gone}").raise_for_status()
+        deployment = prefect.get(f"/deployments/name/{STUDY}").raise_for_status().json()
+        prefect.delete(f"/deployments/{deployment['id']}").raise_for_status()
     with pytest.raises(NotFound, match="flow runner"):
         runs.start_study("st-1", {})
 
