@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from core.access import Key, Role, new_secret, secret_digest
 from core.errors import Conflict, Refused, Transient
-from core.hosts import EngineHost, has_avx512
+from core.hosts import EngineHost, cpu_host
 from core.ids import VersionId
 from core.ports.clock import Clock, SystemClock
 from core.settings import Settings, base_environ, read_settings
@@ -59,9 +59,9 @@ class Platform:
 
     @cached_property
     def engine_host(self) -> EngineHost:
-        """The hardware of engines. The CPUs of a cluster's nodes are not known here: they are taken to have AVX-512."""
+        """The hardware of engines. The CPUs of a cluster's nodes are not known here: AVX-512 and bfloat16 are assumed."""
         if not self.settings.engines_url:
-            return EngineHost(avx512=has_avx512(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")))
+            return cpu_host(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"))
         return EngineHost(gpu=bool(self.settings.kubernetes.gpu_resource))
 
     @cached_property

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from core.hosts import EngineHost
 from core.settings import GIB, ModelPolicy
 from core.versions import EngineNeeds
 
@@ -18,6 +19,7 @@ USABLE: Final = 0.92
 _BLOCK_TOKENS: Final = 128
 """vLLM's block on the CPU: each conversation occupies whole blocks, and one block is reserved."""
 _WEIGHTS_TIMES: Final = 16
+_ANY_HOST: Final = EngineHost()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,8 @@ class MemoryPlan:
     """What an engine of one version gets. Lengths in tokens.
 
     `own_len` is the model's own context. `cache_bytes` is 0 where the cache cannot be computed from the configuration (recurrent layers):
-    it then grows with the weights. `fits` is False when a conversation of ordinary length has no room.
+    it then grows with the weights. `fits` is False when a conversation of ordinary length has no room. `dtype` is the type of numbers that
+    the engine computes with, and `own_dtype` the model's.
     """
 
     max_model_len: int
@@ -33,6 +36,8 @@ class MemoryPlan:
     cache_bytes: int
     concurrency: int
     conversation_len: int
+    dtype: str
+    own_dtype: str
     fits: bool = True
     cut_by_memory: bool = False
 
@@ -44,31 +49,52 @@ class MemoryPlan:
             context = f"context {self.max_model_len:,} of {self.own_len:,} tokens (what fits into memory)"
         else:
             context = f"context {self.max_model_len:,} of {self.own_len:,} tokens (SEATRIAL_MODELS_MAX_MODEL_LEN)"
+        if self.dtype != self.own_dtype:
+            context += f"; computes in {self.dtype} (the CPU lacks {self.own_dtype})"
         if not self.cache_bytes:
             return context
         conversations = f"{self.concurrency} conversations of {self.conversation_len:,} tokens"
         return f"{context}; KV cache {self.cache_bytes / MIB:,.0f} MiB for {conversations}"
 
 
-def plan_memory(needs: EngineNeeds, policy: ModelPolicy) -> MemoryPlan:
-    """Divide the policy's engine memory.
+def plan_memory(needs: EngineNeeds, policy: ModelPolicy, host: EngineHost = _ANY_HOST) -> MemoryPlan:
+    """Divide the policy's engine memory for an engine on `host`.
 
     The context is the model's own, bounded by the setting and by the memory that weights and runtime leave. The cache holds
-    `policy.concurrency` conversations of ordinary length or one of full length, whichever is more, as far as memory goes.
+    `policy.concurrency` conversations of ordinary length or one of full length, whichever is more, as far as memory goes. The engine
+    computes in float32 where the hardware lacks the model's type of numbers and the memory permits it without a shorter context.
     """
+    own = _divided(needs, policy, needs.dtype)
+    if host.computes(needs.dtype) or needs.quantized or not needs.kv_bytes_per_token:
+        return own
+    twice = replace(needs, dtype="float32", weights_bytes=2 * needs.weights_bytes, kv_bytes_per_token=2 * needs.kv_bytes_per_token)
+    wide = _divided(twice, policy, needs.dtype)
+    return wide if wide.fits and wide.max_model_len == own.max_model_len else own
+
+
+def _divided(needs: EngineNeeds, policy: ModelPolicy, own_dtype: str) -> MemoryPlan:
     own = needs.max_model_len
     wanted = min(own, policy.max_model_len) if policy.max_model_len else own
+    ordinary = min(wanted, policy.conversation_tokens)
     per_token = needs.kv_bytes_per_token
     if not per_token:
-        ordinary = min(wanted, policy.conversation_tokens)
-        return MemoryPlan(wanted, own, 0, policy.concurrency, ordinary, fits=needs.weights_bytes <= policy.engine_memory_bytes)
+        fits = needs.weights_bytes <= policy.engine_memory_bytes
+        return MemoryPlan(wanted, own, 0, policy.concurrency, ordinary, needs.dtype, own_dtype, fits=fits)
     budget = cache_budget(needs.weights_bytes, policy.engine_memory_bytes)
     context = min(wanted, max(0, budget // (_BLOCK_TOKENS * per_token) - 1) * _BLOCK_TOKENS)
-    ordinary = min(wanted, policy.conversation_tokens)
-    fits = context >= ordinary
     blocks = max(_blocks(context), policy.concurrency * _blocks(min(context, ordinary))) + 1
     cache = max(SMALLEST_CACHE, min(budget, blocks * _BLOCK_TOKENS * per_token)) if not needs.recurrent else 0
-    return MemoryPlan(context, own, cache, policy.concurrency, min(context, ordinary), fits=fits, cut_by_memory=context < wanted)
+    return MemoryPlan(
+        context,
+        own,
+        cache,
+        policy.concurrency,
+        min(context, ordinary),
+        needs.dtype,
+        own_dtype,
+        fits=context >= ordinary,
+        cut_by_memory=context < wanted,
+    )
 
 
 def cache_for(tokens: int, bytes_per_token: int) -> int:

@@ -94,6 +94,8 @@ class EngineNeeds:
     """An upper bound; 0 where the model has no attention, or was checked before this was looked at."""
     recurrent: bool = False
     """Some layers keep a state per conversation instead of keys and values per token (state-space models, linear attention)."""
+    quantized: bool = False
+    """The weights are packed integers or eight-bit floats, whose kernels compute in `dtype` only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ def check(submission: SubmissionId, downloaded: Downloaded) -> Examination:
         examination = examine(downloaded.folder, downloaded.model, here.settings.models, here.engine_host)
         rows = [{"check": f.name, "passed": f.passed, "reason": f.reason, "next": f.hint} for f in examination.findings]
         passed = f"{sum(f.passed for f in examination.findings)} of {len(rows)} checks passed"
-        plan = str(plan_memory(examination.needs, here.settings.models)) if examination.needs else ""
+        plan = str(plan_memory(examination.needs, here.settings.models, here.engine_host)) if examination.needs else ""
         report.say(f"{passed}; {plan}" if plan else passed, findings=rows, plan=plan)
         title = model_title(downloaded.model.ref.source, downloaded.model.commit)
         key = key_of("model", model_title(downloaded.model.ref.source), "checks")

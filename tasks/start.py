@@ -48,7 +48,7 @@ def start(submission: Submission, version: ModelVersion) -> Rollout:
         if here.noticeboard is not None:
             here.noticeboard.mark(version.id, submission.request.endpoint, Role.CANDIDATE)
         state = await_ready(here, version.id, report)
-        plan = str(plan_memory(version.needs, here.settings.models))
+        plan = str(plan_memory(version.needs, here.settings.models, here.engine_host))
         report.say(f"engine of {version.short} is ready; {plan}", address=state, plan=plan)
         if warm:
             report.reuse(f"engine of {version.short} runs already")
@@ -86,14 +86,14 @@ def open_rollout(here: Platform, submission: Submission, version: ModelVersion, 
 
 def engine_spec(here: Platform, version: ModelVersion) -> EngineSpec:
     """Return the immutable spec of a version's engine."""
-    plan = plan_memory(version.needs, here.settings.models)
+    plan = plan_memory(version.needs, here.settings.models, here.engine_host)
     return EngineSpec(
         version=version.id,
         model_uri=here.weights.reclaim(Digest(version.id)).uri,
         tensors_uri=here.weights.reclaim(version.tensors).uri,
         tensors_manifest=version.tensors_manifest,
         max_model_len=plan.max_model_len,
-        dtype=version.needs.dtype,
+        dtype=plan.dtype,
         memory_bytes=here.settings.models.engine_memory_bytes,
         weights_bytes=version.needs.weights_bytes,
         attention_heads=version.needs.attention_heads,

@@ -67,6 +67,7 @@ def engine_needs(evidence: Evidence) -> EngineNeeds:
         _number(config, *_HEADS),
         kv_bytes_per_token=kv_bytes_per_token(config, dtype),
         recurrent=any(_number(config, name) for name in _RECURRENT),
+        quantized=any(evidence.config.get(name) for name in ("quantization_config", "compression_config")),
     )
 
 

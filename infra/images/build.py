@@ -38,9 +38,9 @@ VALUES: Final[Mapping[str, str]] = {
 _SUITE = "bookworm"
 _PACKAGES: Final[Mapping[str, str]] = {
     "platform": "python3,ca-certificates",
-    "engine-cpu": "python3,ca-certificates,libgomp1,libnuma1,g++",
+    "engine-cpu": "python3,ca-certificates,libgomp1,libnuma1",
 }
-"""What each needs of Debian: vLLM's CPU kernels libgomp and libnuma; torch compiles small kernels with g++ at an engine's first start."""
+"""What each needs of Debian: vLLM's CPU kernels libgomp and libnuma."""
 
 
 _REGISTRY = "docker://"

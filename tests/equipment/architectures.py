@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from core.hosts import EngineHost, has_avx512
+from core.hosts import EngineHost, cpu_host
 
 VOCABULARY: Final = 1024
 """That of `models/steady/tokenizer.json`, which every cell uses."""
@@ -391,7 +391,7 @@ CELLS: Final[tuple[Cell, ...]] = (
 @cache
 def host() -> EngineHost:
     """Return what this machine's CPU can do."""
-    return EngineHost(avx512=has_avx512(Path("/proc/cpuinfo").read_text(encoding="utf-8")))
+    return cpu_host(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
 
 
 def cell_named(name: str) -> Cell:

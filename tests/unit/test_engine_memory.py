@@ -9,6 +9,7 @@ import pytest
 
 from core.engine_memory import MIB, SMALLEST_CACHE, plan_memory
 from core.engines import EngineSpec
+from core.hosts import EngineHost
 from core.ids import Digest, VersionId
 from core.settings import GIB, ModelPolicy
 from core.versions import EngineNeeds
@@ -115,3 +116,32 @@ def test_a_cut_context_fits_into_whole_blocks_beside_the_one_that_vllm_reserves(
     blocks = -(-plan.max_model_len // 128) + 1
     assert plan.cut_by_memory
     assert blocks * 128 * per_token <= plan.cache_bytes
+
+
+WITHOUT_BFLOAT16 = EngineHost(bfloat16=False)
+
+
+def test_a_cpu_without_bfloat16_computes_in_float32_with_twice_the_memory() -> None:
+    own, wide = plan_memory(NEEDS, POLICY), plan_memory(NEEDS, POLICY, WITHOUT_BFLOAT16)
+    assert (own.dtype, wide.dtype) == ("bfloat16", "float32")
+    assert wide.cache_bytes == 2 * own.cache_bytes
+    assert "computes in float32 (the CPU lacks bfloat16)" in str(wide)
+    assert "float32" not in str(own)
+
+
+@pytest.mark.parametrize(
+    "needs",
+    [
+        replace(NEEDS, dtype="float16"),
+        replace(NEEDS, quantized=True),
+        replace(NEEDS, kv_bytes_per_token=0),
+        replace(NEEDS, weights_bytes=4 * GIB),  # as float32 its weights alone fill the memory
+        replace(NEEDS, weights_bytes=GIB, max_model_len=65_536, kv_bytes_per_token=65_536),  # would shorten its context
+    ],
+)
+def test_the_models_own_type_stays_where_float32_does_not_fit(needs: EngineNeeds) -> None:
+    assert plan_memory(needs, POLICY, WITHOUT_BFLOAT16) == plan_memory(needs, POLICY)
+
+
+def test_a_gpu_computes_in_the_models_own_type() -> None:
+    assert plan_memory(NEEDS, POLICY, replace(WITHOUT_BFLOAT16, gpu=True)).dtype == "bfloat16"

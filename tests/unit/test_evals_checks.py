@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from core.errors import Refused
-from core.hosts import EngineHost, has_avx512
+from core.hosts import EngineHost, cpu_host
 from core.settings import ModelPolicy
 from core.versions import HubFile
 from evals.checks import CHECKS, Examination, examine, screen
@@ -342,9 +342,11 @@ def test_eight_bit_integers_are_served_on_any_cpu(model: Path) -> None:
 
 
 def test_avx512_is_read_from_the_flags_of_the_cpu() -> None:
-    assert has_avx512("processor : 0\nflags\t\t: fpu avx2 avx512f avx512bw\n")
-    assert not has_avx512("processor : 0\nflags\t\t: fpu avx2\nmodel name : avx512f\n")
-    assert not has_avx512("")
+    assert cpu_host("processor : 0\nflags\t\t: fpu avx2 avx512f avx512bw\n") == EngineHost(avx512=True, bfloat16=False)
+    assert cpu_host("processor : 0\nflags\t\t: fpu avx2\nmodel name : avx512f\n") == EngineHost(avx512=False, bfloat16=False)
+    assert cpu_host("processor : 0\nflags\t\t: avx512f avx512_bf16\nprocessor : 1\nflags\t\t: fpu\n") == EngineHost()
+    assert cpu_host("processor\t: 0\nFeatures\t: asimd bf16\n") == EngineHost(avx512=False)
+    assert cpu_host("") == EngineHost(avx512=False, bfloat16=False)
 
 
 def test_nested_text_configuration_gives_the_lengths(model: Path) -> None:

@@ -16,9 +16,9 @@ def platform_plugin() -> str | None:
 
     if cpu_platform_plugin() is None:
         return None
-    from seatrial_engine.kernels import switch_amx_off  # noqa: PLC0415 - this module is imported before torch
+    from seatrial_engine.kernels import restrict_cpu  # noqa: PLC0415 - this module is imported before torch
 
-    switch_amx_off()
+    restrict_cpu()
     if os.environ.get(FORK_VARIABLE) != "1":
         return None
     return "seatrial_engine.cpu_platform.ForkingCpuPlatform"

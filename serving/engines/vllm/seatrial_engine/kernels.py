@@ -1,4 +1,4 @@
-"""The kernels of a CPU engine: without AMX.
+"""The kernels of a CPU engine: without AMX, and none compiled at run time.
 
 vLLM 0.32 chooses its AMX attention kernel for bfloat16 on every CPU that has AMX tiles (Intel Xeon since Sapphire Rapids). Measured on
 such a CPU with plain vLLM: a first prompt of one token ends the engine process with SIGILL, because the kernel runs before its tile
@@ -9,12 +9,17 @@ vLLM asks that one function for every AMX kernel: attention, latent attention (M
 mixtures of experts. All are switched off, since only this combination was measured to be right. oneDNN, which multiplies the large
 matrices, decides about AMX itself and is left as it is; it was right in the same measurement.
 
-Each process decides for itself, so the switch is set wherever one begins: by the launcher, by the platform plugin (the first of our
+vLLM marks a few functions of its sampler for `torch.compile`, whatever `--enforce-eager` says. On a CPU that calls g++: the first request
+of a model took 7 to 17 s longer on two cores, and a machine without a compiler failed it. The functions run uncompiled here.
+
+Each process decides for itself, so both switches are set wherever one begins: by the launcher, by the platform plugin (the first of our
 code that vLLM calls in any process) and by the general plugin.
 """
 
 import functools
 import importlib
+import os
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -27,6 +32,23 @@ _AMX: Final = "amx"
 
 class ForbiddenKernelError(RuntimeError):
     """vLLM chose a kernel that computes wrong answers; the engine must not serve with it."""
+
+
+def restrict_cpu() -> None:
+    """Set both switches of a CPU engine, in this process and in what it starts. Idempotent."""
+    switch_amx_off()
+    compile_nothing()
+
+
+def compile_nothing() -> None:
+    """Have `torch.compile` return its function as it is. Idempotent.
+
+    torch reads the variable when it imports its compiler; where that has happened the setting itself is changed.
+    """
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    config = sys.modules.get("torch._dynamo.config")
+    if config is not None:
+        config.disable = True
 
 
 def switch_amx_off() -> None:

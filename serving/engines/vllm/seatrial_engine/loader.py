@@ -26,7 +26,7 @@ from vllm.platforms import current_platform
 
 from seatrial_engine.endings import report_endings_of_children
 from seatrial_engine.errors import WeightsRefused
-from seatrial_engine.kernels import report_attention_kernel, switch_amx_off
+from seatrial_engine.kernels import report_attention_kernel, restrict_cpu
 from seatrial_engine.lifeline import end_if_spawned_with_parent
 from seatrial_engine.manifest import TensorsManifest, header_only_safetensors
 from seatrial_engine.weights import open_manifest, open_tensors, read_weights
@@ -154,6 +154,6 @@ def register() -> None:
     end_if_spawned_with_parent()
     report_endings_of_children()
     if current_platform.is_cpu():
-        switch_amx_off()
+        restrict_cpu()
         report_attention_kernel()
     register_model_loader(LOAD_FORMAT)(SeatrialModelLoader)

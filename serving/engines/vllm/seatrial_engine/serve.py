@@ -76,9 +76,9 @@ def preload() -> None:
     for name in _HEAVY_MODULES:
         importlib.import_module(name)
     if on_cpu():
-        from seatrial_engine.kernels import switch_amx_off  # noqa: PLC0415 - torch reads the environment when it is imported
+        from seatrial_engine.kernels import restrict_cpu  # noqa: PLC0415 - torch reads the environment when it is imported
 
-        switch_amx_off()
+        restrict_cpu()
     gc.collect()
     gc.freeze()  # a collection after the fork would touch, and so copy, every page
 
