@@ -36,8 +36,6 @@ _PREFECT_QUIET = {
     "PREFECT_SERVER_SERVICES_FOREMAN_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_LOOP_SECONDS": "60",
-    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # SQLite: a busy moment is waited out, not answered with 503
-    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
     "DO_NOT_TRACK": "1",
 }
 _MLFLOW_QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
@@ -219,7 +217,7 @@ def _gone(identity: Identity, clock: Clock, limit_s: float) -> bool:
 
 def _prefect(settings: Settings) -> Service:
     port = str(urlsplit(settings.prefect_api_url).port)
-    command = (sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port)
+    command = (sys.executable, "-m", "infra.services.prefect", "--host", "127.0.0.1", "--port", port)
     ready = _http(settings, "prefect", f"{settings.prefect_api_url}/health")
     return _service("prefect", command, settings, ready, url=settings.prefect_api_url.removesuffix("/api"))
 

@@ -25,8 +25,8 @@ def prefect_server(home: Path) -> Iterator[str]:
     """Yield the URL of the API of a fresh server whose state lies in `home`."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--no-services", "--no-ui"]  # they write to its SQLite too, and a call that meets them is answered 503
+    command = [sys.executable, "-m", "infra.services.prefect", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--no-services", "--no-ui"]
     environ = base_environ() | {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     prefect_database.provide(home)
     with Path(home / "log").open("wb") as log, subprocess.Popen(command, env=environ, stdout=log, stderr=log) as process:
