@@ -38,8 +38,10 @@ _FEEDBACK_S = 60.0
 _SUBMISSION_S = 1200.0
 _ASK_S = 120.0
 _LOOK_S = 0.1
+_WATCH_S = 0.5
 
 Say = Callable[[str], None]
+_NOTHING: Mapping[str, Callable[[], None]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +236,7 @@ def _canary(place: Place, submitter: Client, openai: OpenAI, console: Console) -
     with Client(place.control, place.operator) as operator:
         stable = operator.endpoints.get(ENDPOINT).stable or ""
         with Traffic(openai, ENDPOINT, stable) as traffic:
-            told = _submit(submitter, "demo/parrot", ENDPOINT, console.print)
+            told = _submit(submitter, "demo/parrot", ENDPOINT, console.print, at={"roll_out": traffic.hurry})
             traffic.drain()
         rollouts = operator.rollouts.list(ENDPOINT, limit=1)
     if not rollouts:
@@ -244,14 +246,21 @@ def _canary(place: Place, submitter: Client, openai: OpenAI, console: Console) -
     return told, report, json.loads(json.dumps(asdict(rollouts[0]), default=str))
 
 
-def _submit(submitter: Client, model: str, endpoint: str, say: Say, limit_s: float = _SUBMISSION_S) -> Told:
-    """Submit, show each step as it ends, and return what became of it. Raises Fault after `limit_s`."""
+def _submit(
+    submitter: Client, model: str, endpoint: str, say: Say, limit_s: float = _SUBMISSION_S, at: Mapping[str, Callable[[], None]] = _NOTHING
+) -> Told:
+    """Submit, show each step as it ends, and return what became of it. Raises Fault after `limit_s`.
+
+    `at` says what to do once the step of a name has begun.
+    """
     begun = monotonic()
     submission = submitter.submissions.submit(model, endpoint)
     say(f"[bold]{model}[/] -> {endpoint}: {submission.id}")
     shown: set[str] = set()
-    for current in submitter.submissions.watch(submission.id, interval_s=0.2):
+    for current in submitter.submissions.watch(submission.id, interval_s=_WATCH_S):
         _show(current, shown, say)
+        for step in current.steps:
+            at.get(step.name, _nothing)()
         submission = current
         if monotonic() - begun > limit_s and not current.ended:
             raise Fault(f"{model} was still {current.state} after {limit_s:.0f} s", hint="read runner.log and the engine's log")
@@ -260,6 +269,10 @@ def _submit(submitter: Client, model: str, endpoint: str, say: Say, limit_s: flo
     steps = {step.name: round((step.ended_at - step.started_at).total_seconds(), 2) for step in submission.steps if step.ended_at}
     numbers = {report.kind: report.numbers for report in submission.reports}
     return Told(model, submission.state, submission.reason, submission.message, seconds, steps, numbers)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _show(submission: Submission, shown: set[str], say: Say) -> None:

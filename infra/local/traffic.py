@@ -16,7 +16,10 @@ from evals.suite import openings
 
 _AT_ONCE = 6
 _MAX_TOKENS = 96
-_READS_S = 0.3  # users read an answer before they go on; without it they would starve the trials of a small machine
+_READS_S = 2.0
+"""Users read an answer before they go on: without pauses they would starve the trials of a small machine."""
+_SKIMS_S = 0.3
+"""The pause of users in a hurry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class Traffic:
         self._endpoint = endpoint
         self._stable = stable
         self._over = threading.Event()
+        self._hurry = threading.Event()
         self._numbers = count(1)
         self._seen: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -54,6 +58,10 @@ class Traffic:
     def __exit__(self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
         """Let every conversation that has begun come to its end."""
         self.drain()
+
+    def hurry(self) -> None:
+        """Let users begin more conversations from now on, so that a small share of them meets the candidate within seconds."""
+        self._hurry.set()
 
     def drain(self) -> None:
         """Begin no more conversations and wait for those under way."""
@@ -88,7 +96,7 @@ class Traffic:
                 break
             versions.append(raw.headers.get("X-Seatrial-Version", ""))
             messages.append({"role": "assistant", "content": raw.parse().choices[0].message.content or ""})
-            self._over.wait(_READS_S)
+            self._over.wait(_SKIMS_S if self._hurry.is_set() else _READS_S)
         return versions
 
     def _note(self, versions: list[str]) -> None:
