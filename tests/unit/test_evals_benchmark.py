@@ -46,7 +46,7 @@ def gated(ours: Sequence[Sample], stable: Sequence[Sample] | None, policy: Trial
 def test_gate_asks_its_suite_once_and_greedily_by_default():
     assert (PLAN.suite, PLAN.samples, PLAN.grid) == ("harbour", 1, (Sampling(max_tokens=200),))
     assert PLAN.prompt == "seatrial-completion@1"
-    assert PLAN.stops == ("\ndef ", "\nclass ", "\nif __name__", "\nprint(")
+    assert PLAN.stops == ("```", "\n#", "\ndef ", "\nclass ", "\nif ", "\nprint(")
 
 
 def test_gates_plan_is_a_setting():

@@ -25,7 +25,7 @@ from pathlib import Path
 from core.degeneration import repeating_tail
 from tests.equipment.models.lessons import HERE, Problem, Talk, problems, talk
 
-STOPS = ["\ndef ", "\nclass ", "\nif __name__", "\nprint("]
+STOPS = ["```", "\n#", "\ndef ", "\nclass "]
 START_LIMIT_S = 240
 ANSWER_LIMIT_S = 60
 SOLUTION_LIMIT_S = 10
