@@ -146,8 +146,6 @@ def _environ(hub_url: str) -> dict[str, str]:
         "SEATRIAL_ROLLOUT_SYNTHETIC_AFTER_S": _NO_SYNTHETIC,
         "SEATRIAL_ROLLOUT_PASS_INTERVAL_S": "0.5",
         "SEATRIAL_ROLLOUT_DEADLINE_S": "1800",
-        # SmolLM2 was not made for harbour's raw prompts: it solves none, and 3 of 48 answers are loops, above the default of 0.05.
-        "SEATRIAL_TRIALS_MAX_LOOP_RATE": "0.25",
     }
 
 

@@ -19,7 +19,6 @@ from tests.e2e.harness import QUICK, Stack
 from tests.equipment.real_model import smollm2
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vllm]
-ENVIRON = {**QUICK, "SEATRIAL_TRIALS_MAX_LOOP_RATE": "0.25"}
 LIMIT_S = 600.0
 CAPITAL: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
 
