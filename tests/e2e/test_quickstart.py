@@ -36,7 +36,7 @@ def commands_of(page: Path, after: str = "") -> list[str]:
     text = page.read_text(encoding="utf-8")
     if after:
         text = text.partition(f"\n{after}\n")[2].partition("\n## ")[0]
-    lines = re.findall(r"^ {4}((?:seatrial|make|source|export) .*)$", text, re.MULTILINE)
+    lines = re.findall(r"^ {4}((?:seatrial|python|make|source|export) .*)$", text, re.MULTILINE)
     return [re.split(r"\s+#", line)[0].strip() for line in lines]
 
 
@@ -132,7 +132,7 @@ def newcomer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     shutil.copytree(MODELS / "steady", hub / "org" / "steady")
     with folder_of_other_user() as place, HubServer(hub) as server:
         home = place / "home"
-        mine = place / "my-model"
+        mine, real = place / "my-model", place / "smollm2"
         shutil.copytree(MODELS / "steady", mine)
         perturb(mine, 3)
         home.mkdir()
@@ -143,7 +143,9 @@ def newcomer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             "HOME": str(home), "USER": request.param, "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "COLUMNS": "160",
             "SEATRIAL_HUB_ENDPOINT": server.url, **QUICK, **(FAKE_ENGINE if other else {}),
         }  # fmt: skip
-        filled_in = {"ORG/MODEL": "org/steady", "./my-model": str(mine)}
+        if not other:  # the cache of who runs the tests, so that the package is not downloaded once more
+            environ["XDG_CACHE_HOME"] = os.environ.get("XDG_CACHE_HOME", f"{os.environ['HOME']}/.cache")
+        filled_in = {"ORG/MODEL": "org/steady", "./my-model": str(mine), "./smollm2": str(real)}
         made = Newcomer(request.param, home, environ, filled_in, as_other_user(needed(ROOT), environ) if other else ())
         try:
             yield made
@@ -154,7 +156,8 @@ def newcomer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def test_the_pages_are_followed_without_a_failed_step(newcomer: Newcomer):
     page, readme = ROOT / "docs/quickstart.md", ROOT / "README.md"
     for command in commands_of(page):
-        carry_out(newcomer, command)
+        if newcomer.name == "root" or "smollm2" not in command:  # the other user's engine is a fake
+            carry_out(newcomer, command)
     first, second = programs_of(page)
     assert newcomer.program(f"{first}\nprint(answer.choices[0].message.content)").strip()
     assert "serving" in newcomer.program(second)

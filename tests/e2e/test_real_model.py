@@ -15,7 +15,7 @@ import pytest
 from openai import OpenAI
 
 from core.ids import VersionId
-from tests.e2e.harness import QUICK, Stack
+from tests.e2e.harness import Stack
 from tests.equipment.real_model import smollm2
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vllm]
