@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import math
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from core.ports.records import Versions
 from core.ports.weights import Bundle
 from core.versions import EngineNeeds, FileDigest, ModelVersion, ResolvedModel
 from registry.tensorize import MANIFEST, tensorize, tensors_digest, version_digest
+from registry.work import Work
 
 
 class Examined(Protocol):
@@ -105,12 +107,16 @@ class Intake:
         )
         return self._versions.put(version), stored
 
-    def discard(self, version: ModelVersion, *, shared: Collection[Digest] = ()) -> None:
-        """Remove what a refused version left staged. Published bundles and `shared` ones stay: others of the same content need them."""
+    def discard(self, version: ModelVersion, in_use: Callable[[], Collection[Digest] | None]) -> None:
+        """Remove what a refused version left staged. Published bundles and those in use stay: others of the same content need them.
+
+        `in_use` is asked while the bundle is withdrawn, so that a submission which reuses it is either seen here or takes it back;
+        None stands for any bundle.
+        """
         for digest in (Digest(version.id), version.tensors):
             bundle = self._open(digest)
-            if digest not in shared and (bundle is None or not bundle.published):  # half of one goes too
-                self._weights.delete(digest)
+            if bundle is None or not bundle.published:
+                self._remove(digest, in_use)
 
     def forget_download(self, source: str, commit: str) -> None:
         """Remove the downloaded files of a commit; what is stored does not need them. Does nothing while somebody else has them."""
@@ -121,18 +127,27 @@ class Intake:
         except Transient:
             return
 
-    def sweep(self, wanted: Collection[Digest]) -> tuple[Digest, ...]:
-        """Remove what work that was cut off left behind: staged bundles outside `wanted`, downloads, scratch. Return the bundles.
+    def sweep(self, in_use: Callable[[], Collection[Digest] | None]) -> tuple[Digest, ...]:
+        """Remove the staged bundles that nobody uses, as `discard` does, and return them."""
+        staged = tuple(bundle.digest for bundle in self._weights.list() if not bundle.published)
+        return tuple(digest for digest in staged if self._remove(digest, in_use))
 
-        To be called while no submission is under way but those whose bundles are `wanted`.
-        """
-        left = tuple(bundle.digest for bundle in self._weights.list() if not bundle.published and bundle.digest not in wanted)
-        for digest in left:
-            self._weights.delete(digest)
-        if not wanted:
-            for folder in (self._downloads, self._scratch):
-                _empty(folder)
-        return left
+    def clear_work(self) -> None:
+        """Remove downloads and scratch that no process holds. To be called while no submission and no benchmark is under way."""
+        work = Work(self._downloads, self._scratch)
+        for item in work.items():
+            work.remove(item.name, before=math.inf)
+
+    def _remove(self, digest: Digest, in_use: Callable[[], Collection[Digest] | None]) -> bool:
+        used = in_use()
+        if used is None or digest in used:
+            return False
+        self._weights.withdraw(digest)
+        used = in_use()
+        if used is None or digest in used:
+            self._open(digest)
+            return False
+        return self._weights.purge(digest, math.inf)
 
     def _stage_tensors(self, folder: Path, files: Sequence[FileDigest], progress: Callable[[float, str], None]) -> tuple[Bundle, bool]:
         digest = tensors_digest(files)
@@ -159,11 +174,3 @@ class Intake:
 
     def _stored(self, digest: Digest) -> bool:
         return self._open(digest) is not None
-
-
-def _empty(folder: Path) -> None:
-    for child in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
-        if child.is_dir():
-            shutil.rmtree(child, ignore_errors=True)
-        else:
-            child.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from prefect import task
 
@@ -109,15 +110,18 @@ def clear_away(here: Platform, row: Submission) -> None:
     commit = next((step.detail.get("commit") for step in row.steps if step.name is StepName.RESOLVE), None)
     if commit:
         intake().forget_download(row.request.model.source, str(commit))
-    others = [other for other in here.records.submissions.find(states=_OPEN, limit=1000) if other.id != row.id]
-    if row.version is None or any(other.version == row.version for other in others):
+    if row.version is None:
         return
     try:
-        intake().discard(here.records.versions.get(row.version), shared=tensors_in_use(here, others))
+        intake().discard(here.records.versions.get(row.version), partial(bundles_in_use, here, row.id))
     except (NotFound, Conflict):
         return  # it was refused before it became a version
 
 
-def tensors_in_use(here: Platform, submissions: list[Submission]) -> frozenset[Digest]:
-    """Return the tensorized weights that these submissions rest on."""
-    return frozenset(here.records.versions.get(other.version).tensors for other in submissions if other.version is not None)
+def bundles_in_use(here: Platform, ended: SubmissionId | None = None) -> frozenset[Digest] | None:
+    """Return the bundles that open submissions rest on, `ended` left out. None while one has no version yet: it may rest on any."""
+    rows = [row for row in here.records.submissions.find(states=_OPEN, limit=1000) if row.id != ended]
+    if any(row.version is None for row in rows):
+        return None
+    versions = [here.records.versions.get(row.version) for row in rows if row.version is not None]
+    return frozenset(digest for version in versions for digest in (Digest(version.id), version.tensors))

@@ -7,19 +7,21 @@ seconds when `left_alone` (tasks/pulse.py) sees work without a driver.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import structlog
 
+from core.benchmarks import BenchmarkState
 from core.endpoints import RolloutState
 from core.engines import ANOTHERS, Role
 from core.errors import Conflict, Fault, NotFound, Refused, SeatrialError, Transient
-from core.ids import Digest, VersionId
+from core.ids import VersionId
 from core.submissions import Submission, SubmissionState
 from serving.control.runs import RunState
 from serving.rollout.driver import driven_by_another
 from serving.rollout.retire import retire_unwanted, wanted_versions
 from tasks.abandoned import abandoned_benchmarks, mirror_missing, resume_benchmark
-from tasks.finish import end_submission, tensors_in_use
+from tasks.finish import bundles_in_use, end_submission
 from tasks.pickup import on_its_way
 from tasks.prepare import intake
 from tasks.service import Fence, Part
@@ -120,14 +122,14 @@ def in_one(troubles: Mapping[VersionId, SeatrialError]) -> SeatrialError:
 
 
 def sweep_leftovers(here: Platform, _fence: Fence) -> tuple[str, ...]:
-    """Remove staged weights, downloads and scratch that no open submission needs."""
-    rows = list(here.records.submissions.find(states=_OPEN, limit=1000))
-    if not rows and not here.records.versions.find(limit=1):
+    """Remove staged weights that no open submission needs, and downloads and scratch when nothing is under way."""
+    submissions = here.records.submissions.find(states=_OPEN, limit=1)
+    under_way = submissions or here.records.benchmarks.find(states=[BenchmarkState.RUNNING], limit=1)
+    if not under_way and not here.records.versions.find(limit=1):
         return ()  # a new database beside a store that may be another one's
-    if any(row.version is None for row in rows):
-        return ()  # one is downloading or tensorizing: what lies there may be its
-    wanted = {Digest(row.version) for row in rows if row.version} | tensors_in_use(here, rows)
-    return tuple(f"removed the staged weights {digest[:12]}" for digest in intake().sweep(wanted))
+    if not under_way:
+        intake().clear_work()
+    return tuple(f"removed the staged weights {digest[:12]}" for digest in intake().sweep(partial(bundles_in_use, here)))
 
 
 def mark_catalogue(here: Platform, _fence: Fence) -> tuple[str, ...]:

@@ -70,10 +70,12 @@ def publish(submission: Submission, version: ModelVersion) -> None:
     """Make the staged weights permanent: the trials passed."""
     with recorded(submission.id, StepName.PUBLISH) as report:
         weights = platform().weights
-        if weights.open(version.tensors).published and weights.open(Digest(version.id)).published:
+        digests = (version.tensors, Digest(version.id))
+        bundles = [weights.reclaim(digest) for digest in digests]  # garbage collection may have withdrawn either
+        if all(bundle.published for bundle in bundles):
             report.reuse("these weights are published")
-        weights.publish(version.tensors)
-        weights.publish(Digest(version.id))
+        for digest in digests:
+            weights.publish(digest)
         report.say(f"weights {version.tensors[:12]}, version {version.short}")
 
 
