@@ -23,7 +23,6 @@ from registry.files import disk_errors, require_room
 
 MARK = "backup.json"
 _FORMAT = 1
-"""Pages of SQLite that are copied before writers get a turn."""
 _FOLDERS_FIRST = ("spool",)
 _DATABASES = ("seatrial.db", "mlflow.db", "prefect/prefect.db")
 _FOLDERS = ("weights/bundles", "benchmarks", "mlflow-artifacts")
@@ -72,16 +71,24 @@ def back_up(settings: Settings, target: Path, now: Epoch) -> Backup:
 
 
 def restore(source: Path, home: Path) -> Backup:
-    """Bring a backup back as `home`, a folder that is empty or does not exist. Errors: Refused, Conflict, Fault."""
+    """Bring a backup back as `home`, a folder that is empty or does not exist. Errors: Refused, Conflict, Fault.
+
+    The home appears whole or not at all, unless it is a mount point, which cannot be replaced.
+    """
     made = read_mark(source)
     if home.exists() and any(home.iterdir()):
         raise Conflict(f"{home} is not empty", hint="move it away first, or restore under another --home")
+    draft = home if home.is_mount() else home.with_name(f".{home.name}.restoring")
     with disk_errors(f"restoring into {home}"):
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        require_room(home, made.bytes, "the restored home")
-        _copy_folder(source, home)
-        (home / MARK).unlink()
-        home.chmod(0o700)
+        if draft != home:
+            shutil.rmtree(draft, ignore_errors=True)  # of a restore that was killed
+        draft.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft.chmod(0o700)
+        require_room(draft, made.bytes, "the restored home")
+        _copy_folder(source, draft)
+        (draft / MARK).unlink()
+        if draft != home:
+            draft.replace(home)
     return made
 
 
@@ -114,8 +121,11 @@ def _copy_database(source: Path, target: Path) -> None:
 
 
 def _copy_folder(source: Path, target: Path) -> None:
-    """Copy files with their times, by which the weights store knows that nobody changed them. What vanishes meanwhile is left out."""
-    for folder, _folders, names in os.walk(source):
+    """Copy files with their times, by which the weights store knows that nobody changed them. What vanishes meanwhile is left out.
+
+    A folder that cannot be read raises its OSError.
+    """
+    for folder, _folders, names in os.walk(source, onerror=_unless_gone):
         into = target / Path(folder).relative_to(source)
         into.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name in names:
@@ -123,6 +133,11 @@ def _copy_folder(source: Path, target: Path) -> None:
                 shutil.copy2(Path(folder) / name, into / name)
             except FileNotFoundError:
                 continue
+
+
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _copy_wishes(home: Path, draft: Path) -> None:
@@ -142,7 +157,7 @@ def _copy_secret(source: Path, target: Path) -> None:
 
 def _elsewhere(settings: Settings) -> Iterator[str]:
     """Yield the parts of the state that this home does not hold: their own backups are needed too."""
-    if not settings.database_url.startswith("sqlite"):
+    if settings.database_url != f"sqlite:///{settings.home / 'seatrial.db'}":
         yield "the database (SEATRIAL_DATABASE_URL)"
     weights = urlsplit(settings.weights_url)
     if weights.scheme != "file" or Path(unquote(weights.path)) != settings.home / "weights":

@@ -36,11 +36,11 @@ class LocalVitals:
     def runner_seen(self) -> Epoch | None:
         """Return `last_polled` of the deployment that brings submissions. See the port."""
         try:
-            answer = httpx.get(f"{self._prefect}/deployments/name/{DEPLOY}", timeout=_TIMEOUT_S, trust_env=False)
-        except httpx.HTTPError:
-            return None
-        polled = answer.json().get("last_polled") if answer.is_success else None
-        return datetime.fromisoformat(polled).timestamp() if polled else None
+            answer = httpx.get(f"{self._prefect}/deployments/name/{DEPLOY}", timeout=_TIMEOUT_S, trust_env=False).raise_for_status()
+            polled = answer.json()["last_polled"]
+            return datetime.fromisoformat(polled).timestamp() if polled else None
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            return None  # away, or something else answers at its address
 
     def disk(self) -> Disk | None:
         """See the port."""

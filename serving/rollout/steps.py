@@ -32,12 +32,15 @@ def needed_conversations(rollout: Rollout, policy: RolloutPolicy) -> int:
 
 
 def begin(rollout: Rollout, now: Epoch, policy: RolloutPolicy) -> Rollout:
-    """Return the row after the trials passed: the first share, or promoted at once where nothing is served yet."""
+    """Return the row after the trials passed: the first share, or promoted at once where nothing is served yet.
+
+    The deadline counts from here.
+    """
     if rollout.state is not RolloutState.DARK:
         return rollout
     if rollout.stable is None:
         return replace(rollout, state=RolloutState.PROMOTED, share=1.0, ended_at=now, reason="first version of the endpoint")
-    return _enter(rollout, 1, now, policy)
+    return _enter(replace(rollout, deadline=now + policy.deadline_s), 1, now, policy)
 
 
 def withdraw(rollout: Rollout, reason: str) -> Rollout:
@@ -51,10 +54,10 @@ def decide(rollout: Rollout, verdict: Verdict, now: Epoch, policy: RolloutPolicy
     """Return the row that should be next; the same row when nothing is to be done. Never leaves an end state."""
     if rollout.state.ended or rollout.state is RolloutState.ROLLING_BACK:
         return rollout
+    if rollout.state is RolloutState.DARK:
+        return rollout  # its trials take as long as they take: no user meets the candidate
     if now > rollout.deadline:
         return withdraw(replace(rollout, verdict=verdict), f"the deadline passed without a verdict: {verdict.reason}")
-    if rollout.state is RolloutState.DARK:
-        return rollout
     if verdict.decision is Decision.FAIL:
         return withdraw(replace(rollout, verdict=verdict), verdict.reason)
     return _advance(replace(rollout, verdict=verdict), verdict, now, policy)

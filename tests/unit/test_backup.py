@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 import sqlite3
 import stat
 from contextlib import closing
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from core.engines import EngineSpec
-from core.errors import Conflict, Refused
+from core.errors import Conflict, DiskFull, Refused
 from core.ids import Digest, VersionId
 from core.ports.clock import VirtualClock
 from core.settings import GIB, Settings, read_settings
@@ -104,6 +106,29 @@ def test_a_backup_names_the_parts_that_lie_elsewhere(settings: Settings, tmp_pat
     there = replace(settings, database_url="postgresql://db/seatrial", weights_url="s3://bucket/weights")
     made = back_up(there, tmp_path / "backup", NOW)
     assert [part.rpartition("(")[2] for part in made.elsewhere] == ["SEATRIAL_DATABASE_URL)", "SEATRIAL_WEIGHTS_URL)"]
+
+
+def test_a_restore_that_is_cut_off_leaves_no_home_and_the_next_one_succeeds(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back_up(settings, tmp_path / "backup", NOW)
+    home = tmp_path / "restored"
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copy2", full_disk)
+        with pytest.raises(DiskFull):
+            restore(tmp_path / "backup", home)
+    assert not home.exists()
+    restore(tmp_path / "backup", home)
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def full_disk(*_arguments: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_backup_names_a_database_outside_of_the_home(settings: Settings, tmp_path: Path) -> None:
+    elsewhere = replace(settings, database_url=f"sqlite:///{tmp_path / 'other.db'}")
+    assert "the database (SEATRIAL_DATABASE_URL)" in back_up(elsewhere, tmp_path / "backup", NOW).elsewhere
 
 
 def test_nothing_is_written_over(settings: Settings, tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import click
@@ -281,6 +283,35 @@ def test_the_route_is_for_operators_only(tmp_path: Path) -> None:
         assert (answer.status_code, answer.json()["healthy"]) == (200, False), "the stage has no flow runner"
         assert answer.json()["problems"][0]["kind"] == "runner_silent"
         assert stage.client(Role.SUBMITTER).get("/v1/problems").status_code == 403
+
+
+@pytest.mark.parametrize("body", [b"<html>not Prefect</html>", b"[]", b'{"last_polled": 3}', b"{}"])
+def test_what_is_not_prefect_at_its_address_has_seen_no_runner(tmp_path: Path, body: bytes) -> None:
+    with answering(body) as url:
+        assert LocalVitals({}, f"{url}/api", tmp_path, tmp_path / "spool").runner_seen() is None
+
+
+@contextmanager
+def answering(body: bytes) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_services_that_do_not_answer_and_the_spool_are_looked_at(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -12,6 +14,7 @@ from serving.engines.causes import START, diagnose
 from serving.engines.endings import Ending
 from serving.engines.memory import Memory, memory
 
+ROOT = Path(__file__).parents[2]
 PREFIX = "(EngineCore pid=4711) ERROR 11-21 04:52:00 [core.py:1188] "
 SERVER = "(APIServer pid=4700) ERROR 11-21 04:52:01 [async_llm.py:712] "
 ACCESS = '(APIServer pid=4700) INFO:     127.0.0.1:51234 - "GET /health HTTP/1.1" 200 OK'
@@ -156,3 +159,20 @@ def test_this_machine_has_memory() -> None:
     assert isinstance(here, Memory)
     assert 0 < here.available <= here.total
     assert here.total > GIB / 8
+
+
+@pytest.mark.parametrize(("code", "shown"), [(-4, "SIGILL"), (-9, "SIGKILL"), (3, "3")])
+def test_the_line_that_an_engine_writes_about_a_process_is_understood(code: int, shown: str) -> None:
+    line = engine_module("endings").line_of("EngineCore DP0", 4711, code)
+    assert shown in diagnose(line.splitlines()).text
+
+
+def engine_module(name: str) -> ModuleType:
+    """Load a module of the engine's environment that needs nothing but the standard library."""
+    path = ROOT / "serving/engines/vllm/seatrial_engine" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"seatrial_engine_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -82,10 +82,17 @@ def test_a_failed_verdict_takes_the_share_at_once(state: RolloutState):
     assert (row.state, row.share, row.reason) == (RolloutState.ROLLING_BACK, 0.0, FAIL.reason)
 
 
-@pytest.mark.parametrize("state", [RolloutState.DARK, RolloutState.SHIFTING, RolloutState.SOAKING])
+@pytest.mark.parametrize("state", [RolloutState.SHIFTING, RolloutState.SOAKING])
 @pytest.mark.parametrize("verdict", [PASS, FAIL, HOLD])
-def test_past_the_deadline_every_open_state_goes_back(state: RolloutState, verdict: Verdict):
+def test_past_the_deadline_a_candidate_with_a_share_goes_back(state: RolloutState, verdict: Verdict):
     assert decide(rollout(state=state), verdict, NOW + 3601, POLICY).state is RolloutState.ROLLING_BACK
+
+
+def test_the_trials_take_none_of_the_rollouts_time():
+    dark = rollout(state=RolloutState.DARK, step=0, share=0.0)
+    assert decide(dark, HOLD, NOW + 100_000, POLICY) == dark
+    begun = begin(dark, NOW + 100_000, POLICY)
+    assert begun.deadline == NOW + 100_000 + POLICY.deadline_s
 
 
 @given(st.sampled_from(list(RolloutState)), st.sampled_from([PASS, FAIL, HOLD]), st.floats(0, 10_000), st.integers(0, 5))
