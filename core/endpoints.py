@@ -114,6 +114,19 @@ class RolloutState(StrEnum):
         return self in {RolloutState.PROMOTED, RolloutState.ROLLED_BACK, RolloutState.CANCELLED}
 
 
+class Withdrawal(StrEnum):
+    """Why a candidate was taken back."""
+
+    VERDICT = "verdict"
+    """Its conversations were worse than the stable version's."""
+    DEADLINE = "deadline"
+    SUPERSEDED = "superseded"
+    """A newer submission to the same endpoint took its place."""
+    OPERATOR = "operator"
+    SUBMISSION_ENDED = "submission_ended"
+    """Its submission was refused, failed or was cancelled."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cohort:
     """What one version did in the conversations of one rollout. Times in seconds, None without data.
@@ -180,6 +193,8 @@ class Rollout:
     """Past it the gateway itself gives the candidate share 0, whoever died; the next pass rolls back."""
     revision: int = 0
     reason: str = ""
+    """For people; `withdrawal` is for programs."""
+    withdrawal: Withdrawal | None = None
     verdict: Verdict | None = None
     ended_at: Epoch | None = None
     lease_owner: str = ""

@@ -87,7 +87,9 @@ class RolloutPolicy:
     min_conversations: int = setting(12, "conversations of the candidate that a step needs before it passes")
     step_s: float = setting(60.0, "shortest time per step, in seconds")
     soak_s: float = setting(120.0, "time at full share with the old version kept whole, in seconds")
-    deadline_s: float = setting(3600.0, "longest time of a rollout; past it the candidate gets nothing and is rolled back, in seconds")
+    deadline_s: float = setting(
+        3600.0, "longest time from a candidate's first share to the verdict; past it the candidate is rolled back, in seconds"
+    )
     alpha: float = setting(0.05, "chance, over a whole rollout, to roll back a candidate that is as good as the stable version")
     max_error_rate: float = setting(0.1, "hard limit: part of the candidate's completions that may fail (after 10 of them)")
     slow_ttft_s: float = setting(10.0, "an answer whose first token takes longer is a bad event, in seconds")

@@ -8,6 +8,7 @@ from functools import partial
 from prefect import task
 
 from core.benchmarks import BenchmarkState
+from core.endpoints import Withdrawal
 from core.errors import Conflict, DiskFull, Exhausted, Fault, NotFound, Refused, SeatrialError, Transient
 from core.ids import Digest, SubmissionId
 from core.ports.records import AuditEntry
@@ -97,7 +98,7 @@ def withdraw_rollout(here: Platform, row: Submission, why: str) -> None:
     """Take the candidate's share, wait until every gateway follows, drain and stop its engine."""
     rollouts = [found for found in here.records.rollouts.find(endpoint=row.request.endpoint) if found.submission == row.id]
     for rollout in rollouts:
-        state = here.driver.withdraw(rollout.id, why)
+        state = here.driver.withdraw(rollout.id, why, Withdrawal.SUBMISSION_ENDED)
         while not state.state.ended:
             state = here.driver.advance(rollout.id)
             if not state.state.ended:

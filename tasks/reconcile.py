@@ -12,7 +12,7 @@ from functools import partial
 import structlog
 
 from core.benchmarks import BenchmarkState
-from core.endpoints import RolloutState
+from core.endpoints import RolloutState, Withdrawal
 from core.engines import ANOTHERS, Role
 from core.errors import Conflict, Fault, NotFound, Refused, SeatrialError, Transient
 from core.ids import VersionId
@@ -69,7 +69,7 @@ def drive_rollouts(here: Platform, fence: Fence) -> tuple[str, ...]:
     for row in left:
         fence()
         if here.records.submissions.get(row.submission).state.ended:
-            here.driver.withdraw(row.id, "its submission has ended")
+            here.driver.withdraw(row.id, "its submission has ended", Withdrawal.SUBMISSION_ENDED)
         after = here.driver.advance(row.id)
         if (after.state, after.share) != (row.state, row.share):
             changes.append(f"{row.id} is {after.state}, share {after.share:.0%}")

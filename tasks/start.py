@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from core.endpoints import Rollout, RolloutState
+from core.endpoints import Rollout, RolloutState, Withdrawal
 from core.engine_memory import plan_memory
 from core.engines import ANOTHERS, EngineCause, EnginePhase, EngineSpec, EngineState, Responsible, Role
 from core.errors import Conflict, Refused, Transient
@@ -12,7 +12,6 @@ from core.ids import Digest, RolloutId, VersionId
 from core.submissions import StepName, Submission, SubmissionState
 from core.versions import ModelVersion
 from evals import harness
-from serving.rollout.driver import SUPERSEDED
 from serving.rollout.room import await_room
 from tasks.step import StepReport, recorded, step_task
 from wiring import Platform, platform
@@ -165,6 +164,6 @@ def still_wanted(here: Platform, rollout: RolloutId) -> None:
 
 def taken_back(row: Rollout) -> Refused:
     """Return how a rollout that was not promoted ends its submission: withdrawn when no user had met the candidate or a newer one came."""
-    if row.step == 0 or row.reason.startswith(SUPERSEDED):
+    if row.step == 0 or row.withdrawal is Withdrawal.SUPERSEDED:
         return Refused(f"the rollout was withdrawn: {row.reason}", reason="withdrawn", hint="submit again when it is still wanted")
     return Refused(f"rolled back: {row.reason}", reason="rolled_back", hint="see `seatrial rollouts` for the numbers")

@@ -163,6 +163,7 @@ rollouts = Table(
     _needed("deadline", Double),
     _needed("revision", Integer),
     _needed("reason"),
+    Column("withdrawal", Words),
     Column("verdict", Json),
     Column("ended_at", Double),
     _needed("lease_owner"),

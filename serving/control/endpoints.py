@@ -8,7 +8,7 @@ from dataclasses import replace
 from fastapi import APIRouter
 
 from core.access import Caller
-from core.endpoints import Endpoint, Rollout, RolloutState
+from core.endpoints import Endpoint, Rollout, RolloutState, Withdrawal
 from core.errors import Conflict, NotFound, Transient
 from core.ids import EndpointName, RolloutId, VersionId
 from core.submissions import SubmissionRequest, endpoint_name
@@ -19,6 +19,7 @@ from serving.control.desk import Desk, TheDesk
 from serving.control.errors import RESPONSES
 from serving.control.submissions import enter, view
 from serving.control.traffic import EndpointView, RollbackView, RolloutView
+from serving.rollout.steps import withdraw
 
 _LOG = logging.getLogger("seatrial.control")
 _TRIES = 20
@@ -89,12 +90,15 @@ def get_rollout(rollout_id: IdPart, desk: TheDesk, _caller: Submitter) -> Rollou
 
 
 def _turn_back(desk: Desk, caller: Caller, rollout: Rollout) -> Rollout | None:
-    """Send an active rollout back; None when its driver was faster and it must be read again."""
-    if rollout.state is RolloutState.ROLLING_BACK:
+    """Send an active rollout back; None when its driver was faster and it must be read again.
+
+    Without an owner the next driver adopts the rollback and tells of it.
+    """
+    back = withdraw(rollout, f"rolled back by {caller.name}", Withdrawal.OPERATOR)
+    if back is rollout:
         return rollout
-    wish = replace(rollout, state=RolloutState.ROLLING_BACK, share=0.0, reason=f"rolled back by {caller.name}")
     try:
-        changed = desk.records.rollouts.change(wish)
+        changed = desk.records.rollouts.change(replace(back, lease_owner="", lease_until=0.0))
     except Conflict:
         return None
     desk.audit(caller, "rollback", rollout.id, endpoint=rollout.endpoint, candidate=rollout.candidate)

@@ -7,7 +7,7 @@ from datetime import datetime
 from pydantic import Field
 
 from core.conversations import Feedback, Thumb
-from core.endpoints import BestOf, Cohort, Endpoint, OnRegression, Rollout, RolloutState, Verdict
+from core.endpoints import BestOf, Cohort, Endpoint, OnRegression, Rollout, RolloutState, Verdict, Withdrawal
 from core.engines import EnginePhase, EngineState
 from core.versions import Decision
 from serving.control.views import SubmissionView
@@ -130,6 +130,7 @@ class RolloutView(View):
     deadline: datetime
     ended_at: datetime | None
     reason: Text
+    withdrawal: Withdrawal | None
     verdict: VerdictView | None
 
     @classmethod
@@ -149,6 +150,7 @@ class RolloutView(View):
             deadline=moment(rollout.deadline),
             ended_at=maybe(rollout.ended_at),
             reason=rollout.reason,
+            withdrawal=rollout.withdrawal,
             verdict=VerdictView.of(rollout.verdict) if rollout.verdict else None,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from core.endpoints import Rollout, RolloutState
+from core.endpoints import Rollout, RolloutState, Withdrawal
 from core.errors import Conflict
 from core.ids import EndpointName, Epoch, RolloutId, SubmissionId, VersionId, new_id
 from core.ports import Clock, Engines, Noticeboard, Records
@@ -15,7 +15,6 @@ from serving.rollout.steps import begin, decide, needed_conversations, withdraw
 from serving.rollout.verdict import judge
 
 LEASE_S = 10.0
-SUPERSEDED = "superseded by"
 """How the reason begins when a newer submission took a rollout's place."""
 
 
@@ -63,10 +62,10 @@ class Driver:
         row = self._records.rollouts.get(rollout)
         return self._change(row, begin(row, self._clock.now(), self._policy))
 
-    def withdraw(self, rollout: RolloutId, reason: str) -> Rollout:
+    def withdraw(self, rollout: RolloutId, reason: str, withdrawal: Withdrawal) -> Rollout:
         """Take the candidate's share away; later passes bring it to its end. Withdrawing what ended changes nothing."""
         row = self._records.rollouts.get(rollout)
-        return self._change(row, withdraw(row, reason))
+        return self._change(row, withdraw(row, reason, withdrawal))
 
     def advance(self, rollout: RolloutId) -> Rollout:
         """Make one pass and return the row after it."""
@@ -75,10 +74,20 @@ class Driver:
             retire_unwanted(self._records, self._engines, self._clock, drain_s=self._policy.drain_s)
             return row
         if row.state is RolloutState.ROLLING_BACK:
-            return self._finish_rollback(row)
+            return self._finish_rollback(row if row.lease_owner else self._adopt(row))
         now = self._clock.now()
         verdict = judge(self._records.rollouts.cohorts(row.id), self._policy, needed=needed_conversations(row, self._policy), now=now)
         return self._change(row, decide(row, verdict, now, self._policy))
+
+    def _adopt(self, row: Rollout) -> Rollout:
+        """Take over a rollback that no driver began (the control API does, for an operator), and tell of it."""
+        try:
+            adopted = self._records.rollouts.change(replace(row, lease_owner=self._owner, lease_until=self._clock.now() + LEASE_S))
+        except Conflict:
+            return self._records.rollouts.get(row.id)
+        if self._board is not None:
+            narrate(self._board, replace(row, state=RolloutState.SHIFTING), adopted)
+        return adopted
 
     def _finish_rollback(self, row: Rollout) -> Rollout:
         """End a rollback once every living gateway follows share 0; only then is the engine drained and stopped."""
@@ -94,7 +103,7 @@ class Driver:
         states = [state for state in RolloutState if not state.ended]
         for row in self._records.rollouts.find(endpoint=endpoint, states=states):
             if row.submission != by:
-                self._change(row, withdraw(row, f"{SUPERSEDED} {by}"))
+                self._change(row, withdraw(row, f"superseded by {by}", Withdrawal.SUPERSEDED))
                 self.advance(row.id)
 
     def _change(self, before: Rollout, after: Rollout) -> Rollout:

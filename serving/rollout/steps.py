@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from core.endpoints import Rollout, RolloutState, Verdict
+from core.endpoints import Rollout, RolloutState, Verdict, Withdrawal
 from core.errors import Refused
 from core.ids import Epoch
 from core.settings import RolloutPolicy
@@ -43,11 +43,11 @@ def begin(rollout: Rollout, now: Epoch, policy: RolloutPolicy) -> Rollout:
     return _enter(replace(rollout, deadline=now + policy.deadline_s), 1, now, policy)
 
 
-def withdraw(rollout: Rollout, reason: str) -> Rollout:
+def withdraw(rollout: Rollout, reason: str, withdrawal: Withdrawal) -> Rollout:
     """Return the row on its way back: share 0. Ended rollouts stay as they are."""
     if rollout.state.ended or rollout.state is RolloutState.ROLLING_BACK:
         return rollout
-    return replace(rollout, state=RolloutState.ROLLING_BACK, share=0.0, reason=reason)
+    return replace(rollout, state=RolloutState.ROLLING_BACK, share=0.0, reason=reason, withdrawal=withdrawal)
 
 
 def decide(rollout: Rollout, verdict: Verdict, now: Epoch, policy: RolloutPolicy) -> Rollout:
@@ -57,9 +57,10 @@ def decide(rollout: Rollout, verdict: Verdict, now: Epoch, policy: RolloutPolicy
     if rollout.state is RolloutState.DARK:
         return rollout  # its trials take as long as they take: no user meets the candidate
     if now > rollout.deadline:
-        return withdraw(replace(rollout, verdict=verdict), f"the deadline passed without a verdict: {verdict.reason}")
+        late = f"the deadline passed without a verdict: {verdict.reason}"
+        return withdraw(replace(rollout, verdict=verdict), late, Withdrawal.DEADLINE)
     if verdict.decision is Decision.FAIL:
-        return withdraw(replace(rollout, verdict=verdict), verdict.reason)
+        return withdraw(replace(rollout, verdict=verdict), verdict.reason, Withdrawal.VERDICT)
     return _advance(replace(rollout, verdict=verdict), verdict, now, policy)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from core.endpoints import Cohort, Rollout, RolloutState, Verdict
+from core.endpoints import Cohort, Rollout, RolloutState, Verdict, Withdrawal
 from core.errors import Conflict, NotFound, Transient
 from core.ids import EndpointName, RolloutId, SubmissionId
 from core.versions import Decision
@@ -56,6 +56,11 @@ def test_a_change_stores_all_and_returns_the_next_revision(records: Database, ro
     changed = records.rollouts.change(shifted)
     assert changed == replace(shifted, revision=1) == records.rollouts.get(rollout.id)
     assert records.gateways.snapshot().routes[CHAT].share == 0.05
+
+
+def test_why_a_candidate_was_taken_back_is_stored_as_a_value(records: Database, rollout: Rollout) -> None:
+    back = replace(rollout, state=RolloutState.ROLLING_BACK, reason="superseded by sub-2", withdrawal=Withdrawal.SUPERSEDED)
+    assert records.rollouts.change(back).withdrawal is Withdrawal.SUPERSEDED
 
 
 def test_a_change_of_an_older_revision_is_a_conflict(records: Database, rollout: Rollout) -> None:

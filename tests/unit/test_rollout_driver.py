@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from core.endpoints import Rollout, RolloutState
+from core.endpoints import Rollout, RolloutState, Withdrawal
+from core.engines import Role
 from core.errors import Conflict
 from core.ids import Digest, EndpointName, SubmissionId, VersionId
 from core.ports.clock import VirtualClock
@@ -14,7 +16,8 @@ from core.settings import RolloutPolicy
 from core.submissions import SubmissionRequest
 from core.versions import EngineNeeds, FileDigest, ModelRef, ModelVersion
 from registry.database import Database, migrate, open_database
-from serving.rollout.driver import SUPERSEDED, Driver
+from serving.rollout.driver import Driver
+from serving.rollout.steps import withdraw
 from tests.equipment.fakes import FakeEngines
 
 CHAT = EndpointName("chat")
@@ -62,7 +65,8 @@ def test_a_newer_submission_takes_the_place_of_an_open_rollout(yard: Yard):
     with pytest.raises(Conflict):
         yard.driver.open(newer, CHAT, SECOND)
     withdrawn = yard.driver.advance(older.id)
-    assert (withdrawn.state, withdrawn.reason) == (RolloutState.ROLLED_BACK, f"{SUPERSEDED} {newer}")
+    assert (withdrawn.state, withdrawn.withdrawal) == (RolloutState.ROLLED_BACK, Withdrawal.SUPERSEDED)
+    assert newer in withdrawn.reason
     assert yard.driver.open(newer, CHAT, SECOND).candidate == SECOND
 
 
@@ -70,7 +74,7 @@ def test_a_rollback_waits_for_a_living_gateway_that_follows_older_routes(yard: Y
     yard.driver.begin(yard.opened(STABLE).id)
     row = yard.driver.begin(yard.opened(FIRST).id)
     yard.records.gateways.report("g1", yard.records.gateways.generation(), yard.clock.now())
-    row = yard.driver.withdraw(row.id, "an operator asked")
+    row = yard.driver.withdraw(row.id, "an operator asked", Withdrawal.OPERATOR)
     assert yard.driver.advance(row.id).state is RolloutState.ROLLING_BACK
     yard.records.gateways.report("g1", yard.records.gateways.generation(), yard.clock.now())
     assert yard.driver.advance(row.id).state is RolloutState.ROLLED_BACK
@@ -80,7 +84,7 @@ def test_a_gateway_that_died_is_not_waited_for(yard: Yard):
     yard.driver.begin(yard.opened(STABLE).id)
     row = yard.driver.begin(yard.opened(FIRST).id)
     yard.records.gateways.report("g1", 0, yard.clock.now())
-    row = yard.driver.withdraw(row.id, "an operator asked")
+    row = yard.driver.withdraw(row.id, "an operator asked", Withdrawal.OPERATOR)
     yard.clock.wait(11)
     assert yard.driver.advance(row.id).state is RolloutState.ROLLED_BACK
 
@@ -92,3 +96,30 @@ def test_past_its_deadline_a_rollout_without_data_goes_back(yard: Yard):
     assert yard.driver.advance(row.id).state is RolloutState.ROLLING_BACK
     ended = yard.driver.advance(row.id)
     assert (ended.state, yard.records.endpoints.get(CHAT).stable) == (RolloutState.ROLLED_BACK, STABLE)
+
+
+def test_a_rollback_by_an_operator_is_told_as_one_by_the_verdict(yard: Yard):
+    """The control API changes the row; the next pass, in whatever process, tells of it."""
+    told: list[str] = []
+    driver = Driver(yard.records, yard.engines, yard.clock, RolloutPolicy(), "another", Board(told))
+    yard.driver.begin(yard.opened(STABLE).id)
+    row = yard.driver.begin(yard.opened(FIRST).id)
+    back = withdraw(row, "rolled back by olga", Withdrawal.OPERATOR)
+    yard.records.rollouts.change(replace(back, lease_owner="", lease_until=0.0))
+    yard.records.gateways.report("g1", 0, yard.clock.now())
+    for _ in range(3):
+        driver.advance(row.id)
+    yard.records.gateways.report("g1", yard.records.gateways.generation(), yard.clock.now())
+    driver.advance(row.id)
+    assert told == ["RollingBack", "RolledBack"]
+
+
+@dataclass
+class Board:
+    told: list[str]
+
+    def tell(self, _version: VersionId, reason: str, _message: str, *, warning: bool = False) -> None:
+        self.told.append(reason)
+
+    def mark(self, version: VersionId, endpoint: EndpointName, role: Role | None) -> None:
+        """Labels are not looked at."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.endpoints import Cohort, ConversationOutcome, Rollout, RolloutState, Verdict
+from core.endpoints import Cohort, ConversationOutcome, Rollout, RolloutState, Verdict, Withdrawal
 from core.errors import Refused
 from core.ids import ConversationId, EndpointName, RolloutId, SubmissionId, VersionId
 from core.ports.records import Cohorts
@@ -102,7 +102,8 @@ def test_an_end_is_never_left_and_share_stays_a_share(state: RolloutState, verdi
     assert 0.0 <= after.share <= 1.0
     if state.ended or state is RolloutState.ROLLING_BACK:
         assert after == before
-    assert withdraw(after, "x").state.ended or withdraw(after, "x").share == 0.0
+    back = withdraw(after, "x", Withdrawal.OPERATOR)
+    assert back.state.ended or back.share == 0.0
 
 
 @pytest.mark.parametrize("text", ["", "0.5", "0.5,0.25,1.0", "a,1.0", "0.0,1.0", "0.5,2.0"])

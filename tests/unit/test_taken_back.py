@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from core.endpoints import Rollout, RolloutState
+from core.endpoints import Rollout, RolloutState, Withdrawal
 from core.errors import Refused
-from serving.rollout.driver import SUPERSEDED
 from tasks.start import still_wanted, taken_back
 from tests.equipment.bench_yard import BenchYard
 from tests.equipment.samples import CANDIDATE, CHAT, a_request, a_rollout, a_version
@@ -35,11 +34,11 @@ def dark(yard: BenchYard) -> Rollout:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"state": RolloutState.ROLLED_BACK, "step": MET, "reason": LOOPS}, "rolled_back"),
+        ({"state": RolloutState.ROLLED_BACK, "step": MET, "reason": "superseded by none", "withdrawal": Withdrawal.VERDICT}, "rolled_back"),
         ({"state": RolloutState.ROLLING_BACK, "step": MET, "reason": LOOPS}, "rolled_back"),
-        ({"state": RolloutState.ROLLED_BACK, "step": MET, "reason": f"{SUPERSEDED} sub-2"}, "withdrawn"),
+        ({"state": RolloutState.ROLLED_BACK, "step": MET, "reason": "x", "withdrawal": Withdrawal.SUPERSEDED}, "withdrawn"),
         ({"state": RolloutState.CANCELLED, "step": DARK, "reason": "cancelled by operator"}, "withdrawn"),
-        ({"state": RolloutState.ROLLING_BACK, "step": DARK, "reason": f"{SUPERSEDED} sub-2"}, "withdrawn"),
+        ({"state": RolloutState.ROLLING_BACK, "step": DARK, "reason": "x", "withdrawal": Withdrawal.SUPERSEDED}, "withdrawn"),
     ],
 )
 def test_a_run_that_finds_its_rollout_taken_back_ends_as_the_one_that_saw_it(

@@ -247,6 +247,7 @@ class Rollout:
     stable: str | None = None
     ended_at: datetime | None = None
     reason: str = ""
+    withdrawal: str | None = None
     verdict: Verdict | None = None
 
 
