@@ -63,7 +63,8 @@ def held(submission: Submission) -> Iterator[None]:
     """
     here = platform()
     _await_lease(here, submission)
-    _take(here, submission.id)
+    now = here.clock.now()
+    here.records.submissions.claim(submission.id, str(flow_run.id), now, now + here.settings.lease_s)
     mine = partial(here.records.submissions.change, submission.id, held_by=str(flow_run.id))  # asked here: the thread knows no run
     try:
         with renewed(here, lambda until: mine(here.clock.now(), lease_until=until)):
@@ -82,12 +83,3 @@ def _await_lease(here: Platform, submission: Submission) -> None:
             raise Conflict(f"{submission.id} is driven by flow run {row.flow_run} already", hint="watch that run; this one is not needed")
         here.clock.wait(0.5)
         row = here.records.submissions.get(submission.id)
-
-
-def _take(here: Platform, submission: SubmissionId) -> None:
-    now = here.clock.now()
-    row = here.records.submissions.get(submission)
-    if row.state is SubmissionState.CANCELLING:
-        raise Conflict(f"{submission} is being cancelled; this run changes nothing", hint="submit the model again")
-    state = SubmissionState.RUNNING if row.state is SubmissionState.QUEUED else row.state
-    here.records.submissions.change(submission, now, state=state, flow_run=str(flow_run.id), lease_until=now + here.settings.lease_s)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from prefect import task
 
 from core.benchmarks import BenchmarkState
-from core.endpoints import Withdrawal
+from core.endpoints import RolloutState, Withdrawal
 from core.errors import Conflict, DiskFull, Exhausted, Fault, NotFound, Refused, SeatrialError, Transient
 from core.ids import Digest, SubmissionId
 from core.ports.records import AuditEntry
@@ -55,12 +56,21 @@ def end_submission(here: Platform, submission: SubmissionId, error: SeatrialErro
     withdraw_rollout(here, row, error.what)
     clear_away(here, row)
     end = end_state(row, error)
-    ended = here.records.submissions.change(submission, here.clock.now(), state=end, lease_until=0.0)
+    said: dict[str, Any] = {}
+    if end is SubmissionState.CANCELLED and promoted(here, row):
+        said = {"message": f"cancelled too late: {row.request.endpoint} serves it", "hint": f"seatrial rollback {row.request.endpoint}"}
+        end = SubmissionState.SERVING
+    ended = here.records.submissions.change(submission, here.clock.now(), state=end, lease_until=0.0, **said)
     here.records.audit.add(
         AuditEntry(here.clock.now(), "seatrial", str(ended.state), submission, {"reason": reason, "message": error.what})
     )
     run_log().error("%s (%s): %s", end.replace("_", " "), reason, error)
     return ended
+
+
+def promoted(here: Platform, row: Submission) -> bool:
+    """Whether the submission's rollout has come to its good end."""
+    return row.rollout is not None and here.records.rollouts.get(row.rollout).state is RolloutState.PROMOTED
 
 
 def resume_end(submission: SubmissionId) -> None:

@@ -19,7 +19,7 @@ from tasks.notes import run_log
 from tasks.pages import leave_pages, leave_rollout
 from tasks.settle import settle_engines
 from tasks.start import await_ready, engine_spec, taken_back
-from tasks.step import StepReport, recorded, step_task
+from tasks.step import StepReport, recorded, step_task, stop_if_cancelled
 from wiring import Platform, platform
 
 _GONE_S = 60.0
@@ -111,6 +111,7 @@ def roll_out(submission: Submission, rollout: Rollout) -> Rollout:
                 run_log().info("roll out: %s", report.step.message)
             bring_conversations(here, row)
             here.clock.wait(here.settings.rollout.pass_interval_s)
+            stop_if_cancelled(here, submission.id)
             row = here.driver.advance(rollout.id)
         here.driver.advance(rollout.id)  # an ended rollout's pass retires the engine that nobody wants any more
         show(report, row)
@@ -123,7 +124,7 @@ def roll_out(submission: Submission, rollout: Rollout) -> Rollout:
 @step_task
 def announce(submission: Submission, version: ModelVersion) -> None:
     """Tell everybody: aliases, an audit entry, the link to chat."""
-    with recorded(submission.id, StepName.ANNOUNCE) as report:
+    with recorded(submission.id, StepName.ANNOUNCE, cancellable=False) as report:  # its users have the model already
         here = platform()
         endpoint = submission.request.endpoint
         settle_engines(here)

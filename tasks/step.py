@@ -14,14 +14,14 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import task_run
 from prefect.tasks import Task
 
-from core.errors import Exhausted, SeatrialError, Transient
+from core.errors import Exhausted, Refused, SeatrialError, Transient
 from core.ids import SubmissionId
 from core.ports import Clock
 from core.ports.records import Submissions
 from core.shown import duration
-from core.submissions import Step, StepName, StepState
+from core.submissions import Step, StepName, StepState, SubmissionState
 from tasks.notes import run_log
-from wiring import platform
+from wiring import Platform, platform
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -107,10 +107,21 @@ class StepReport:
         self._submissions.step(self._submission, step)
 
 
+def stop_if_cancelled(here: Platform, submission: SubmissionId) -> None:
+    """Raise Refused when the submission is being cancelled: Prefect may have been unable to stop its run."""
+    if here.records.submissions.get(submission).state is SubmissionState.CANCELLING:
+        raise Refused("the submission was cancelled", reason="cancelled", hint="submit the model again when it is wanted")
+
+
 @contextmanager
-def recorded(submission: SubmissionId, name: StepName) -> Iterator[StepReport]:
-    """Record a step around a block. Waits out a wish of `Transient.retry_after_s` (up to a minute) before the retry's own delay."""
+def recorded(submission: SubmissionId, name: StepName, *, cancellable: bool = True) -> Iterator[StepReport]:
+    """Record a step around a block. Waits out a wish of `Transient.retry_after_s` (up to a minute) before the retry's own delay.
+
+    Raises Refused instead of beginning a `cancellable` step of a submission that is being cancelled.
+    """
     here = platform()
+    if cancellable:
+        stop_if_cancelled(here, submission)
     attempt = int(task_run.run_count or 1)
     report = StepReport(here.records.submissions, submission, Step(name, StepState.RUNNING, attempt, here.clock.now()), here.clock)
     try:

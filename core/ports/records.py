@@ -49,6 +49,14 @@ class Submissions(Protocol):
         """Enter a step or replace the one of its name."""
         ...
 
+    def claim(self, submission: SubmissionId, driver: str, now: Epoch, until: Epoch) -> Submission:
+        """Make the flow run `driver` the one that drives the submission until `until`; a queued one runs from now on.
+
+        Decided and written at once. Conflict when it has ended, is being cancelled, or is driven by another run whose lease has not
+        run out.
+        """
+        ...
+
     def change(
         self, submission: SubmissionId, now: Epoch, *, unless_ended: bool = True, held_by: str | None = None, **fields: Any
     ) -> Submission:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Update, select, update
+from sqlalchemy import Connection, RowMapping, Update, case, or_, select, update
 
-from core.errors import Fault, NotFound
+from core.errors import Conflict, Fault, NotFound
 from core.ids import EndpointName, Epoch, PrincipalId, SubmissionId, new_id
 from core.submissions import Step, StepName, StepState, Submission, SubmissionRequest, SubmissionState
 from core.versions import ModelRef
@@ -20,6 +20,7 @@ from registry.database.upsert import insert_new, replacing, upsert
 _MAY_CHANGE = frozenset({"state", "version", "rollout", "reason", "message", "hint", "flow_run", "runs", "lease_until"})
 ENDS = [state for state in SubmissionState if state.ended]
 """States that are never left."""
+_DRIVEN = (SubmissionState.QUEUED, SubmissionState.RUNNING)
 _CUT_SHORT = frozenset(ENDS) - {SubmissionState.SERVING}
 _ORDER = {name: place for place, name in enumerate(StepName)}
 
@@ -75,6 +76,19 @@ class SubmissionsTable:
                 raise _unknown(submission)
             upsert(connection, steps, [row], replacing(steps))
 
+    def claim(self, submission: SubmissionId, driver: str, now: Epoch, until: Epoch) -> Submission:
+        """Let `driver` drive it, unless it ends, has ended, or another run's lease holds."""
+        mine = submissions.c
+        state = case((mine.state == SubmissionState.QUEUED, SubmissionState.RUNNING), else_=mine.state)
+        free = or_(mine.lease_until <= now, mine.flow_run == driver, mine.flow_run.is_(None))
+        query = update(submissions).where(mine.id == submission, mine.state.in_(_DRIVEN), free)
+        with self._connections.write() as connection:
+            claimed = connection.execute(query.values(state=state, flow_run=driver, lease_until=until, updated_at=now)).rowcount
+            row = _get(connection, submission)
+        if not claimed:
+            raise _not_to_claim(row)
+        return row
+
     def change(
         self, submission: SubmissionId, now: Epoch, *, unless_ended: bool = True, held_by: str | None = None, **fields: Any
     ) -> Submission:
@@ -91,6 +105,13 @@ class SubmissionsTable:
             if changed and fields.get("state") in _CUT_SHORT:
                 connection.execute(_end_open_steps(submission, now))
             return expect_held(_get(connection, submission), held_by)
+
+
+def _not_to_claim(row: Submission) -> Conflict:
+    if row.state in _DRIVEN:
+        return Conflict(f"{row.id} is driven by flow run {row.flow_run} already", hint="watch that run; this one is not needed")
+    how = "is being cancelled" if row.state is SubmissionState.CANCELLING else f"is {row.state} already"
+    return Conflict(f"{row.id} {how}; this run changes nothing", hint="submit the model again")
 
 
 def _end_open_steps(submission: SubmissionId, now: Epoch) -> Update:

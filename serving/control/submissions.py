@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from core.access import Caller
+from core.endpoints import RolloutState
 from core.errors import Conflict, NotFound, Refused, Transient
 from core.ids import SubmissionId, VersionId
 from core.submissions import Submission, SubmissionRequest, SubmissionState, endpoint_name
@@ -72,6 +73,12 @@ def cancel(submission_id: IdPart, desk: TheDesk, caller: Submitter) -> Submissio
         )
     if current.state is SubmissionState.CANCELLING:
         return view(desk, current)
+    if current.rollout is not None and desk.records.rollouts.get(current.rollout).state is RolloutState.PROMOTED:
+        raise Conflict(
+            f"submission {current.id} is promoted already: {current.request.endpoint} serves it",
+            reason="already_promoted",
+            hint=f"to take it back: seatrial rollback {current.request.endpoint}",
+        )
     desk.audit(caller, "cancel", current.id)
     changed = desk.records.submissions.change(current.id, desk.clock.now(), state=SubmissionState.CANCELLING)
     _tell_prefect(desk, changed)

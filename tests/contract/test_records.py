@@ -112,6 +112,25 @@ def test_a_driver_that_slept_through_its_lease_changes_nothing_any_more(records:
     assert records.submissions.get(made.id) == taken
 
 
+def test_one_run_claims_a_submission_until_its_lease_runs_out(records: Database) -> None:
+    made = records.submissions.create(a_request(), ANN, NOW)
+    claimed = records.submissions.claim(made.id, "first", NOW + 1, NOW + 6)
+    assert (claimed.state, claimed.flow_run, claimed.lease_until) == (SubmissionState.RUNNING, "first", NOW + 6)
+    with pytest.raises(Conflict, match="driven by flow run first already"):
+        records.submissions.claim(made.id, "second", NOW + 2, NOW + 7)
+    assert records.submissions.claim(made.id, "first", NOW + 3, NOW + 8).lease_until == NOW + 8
+    assert records.submissions.claim(made.id, "second", NOW + 8, NOW + 13).flow_run == "second"
+
+
+@pytest.mark.parametrize("state", [state for state in SubmissionState if state.ended or state is SubmissionState.CANCELLING])
+def test_no_run_claims_a_submission_that_ends_or_has_ended(records: Database, state: SubmissionState) -> None:
+    made = records.submissions.create(a_request(), ANN, NOW)
+    ending = records.submissions.change(made.id, NOW + 1, state=state)
+    with pytest.raises(Conflict, match="this run changes nothing"):
+        records.submissions.claim(made.id, "late", NOW + 2, NOW + 7)
+    assert records.submissions.get(made.id) == ending
+
+
 def test_a_field_that_may_not_change_is_a_fault(records: Database) -> None:
     made = records.submissions.create(a_request(), ANN, NOW)
     with pytest.raises(Fault, match="submitter"):

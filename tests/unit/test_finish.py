@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from core.endpoints import RolloutState
 from core.errors import DiskFull, Exhausted, Fault, Refused, SeatrialError, Transient
-from core.submissions import Submission, SubmissionState
+from core.ids import RolloutId
+from core.submissions import StepName, Submission, SubmissionState
 from tasks import finish as finishing
 from tasks.finish import end_state, ending, finish, resume_end
 from tasks.prepare import check, download, resolve, tensorize
 from tasks.release import announce, publish, register, roll_out
 from tasks.start import start
-from tasks.step import BACKOFF_S, is_transient, step_task
+from tasks.step import BACKOFF_S, is_transient, recorded, step_task
 from tasks.trials import benchmark, degeneration, latency, smoke
 from tests.equipment.bench_yard import BenchYard, in_yard
-from tests.equipment.samples import a_request
+from tests.equipment.samples import CANDIDATE, CHAT, a_request, a_rollout, a_version
 
 WORSE = Refused("pass@1 0.21 is below the stable version's 0.90", reason="benchmark_below_stable", hint="submit a better one")
+CANCELLED = Refused("the submission was cancelled", reason="cancelled", hint="submit the model again when it is wanted")
 LATER = Refused("the rollout was withdrawn: pass@1 0.21 is below", reason="withdrawn", hint="submit again")
 
 
@@ -108,3 +112,39 @@ def test_a_cancellation_comes_before_the_reason_of_before(yard: BenchYard, runni
 
 def test_nothing_ends_a_submission_on_its_way(running: Submission) -> None:
     resume_end(running.id)
+
+
+def rolled_out(yard: BenchYard, running: Submission, state: RolloutState) -> Submission:
+    """Give the submission a rollout in this state, and cancel it."""
+    yard.records.endpoints.ensure(CHAT, yard.clock.now())
+    yard.records.versions.put(a_version(id=CANDIDATE))
+    rollout = yard.records.rollouts.open(a_rollout(submission=running.id))
+    yard.records.rollouts.change(replace(rollout, state=state, step=1))
+    return yard.records.submissions.change(running.id, yard.clock.now(), rollout=rollout.id, state=SubmissionState.CANCELLING)
+
+
+@pytest.mark.parametrize(
+    ("state", "end"), [(RolloutState.PROMOTED, SubmissionState.SERVING), (RolloutState.ROLLED_BACK, SubmissionState.CANCELLED)]
+)
+def test_a_submission_that_is_cancelled_as_it_is_promoted_is_not_called_cancelled(
+    yard: BenchYard, running: Submission, state: RolloutState, end: SubmissionState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rolled_out(yard, running, state)
+    monkeypatch.setattr(finishing, "leave_pages", lambda *_: None)
+    assert finish.fn(running.id, CANCELLED) is end
+    assert ("cancelled too late" in yard.records.submissions.get(running.id).message) is (end is SubmissionState.SERVING)
+
+
+def test_no_step_begins_of_a_submission_that_is_being_cancelled(yard: BenchYard, running: Submission) -> None:
+    yard.records.submissions.change(running.id, yard.clock.now(), state=SubmissionState.CANCELLING)
+    with pytest.raises(Refused, match="was cancelled"), recorded(running.id, StepName.PUBLISH):
+        pytest.fail("the step began")
+    assert yard.records.submissions.get(running.id).steps == ()
+
+
+def test_a_cancelled_candidate_is_given_no_further_share(yard: BenchYard, running: Submission) -> None:
+    row = rolled_out(yard, running, RolloutState.SHIFTING)
+    rollout = yard.records.rollouts.get(RolloutId(str(row.rollout)))
+    with pytest.raises(Refused, match="was cancelled"):
+        roll_out.fn(running, rollout)
+    assert yard.records.rollouts.get(rollout.id) == rollout
