@@ -41,14 +41,18 @@ class Examined(Protocol):
 
 
 class Intake:
-    """Takes models in. `downloads` and `scratch` are folders of work under way; `python` is the engine environment's interpreter."""
+    """Takes models in. `downloads` and `scratch` are folders of work under way; `python` is the engine environment's interpreter.
 
-    def __init__(self, versions: Versions, weights: WeightsStore, downloads: Path, scratch: Path, python: str) -> None:
+    Bundles are removed only while `installation` owns the store.
+    """
+
+    def __init__(self, versions: Versions, weights: WeightsStore, downloads: Path, scratch: Path, python: str, installation: str) -> None:
         self._versions = versions
         self._weights = weights
         self._downloads = downloads
         self._scratch = scratch
         self._python = python
+        self._installation = installation
 
     def find(self, model: ResolvedModel) -> ModelVersion | None:
         """Return the version that this very commit became, when both its bundles are stored whole; else None."""
@@ -140,7 +144,7 @@ class Intake:
 
     def _remove(self, digest: Digest, in_use: Callable[[], Collection[Digest] | None]) -> bool:
         used = in_use()
-        if used is None or digest in used:
+        if used is None or digest in used or self._weights.claim(self._installation) != self._installation:
             return False
         self._weights.withdraw(digest)
         used = in_use()

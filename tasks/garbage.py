@@ -107,6 +107,13 @@ def _needs(here: Platform) -> Iterator[tuple[VersionId | None, str]]:
 
 def plan_weights(here: Platform) -> Iterator[Found]:
     """Yield every bundle and leftover of the weights store."""
+    mine = here.records.installation.id()
+    owner = here.weights.claim(mine)
+    if owner != mine:
+        why = f"the store belongs to installation {owner[:8]}, this one is {mine[:8]}: `seatrial gc --take-over` when that one has ended"
+        for bundle in here.weights.list():
+            yield Found("weights", bundle.digest, sum(file.size for file in bundle.files), Action.KEEP, why)
+        return
     policy, now = here.settings.retention, here.clock.now()
     owners, used = _owners(here), _last_uses(here)
     reasons = _reasons(here, owners, used)

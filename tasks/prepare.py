@@ -31,7 +31,8 @@ class Downloaded:
 def intake() -> Intake:
     """Return the registry's intake on this process's adapters."""
     here = platform()
-    return Intake(here.records.versions, here.weights, here.settings.downloads, here.settings.scratch, here.settings.tensorize_python)
+    settings, installation = here.settings, here.records.installation.id()
+    return Intake(here.records.versions, here.weights, settings.downloads, settings.scratch, settings.tensorize_python, installation)
 
 
 @step_task

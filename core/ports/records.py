@@ -385,6 +385,14 @@ class Leases(Protocol):
         ...
 
 
+class Installation(Protocol):
+    """The identity of the installation whose database this is."""
+
+    def id(self) -> str:
+        """Return the identity: 32 hex digits, the same for the life of the database. A restored home gets another one."""
+        ...
+
+
 class Records(Protocol):
     """All repositories of one database."""
 
@@ -410,3 +418,5 @@ class Records(Protocol):
     def runners(self) -> Runners: ...  # noqa: D102
     @property
     def leases(self) -> Leases: ...  # noqa: D102
+    @property
+    def installation(self) -> Installation: ...  # noqa: D102

@@ -84,6 +84,13 @@ class WeightsStore(Protocol):
         """Return what is stored without being a bundle, by digest."""
         ...
 
+    def claim(self, installation: str, *, take_over: bool = False) -> str:
+        """Return the installation that may remove bundles from this store: the first that claimed it, or the last with `take_over`.
+
+        Two installations on one store, such as production and a restored copy, know different needs; only one of them may remove.
+        """
+        ...
+
     def purge(self, digest: Digest, before: Epoch) -> bool:
         """Delete a leftover that is one since before `before`, checked in the same operation; return whether it was deleted.
 

@@ -15,6 +15,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from uuid import uuid4
 
 from core.errors import Conflict, Fault, Refused
 from core.ids import Epoch
@@ -87,6 +88,7 @@ def restore(source: Path, home: Path) -> Backup:
         require_room(draft, made.bytes, "the restored home")
         _copy_folder(source, draft)
         (draft / MARK).unlink()
+        _give_identity(draft / "seatrial.db")
         if draft != home:
             draft.replace(home)
     return made
@@ -133,6 +135,14 @@ def _copy_folder(source: Path, target: Path) -> None:
                 shutil.copy2(Path(folder) / name, into / name)
             except FileNotFoundError:
                 continue
+
+
+def _give_identity(database: Path) -> None:
+    """Make the copy an installation of its own: the original may still run, and share a weights store with it."""
+    if database.is_file():
+        with closing(sqlite3.connect(database)) as copy, copy:
+            if copy.execute("SELECT 1 FROM sqlite_master WHERE name = 'installation'").fetchone():
+                copy.execute("UPDATE installation SET id = ?", (uuid4().hex,))
 
 
 def _unless_gone(error: OSError) -> None:

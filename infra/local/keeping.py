@@ -67,9 +67,14 @@ def restore(source: Path, home: Path | None, as_json: bool) -> None:
 @home_option
 @json_option
 @click.option("--dry-run", is_flag=True, help="Show what would go and why the rest is kept; change nothing.")
+@click.option(
+    "--take-over", is_flag=True, help="First make this installation the owner of the weights store; the former one must have ended."
+)
 @reported
-def gc(home: Path | None, as_json: bool, *, dry_run: bool) -> None:
-    """Remove what nothing needs any more. The platform does it once a day by itself."""
+def gc(home: Path | None, as_json: bool, *, dry_run: bool, take_over: bool) -> None:
+    """Remove stored data that nothing needs any more. The platform does the same once a day."""
+    if take_over:
+        _take_over(home)
     found = tuple(_planned(home) if dry_run else _collected(home))
     if as_json:
         click.echo(json.dumps([asdict(item) for item in found]))
@@ -80,6 +85,13 @@ def gc(home: Path | None, as_json: bool, *, dry_run: bool) -> None:
     Console().print(table)
     goes, hidden = (sum(item.bytes for item in found if item.action == action) / 1e6 for action in ("delete", "withdraw"))
     click.echo(f"deleted: {goes:.1f} MB; withdrawn, to be deleted after the grace period: {hidden:.1f} MB")
+
+
+def _take_over(home: Path | None) -> None:
+    from wiring import Platform  # noqa: PLC0415
+
+    here = Platform(read_settings(home=home))
+    here.weights.claim(here.records.installation.id(), take_over=True)
 
 
 def _planned(home: Path | None) -> Iterator[Found]:

@@ -12,6 +12,7 @@ from registry.database.connection import Connections, make_engine
 from registry.database.conversations import ConversationsTable
 from registry.database.endpoints import EndpointsTable
 from registry.database.gateways import GatewaysTable
+from registry.database.installation import InstallationTable
 from registry.database.leases import LeasesTable
 from registry.database.rollouts import RolloutsTable
 from registry.database.runners import RunnersTable
@@ -35,6 +36,7 @@ class Database:
         self.gateways = GatewaysTable(connections, clock)
         self.runners = RunnersTable(connections)
         self.leases = LeasesTable(connections)
+        self.installation = InstallationTable(connections)
 
     def close(self) -> None:
         """Close every connection."""

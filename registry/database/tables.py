@@ -317,6 +317,9 @@ runners = Table(
     _needed("full", Boolean),
 )
 
+installation = Table("installation", metadata, _key("id"))
+"""One row: the identity of this installation, by which a weights store knows who may remove from it."""
+
 routes = Table("routes", metadata, Column("id", Integer, primary_key=True, autoincrement=False), _needed("generation", BigInteger))
 """One row (id 1): the generation that grows with every change of endpoints, rollouts and keys."""
 

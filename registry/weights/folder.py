@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from core.errors import Fault, NotFound
@@ -19,6 +19,7 @@ from core.versions import FileDigest
 from registry.files import chunks, disk_errors, file_sha256, inside, require_room, scratch_beside, sync_folder, write_atomic
 from registry.weights.manifest import (
     BUNDLES,
+    OWNER,
     PUBLISHED,
     STAGED,
     WITHDRAWN,
@@ -126,6 +127,21 @@ class FolderWeights:
             names = sorted(child.name for child in folder.iterdir()) if folder.is_dir() else []
             found = [self._leftover(Digest(name)) for name in names if is_digest(name)]
         return tuple(leftover for leftover in found if leftover is not None)
+
+    def claim(self, installation: str, *, take_over: bool = False) -> str:
+        """Write the owner's file by a link, which fails where there is one."""
+        file = self._root / OWNER
+        with disk_errors(f"claiming {self._root}"):
+            self._root.mkdir(parents=True, exist_ok=True)
+            if take_over:
+                write_atomic(file, installation.encode("ascii"))
+            elif not file.exists():
+                draft = file.with_name(f".{OWNER}-{installation}")
+                write_atomic(draft, installation.encode("ascii"))
+                with suppress(FileExistsError):
+                    os.link(draft, file)
+                draft.unlink(missing_ok=True)
+            return file.read_text(encoding="ascii").strip()
 
     def purge(self, digest: Digest, before: Epoch) -> bool:
         """Remove the folder of a leftover, under the lock under which it is taken back."""

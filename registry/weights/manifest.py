@@ -23,6 +23,8 @@ PURGING = "manifest.purging.json"
 """On S3: the files are being deleted. Written before the last look for a manifest."""
 RESERVED = frozenset({STAGED, PUBLISHED, WITHDRAWN, PURGING})
 BUNDLES = "bundles"
+OWNER = "owner"
+"""Beside the bundles: the installation that may remove them."""
 _FORMAT = 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

@@ -33,6 +33,7 @@ from core.versions import FileDigest
 from registry.files import CHUNK_BYTES, disk_errors, inside
 from registry.weights.manifest import (
     BUNDLES,
+    OWNER,
     PUBLISHED,
     PURGING,
     STAGED,
@@ -218,6 +219,16 @@ class S3Weights:
             dead = [Digest(name) for name in sorted(sizes) if is_digest(name) and name not in alive]
             return tuple(Leftover(digest, self._since(digest, newest[digest]), sizes[digest]) for digest in dead)
 
+    def claim(self, installation: str, *, take_over: bool = False) -> str:
+        """Write the owner's object; without `take_over` only where there is none."""
+        key = self._join(OWNER)
+        with _translated(f"claiming s3://{self._bucket}/{self._prefix}"):
+            owner = self._content(key)
+            if owner is None or take_over:
+                self._put(key, installation.encode("ascii"))
+                owner = self._content(key)  # of two that claim at once, the last one has written
+        return installation if owner is None else owner.decode("ascii").strip()
+
     def purge(self, digest: Digest, before: Epoch) -> bool:
         """Announce the purge, look once more for a manifest, and delete the objects. One that was cut off is finished by the next."""
         with _translated(f"deleting weights {digest[:12]}"):
@@ -267,8 +278,11 @@ class S3Weights:
             self._delete_objects(digest)
 
     def _read(self, digest: Digest, name: str) -> bytes | None:
+        return self._content(self._key(digest, name))
+
+    def _content(self, key: str) -> bytes | None:
         try:
-            return self._client.get_object(Bucket=self._bucket, Key=self._key(digest, name))["Body"].read()
+            return self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
         except ClientError as error:
             if _code(error) in _ABSENT:
                 return None

@@ -50,6 +50,15 @@ def test_a_withdrawn_bundle_cannot_be_opened_and_keeps_its_files(store: Store, p
     assert set(CONTENT) <= set(store.stamps(published))
 
 
+def test_the_first_installation_owns_a_store_until_another_takes_over(store: Store) -> None:
+    assert store.weights.claim("a" * 32) == "a" * 32
+    assert store.weights.claim("b" * 32) == "a" * 32
+    assert store.weights.claim("b" * 32, take_over=True) == "b" * 32
+    assert store.weights.claim("a" * 32) == "b" * 32
+    assert store.weights.list() == ()
+    assert store.weights.leftovers() == ()
+
+
 def test_withdrawing_what_is_not_there_or_withdrawn_already_changes_nothing(store: Store, published: Digest) -> None:
     assert not store.weights.withdraw(TWO)
     store.weights.withdraw(published)

@@ -108,6 +108,14 @@ def test_a_backup_names_the_parts_that_lie_elsewhere(settings: Settings, tmp_pat
     assert [part.rpartition("(")[2] for part in made.elsewhere] == ["SEATRIAL_DATABASE_URL)", "SEATRIAL_WEIGHTS_URL)"]
 
 
+def test_a_restored_home_is_an_installation_of_its_own(settings: Settings, tmp_path: Path) -> None:
+    back_up(settings, tmp_path / "backup", NOW)
+    restore(tmp_path / "backup", tmp_path / "restored")
+    ids = {open_database(f"sqlite:///{home / 'seatrial.db'}").installation.id() for home in (settings.home, tmp_path / "restored")}
+    assert len(ids) == 2
+    assert all(len(identity) == 32 for identity in ids)
+
+
 def test_a_restore_that_is_cut_off_leaves_no_home_and_the_next_one_succeeds(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

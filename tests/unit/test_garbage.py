@@ -193,6 +193,16 @@ def test_a_submission_that_reclaims_within_the_grace_period_keeps_the_weights_fr
     assert there(yard, version)
 
 
+def test_a_second_installation_removes_nothing_from_the_store_of_another(yard: BenchYard) -> None:
+    version = stored(yard, VERSIONS[0])
+    yard.here.weights.claim("f" * 32, take_over=True)
+    yard.clock.wait(OLD_S)
+    assert collected(yard) == {}
+    assert "belongs to installation ffffffff" in verdicts(yard)[version].why
+    yard.here.weights.claim(yard.records.installation.id(), take_over=True)
+    assert collected(yard) == {version: Action.WITHDRAW, tensors(version): Action.WITHDRAW}
+
+
 def test_a_dry_run_changes_nothing(yard: BenchYard) -> None:
     version = stored(yard, VERSIONS[0])
     yard.clock.wait(OLD_S)

@@ -115,3 +115,10 @@ def test_the_sweep_leaves_scratch_to_a_running_benchmark(yard: BenchYard) -> Non
     yard.records.benchmarks.create(a_benchmark(version=VERSION))
     sweep_leftovers(yard.here, unfenced)
     assert cell.is_dir()
+
+
+def test_nothing_is_removed_from_the_store_of_another_installation(yard: BenchYard) -> None:
+    yard.here.weights.claim("f" * 32)
+    clear_away(yard.here, submission(yard, VERSION))
+    assert sweep_leftovers(yard.here, unfenced) == ()
+    assert stored(yard) == {VERSION, TENSORS}
