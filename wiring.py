@@ -459,7 +459,7 @@ def _operator_key(of: Platform) -> str:
 def _given_key(secret: str) -> str:
     if len(secret) < _SHORTEST_KEY or not secret.isascii() or not secret.isprintable() or " " in secret:
         raise Refused(
-            "SEATRIAL_OPERATOR_KEY is no key: it has fewer than 24 characters, or some that a header cannot hold",
+            "SEATRIAL_OPERATOR_KEY must have 24 characters or more, all of them valid in an HTTP header",
             reason="bad_setting",
             hint="make one: `openssl rand -hex 24`",
         )

@@ -50,7 +50,9 @@ def numbers_of(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError as error:
-        raise Refused(f"{text[:100]!r} are no numbers", reason="bad_number", hint="write them with commas: 0.2,0.8") from error
+        raise Refused(
+            f"must be numbers separated by commas, got {text[:100]!r}", reason="bad_number", hint="write them with commas: 0.2,0.8"
+        ) from error
 
 
 def grid_of(temperatures: Sequence[float], penalties: Sequence[float], *, top_p: float = 1.0, max_tokens: int = 0) -> tuple[Sampling, ...]:
@@ -59,9 +61,15 @@ def grid_of(temperatures: Sequence[float], penalties: Sequence[float], *, top_p:
     `max_tokens` 0 stands for the suite's own longest answer until the plan is pinned.
     """
     if any(not 0 <= value <= 2 for value in temperatures) or any(not -2 <= value <= 2 for value in penalties):  # noqa: PLR2004 - OpenAI's own bounds
-        raise Refused("a temperature lies from 0 to 2, a frequency penalty from -2 to 2", reason="bad_sampling", hint="mend the grid")
+        raise Refused(
+            "temperature must be between 0 and 2, and frequency_penalty between -2 and 2",
+            reason="bad_sampling",
+            hint="correct the sampling grid",
+        )
     if not 0 < top_p <= 1 or max_tokens < 0:
-        raise Refused("top_p lies above 0 up to 1, max_tokens from 1", reason="bad_sampling", hint="mend the grid")
+        raise Refused(
+            "top_p must be above 0 and at most 1, and max_tokens at least 1", reason="bad_sampling", hint="correct the sampling grid"
+        )
     points = dict.fromkeys(Sampling(t, f, top_p, max_tokens) for t in temperatures for f in penalties)
     if not 1 <= len(points) <= MOST_POINTS:
         raise Refused(f"a grid of {len(points)} points", reason="bad_grid", hint=f"give from one up to {MOST_POINTS} points")

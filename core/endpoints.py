@@ -66,7 +66,7 @@ class EndpointPolicy:
             )
         if self.best_of > 1 and self.policy is BestOf.RANDOM:
             raise _no_policy(
-                f"best of {self.best_of} chosen at random costs {self.best_of} answers and is no better than one",
+                f"best of {self.best_of} chosen at random costs {self.best_of} answers without being better than one",
                 "choose by mean_logprob, or set best_of to 1",
             )
         if self.best_of > 1 and self.temperature == 0:

@@ -37,7 +37,7 @@ class ModelPolicy:
         "apache-2.0,mit,bsd-2-clause,bsd-3-clause,cc0-1.0,cc-by-4.0,llama3,llama3.1,llama3.2,llama3.3,gemma,openrail,bigscience-openrail-m",
         "licences that may serve, by their hub names, separated by commas; * takes any that is stated",
     )
-    download_stall_s: float = setting(30.0, "a download on which nothing arrives for so long is cut and tried again, in seconds")
+    download_stall_s: float = setting(30.0, "a download that receives no data for this time is stopped and retried, in seconds")
     download_limit_s: float = setting(3600.0, "longest time for one download, in seconds")
     engine_start_limit_s: float = setting(600.0, "longest time until an engine is ready, in seconds")
 
@@ -94,7 +94,9 @@ class RolloutPolicy:
     max_error_rate: float = setting(0.1, "hard limit: part of the candidate's completions that may fail (after 10 of them)")
     slow_ttft_s: float = setting(10.0, "an answer whose first token takes longer is a bad event, in seconds")
     margin: float = setting(0.05, "how much larger than stable's a candidate's part of bad conversations may be for a step to pass")
-    synthetic_after_s: float = setting(10.0, "seconds without enough conversations after which a step asks by itself; negative: never")
+    synthetic_after_s: float = setting(
+        10.0, "seconds without enough conversations after which a step sends synthetic ones; negative: never"
+    )
     pass_interval_s: float = setting(2.0, "time between two passes of the driver, in seconds")
     drain_s: float = setting(30.0, "longest time that in-flight answers get before an engine is stopped, in seconds")
 
@@ -142,11 +144,11 @@ class KubernetesPolicy:
     target_token_s: float = setting(
         0.0, "time per output token (90th percentile) above which engines are added, in seconds; 0: not looked at"
     )
-    scale_down_s: float = setting(300.0, "load must be lower for so long before an engine is taken away, in seconds")
+    scale_down_s: float = setting(300.0, "time of lower load after which an engine is removed, in seconds")
     prometheus_url: str = setting("", "Prometheus that scrapes engines and gateways; default: the autoscaler asks the engines themselves")
     pull_limit_s: float = setting(300.0, "longest time that an image which cannot be pulled is waited for, in seconds")
     queue_s: float = setting(600.0, "longest time that a candidate waits for room, before and after its engine is made, in seconds")
-    grows: int = setting(0, "1: the cluster adds nodes by itself, so a candidate that fits no present node is not refused")
+    grows: int = setting(0, "1: the cluster adds nodes automatically, so a candidate that fits no present node is not refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,7 @@ class Settings:
     engine_module: str = setting("seatrial_engine.serve", "module that serves a model; tests put a fake engine here")
     engine_standby: int = setting(1, "1: keep a warm process from which engines start in seconds (about 0.9 GB); 0: start each cold")
     synthetic_key: str = setting("", "bearer key of the rollout's own conversations; made by `seatrial up`")
-    lease_s: float = setting(15.0, "a submission whose driver has not been heard of for so long is taken over, in seconds")
+    lease_s: float = setting(15.0, "lease of a submission: without a renewal for this time another run takes it over, in seconds")
     pickup_s: float = setting(
         45.0,
         "time that a flow run may take to start in a pod before another is started, in seconds",
@@ -300,6 +302,9 @@ def _read(kind: Any, environ: Mapping[str, str], table: Mapping[str, Any], prefi
     return kind(**values)
 
 
+_KINDS = {"float": "a number", "int": "a whole number", "str": "text"}
+
+
 def _value(item: Field[Any], hint: type[Any], text: str | None, table: Mapping[str, Any], prefix: str) -> Any:
     given = text if text is not None else table.get(item.name, MISSING)
     if given is MISSING:
@@ -308,7 +313,7 @@ def _value(item: Field[Any], hint: type[Any], text: str | None, table: Mapping[s
         return hint(given)
     except (TypeError, ValueError) as error:
         raise Refused(
-            f"{prefix}{item.name.upper()} is {given!r}, which is no {hint.__name__}",
+            f"{prefix}{item.name.upper()} must be {_KINDS.get(hint.__name__, hint.__name__)}, got {given!r}",
             reason="bad_setting",
             hint=f"it is: {item.metadata['doc']}",
         ) from error
@@ -320,7 +325,7 @@ def _toml(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Refused(f"{path} is not TOML: {error}", reason="bad_setting", hint="mend or remove it") from error
+        raise Refused(f"{path} is not TOML: {error}", reason="bad_setting", hint="correct or remove it") from error
 
 
 def _engine_python() -> str:

@@ -45,5 +45,5 @@ def _hold(result: RunResult) -> None:
         raise Refused(
             f"the canonical solution of {result.id} does not pass its own test: {result.outcome}, {result.detail}",
             reason="bad_suite",
-            hint="mend the problem, or leave its canonical_solution out",
+            hint="correct the problem, or remove its canonical_solution",
         )

@@ -149,9 +149,9 @@ class EngineClient:
         try:
             document = response.json()
         except ValueError as error:
-            raise Transient(f"the engine of {self._version[:12]} answers what is no JSON") from error
+            raise Transient(f"the engine of {self._version[:12]} returned invalid JSON") from error
         if not isinstance(document, dict):
-            raise Transient(f"the engine of {self._version[:12]} answers what is no object")
+            raise Transient(f"the engine of {self._version[:12]} returned JSON that is not an object")
         return document
 
     def _generate(self, path: str, body: dict[str, Any], enough: int | None = None) -> Generated:
@@ -281,7 +281,7 @@ def _events(response: httpx.Response) -> Iterator[Mapping[str, Any]]:
         try:
             event = json.loads(data)
         except ValueError as error:
-            raise Transient(f"the engine sends what is no event: {data[:80]!r}") from error
+            raise Transient(f"the engine sent an invalid event: {data[:80]!r}") from error
         if isinstance(event, dict):
             yield event
 

@@ -160,7 +160,7 @@ def plan_of(
     keys = [point.key for point in points]
     if samples < 1 or len(set(keys)) < len(keys):
         raise Refused(
-            f"{samples} samples at {len(keys)} points ({', '.join(keys)[:200]}) is no plan",
+            f"{samples} samples at {len(keys)} points ({', '.join(keys)[:200]}) cannot be planned",
             reason="bad_plan",
             hint="ask for one sample or more, and for every point once",
         )
@@ -183,7 +183,7 @@ def load_suite(name: str, policy: TrialPolicy | None = None) -> Suite:
     digest = Digest(hashlib.sha256(raw).hexdigest())
     expected = header.get("sha256", digest)
     if digest != expected:
-        raise bad_suite(path, f"its sha256 is {digest}, not {str(expected)[:64]}", "fetch it again, or mend its .suite.toml")
+        raise bad_suite(path, f"its sha256 is {digest}, not {str(expected)[:64]}", "fetch it again, or correct its .suite.toml")
     problems = tuple(_problem(row, path, number) for number, row in _rows(raw, path))
     twice = [task_id for task_id, times in Counter(problem.task_id for problem in problems).items() if times > 1]
     if twice:
@@ -202,7 +202,7 @@ def _with_header(suite: Suite, header: Mapping[str, Any], path: Path) -> Suite:
     """Return the suite as its sidecar wants it asked: the top level speaks of `form`, the table of the other form's name of that."""
     asked = header.get("form", Form.COMPLETION)
     if asked not in _FORMS:
-        raise bad_suite(path, f"its form {str(asked)[:40]!r} is neither completion nor chat", "mend its .suite.toml")
+        raise bad_suite(path, f"its form {str(asked)[:40]!r} is neither completion nor chat", "correct its .suite.toml")
     form = Form(asked)
     said = {form: header, **{other: header.get(other.value, {}) for other in _FORMS if other is not form}}
     completion, chat = _way(COMPLETION, said[Form.COMPLETION], path), _way(CHAT, said[Form.CHAT], path)
@@ -220,11 +220,13 @@ def _way(usual: Way, said: Any, path: Path) -> Way:
         stops = tuple(str(stop) for stop in said.get("stops", usual.stops))
         way = Way(template, str(said.get("extractor", usual.extractor)), stops, int(said.get("max_tokens", usual.max_tokens)))
     except (AttributeError, TypeError, ValueError) as error:
-        raise bad_suite(path, f"its header cannot be read: {error}", "mend its .suite.toml") from error
+        raise bad_suite(path, f"its header cannot be read: {error}", "correct its .suite.toml") from error
     if _PROMPT not in way.prompt.text or not _WORD.fullmatch(way.prompt.name) or way.prompt.version < 1:
-        raise bad_suite(path, "its prompt needs a name, a version of 1 or more and a text with {{prompt}}", "mend its .suite.toml")
+        raise bad_suite(path, "its prompt needs a name, a version of 1 or more and a text with {{prompt}}", "correct its .suite.toml")
     if not 1 <= way.max_tokens <= _MOST_TOKENS or len(way.stops) > _MOST_STOPS or "" in way.stops:
-        raise bad_suite(path, f"max_tokens must be 1 to {_MOST_TOKENS}, stops at most {_MOST_STOPS} and none empty", "mend its .suite.toml")
+        raise bad_suite(
+            path, f"max_tokens must be 1 to {_MOST_TOKENS}, stops at most {_MOST_STOPS} and none empty", "correct its .suite.toml"
+        )
     return way
 
 
@@ -250,7 +252,7 @@ def _problem(row: dict[str, Any], path: Path, number: int) -> Problem:
         if not isinstance(row.get(name), str) or not row[name].strip():
             raise bad_suite(path, f"line {number} has no {name}")
     if not row["entry_point"].isidentifier():
-        raise bad_suite(path, f"line {number}: the entry_point {row['entry_point'][:80]!r} is no name")
+        raise bad_suite(path, f"line {number}: the entry_point {row['entry_point'][:80]!r} is not a Python name")
     if "def check(" not in row["test"]:
         raise bad_suite(path, f"line {number}: its test defines no check(candidate)")
     return Problem(row["task_id"], row["prompt"], row["entry_point"], row["test"], str(row.get("canonical_solution", "")))

@@ -55,7 +55,7 @@ def read(path: Path) -> bytes:
         try:
             raw = gzip.GzipFile(fileobj=BytesIO(raw)).read(_MAX_BYTES + 1)
         except (OSError, EOFError, zlib.error) as error:
-            raise bad_suite(path, f"it is no whole gzip file: {error}") from error
+            raise bad_suite(path, f"it is not a complete gzip file: {error}") from error
     if len(raw) > _MAX_BYTES:
         raise bad_suite(path, f"it is larger than {_MAX_BYTES} bytes")
     return raw
@@ -69,12 +69,12 @@ def sidecar(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise bad_suite(beside, f"it is no TOML: {error}") from error
+        raise bad_suite(beside, f"it is not valid TOML: {error}") from error
 
 
-def bad_suite(path: Path, what: str, hint: str = "mend the file; evals/README.md says what a line holds") -> Refused:
+def bad_suite(path: Path, what: str, hint: str = "correct the file; evals/README.md describes its format") -> Refused:
     """Return the refusal of a suite's file."""
-    return Refused(f"{path} is no suite: {what}", reason="bad_suite", hint=hint)
+    return Refused(f"{path} is not a valid suite: {what}", reason="bad_suite", hint=hint)
 
 
 def from_hub() -> bytes:

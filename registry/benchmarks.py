@@ -83,7 +83,7 @@ class MlflowBenchmarks:
         """Write the rows of a run to a file, without MLflow's own client."""
         run, _, path = uri.removeprefix(_SCHEME).partition("/")
         if not uri.startswith(_SCHEME) or not path:
-            raise Fault(f"{uri[:200]!r} is no address of rows", hint="was it written by another release?")
+            raise Fault(f"{uri[:200]!r} is not the address of benchmark rows", hint="use the release that wrote it")
         try:
             with httpx.stream(
                 "GET",

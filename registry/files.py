@@ -23,7 +23,9 @@ def inside(folder: Path, name: str) -> Path:
     parts = PurePosixPath(name).parts
     leaves = not parts or ".." in parts or name.startswith("/") or "/".join(parts) != name
     if leaves or "\0" in name or "\\" in name or any("\ud800" <= character <= "\udfff" for character in name):
-        raise Refused(f"{name[:200]!r} is no path inside a model's folder", reason="unsafe_path", hint="rename the file and submit again")
+        raise Refused(
+            f"{name[:200]!r} is not a path inside a model's folder", reason="unsafe_path", hint="rename the file and submit again"
+        )
     return folder.joinpath(*parts)
 
 

@@ -86,7 +86,7 @@ def _error(code: int, errors: str) -> Refused | Transient | Fault:
     if code == _SOURCE_AT_FAULT:
         return Refused(what, reason="cannot_tensorize", hint=hint or "upload whole safetensors and submit again")
     if told.get("error") == "transient" or code < 0:  # killed from outside: memory or an operator
-        return Transient(what, hint=hint or "tried again by itself")
+        return Transient(what, hint=hint or "retried automatically")
     return Fault(what, hint=hint or "see `seatrial logs`")
 
 

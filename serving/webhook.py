@@ -57,7 +57,7 @@ class Webhook:
             with httpx.stream("POST", self._url, content=body, headers=headers, timeout=self._timeout_s, follow_redirects=False) as answer:
                 self._judge(answer)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise Refused("SEATRIAL_BENCHMARKS_WEBHOOK_URL is no URL", reason="bad_setting", hint="write https://HOST/PATH") from error
+            raise Refused("SEATRIAL_BENCHMARKS_WEBHOOK_URL must be a URL", reason="bad_setting", hint="write https://HOST/PATH") from error
         except httpx.HTTPError as error:
             raise Transient(f"the webhook at {self._host} did not answer: {type(error).__name__}", hint="see that it is up") from error
 

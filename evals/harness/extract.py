@@ -21,7 +21,9 @@ def extract(version: str, *, prompt: str, answer: str, entry_point: str, stops: 
         extractor = EXTRACTORS[version]
     except KeyError as error:
         raise Refused(
-            f"there is no extractor {version[:80]!r}", reason="bad_suite", hint=f"mend the suite's header: one of {', '.join(EXTRACTORS)}"
+            f"there is no extractor {version[:80]!r}",
+            reason="bad_suite",
+            hint=f"correct the suite's header: use one of {', '.join(EXTRACTORS)}",
         ) from error
     return extractor(prompt, answer[:_MOST_CHARS], entry_point, stops)
 

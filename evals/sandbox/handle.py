@@ -81,7 +81,7 @@ class Cell:
         try:
             return decode(line)
         except NotData as error:
-            raise self._over(Ended("failed", f"the program's answer is no data: {error}")) from None
+            raise self._over(Ended("failed", f"the program's answer is not plain data: {error}")) from None
         except MemoryError:
             raise self._over(Ended("failed", "the program's answer is too large")) from None
 

@@ -109,7 +109,7 @@ def _judge(cell: Cell, job: dict[str, Any]) -> tuple[str, str]:
     try:
         code, free = _compiled(job["check"])  # while the cell loads the program
     except SyntaxError as error:
-        return "sandbox_fault", f"the suite's check is no Python: {error}"
+        return "sandbox_fault", f"the suite's check is not valid Python: {error}"
     match cell.receive():
         case ("fault", why):
             return "sandbox_fault", f"the cell could not be made: {why}"

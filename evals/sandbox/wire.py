@@ -45,7 +45,7 @@ def _pack(value: Any) -> Any:
     for base, plain in _PLAIN:
         if isinstance(value, base):
             return _pack(plain(value))
-    raise NotData(f"a value of type {kind.__name__}, which is no plain data")
+    raise NotData(f"a value of type {kind.__name__} is not plain data")
 
 
 def _pack_items(values: Any) -> list[Any]:

@@ -120,5 +120,5 @@ def _program(name: str, why: str) -> str:
 def _run(command: list[str], **environ: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LIMIT_S, env={**base_environ(), **environ})
     if done.returncode:
-        raise Fault(f"{Path(command[0]).name} failed: {done.stderr.strip()[-500:]}", hint="mend that, then try again")
+        raise Fault(f"{Path(command[0]).name} failed: {done.stderr.strip()[-500:]}", hint="correct the cause and try again")
     return done.stdout

@@ -121,7 +121,7 @@ class Home:
 
         def looked() -> bool:
             if not self.lives(name):
-                raise Fault(f"{name} ended by itself: {self.tail(name).strip()[-900:]}", hint="mend that, then run up again")
+                raise Fault(f"{name} ended unexpectedly: {self.tail(name).strip()[-900:]}", hint="correct the cause and run `up` again")
             return ready()
 
         wait_until(name, looked, self.clock, limit_s, why=lambda: self.tail(name))

@@ -192,7 +192,7 @@ def _room(api: Api, settings: Settings) -> Finding:
 
 def _inside(settings: Settings) -> Iterator[Finding]:
     yield _storage(settings)
-    yield _told("database", lambda: _database(settings), "mend database-url in the Secret, or the NetworkPolicy's ports")
+    yield _told("database", lambda: _database(settings), "correct database-url in the Secret, or the NetworkPolicy's ports")
     yield from _http(
         ("prefect", f"{settings.prefect_api_url}/health"),
         ("flow runner", f"{settings.prefect_api_url}/deployments/name/deploy-model/submit"),
@@ -258,5 +258,5 @@ def _redis(url: str) -> Finding:
                 connection.sendall(b"PING\r\n")
                 connection.recv(64)
     except OSError as error:
-        return Finding("redis", ok=False, what=f"{where}: {error}", next="mend redis-url in the Secret, or the NetworkPolicy's ports")
+        return Finding("redis", ok=False, what=f"{where}: {error}", next="correct redis-url in the Secret, or the NetworkPolicy's ports")
     return Finding("redis", ok=True, what=where)

@@ -47,7 +47,7 @@ def render(
         command += ["--set", setting]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise Refused(done.stderr.strip()[-600:], reason="bad_values", hint="mend the values file; values.yaml tells each")
+        raise Refused(done.stderr.strip()[-600:], reason="bad_values", hint="correct the values file; values.yaml describes each value")
     return done.stdout
 
 

@@ -104,7 +104,7 @@ def _database(url: str) -> Finding:
     try:
         socket.create_connection((parts.hostname or "localhost", parts.port or 5432), timeout=1).close()
     except OSError as error:
-        return Finding("database", ok=False, what=f"PostgreSQL at {where}: {error}", next="start it, or mend SEATRIAL_DATABASE_URL")
+        return Finding("database", ok=False, what=f"PostgreSQL at {where}: {error}", next="start it, or correct SEATRIAL_DATABASE_URL")
     return Finding("database", ok=True, what=f"PostgreSQL at {where}")
 
 

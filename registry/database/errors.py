@@ -37,7 +37,7 @@ def translated() -> Iterator[None]:
 def _of_driver(error: exc.DBAPIError) -> SeatrialError:
     cause = _cause(error)
     if error.connection_invalidated or isinstance(error, exc.InterfaceError) or _passes(error):
-        return Transient(f"the database is away or busy: {cause}", hint=_AWAY)
+        return Transient(f"the database is unavailable or busy: {cause}", hint=_AWAY)
     hint = "see that the disk has room, and that `registry.database.migrate` ran for this database"
     return Fault(f"the database refuses: {cause}", hint=hint)
 

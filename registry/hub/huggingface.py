@@ -97,7 +97,7 @@ def _checked(token: str | None) -> str:
     """Return the token without the spaces and line ends that a file may add. The HTTP client's own error would tell the token."""
     bare = (token or "").strip()
     if not all("!" <= character <= "~" for character in bare):
-        raise Fault("the hub token holds characters that no header can carry", hint="set SEATRIAL_HUB_TOKEN (or HF_TOKEN) anew")
+        raise Fault("the hub token holds characters that no header can carry", hint="set SEATRIAL_HUB_TOKEN (or HF_TOKEN) to a valid token")
     return bare
 
 

@@ -48,7 +48,7 @@ class Link:
         if self.stop.is_set():
             raise Stopped
         if self.clock.monotonic() > self.deadline:
-            raise Transient(f"{what}: the download takes longer than its limit", hint="tried again by itself; what came is kept")
+            raise Transient(f"{what}: the download takes longer than its limit", hint="retried automatically; received bytes are kept")
 
 
 class _Read:

@@ -101,13 +101,15 @@ def decode(raw: bytes, where: str) -> Manifest:
         entries = tuple(Entry(FileDigest(f["path"], f["size"], Digest(f["sha256"])), f["stamp"]) for f in document["files"])
         return Manifest(Digest(document["digest"]), entries, document["created_at"])
     except (ValueError, KeyError, TypeError) as error:
-        raise Mismatch(f"{where} is no manifest", hint="remove it; the bundle is then stored again by the next submission") from error
+        raise Mismatch(
+            f"{where} is not a valid manifest", hint="remove it; the bundle is then stored again by the next submission"
+        ) from error
 
 
 def checked_digest(digest: str) -> str:
     """Return `digest`, or raise Refused when it is no hex sha256 (it becomes the name of a folder)."""
     if not is_digest(digest):
-        raise Refused(f"{digest[:100]!r} is no sha256", reason="bad_digest", hint="give 64 lower-case hexadecimal digits")
+        raise Refused(f"{digest[:100]!r} is not a sha256", reason="bad_digest", hint="give 64 lower-case hexadecimal digits")
     return digest
 
 
@@ -137,12 +139,12 @@ def mismatch(digest: str, path: str, problem: str) -> Mismatch:
 def missing(digest: str) -> NotFound:
     """Return the error for a bundle that has no manifest."""
     return NotFound(
-        f"weights {digest[:12]} are not stored", reason="not_found", hint="submit the model again, so that they are stored anew"
+        f"weights {digest[:12]} are not stored", reason="not_found", hint="submit the model again, so that they are stored again"
     )
 
 
 def incomplete(digest: str, path: str) -> Incomplete:
     """Return the error for a bundle that lost a file."""
     return Incomplete(
-        f"weights {digest[:12]}: {path} is gone", reason="not_found", hint="submit the model again, so that it is stored anew"
+        f"weights {digest[:12]}: {path} is gone", reason="not_found", hint="submit the model again, so that it is stored again"
     )

@@ -442,7 +442,7 @@ def _translated(doing: str) -> Iterator[None]:
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise Fault(f"{doing}: no S3 credentials", hint="give them in the environment or in AWS's own files") from error
     except (BotoConnectionError, ConnectionClosedError, HTTPClientError, IncompleteReadError) as error:
-        raise Transient(f"{doing}: the S3 server is away: {error}", hint="tried again by itself") from error
+        raise Transient(f"{doing}: the S3 server is unavailable: {error}", hint="retried automatically") from error
     except (BotoCoreError, ValueError) as error:
         raise Fault(f"{doing}: {error}", hint="see SEATRIAL_WEIGHTS_URL and SEATRIAL_S3_ENDPOINT_URL") from error
 
@@ -455,7 +455,7 @@ def _of_server(doing: str, error: ClientError) -> SeatrialError:
     code = _code(error)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in _PASSING or status >= _SERVER_ERROR:
-        return Transient(f"{doing}: the S3 server says {code}", hint="tried again by itself")
+        return Transient(f"{doing}: the S3 server says {code}", hint="retried automatically")
     if code == "NoSuchBucket":
         return Fault(f"{doing}: the bucket does not exist", hint="create it, or change SEATRIAL_WEIGHTS_URL")
     return Fault(f"{doing}: the S3 server says {code}", hint="see the bucket, its policy and the credentials")

@@ -259,7 +259,7 @@ def _check_suite(suite: str) -> None:
     path = Path(suite)
     if plain(suite) != suite or not suite.endswith(_SUITE_FILES) or not path.is_file():
         raise Refused(
-            f"{plain(suite[:200])} is no suite on the platform's machine",
+            f"{plain(suite[:200])} is not a suite on the platform's machine",
             reason="suite_not_found",
             hint="give a name, or a file that ends in .jsonl or .jsonl.gz",
         )

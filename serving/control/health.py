@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from serving.control.desk import TheDesk
 from serving.control.errors import ErrorBody
 
-routes = APIRouter(tags=["health"], responses={503: {"model": ErrorBody, "description": "The database is away"}})
+routes = APIRouter(tags=["health"], responses={503: {"model": ErrorBody, "description": "The database is unavailable"}})
 
 
 class Health(BaseModel):

@@ -206,7 +206,7 @@ def _read(answer: httpx.Response, what: str) -> Any:
             retry_after_s=float(wish) if wish.isdecimal() else None,
         )
     if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY and "uuid" in answer.text.lower():
-        raise Refused(f"{what} is no id of Prefect's", reason="bad_run_id", hint="give the id of a flow run")
+        raise Refused(f"{what} is not an id of Prefect", reason="bad_run_id", hint="give the id of a flow run")
     raise Fault(f"Prefect refused our call for {what}: {answer.status_code} {answer.text[:200]}", hint="is it Prefect 3.8?")
 
 

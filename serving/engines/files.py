@@ -274,5 +274,5 @@ def _read(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise Fault(f"{path} is not JSON", hint="remove it; the engine is then started or stopped anew") from error
+        raise Fault(f"{path} is not JSON", hint="remove it; the engine is then started or stopped again") from error
     return dict(document)

@@ -69,7 +69,7 @@ class LocalEngines:
 
     def _files(self, version: VersionId) -> EngineFiles:
         if _VERSION.fullmatch(version) is None:
-            raise Refused(f"{version!r} is no version id", hint="give the 64 hexadecimal digits that `seatrial models` shows")
+            raise Refused(f"{version!r} is not a version id", hint="give the 64 hexadecimal digits that `seatrial models` shows")
         return EngineFiles(self._folder / version)
 
     def _next_attempt(self, engine: EngineFiles, wish: Wish | None) -> int:

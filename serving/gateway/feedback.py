@@ -36,7 +36,7 @@ def parse_vote(body: bytes) -> Vote:
         raise _wrong(unknown[0][:64], "is not known", f"the fields are {', '.join(sorted(_FIELDS))}")
     given = document.get("completion_id", document.get("id"))
     if not isinstance(given, str) or not _ID.fullmatch(given):
-        raise _wrong("completion_id", "is no completion id", "send the `id` of the answer")
+        raise _wrong("completion_id", "is not a completion id", "send the `id` of the answer")
     thumb, comment = _thumb(document.get("thumb")), _comment(document.get("comment"))
     if thumb is None and not comment:
         raise _wrong("thumb", "is missing, and so is `comment`", "send one of them or both")

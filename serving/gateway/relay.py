@@ -103,7 +103,7 @@ class Relay:
     async def _whole(self, ask: Ask, body: bytes) -> tuple[Outcome, int]:
         piece = read_piece(body)
         if piece is None or piece.error:
-            raise Cut("the engine's answer is no completion")
+            raise Cut("the engine's answer is not a completion")
         self._note(piece)
         if ask.draws == 1:
             return await self._end(Answer(HTTPStatus.OK, rename(body, piece.document, self._names)))
@@ -150,7 +150,7 @@ class Relay:
         """Return what the client sees of one chunk, which may be nothing."""
         piece = read_piece(payload)
         if piece is None:
-            raise Cut("the engine streamed something that is no completion")
+            raise Cut("the engine streamed an event that is not a completion")
         if piece.error:
             raise Cut(f"the engine reported: {said_wrong(piece.document)[0] or 'an error'}")
         self._note(piece)

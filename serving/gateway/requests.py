@@ -207,7 +207,7 @@ def conversation_word(given: bytes | None, ask: Ask) -> str:
         if not _CONVERSATION.fullmatch(given):
             raise Rejected(
                 400,
-                "`X-Seatrial-Conversation` is no conversation name",
+                "`X-Seatrial-Conversation` is not a valid conversation name",
                 reason="invalid_value",
                 param="X-Seatrial-Conversation",
                 hint="use 1 to 128 letters, digits, dots, colons, dashes or underscores",

@@ -158,7 +158,7 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._problem = self._problem or "the engine's answer is no HTTP/1.1"
+            self._problem = self._problem or "the engine's answer is not HTTP/1.1"
             self.abort()
         self._wake()
 

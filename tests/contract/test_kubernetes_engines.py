@@ -654,7 +654,7 @@ def test_the_log_of_a_stopped_engine_is_kept_where_it_was_stopped(stage: tuple[K
 
 
 def test_a_name_that_is_no_version_is_refused(stage: tuple[KubeApi, KubernetesEngines]) -> None:
-    with pytest.raises(Refused, match="is no version id"):
+    with pytest.raises(Refused, match="is not a version id"):
         stage[1].state(VersionId("../x"))
 
 

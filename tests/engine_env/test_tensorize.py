@@ -175,7 +175,7 @@ def unknown_type(folder: Path):
         (held_twice, "held by both a.safetensors and b.safetensors"),
         (missing_shard, "names b.safetensors, which is not there"),
         (foreign_index, "tensor b.0.weight of b.safetensors is in the index only"),
-        (index_that_leaves_the_folder, "is no safetensors file beside it"),
+        (index_that_leaves_the_folder, "is not a safetensors file beside it"),
         (unknown_type, "of type F4"),
     ],
 )

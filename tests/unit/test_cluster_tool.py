@@ -94,7 +94,7 @@ def test_a_process_that_ends_by_itself_is_told_with_its_last_words(tmp_path: Pat
     home = Home(tmp_path / "home")
     home.begin("simulated")
     home.run("fool", ["sh", "-c", "echo no such flag; exit 2"])
-    with pytest.raises(Fault, match=r"fool ended by itself: no such flag"):
+    with pytest.raises(Fault, match=r"fool ended unexpectedly: no such flag"):
         home.wait("fool", lambda: False)
     home.forget()
 

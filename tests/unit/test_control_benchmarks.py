@@ -230,7 +230,7 @@ def test_a_policy_that_no_gateway_can_keep_is_refused(stage: Stage, body: dict[s
 
 @pytest.mark.parametrize(
     ("body", "said"),
-    [({"policy": "voting"}, "live requests have none"), ({"best_of": 4}, "no better than one")],
+    [({"policy": "voting"}, "live requests have none"), ({"best_of": 4}, "without being better than one")],
     ids=str,
 )
 def test_a_policy_that_makes_no_sense_is_refused_with_a_reason_and_is_no_entry_in_the_audit(stage: Stage, body: dict[str, Any], said: str):

@@ -38,7 +38,7 @@ def test_a_policy_within_its_bounds_is_accepted(policy: EndpointPolicy) -> None:
         (EndpointPolicy(best_of=0), "best_of"),
         (EndpointPolicy(best_of=17, policy=LIKELIEST), "best_of"),
         (EndpointPolicy(policy=BestOf.VOTING), "live requests have none; use mean_logprob"),
-        (EndpointPolicy(best_of=4), "best of 4 chosen at random costs 4 answers and is no better than one; choose by mean_logprob"),
+        (EndpointPolicy(best_of=4), "best of 4 chosen at random costs 4 answers without being better than one; choose by mean_logprob"),
         (EndpointPolicy(best_of=4, policy=LIKELIEST, temperature=0), "every answer would be the same"),
     ],
     ids=str,

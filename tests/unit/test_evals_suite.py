@@ -52,7 +52,7 @@ def test_suite_loads_by_its_path(tmp_path: Path) -> None:
         ({**ROW, "task_id": "t/1", "prompt": ""}, "line 2 has no prompt"),
         ({**ROW, "task_id": 1}, "line 2 has no task_id"),
         ({key: ROW[key] for key in ("task_id", "prompt", "test")}, "line 2 has no entry_point"),
-        ({**ROW, "task_id": "t/1", "entry_point": "f(x)"}, "the entry_point 'f\\(x\\)' is no name"),
+        ({**ROW, "task_id": "t/1", "entry_point": "f(x)"}, "the entry_point 'f\\(x\\)' is not a Python name"),
         ({**ROW, "task_id": "t/1", "test": "assert f(1)"}, "defines no check"),
         (ROW, "the task_id 't/0' stands more than once"),
     ],
@@ -101,7 +101,7 @@ def test_packed_suite_is_the_same_suite(tmp_path: Path) -> None:
 def test_packed_suite_that_is_cut_is_refused(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "own.jsonl.gz"
     path.write_bytes(gzip.compress(json.dumps(ROW).encode() * 50)[:cut])
-    with pytest.raises(Refused, match="no whole gzip file"):
+    with pytest.raises(Refused, match="not a complete gzip file"):
         load_suite(str(path))
 
 
@@ -126,7 +126,7 @@ stops = ["END"]
 @pytest.mark.parametrize(
     ("header", "fault"),
     [
-        ("= 1", "no TOML"),
+        ("= 1", "not valid TOML"),
         ('form = "verse"', "neither completion nor chat"),
         ('sha256 = "0"', "its sha256 is"),
         ("max_tokens = 0", "max_tokens must be"),
@@ -165,7 +165,7 @@ def test_plans_of_equal_content_are_equal_and_everything_counts(tmp_path: Path) 
 
 @pytest.mark.parametrize(("samples", "grid"), [(0, None), (1, [Sampling(), Sampling()])])
 def test_plan_that_asks_nothing_or_twice_is_refused(tmp_path: Path, samples: int, grid: list[Sampling] | None) -> None:
-    with pytest.raises(Refused, match="is no plan"):
+    with pytest.raises(Refused, match="cannot be planned"):
         plan_of(load_suite(str(written(tmp_path, ROW))), samples=samples, grid=grid)
 
 

@@ -245,7 +245,7 @@ class Api:
             if response.status >= HTTPStatus.BAD_REQUEST:
                 raise _refusal(f"{call.verb} {call.path}", response)
         except (HTTPError, OSError, ApiException) as error:  # the client's own error stands for a TLS handshake that failed
-            raise Transient(f"{call.verb} {call.path}: the API server is away: {error}", hint="tried again by itself") from error
+            raise Transient(f"{call.verb} {call.path}: the API server is unavailable: {error}", hint="retried automatically") from error
         return response
 
 
@@ -253,7 +253,7 @@ def _read(response: BaseHTTPResponse) -> bytes:
     try:
         return bytes(response.read())
     except (HTTPError, OSError) as error:
-        raise Transient(f"the API server's answer broke off: {error}", hint="tried again by itself") from error
+        raise Transient(f"the API server's answer broke off: {error}", hint="retried automatically") from error
 
 
 def _document(response: BaseHTTPResponse) -> Object:
@@ -265,9 +265,9 @@ def _object(raw: bytes) -> Object:
     try:
         document = json.loads(raw)
     except ValueError as error:
-        raise Transient(f"the API server's answer is no JSON: {raw[:80]!r}", hint="tried again by itself") from error
+        raise Transient(f"the API server returned invalid JSON: {raw[:80]!r}", hint="retried automatically") from error
     if not isinstance(document, dict):
-        raise Transient(f"the API server answered no object: {raw[:80]!r}", hint="tried again by itself")
+        raise Transient(f"the API server answered no object: {raw[:80]!r}", hint="retried automatically")
     return document
 
 

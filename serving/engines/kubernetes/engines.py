@@ -197,7 +197,7 @@ class KubernetesEngines:
 
     def _make_anew(self, spec: EngineSpec) -> Object:
         """Render the Deployment again: it has lost the memory of how it was applied."""
-        self._report(spec.version, "PutRight", "it had lost what it was made from; made anew from its spec")
+        self._report(spec.version, "PutRight", "its Deployment had lost its spec; it was created again from the spec")
         live = self._api.apply(kinds.DEPLOYMENTS, deployment(spec, self._place), manager=names.MANAGER)
         self._take(kinds.DEPLOYMENTS, live)
         return live
@@ -337,5 +337,5 @@ def _content(body: Object) -> Object:
 
 def _checked(version: VersionId) -> VersionId:
     if _VERSION.fullmatch(version) is None:
-        raise Refused(f"{version!r} is no version id", hint="give the 64 hexadecimal digits that `seatrial models` shows")
+        raise Refused(f"{version!r} is not a version id", hint="give the 64 hexadecimal digits that `seatrial models` shows")
     return version

@@ -23,7 +23,7 @@ class Span(click.ParamType[float]):
         """Return seconds."""
         found = re.fullmatch(r"(\d{1,6})([smhd])", str(value))
         if not found:
-            self.fail(f"{value!r} is no length of time; write 90s, 30m, 12h or 7d", param, ctx)
+            self.fail(f"{value!r} is not a duration; write 90s, 30m, 12h or 7d", param, ctx)
         return float(int(found[1]) * _UNITS[found[2]])
 
 

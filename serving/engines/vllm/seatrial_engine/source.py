@@ -89,7 +89,7 @@ def _files(folder: Path) -> tuple[Path, ...]:
 def _refuse_foreign_names(names: Iterable[str]) -> None:
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise WeightsRefused(f"{_INDEX}: {name!r} is no safetensors file beside it", "let the index name files of its own folder")
+            raise WeightsRefused(f"{_INDEX}: {name!r} is not a safetensors file beside it", "let the index name files of its own folder")
 
 
 def _weight_map(index: Path) -> dict[str, str]:
