@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sys
@@ -21,7 +22,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from core.errors import Fault
-from infra.local import demo_real
+from infra.local import demo_real, privacy
 from infra.local.demo_endings import EXPECTED, FAILED, Ending, ending
 from infra.local.demo_parts import Background, hub, published, stack
 from infra.local.demo_real import Built
@@ -82,6 +83,7 @@ def demo(home: Path | None, as_json: bool) -> None:
 
 def run(home: Path | None, console: Console, *, as_json: bool) -> int:
     """Run the demo and return its exit code. A temporary home is removed after a success; any other one is kept and named."""
+    os.umask(privacy.UMASK)
     end = Ending(FAILED, "")
     place = home
     document: dict[str, Any] = {}

@@ -35,6 +35,14 @@ class TrafficReport:
     candidate_failed: int
     candidate_moved: int
 
+    def __str__(self) -> str:
+        """Sum it up in one line."""
+        return (
+            f"{self.conversations} conversations; stable version {self.stable_conversations}, of which {self.stable_failed} failed and "
+            f"{self.stable_changed_model} changed their model; candidate {self.candidate_conversations}, of which "
+            f"{self.candidate_failed} failed and {self.candidate_moved} moved to the stable version"
+        )
+
 
 class Traffic:
     """Conversations of some users at once, one after the other, until it is left. `stable` is the id of the version that served before."""
