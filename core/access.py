@@ -52,7 +52,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What a gateway or the control API knows of whoever sent a request."""
+    """The authenticated sender of a request, as a gateway and the control API see it."""
 
     key: KeyId
     principal: PrincipalId

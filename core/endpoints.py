@@ -53,7 +53,7 @@ class EndpointPolicy:
         return {name: value for name, value in named.items() if value is not None}
 
     def check(self) -> None:
-        """Refused when an endpoint cannot promise this. Whoever stores a policy asks first."""
+        """Raise Refused when an endpoint cannot fulfil this policy. Call it before storing a policy."""
         _within("keep_text_days", self.keep_text_days, 0, 3660)
         _within("temperature", self.temperature, 0, 2)
         _within("top_p", self.top_p, 1e-6, 1)
@@ -190,7 +190,7 @@ class Rollout:
     started_at: Epoch
     step_started_at: Epoch
     deadline: Epoch
-    """Past it the gateway itself gives the candidate share 0, whoever died; the next pass rolls back."""
+    """After it the gateway itself sets the candidate's share to 0, even if other processes have died; the next pass rolls back."""
     revision: int = 0
     reason: str = ""
     """For people; `withdrawal` is for programs."""
@@ -211,7 +211,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How one endpoint's conversations are split. `salt` (the rollout id) makes a new rollout draw anew."""
+    """How one endpoint's conversations are split. `salt` is the rollout id, so each rollout draws its own assignments."""
 
     endpoint: EndpointName
     stable: Target | None

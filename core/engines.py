@@ -92,7 +92,7 @@ class EngineCause(StrEnum):
 
     @property
     def responsible(self) -> Responsible:
-        """Who can remove this cause. What nobody foresaw, an exception of vLLM's for instance, may be either's."""
+        """Who can remove this cause. An unforeseen cause, for example an exception in vLLM, can be the submitter's or the operator's."""
         if self in _OF_THE_MODEL:
             return Responsible.SUBMITTER
         return Responsible.OPERATOR if self in _OF_THE_PLATFORM else Responsible.EITHER

@@ -1,16 +1,16 @@
-"""The error tree. An error carries the decision of what happens next; nobody decides by its message.
+"""The error tree. The class of an error carries the decision of what happens next; its message never does.
 
     SeatrialError
-    ├── Refused      the request or submission is at fault: never retried, shown to whoever asked
-    │   ├── NotFound     what was named does not exist
-    │   ├── Conflict     it exists or moved on already; read again, then decide
-    │   └── Forbidden    the caller may not
-    ├── Transient    the world is at fault for a moment: retried with capped, jittered exponential back-off
-    └── Fault        we or our set-up are at fault: not retried, an operator is told
+    ├── Refused      the request or submission is at fault: never retried, shown to the caller
+    │   ├── NotFound     the named object does not exist
+    │   ├── Conflict     the object exists or has already changed; read it again, then decide
+    │   └── Forbidden    the caller lacks the permission
+    ├── Transient    a temporary external failure: retried with capped, jittered exponential back-off
+    └── Fault        the platform or its set-up is at fault: not retried, an operator is notified
         ├── Exhausted    a Transient that outlasted every retry
-        └── DiskFull     there is no room; the submission is refused for now and may come again
+        └── DiskFull     the disk is full; the submission is refused for now and may be repeated later
 
-Errors of SDKs become one of these where they are first seen (`raise Transient(...) from error`).
+SDK errors are translated into one of these at the edge (`raise Transient(...) from error`).
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Exhausted(Fault):
 
 
 class DiskFull(Fault):
-    """There is no room on this machine. Not retried: waiting frees nothing; whoever submitted is told the numbers and may come again."""
+    """There is no room on this machine. Not retried, as waiting frees nothing; the submitter gets the numbers and may submit again."""
 
     code = "disk_full"
 

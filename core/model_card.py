@@ -11,7 +11,7 @@ MAX_FRONT_MATTER = 65_536
 """Characters of a card that are read."""
 _FENCE = "---"
 _BROKEN = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
-"""What PyYAML raises for text that is no YAML, or that tags a value as a type that it is not (`!!int ""`)."""
+"""The errors that PyYAML raises for invalid YAML, or for a value that does not have the type of its tag (`!!int ""`)."""
 
 
 def front_matter(card: str) -> Mapping[str, Any]:

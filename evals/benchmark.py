@@ -91,12 +91,12 @@ def score_benchmark(version: VersionId, plan: Plan, samples: Sequence[Sample], s
 
 
 def gate_benchmark(report: TrialReport, ours: Sequence[Sample], stable: Sequence[Sample] | None, policy: TrialPolicy) -> TrialReport:
-    """Return the candidate's report with its decision. `ours` and `stable` are the samples of both to one plan; None is no stable version.
+    """Return the candidate's report with its decision. `ours` and `stable` hold the samples of both for one plan; None: no stable version.
 
-    A paired test of non-inferiority decides (`evals.statistics.compare`, margin and alpha from the settings): it fails when it is surely
-    worse by more than the margin, passes when it surely is not. Where the answers cannot tell (`wider_plan` asks for more first), the
-    point estimate decides: it fails when pass@1 is below stable's by more than the margin. Without a stable version `min_score` decides.
-    Answers that nobody could judge are left out on both sides. Raises Fault when the two answered different suites.
+    A paired test of non-inferiority decides (`evals.statistics.compare`, margin and alpha from the settings): it fails when the candidate
+    is significantly worse by more than the margin, and passes when that is ruled out. When the answers are inconclusive (`wider_plan` asks
+    for more first), the point estimate decides: it fails when pass@1 is below stable's by more than the margin. Without a stable version
+    `min_score` decides. Answers that could not be judged are left out on both sides. Raises Fault when the two answered different suites.
     """
     if stable is None:
         return _held_against_minimum(report, policy)

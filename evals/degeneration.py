@@ -32,14 +32,14 @@ def flaws(
     mean_logprob: float | None,
     prompt: str = "",
 ) -> tuple[Flaw, ...]:
-    """Return what is wrong with one answer, in `Flaw`'s order; () for a sound one, whether it passes its checks or not.
+    """Return the flaws of one answer, in `Flaw`'s order; () for a sound answer, whether it passes its checks or not.
 
-    `text` is the answer as the engine gave it, `code` the program that was judged (the extractor's; with `prompt` where that stands
-    before it). LOOP: an exactly repeating tail (`core.degeneration.repeating_tail`: 4 copies and 24 tokens or more), the detector of
-    live conversations. EMPTY: no visible character. CUT: ended by its length. UNPARSABLE: the whole program is no Python.
-    NO_ENTRY_POINT: it parses and binds no such name at its top level. Without an entry point the task asks for no program, and neither
-    of these two is looked for. LOW_LOGPROB: `mean_logprob` (nats) below `LOW_LOGPROB`.
-    Nothing is executed; an answer made to break the parser (depth, NUL, size) is unparsable.
+    `text` is the answer as the engine gave it. `code` is the judged program (the extractor's; with `prompt` where the prompt precedes
+    it). LOOP: an exactly repeating tail (`core.degeneration.repeating_tail`: 4 copies and 24 tokens or more), the detector of
+    live conversations. EMPTY: no visible character. CUT: ended by its length. UNPARSABLE: the whole program is not valid Python.
+    NO_ENTRY_POINT: it parses and binds no such name at its top level. Without an entry point the task does not ask for a program, and
+    these two flaws are not checked. LOW_LOGPROB: `mean_logprob` (nats) below `LOW_LOGPROB`.
+    Nothing is executed; an answer that breaks the parser (depth, NUL, size) is unparsable.
     """
     tree = _parsed(prompt + code) if entry_point else None
     found = {
@@ -54,13 +54,13 @@ def flaws(
 
 
 def judge_loops(candidate: Sequence[Sample], baseline: Sequence[Sample], policy_limit: float) -> tuple[Decision, str]:
-    """Return whether the candidate loops more than its baseline by more than `policy_limit` (a part of answers, 0 to 1), and a sentence.
+    """Return whether the candidate loops more than its baseline by more than `policy_limit` (a fraction of answers, 0 to 1), with a reason.
 
     Answers of both to the same problem, sampling and index are pairs; with a baseline the difference of loop rates has Tango's bounds
     at 95 % each (`evals.statistics.bounds.tango_bounds`). FAIL when the measured rate exceeds the baseline's by more than the limit and
-    the difference is surely above zero: chance loops of a few answers refuse nobody. PASS when it does not exceed it;
-    INCONCLUSIVE in between, and when there are no answers. Without a baseline the limit stands alone, and the rate's own lower bound (that
-    of a proportion, as a difference from an answer that never loops) has to lie above zero.
+    the difference is significantly above zero: a few chance loops never refuse a model. PASS when the rate does not exceed it;
+    INCONCLUSIVE in between, and when there are no answers. Without a baseline only the limit applies, and the rate's own lower bound (that
+    of a proportion, as a difference from an answer that never loops) must be above zero.
     """
     ours = _loops(candidate)
     if not ours:

@@ -62,11 +62,11 @@ class Scored:
 
 
 class EngineClient:
-    """A client to the engine at `address` (`http://host:port`) that serves `version` under its id. Safe for threads; to be closed.
+    """A client to the engine at `address` (`http://host:port`) that serves `version` under its id. Thread-safe; close it after use.
 
-    Errors: Transient when the engine is away, overloaded (408, 425, 429) or failing (5xx), or cuts its answer; Refused when it will not
-    take the request (400, 413, 422: a prompt that is too long); Fault when it serves no such version (404) or answers anything else (a
-    key that it asks for, a redirection): that is our set-up, and never counts against a model.
+    Errors: Transient when the engine is unavailable, overloaded (408, 425, 429) or failing (5xx), or cuts its answer; Refused when it
+    rejects the request (400, 413, 422: the prompt is too long); Fault when it does not serve the version (404) or answers anything else
+    (it requires a key, it redirects): the set-up is at fault, and this never counts against a model.
     """
 
     def __init__(self, address: str, version: VersionId, clock: Clock | None = None) -> None:

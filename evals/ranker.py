@@ -29,11 +29,11 @@ class Ranker(Protocol):
 
 
 class HttpRanker:
-    """Asks `model` at `base_url` (OpenAI's base URL, with its `/v1`), greedy, through chat completions. To be closed.
+    """Asks `model` at `base_url` (OpenAI's base URL, with its `/v1`), greedy, through chat completions. Close it after use.
 
-    What is away, overloaded (408, 425, 429) or failing (5xx) is asked again three times, then Transient. Refused: it takes no such
-    request (400, 413, 422) or replies no number of a candidate. Fault: no such model or address (404), a key it does not take
-    (401, 403), anything else. Candidates are shown to 6,000 characters each.
+    An unavailable, overloaded (408, 425, 429) or failing (5xx) server is retried three times, then Transient. Refused: the server rejects
+    the request (400, 413, 422) or does not reply with the number of a candidate. Fault: no such model or address (404), a key that it
+    rejects (401, 403), anything else. Each candidate is shown up to 6,000 characters.
     """
 
     def __init__(self, base_url: str, model: str, key: str = "", clock: Clock | None = None) -> None:

@@ -166,7 +166,7 @@ class Choice:
 
     score: PolicyScore
     best: PolicyScore
-    """The highest pass rate, whatever it costs."""
+    """The highest pass rate, regardless of its cost."""
     reason: str
 
 

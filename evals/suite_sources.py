@@ -62,7 +62,7 @@ def read(path: Path) -> bytes:
 
 
 def sidecar(path: Path) -> Mapping[str, Any]:
-    """Return what `NAME.suite.toml` beside a suite says; nothing where there is none. Raises Refused for one that is no TOML."""
+    """Return the content of `NAME.suite.toml` beside a suite; empty where it does not exist. Raises Refused for invalid TOML."""
     beside = path.with_name(path.name.removesuffix(".gz").removesuffix(".jsonl") + ".suite.toml")
     try:
         return tomllib.loads(beside.read_text(encoding="utf-8"))

@@ -21,7 +21,7 @@ _LONG_ANSWERS = ("Tell me a long story about the sea.", "Count from one to one h
 _DEFAULT_TOKENS = 64
 """A chat that sets no length has to be able to reach this many tokens."""
 _TELLING_TOKENS = 16
-"""An answer that ends by itself after fewer tokens does not show whether longer ones are cut."""
+"""An answer that ends after fewer tokens, before its limit, does not show whether longer answers are cut."""
 _SMOKE_TOKENS = 64
 _LATENCY_TOKENS = 32
 _LATENCY_REQUESTS = 5

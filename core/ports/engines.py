@@ -11,15 +11,15 @@ from core.ids import EndpointName, VersionId
 class Engines(Protocol):
     """Engines by model version, each started from an immutable spec. Adapters: local vLLM processes, Kubernetes.
 
-    The port takes wishes and reports states; whoever keeps engines alive (a keeper process, the kubelet) works by itself:
-    it restarts one that died, with growing pauses, and adopts those that outlived it. Errors: Transient, Fault.
+    The port takes the desired state and reports the actual state. A separate supervisor (a keeper process, the kubelet) keeps engines
+    alive: it restarts an engine that died, with growing pauses, and adopts engines that outlived it. Errors: Transient, Fault.
     """
 
     def apply(self, spec: EngineSpec) -> None:
-        """Wish for an engine. Returns before it is ready.
+        """Request an engine. Returns before it is ready.
 
-        The same spec again changes nothing; another spec for the same version raises Conflict, and what is there stays as it was made.
-        After `failed`, the same spec again is a new attempt. After `stop`, it starts anew.
+        The same spec again changes nothing. Another spec for the same version raises Conflict, and the existing engine stays unchanged.
+        After `failed`, the same spec again is a new attempt. After `stop`, it starts the engine again.
         """
         ...
 
@@ -63,7 +63,7 @@ class Waker(Protocol):
 
 
 class Noticeboard(Protocol):
-    """Where people look at engines: what was done with one and why, and whose it is. Raises nothing: a board that is away is skipped."""
+    """Where people look at engines: the actions on an engine, their reasons and its owner. Raises nothing; skips an unavailable board."""
 
     def tell(self, version: VersionId, reason: str, message: str, *, warning: bool = False) -> None:
         """Show one event beside the engine. `reason` is a word in CamelCase for programs. The same event again shows once."""

@@ -14,7 +14,7 @@ Progress = Callable[[float, str], None]
 
 
 class Examiner(Protocol):
-    """Asks and judges. Errors: Refused (no such suite), Transient (the engine or the prompt registry is away), Fault (the sandbox)."""
+    """Asks and judges. Errors: Refused (no such suite), Transient (engine or prompt registry unavailable), Fault (the sandbox)."""
 
     def pin(self, asked: Plan) -> Plan:
         """Return the plan with the suite's digest, the versions of prompt and extractor, and the stops; a pinned one as it is."""
@@ -26,7 +26,7 @@ class Examiner(Protocol):
 
 
 class Student(Protocol):
-    """Compares ways of choosing one of several answers, on answers that are there. Errors: Refused, Transient (the ranker is away)."""
+    """Compares ways of choosing one of several stored answers. Errors: Refused, Transient (ranker unavailable)."""
 
     def compare(
         self, samples: Sequence[Sample], plan: Plan, *, policies: Sequence[str], best_of: Sequence[int], ranker: tuple[str, str] | None

@@ -42,9 +42,9 @@ class Ledger(Protocol):
         ...
 
     def ship(self) -> int:
-        """Bring what the spool holds into the database and return how many records. Blocking; call it on a thread.
+        """Copy the spool's records into the database and return how many records. Blocking; call it on a thread.
 
-        Idempotent: a record that is there already is not counted twice. Reservations that an earlier process left unsettled become
-        completions with outcome `lost`. Transient while the database is away: nothing is lost, the spool grows.
+        Idempotent: a record that the database already has is not counted twice. Reservations that an earlier process left unsettled
+        become completions with outcome `lost`. Transient while the database is unavailable: nothing is lost, the spool grows.
         """
         ...

@@ -1,7 +1,7 @@
-"""What is remembered, one repository per word. Adapter: SQLAlchemy, on SQLite and on PostgreSQL.
+"""The stored state, one repository per word. Adapter: SQLAlchemy, on SQLite and on PostgreSQL.
 
-Every verb is one short transaction with no network call to anything else in it. Errors: NotFound, Conflict, Transient
-(the database is away or busy).
+Every verb is one short transaction without any other network call inside it. Errors: NotFound, Conflict, Transient
+(the database is unavailable or busy).
 """
 
 from __future__ import annotations
@@ -116,14 +116,14 @@ class Endpoints(Protocol):
         ...
 
     def remove(self, name: EndpointName, now: Epoch) -> Endpoint:
-        """Take the endpoint out of the routes and return what it was. What it did (usage, votes, rollouts, benchmarks) is kept.
+        """Take the endpoint out of the routes and return its last state. Its usage, votes, rollouts and benchmarks are kept.
 
-        Conflict while a submission or a rollout of it is open, NotFound. `ensure` makes it anew, with nothing that serves.
+        Conflict while a submission or a rollout of it is open, NotFound. `ensure` creates it again, with no version that serves.
         """
         ...
 
     def removed(self, since: Epoch) -> tuple[EndpointName, ...]:
-        """Return the names of endpoints that were removed at or after `since` and not made anew."""
+        """Return the names of endpoints that were removed at or after `since` and not created again."""
         ...
 
 
@@ -325,7 +325,7 @@ class Gateways(Protocol):
     """What gateways follow, and whether they do."""
 
     def snapshot(self) -> Snapshot:
-        """Return routes (every address None: whoever knows the engines fills them in) and the callers with live keys."""
+        """Return the routes and the callers with live keys. Every address is None; the adapter of `Routes` fills the addresses in."""
         ...
 
     def generation(self) -> int:
@@ -381,7 +381,7 @@ class Leases(Protocol):
         ...
 
     def call(self, name: str, now: Epoch) -> None:
-        """Ask for a pass: whoever holds the lease makes one soon. Calls that are close together are one."""
+        """Request a pass: the holder of the lease makes one soon. Calls in quick succession lead to one pass."""
         ...
 
 

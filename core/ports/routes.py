@@ -10,8 +10,8 @@ from core.endpoints import Snapshot
 class Routes(Protocol):
     """The routes and callers as one immutable snapshot. Adapters: from the database (polled), and a fixed one for tests.
 
-    Blocking calls: a gateway runs them on a thread of their own. Errors: Transient while the database is away; the gateway
-    then keeps the snapshot that it has.
+    Blocking calls: a gateway runs them on a separate thread. Errors: Transient while the database is unavailable; the gateway
+    then keeps its present snapshot.
     """
 
     def load(self, seen: int | None) -> Snapshot | None:

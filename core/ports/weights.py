@@ -37,12 +37,12 @@ class WeightsStore(Protocol):
     """Bundles of files: staged first, published once the trials passed. Adapters: a folder, S3.
 
     Garbage collection takes two steps. `withdraw` hides a bundle and keeps its files; `purge` deletes them after a grace period, unless
-    the bundle was taken back meanwhile. `reclaim` and `stage` take a withdrawn bundle back. Whoever reuses a bundle writes down that
-    it needs it, and then reclaims it; whoever collects withdraws it, and then reads what is needed. One of the two always sees the
-    other, and a purge that meets a reclaim never leaves a bundle that opens without all of its files.
+    the bundle was reclaimed meanwhile. `reclaim` and `stage` restore a withdrawn bundle. A process that reuses a bundle records its
+    need first and then reclaims the bundle; a process that collects withdraws the bundle first and then reads the needs. One of the two
+    always sees the other, and a purge that meets a reclaim never leaves a bundle that opens without all of its files.
 
-    A bundle exists when its manifest does, and the manifest is written last: a bundle that is cut off half way is not there.
-    Errors: NotFound, Transient (the store is away), Fault (disk full, no rights, a bundle that disagrees with its manifest).
+    A bundle exists when its manifest does, and the manifest is written last: an interrupted bundle does not exist.
+    Errors: NotFound, Transient (store unavailable), Fault (disk full, no rights, a bundle that disagrees with its manifest).
     """
 
     def stage(self, digest: Digest, source: Path, files: Sequence[FileDigest]) -> Bundle:

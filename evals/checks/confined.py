@@ -1,4 +1,4 @@
-"""Work on files that nobody vouches for, in a child process with limits: an endless template then costs a second, not the platform."""
+"""Work on untrusted files in a child process with limits: an endless template then costs a second, not the platform."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Evidence:
 
     @cached_property
     def links(self) -> tuple[str, ...]:
-        """Those of the paths that are no plain file."""
+        """The paths that are not plain files."""
         return tuple(path for path in self.paths if not stat.S_ISREG((self.folder / path).lstat().st_mode))
 
     @property

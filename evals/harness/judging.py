@@ -107,7 +107,7 @@ class Judge:
         return result
 
     def _unanswered(self, row: Row) -> Sample:
-        """Return what counts for nobody (the engine failed), or against the model (it cannot take the prompt)."""
+        """Return a sample that is left out of the score (the engine failed), or counts against the model (it cannot take the prompt)."""
         outcome = RunOutcome.FAILED if row.refused else RunOutcome.SANDBOX_FAULT
         reason = row.refused or f"no answer: {row.failed}"
         return Sample(*row.identity, row.seed, "", "", "error", 0, 0, None, 0.0, outcome, storable(reason[:_MOST_DETAIL]))

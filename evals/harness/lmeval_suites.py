@@ -67,7 +67,7 @@ def _sample(scored: Mapping[str, object], rows: Mapping[Identity, Row]) -> Sampl
 
 
 def _flaws(row: Row) -> tuple[Flaw, ...]:
-    """Return what can be told of an answer that is no program."""
+    """Return the flaws that can be detected in an answer that is not a program."""
     found = flaws(
         text=row.text,
         code=row.text,

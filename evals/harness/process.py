@@ -165,9 +165,9 @@ _SPARE = _Spare()
 
 
 def warm() -> None:
-    """Start the child that the next `run_plan` of this process uses: lm-eval takes seconds to import. Costs nothing when it is there.
+    """Start the child that the next `run_plan` of this process uses: importing lm-eval takes seconds. Does nothing when it already runs.
 
-    A child that nobody uses ends by itself after ten minutes, and with this process.
+    An unused child exits after ten minutes, and with this process.
     """
     _SPARE.warm()
 

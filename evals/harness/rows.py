@@ -22,7 +22,7 @@ _SYNC_EVERY_S = 1.0  # what a dying machine loses at most; a dying process loses
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An answer, not judged yet. `failed`: the engine gave none (nobody's fault but ours); `refused`: it will not take this prompt."""
+    """An unjudged answer. `failed`: the engine gave none (never the model's fault); `refused`: the engine rejects this prompt."""
 
     task_id: str
     sampling: str

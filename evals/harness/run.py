@@ -44,10 +44,10 @@ def run_plan(
 ) -> tuple[Sample, ...]:
     """Ask the engine at `address` everything in the plan that `rows` does not hold yet, judge all, and return it in the plan's order.
 
-    `rows` grows with every answer and may be an earlier run's of this plan, or of it with fewer samples: nothing is asked twice. An
-    answer that the engine fails to give is tried again, then counts for nobody (`sandbox_fault`, with the reason). Raises Transient
-    when too many fail or the engine is away, Fault when the sandbox cannot judge or the set-up is wrong; the rows stay for the next
-    attempt. What `progress` raises passes through. No two seeds of a run are equal (`evals.harness.seeds`).
+    `rows` grows with every answer and may come from an earlier run of this plan, or of it with fewer samples: nothing is asked twice.
+    An answer that the engine fails to give is retried and then left out of the score (`sandbox_fault`, with the reason). Raises Transient
+    when too many fail or the engine is unavailable, Fault when the sandbox cannot judge or the set-up is wrong; the rows stay for the next
+    attempt. Exceptions of `progress` pass through. No two seeds of a run are equal (`evals.harness.seeds`).
     """
     _check(plan, suite)
     job = _job(address, version, plan, suite, rows, concurrency, patience or Patience(), lmeval_tasks)

@@ -12,7 +12,7 @@ from evals.harness.job import Job
 
 Doc = Mapping[str, Any]
 Verdicts = Mapping[str, bool | None]
-"""By `verdict_key`: whether it passed; None where nobody can say (the engine or the sandbox failed)."""
+"""By `verdict_key`: whether the answer passed; None where that is unknown (the engine or the sandbox failed)."""
 
 
 def verdict_key(task_id: str, sampling: str, index: int) -> str:
@@ -59,6 +59,6 @@ def _task(job: Job, point: Sampling, verdicts: Callable[[], Verdicts]) -> dict[s
 
 
 def _passed(_doc: Doc, results: Sequence[bool | None]) -> dict[str, float]:
-    """Return the metric of one answer; none where nobody can say: lm-eval then leaves it out of the mean."""
+    """Return the metric of one answer; empty where the verdict is unknown: lm-eval then leaves the answer out of the mean."""
     (passed,) = results
     return {} if passed is None else {"pass_at_1": float(passed)}

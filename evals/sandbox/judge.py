@@ -39,7 +39,7 @@ _BUILTINS = frozenset(dir(builtins))
 
 
 class Raised(Exception):
-    """The program raised something that is no builtin exception."""
+    """The program raised an exception that is not a builtin one."""
 
 
 def judge_all(ground: Ground, wire: int, nursery: socket.socket) -> None:
@@ -164,7 +164,7 @@ def _namespace(cell: Cell, job: dict[str, Any], free: frozenset[str], names: dic
 
 
 def _given(text: str) -> dict[str, Any]:
-    """Return the names that the suite's own text defines; none where it is no whole program (a prompt that breaks off)."""
+    """Return the names that the suite's own text defines; none where the text is not a whole program (a prompt that breaks off)."""
     space: dict[str, Any] = {}
     try:
         exec(compile(text, "given.py", "exec"), space)  # noqa: S102 - the suite's own

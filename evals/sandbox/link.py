@@ -55,7 +55,7 @@ class Lost(Exception):
 
 
 class Zygote:
-    """A running zygote. It ends with `close`, with this process, and when nobody holds this object any more."""
+    """A running zygote. It ends with `close`, with this process, and when the last reference to this object is dropped."""
 
     def __init__(self, place: Path, means: Means) -> None:
         """Start it; `place` is a folder of ours. Raises Fault when it cannot confine itself."""

@@ -83,7 +83,7 @@ def _tree(path: Path) -> int:
 
 
 def drop_privileges() -> None:
-    """Become nobody where we are root, give up every capability, and never gain one again."""
+    """Switch from root to user nobody, drop every capability, and never gain one again."""
     if os.geteuid() == 0:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
@@ -94,9 +94,9 @@ def drop_privileges() -> None:
 
 
 def limit(cpu_s: float, memory_bytes: int) -> None:
-    """Bound CPU time and address space; no file, no core dump, no process or thread beside this one, few open files.
+    """Bound CPU time and address space; no file, no core dump, no additional process or thread, few open files.
 
-    CPU in whole seconds, rounded up, is what the kernel can do by itself; the judge holds the exact limit.
+    The kernel limits CPU time in whole seconds, rounded up; the judge enforces the exact limit.
     """
     cpu = int(cpu_s) + 1
     for which, soft, hard in (

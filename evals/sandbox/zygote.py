@@ -46,7 +46,7 @@ _RARE = (
     *("array", "base64", "calendar", "cmath", "contextlib", "dataclasses", "datetime", "decimal", "enum", "fractions", "hashlib"),
     *("numbers", "queue", "statistics", "struct", "textwrap", "traceback", "unicodedata", "warnings"),
 )
-"""Loaded too where a cell may open no file: it could not load them by itself."""
+"""Loaded as well where a cell may open no file: the cell could not load them itself."""
 _SYSTEM = ("/usr/lib", "/lib", "/lib64", "/usr/lib64")
 
 
@@ -136,7 +136,7 @@ def _shown(library: Path) -> list[Path]:
 
 
 def _live_in(library: Path, home: int) -> None:
-    """Make Python's library the working folder and find modules from there: nobody may not walk to one that is below /root."""
+    """Make Python's library the working folder and find modules from there: user nobody cannot traverse the path to one below /root."""
     if os.access(library / "os.py", os.R_OK):
         os.chdir(library)
     else:

@@ -1,6 +1,6 @@
-"""The statistics of the trials: what a run is worth, whether two differ, and how many samples tell. See docs/statistics.md.
+"""The statistics of the trials: the score of a run, the difference of two runs, and the number of samples needed. See docs/statistics.md.
 
-Only numpy and scipy; randomness by a seed. Faults of the sandbox count for nobody.
+Uses only numpy and scipy; randomness comes from a seed. Faults of the sandbox are left out of the score.
 """
 
 from evals.statistics.comparing import Comparison, compare, regressed

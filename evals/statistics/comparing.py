@@ -26,7 +26,7 @@ class Comparison:
 
     decision: Decision
     reason: str
-    """One sentence with the numbers, for whoever submitted."""
+    """One sentence with the numbers, for the submitter."""
     difference: float
     low: float
     """With certainty 1 - alpha the difference is above it."""
@@ -98,16 +98,17 @@ def regressed(
     noise: NoiseFloor | None = None,
     seed: int = 0,
 ) -> Comparison:
-    """Test whether what is served became worse than its pinned baseline. FAIL is the alarm.
+    """Test whether the served version became worse than its pinned baseline. FAIL is the alarm.
 
-    FAIL when a drop is significant (p_value <= alpha, were nothing changed) and may be as large as `margin` (the lower bound is not above
-    -margin: a sure drop of less than the margin is no regression); PASS when a drop of the margin is ruled out; else INCONCLUSIVE.
-    p_value is exact (`drop_p`) where nothing changed, so over A/A runs at most `alpha` alarm, whatever the problems' rates and the number
-    of answers; with a noise floor it is the larger of that and the normal tail with the widened variance.
+    FAIL when a drop is significant (p_value <= alpha, under no change) and may be as large as `margin` (the lower bound is not above
+    -margin: a significant drop of less than the margin does not count as a regression); PASS when a drop of the margin is ruled out; else
+    INCONCLUSIVE. p_value is exact (`drop_p`) under no change, so over A/A runs at most `alpha` alarm, for any rates of the problems and any
+    number of answers; with a noise floor it is the larger of that and the normal tail with the widened variance.
 
-    The same problems are asked both times, so the test conditions on them: only the binomial variance within problems counts, not how
-    they differ from one another. That is what finds 3 points: with 164 problems, 20 answers each and a mean p (1 - p) of 1/6 (rates
-    spread evenly) the deviation of a difference is 1.0 point; with problems counted as drawn anew, one of rates so spread is 3 points.
+    Both runs ask the same problems, so the test conditions on them: only the binomial variance within problems counts, not the variance
+    between problems. That makes a drop of 3 points detectable: with 164 problems, 20 answers each and a mean p (1 - p) of 1/6 (rates
+    spread evenly) the standard deviation of a difference is 1.0 point; with problems treated as a new random draw, the deviation at such
+    rates is 3 points.
     """
     pair = _pair(current, baseline)
     view = _view(current, baseline, pair, noise)

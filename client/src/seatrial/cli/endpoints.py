@@ -84,7 +84,7 @@ def set_(ctx: click.Context, /, *, name: str, as_json: bool, **given: Any) -> No
 @as_json
 @click.pass_context
 def remove(ctx: click.Context, name: str, yes: bool, as_json: bool) -> None:
-    """Stop serving endpoint NAME (operators only). Usage, votes and history are kept; a submission makes it anew."""
+    """Stop serving endpoint NAME (operators only). Usage, votes and history are kept; a later submission creates the endpoint again."""
     if not yes:
         _confirm(ctx, name)
     was = client_of(ctx).endpoints.remove(name)
