@@ -117,7 +117,7 @@ class Platform:
 
     @property
     def capacity(self) -> Capacity | None:
-        """Who tells whether a candidate finds room; None where nobody allots machines."""
+        """Checks whether a candidate finds room; None where machines are not allotted."""
         return self._cluster
 
     @property
@@ -298,9 +298,9 @@ class Platform:
         return self.settings.kubernetes.pre_stop_s / 2 if self._namespace else _REUSE_S
 
     def address(self, version: VersionId) -> str | None:
-        """Return where a version answers, or None while no engine of it is ready.
+        """Return the address of a version, or None while it has no ready engine.
 
-        On a cluster it is the Service's name: a gateway then needs no rights in the cluster, and goes on while the API server is away.
+        On a cluster it is the Service's name: a gateway needs no rights in the cluster, and continues while the API server is unavailable.
         A Service without a ready engine refuses the connection at once, which the client sees as 503 with Retry-After.
         """
         namespace = self._namespace

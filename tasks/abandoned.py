@@ -1,4 +1,4 @@
-"""Benchmarks that nobody drives any more: they get another run, or their end."""
+"""Benchmarks whose run has died: they get another run, or are ended."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def resume_benchmark(here: Platform, row: Benchmark) -> bool:
 
 
 def mirror_missing(here: Platform) -> tuple[str, ...]:
-    """Enter the last week's ended benchmarks in MLflow that it was away for; their packed rows wait on this machine."""
+    """Enter the last week's ended benchmarks that MLflow missed while unavailable; their packed rows wait on this machine."""
     now = here.clock.now()
     done = here.records.benchmarks.find(states=[BenchmarkState.DONE], limit=200)
     missing = [

@@ -81,7 +81,7 @@ def act(here: Platform, row: Benchmark) -> tuple[str, dict[str, Any]]:
 
 
 def _hindrance(here: Platform, endpoint: Endpoint, row: Benchmark) -> str:
-    """Return why going back would not mend this: it serves something else by now, is being replaced, or came from what also regressed."""
+    """Return why a rollback would not help, or "": another version serves by now, a rollout runs, or the version before regressed too."""
     if endpoint.stable != row.version:
         return "the endpoint serves another version by now"
     states = [state for state in RolloutState if not state.ended]
@@ -119,7 +119,7 @@ def alert(here: Platform, row: Benchmark, found: dict[str, Any]) -> dict[str, An
 
 
 def tell(here: Platform, row: Benchmark, document: dict[str, Any]) -> bool:
-    """Tell the webhook; return False when it could not be told, which keeps nobody from seeing the alert elsewhere."""
+    """Send the alert to the webhook; return False when that failed. The alert stays visible elsewhere."""
     if here.alarm is None:
         return True
     try:

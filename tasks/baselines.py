@@ -61,9 +61,9 @@ def baseline_of(here: Platform, row: Benchmark) -> Benchmark | None:
 
 
 def measured_noise(here: Platform, row: Benchmark) -> NoiseFloor | None:
-    """Return how far equal runs of this version lie apart, from those before this run; None before there are two.
+    """Return by how much equal runs of this version differ, from the runs before this one; None before there are two.
 
-    Runs that were alarms are left out: what became worse is no noise.
+    Runs that raised an alarm are left out: a regression does not count as noise.
     """
     earlier = [run for run in done_runs(here, row, row.version) if run.decision is not Decision.FAIL][:_NOISE_RUNS]
     runs = [read for read in (_readable(here, run) for run in earlier) if read]

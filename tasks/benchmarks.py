@@ -275,7 +275,7 @@ def problem_row(problem: ProblemScore) -> dict[str, str]:
 
 @step_task
 def conclude(benchmark: BenchmarkId) -> BenchmarkState:
-    """Write the end into the row, and stop the engine where nobody else wants it."""
+    """Write the end into the row, and stop the engine unless it is wanted for another use."""
     here = platform()
     now = here.clock.now()
     row = here.records.benchmarks.change(benchmark, now, state=BenchmarkState.DONE, ended_at=now)
@@ -296,7 +296,7 @@ def mirror_and_show(benchmark: BenchmarkId) -> None:
 
 
 def end_failed(benchmark: BenchmarkId, error: SeatrialError) -> BenchmarkState:
-    """Write down why it could not run: a failed run says nothing of the model and is no regression."""
+    """Record why the run failed. A failed run carries no information about the model and does not count as a regression."""
     here = platform()
     now = here.clock.now()
     row = here.records.benchmarks.change(benchmark, now, state=BenchmarkState.FAILED, ended_at=now, reason=str(error))

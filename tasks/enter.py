@@ -56,10 +56,10 @@ def enter(request: DeployRequest) -> Submission:
 
 @contextmanager
 def held(submission: Submission) -> Iterator[None]:
-    """Hold the submission's lease while the block runs, renewed from a thread; a run that is killed loses it by itself.
+    """Hold the submission's lease while the block runs, renewed from a thread; the lease of a killed run expires.
 
-    Raises Conflict when another living run holds it. Should the runner that started this process die, this process ends too
-    (nobody could cancel it any more): reconcile then starts another run.
+    Raises Conflict when another living run holds it. If the runner that started this process dies, this process exits too, as it could
+    no longer be cancelled: reconcile then starts another run.
     """
     here = platform()
     _await_lease(here, submission)

@@ -1,4 +1,4 @@
-"""Holding a row while this process drives it: a lease that is renewed from a thread and lost by itself when the process is killed."""
+"""Holding a row while this process drives it: a thread renews the lease, and the lease expires when the process is killed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from wiring import Platform
 def renewed(here: Platform, renew: Callable[[Epoch], object]) -> Iterator[None]:
     """Call `renew(lease_until)` from a thread while the block runs.
 
-    Should the runner that started this process die, this process ends too (nobody could cancel it any more): reconcile then starts
-    another run. So does one whose `renew` raises Conflict: it slept through its lease, and another drives the row by now.
+    If the runner that started this process dies, this process exits too, as it could no longer be cancelled: reconcile then starts
+    another run. It also exits when `renew` raises Conflict: its lease expired while it slept, and another process drives the row by now.
     """
     over = threading.Event()
     beat = threading.Thread(target=_keep, args=(here, renew, over), name="lease", daemon=True)
@@ -39,4 +39,4 @@ def _keep(here: Platform, renew: Callable[[Epoch], object], over: threading.Even
         except Conflict:
             os._exit(1)  # at once: what the other decides is not to be undone by what was decided here before
         except SeatrialError:
-            continue  # the database is away: the lease may run out, and who then takes the row is told apart by the next renewal
+            continue  # the database is unavailable: the lease may expire; the next renewal detects a new holder

@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 _OPEN = (SubmissionState.QUEUED, SubmissionState.RUNNING, SubmissionState.CANCELLING)
 _REMOVED_S = 86_400.0
-"""So long after an endpoint's removal MLflow and the cluster are brought to say so: they may be away at first."""
+"""Seconds after an endpoint's removal in which MLflow and the cluster are updated: they may be unavailable at first."""
 _MOST_AWAY = 3
 """So many engines that are out of reach in one pass mean that the cluster is: the rest would only wait for it too."""
 _TOLD = 5
@@ -107,14 +107,14 @@ def keep_engine(here: Platform, version: VersionId) -> SeatrialError | None:
     except Conflict as error:
         if error.reason == ANOTHERS:
             return error
-        return None  # made under other settings: it keeps what it was tried with, until a submission brings it anew
+        return None  # made under other settings: it keeps the settings of its trials until it is submitted again
     except SeatrialError as error:
         return error
     return None
 
 
 def in_one(troubles: Mapping[VersionId, SeatrialError]) -> SeatrialError:
-    """Return one error that tells the troubles of several engines: Transient where waiting may mend all of them, else Fault."""
+    """Return one error for the errors of several engines: Transient when every one is Transient, else Fault."""
     told = [f"{version[:12]}: {error}" for version, error in list(troubles.items())[:_TOLD]]
     more = f"; and {len(troubles) - _TOLD} more, see the log" if len(troubles) > _TOLD else ""
     what = f"not kept: {'; '.join(told)}{more}"

@@ -47,7 +47,7 @@ def ensure_served(submission: Submission, version: ModelVersion) -> None:
 
 
 def bring_back(here: Platform, version: ModelVersion) -> None:
-    """Apply the engine of a version that serves. One that failed under an earlier spec is replaced: it answers nobody."""
+    """Apply the engine of a version that serves. An engine that failed under an earlier spec serves no requests, so it is replaced."""
     spec = engine_spec(here, version)
     try:
         here.engines.apply(spec)
@@ -113,7 +113,7 @@ def roll_out(submission: Submission, rollout: Rollout) -> Rollout:
             here.clock.wait(here.settings.rollout.pass_interval_s)
             stop_if_cancelled(here, submission.id)
             row = here.driver.advance(rollout.id)
-        here.driver.advance(rollout.id)  # an ended rollout's pass retires the engine that nobody wants any more
+        here.driver.advance(rollout.id)  # an ended rollout's pass retires the engine that is no longer wanted
         show(report, row)
         leave_rollout(row, model_title(submission.request.model.source))
         if row.state is not RolloutState.PROMOTED:

@@ -1,8 +1,8 @@
 """A background service: passes over the rows, one instance at a time, each part isolated from the others' failures.
 
-A pass is due when the last one is older than the interval, when somebody called for one (`Leases.call`), or when `early` sees work
-that should not wait. Instances share one row (`core/leases.py`): whoever takes its lease makes the pass. Each part asks the fence
-before it begins, and a part that deletes asks it before each deletion: an instance that lost its lease stops there.
+A pass is due when the last one is older than the interval, when one was requested (`Leases.call`), or when `early` finds work
+that should not wait. Instances share one row (`core/leases.py`): the instance that takes its lease makes the pass. Each part checks
+the fence before it begins, and a part that deletes checks it before each deletion: an instance that lost its lease stops there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""After an endpoint has changed what it serves: gateways follow, then engines that nobody wants are stopped."""
+"""After an endpoint has changed what it serves: gateways follow, then unwanted engines are stopped."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from wiring import Platform
 
 
 def settle_engines(here: Platform) -> None:
-    """Wait until every living gateway follows the present routes, then stop the engines that nobody wants.
+    """Wait until every living gateway follows the present routes, then stop the unwanted engines.
 
-    Who is told afterwards that a model serves can ask it that moment; who cancelled finds nothing running.
+    A submitter who learns afterwards that a model serves can use it at once; after a cancellation no engine is left running.
     """
     generation = here.records.gateways.generation()
     while here.records.gateways.lagging(generation, here.clock.now() - GATEWAY_ALIVE_S):

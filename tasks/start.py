@@ -146,9 +146,9 @@ def hint_for(state: EngineState) -> str:
 
 
 def longest_start_s(here: Platform) -> float:
-    """Return how long an engine is waited for, in seconds: on a cluster also for a node and the image, whose own limits the adapter keeps.
+    """Return how long to wait for an engine, in seconds: on a cluster also for a node and the image, whose limits the adapter enforces.
 
-    A node that a cluster adds and an image that is pulled are no part of the model's start.
+    Adding a node to a cluster and pulling an image do not count towards the model's own limit.
     """
     policy = here.settings.kubernetes
     elsewhere_s = policy.queue_s + policy.pull_limit_s if here.capacity is not None else 0.0

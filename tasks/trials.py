@@ -71,7 +71,7 @@ def engine_of(version: VersionId) -> EngineClient:
 
 
 def enter_prompt(here: Platform) -> None:
-    """Enter the gate's prompt in the prompt registry. It mirrors, so a submission does not wait for one that is away."""
+    """Enter the gate's prompt in the prompt registry. The registry is only a mirror: a submission never waits for it."""
     suite = load_suite(here.settings.trials.suite, here.settings.trials)
     try:
         here.pinned(suite.prompt)

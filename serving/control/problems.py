@@ -33,7 +33,7 @@ class ProblemScore:
 
 
 def by_problem(samples: Sequence[Sample], baseline: Iterable[Sample] = ()) -> tuple[ProblemScore, ...]:
-    """Return a row per problem and point of the grid, in the order of the first answers. Faults of the sandbox count for nobody."""
+    """Return a row per problem and point of the grid, in the order of the first answers. Faults of the sandbox are not counted."""
     theirs = {key: _rate(group) for key, group in _grouped(baseline).items()}
     return tuple(_score(key, group, theirs.get(key)) for key, group in _grouped(samples).items())
 

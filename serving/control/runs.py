@@ -139,7 +139,7 @@ class FlowRuns:
             self._set_state(run_id, "CANCELLING", "Cancelling", "the submission was cancelled")
 
     def crash(self, run_id: str) -> None:
-        """Mark a run whose process is known to be gone, so that nobody waits for it. Marking an ended run does nothing."""
+        """Mark a run whose process is known to be gone, so that it no longer counts as running. Marking an ended run does nothing."""
         current = self.state(run_id)
         if current is None or not current.ended:
             self._set_state(run_id, "CRASHED", "Crashed", "its process is gone")

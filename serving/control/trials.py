@@ -9,7 +9,7 @@ from core.benchmarks import Benchmark, Sample
 
 
 class Trials(Protocol):
-    """Reads and compares. Errors: NotFound (no answers), Transient (too many ask at once, the history is away), Fault, Refused."""
+    """Reads and compares. Errors: NotFound (no answers), Transient (too many requests at once, history unavailable), Fault, Refused."""
 
     def answers(self, benchmark: Benchmark) -> tuple[Sample, ...]:
         """Return a benchmark's samples."""

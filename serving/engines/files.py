@@ -1,12 +1,12 @@
-"""What lies in an engine's folder, and who writes it.
+"""The files in an engine's folder, and their writers.
 
     <engines>/<version>/wish.json     the port's side (LocalEngines): the spec, and whether it is wanted
     <engines>/<version>/record.json   the keeper: which process, in which phase
     <engines>/<version>/engine.log    the engine's output, kept after it stopped; engine.log.1 is the part before
-    <engines>/<version>/.lock         held for a moment by whoever changes or removes the wish
-    <engines>/keeper.json             who keeps
+    <engines>/<version>/.lock         held briefly by a process that changes or removes the wish
+    <engines>/keeper.json             the identity of the keeper
 
-Files are replaced as a whole, so that a reader sees the old or the new, never half.
+Each write replaces a whole file, so a reader sees the old or the new content, never a mixture.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class EngineFiles:
         (self.folder / "record.json").unlink(missing_ok=True)
 
     def forget_unwanted(self) -> None:
-        """Remove wish and record, unless somebody wished for it anew. The log stays."""
+        """Remove wish and record, unless the engine is wanted again. The log stays."""
         with self.locked():
             wish = self.wish()
             if wish is None or not wish.wanted:

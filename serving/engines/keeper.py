@@ -43,7 +43,7 @@ class Limits:
 
     start_s: float = 600.0
     hang_s: float = 30.0
-    """A ready engine whose /health fails for so long is killed and started anew."""
+    """A ready engine whose /health fails for this long is killed and started again."""
     starts: int = 3
     """Starts in a row that may fail before the engine is given up."""
     pause_s: float = 0.25
@@ -51,7 +51,7 @@ class Limits:
     look_s: float = 2.0
     """Between two looks at the health of a ready engine."""
     steady_s: float = 60.0
-    """An engine that was ready for so long is forgiven its crashes before."""
+    """An engine that was ready for this long has its earlier crashes forgiven."""
     longest_pause_s: float = 60.0
     shutdown_drain_s: float = 10.0
     """What answers in flight get when the keeper itself is stopped."""

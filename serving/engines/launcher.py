@@ -71,7 +71,7 @@ class VllmLauncher:
         return {**self.base_environ(), **access}
 
     def base_environ(self) -> dict[str, str]:
-        """Return what every engine gets, whatever it serves."""
+        """Return the environment of every engine, independent of its model."""
         passed = {name: value for name, value in self._given.items() if name in _PASSED_ON}
         # Process titles must not overwrite the environment by which the keeper knows its own.
         # Sockets between an engine's processes get names relative to its working directory: a path may have 107 bytes, a home any number.

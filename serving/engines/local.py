@@ -77,7 +77,7 @@ class LocalEngines:
         return max(wish.attempt if wish else 0, record.attempt if record else 0) + 1
 
     def _leaving(self, version: VersionId, record: Record | None) -> EngineState:
-        """Without a keeper nobody clears up; what has no process is gone all the same."""
+        """Return the state of an engine to be removed. Without a keeper no cleanup runs: without a process it is absent."""
         if not alive(files.keeper(self._folder)) and (record is None or not alive(record.process)):
             return EngineState(version, EnginePhase.ABSENT)
         return EngineState(version, EnginePhase.STOPPING, since=record.since if record else 0.0)

@@ -39,13 +39,13 @@ class _Stat:
 
 
 def identify(pid: int) -> Identity | None:
-    """Return who has this pid now, None when nobody does. A zombie is nobody."""
+    """Return the identity of the process with this pid, None when there is none. A zombie counts as none."""
     stat = _stat(pid)
     return None if stat is None or stat.state in _GONE else Identity(pid, stat.started, _boot())
 
 
 def ended(pid: int) -> Identity:
-    """Return an identity for a child that ended before it could be looked at: nobody's, as nothing starts at tick 0 but init."""
+    """Return an identity for a child that ended before it could be looked up. No process matches it, as only init starts at tick 0."""
     return Identity(pid, 0, _boot())
 
 
@@ -80,7 +80,7 @@ def start(command: Sequence[str], environ: Mapping[str, str], *, log: Path, fold
 
 
 def members(folder: Path, leader: Identity | None, *, descendants: bool = True) -> tuple[Identity, ...]:
-    """Return every live process of the leader's session, whoever carries the folder's mark in its environment, and their descendants."""
+    """Return every live process of the leader's session, every process with the folder's mark in its environment, and their descendants."""
     stats = dict(_all())
     known = leader if leader is not None and leader.boot == _boot() else None
     found = {pid for pid, stat in stats.items() if (known and _follows(stat, known)) or _marked(pid, folder)}

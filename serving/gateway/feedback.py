@@ -66,7 +66,7 @@ def _wrong(field: str, what: str, hint: str) -> Rejected:
 
 
 async def give_feedback(vote: Vote, caller: Caller, ledger: Ledger, assignments: Assignments, clock: Clock) -> Answer:
-    """Keep the vote for good and answer. Rejected (404) when the completion is unknown or another principal's: nobody can tell which."""
+    """Store the vote and answer. Rejected (404) for an unknown completion and for another principal's, without telling which."""
     completion = await asyncio.to_thread(ledger.find, vote.completion)
     if completion is None or completion.principal != caller.principal:
         raise Rejected(

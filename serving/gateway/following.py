@@ -81,7 +81,7 @@ class Follower:
             await self._refresh()
 
     async def _refresh(self) -> None:
-        """Put newer routes in use, then say so. While the database is away the routes in use stay."""
+        """Put newer routes in use, then report it. While the database is unavailable the routes in use stay."""
         try:
             await self._restore()
             newer = await self._on_thread(self._routes.load, None if self.snapshot is None else self.snapshot.generation)
@@ -92,7 +92,7 @@ class Follower:
             _log.warning("routes not refreshed: %s", error.what, extra={"gateway": self._name})
 
     async def _restore(self) -> None:
-        """Once, before the first route is followed: a conversation must not be drawn anew because the gateway was restarted."""
+        """Restore the assignments once, before following the first route: a gateway restart must not draw a conversation again."""
         if self._restored:
             return
         await self._on_thread(self._ledger.ship)

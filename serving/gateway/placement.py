@@ -17,7 +17,7 @@ SYNTHETIC_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A conversation with its version and where that answers (`address` None: its engine is away)."""
+    """A conversation with its version and the address of that version's engine (None: unavailable)."""
 
     assignment: Assignment
     target: Target
@@ -73,9 +73,9 @@ def _propose(route: Route, conversation: ConversationId, now: Epoch, *, syntheti
 
 
 def _share(route: Route, now: Epoch, *, synthetic: bool) -> float:
-    """Return the probability that a new conversation becomes the candidate's.
+    """Return the probability that a new conversation is assigned to the candidate.
 
-    0 while its engine is away: stable takes the new ones. 1 where it has a share and there is no stable version to share with.
+    0 while its engine is unavailable: stable takes the new ones. 1 where it has a share and there is no stable version to share with.
     """
     share = route.share_at(now)
     if share <= 0.0 or route.candidate is None or route.candidate.address is None:

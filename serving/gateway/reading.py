@@ -30,7 +30,7 @@ class Piece:
 
 
 def read_piece(raw: bytes) -> Piece | None:
-    """Return what `raw` (JSON) holds, or None when it is no completion and no error."""
+    """Return the content of `raw` (JSON), or None when it is neither a completion nor an error."""
     try:
         document = json.loads(raw)
     except (ValueError, RecursionError):
@@ -95,8 +95,8 @@ def read_usage(value: object) -> Usage | None:
 def rename(raw: bytes, document: dict[str, Any], names: dict[str, str]) -> bytes:
     """Return `raw` with top-level string fields set to `names`.
 
-    vLLM writes `id` and `model` before anything nested, so the value is cut out and replaced in place; where an engine writes
-    otherwise the whole document is written anew.
+    vLLM writes `id` and `model` before anything nested, so the value is cut out and replaced in place; for an engine with another
+    order the whole document is serialized again.
     """
     for name, wanted in names.items():
         given = document.get(name)

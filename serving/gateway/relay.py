@@ -117,7 +117,7 @@ class Relay:
         return _outcome(answer.status), int(answer.status)
 
     def _note(self, piece: Piece) -> None:
-        """Meter it. vLLM tells by a finish reason, with status 200, that it gave up; nobody here had asked for that. Abandoned, Cut."""
+        """Meter the piece. Raises Abandoned or Cut when vLLM aborted unasked, which it reports as a finish reason with status 200."""
         abandoned = _ABANDONED in piece.finish_reasons.values()
         self._begun = self._begun or piece.begun
         if abandoned and not self._begun:

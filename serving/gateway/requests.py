@@ -33,9 +33,9 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request for a completion. `body` goes to the engine; `show_usage` says whether a stream's usage is shown to the client.
+    """A request for a completion. `body` goes to the engine; `show_usage` decides whether a stream's usage is shown to the client.
 
-    `document` is what `body` says, for whoever must know more of it. Nobody changes it.
+    `document` is the parsed `body`. It is never modified.
     """
 
     kind: Kind
@@ -189,7 +189,7 @@ def _with_usage(document: dict[str, Any], body: bytes) -> bytes:
 
 
 def spliced(body: bytes, document: dict[str, Any], fields: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
-    """Return body and document with these fields. New ones are spliced in, so that nothing else changes; else all is written anew."""
+    """Return body and document with these fields. New fields are spliced in, so nothing else changes; else all is serialized again."""
     said = {**document, **fields}
     if not document.keys().isdisjoint(fields):
         return _compact(said).encode(), said
@@ -200,8 +200,8 @@ def spliced(body: bytes, document: dict[str, Any], fields: dict[str, Any]) -> tu
 def conversation_word(given: bytes | None, ask: Ask) -> str:
     """Return the name of the conversation as the client sees it.
 
-    The client's own (`X-Seatrial-Conversation`); else a digest of how the chat began, so that an unchanged client stays with its
-    model; else a fresh one. Rejected (400) when the client's is no name.
+    The client's own (`X-Seatrial-Conversation`); else a digest of the chat's beginning, so that an unchanged client stays with its
+    model; else a new name. Rejected (400) when the client's name is not valid.
     """
     if given is not None:
         if not _CONVERSATION.fullmatch(given):

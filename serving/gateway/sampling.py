@@ -38,7 +38,7 @@ def _may_draw(ask: Ask, policy: EndpointPolicy) -> bool:
 
 
 def _is_warm(temperature: object) -> bool:
-    """Whether answers differ. Where nobody says a temperature the engine's own is taken to be above 0, as OpenAI's is."""
+    """Whether answers differ. Without a temperature, the engine's default is assumed to be above 0, as OpenAI's is."""
     return temperature is None or (isinstance(temperature, int | float) and temperature >= _GREEDY)
 
 

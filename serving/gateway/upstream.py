@@ -29,7 +29,7 @@ class Abandoned(Unreachable):
 
 
 class Cut(Transient):
-    """The engine's answer broke off, stalled, or is no HTTP."""
+    """The engine's answer broke off, stalled, or is not valid HTTP."""
 
 
 class Connection(asyncio.Protocol):
@@ -163,7 +163,7 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def on_message_begin(self) -> None:
-        """httptools: an answer begins; one that nobody asked for is an error."""
+        """httptools: an answer begins; an unrequested answer is an error."""
         if self.complete:
             self._problem = "the engine answered twice"
 
@@ -317,7 +317,7 @@ class Upstream:
             pause = min(_LONGEST_PAUSE_S, pause * 2)
 
     async def _connected(self, address: str, cancel: Cancel) -> Connection:
-        """Connect, trying again with growing pauses. Unreachable after `hold_s`, or when nobody waits any more."""
+        """Connect, retrying with growing pauses. Raises Unreachable after `hold_s`, or once the request is cancelled."""
         pauses = self.pauses()
         while True:
             try:
@@ -342,7 +342,7 @@ class Upstream:
 
 
 class Cancel:
-    """Says that nobody waits for the answer any more: the connection that it runs on is then closed."""
+    """Signals that the client no longer waits for the answer; the connection in use is then closed."""
 
     def __init__(self) -> None:
         self.cancelled = False
@@ -359,7 +359,7 @@ class Cancel:
         self._connection = None
 
     def cancel(self) -> None:
-        """Nobody waits."""
+        """Cancel the request and close its connection."""
         self.cancelled = True
         if self._connection is not None:
             self._connection.abort()

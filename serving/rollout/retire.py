@@ -9,7 +9,7 @@ from core.ids import VersionId
 from core.ports import Clock, Engines, Records
 
 GATEWAY_ALIVE_S = 10.0
-"""A gateway that has not reported for so long is taken for dead: it follows nothing, and nobody waits for it."""
+"""A gateway that has not reported for this long is presumed dead: it follows no routes, and no pass waits for it."""
 
 
 def wanted_versions(records: Records) -> frozenset[VersionId]:
@@ -21,12 +21,12 @@ def wanted_versions(records: Records) -> frozenset[VersionId]:
 
 
 def retire_unwanted(records: Records, engines: Engines, clock: Clock, *, drain_s: float) -> tuple[VersionId, ...]:
-    """Stop every engine that nobody wants, and return which. Does nothing while a living gateway follows older routes.
+    """Stop every unwanted engine, and return their versions. Does nothing while a living gateway follows older routes.
 
-    In-flight answers get `drain_s`. Idempotent: stopping what stops already changes nothing.
+    In-flight answers get `drain_s`. Idempotent: stopping an engine that already stops changes nothing.
 
-    Safe beside others that do the same, however long this one pauses: engines are listed before the rows are read (a row comes before
-    its wish), and each stop is fenced by the routes' generation: where that has grown, somebody decided anew, and the next pass looks.
+    Safe beside concurrent passes, however long this one pauses: engines are listed before the rows are read (a row is written before
+    its wish), and each stop is fenced by the routes' generation: when that has grown, the decision has changed, and the next pass looks.
     """
     listed = engines.list()
     generation = records.gateways.generation()

@@ -1,4 +1,4 @@
-"""Conversations that the rollout holds by itself when users bring too few."""
+"""Synthetic conversations that the rollout adds when users bring too few."""
 
 from __future__ import annotations
 

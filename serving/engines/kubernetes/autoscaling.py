@@ -1,7 +1,7 @@
-"""What makes a version's engines more or fewer: a KEDA ScaledObject where the cluster knows it, else a HorizontalPodAutoscaler.
+"""The autoscaler of a version's engines: a KEDA ScaledObject where the cluster has KEDA, else a HorizontalPodAutoscaler.
 
-Both scale on the requests that run and wait in the version's own engines, so another version's load moves nothing. Every query gives one
-series. No value is no health: an autoscaler that gets none keeps at least what there is, and never goes below `min_engines`.
+Both scale on the requests that run and wait in the version's own engines, so another version's load has no effect. Every query gives one
+series. A missing value does not mean idle: an autoscaler without a value never scales in, and never goes below `min_engines`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _thousandths(value: float) -> str:
 def load_query(version: VersionId, place: Place) -> str:
     """Return the query of the requests, running and waiting, in all engines of a version: one series, or none when none is scraped.
 
-    Where a version may sleep there is rightly none; then it is 0 only if the gateways' own series say that nobody asked for a while.
+    A sleeping version correctly has no series; the value is then 0 only if the gateways' own series show no requests for a while.
     """
     chosen = f'namespace="{place.namespace}",model_name="{version}"'
     return _or_unasked(f'sum({{__name__=~"vllm:num_requests_(running|waiting)",{chosen}}})', version, place)

@@ -88,7 +88,7 @@ class KubernetesEngines:
         live = self._deployment(version) or self._api.get(kinds.DEPLOYMENTS, names.object_name(version))
         if live is not None and self._ours(live) and not live["metadata"].get("deletionTimestamp"):
             self._keep_log(version)
-            self.tell(version, "Stopped", f"nobody wants {version[:12]} any more; answers in flight get {drain_s:.0f} s")
+            self.tell(version, "Stopped", f"{version[:12]} is no longer wanted; answers in flight get {drain_s:.0f} s")
             self._delete_scalers(version)
             self._delete(kinds.DEPLOYMENTS, live)
         if drain_s < self._place.drain_s:  # else pods have what they were made with, which is longer than pause and drain together
@@ -164,7 +164,7 @@ class KubernetesEngines:
         self.tell(spec.version, "Made", f"engine of {spec.version[:12]}: {spec.dtype}, {spec.max_model_len} tokens")
 
     def _size(self, version: VersionId) -> None:
-        """Say how many engines there are at first, where nobody has said yet; from then on it belongs to whoever scales."""
+        """Set the first number of engines, unless the number is already set; afterwards the autoscaler owns it."""
         live, first = self._deployment(version), self._place.policy.min_engines
         if first <= 1 or live is None or live["metadata"].get(SIZED):
             return

@@ -1,6 +1,6 @@
 """The objects of an engine as pure functions: from its spec and the place to plain documents, one name for all of them.
 
-The Deployment owns the others (`ownerReferences`): whoever deletes it, however, leaves nothing behind.
+The Deployment owns the others (`ownerReferences`), so deleting it in any way removes all of them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Object = dict[str, Any]
 
 
 def deployment(spec: EngineSpec, place: Place) -> Object:
-    """Return the Deployment. It carries its spec, and itself as it was applied: by that a change by hand is seen, and undone.
+    """Return the Deployment. It carries its spec and its own applied form, by which a manual change is detected and reverted.
 
-    It says nothing of `replicas`, which belongs to whoever scales. Its pods are replaced one by one, the new one first.
+    It does not set `replicas`, which the autoscaler owns. Its pods are replaced one at a time, the new pod first.
     """
     body = _document("apps/v1", "Deployment", spec.version, place)
     body["metadata"]["annotations"] = {VERSION: spec.version, SPEC: encode_spec(spec)}
@@ -38,7 +38,7 @@ def deployment(spec: EngineSpec, place: Place) -> Object:
 
 
 def service(version: VersionId, place: Place, owner: Mapping[str, str]) -> Object:
-    """Return the Service: ready engines only, so that whoever asks while none is ready is refused at once and not after a timeout."""
+    """Return the Service: ready engines only, so that a request while none is ready fails at once instead of after a timeout."""
     body = _owned(_document("v1", "Service", version, place), owner)
     body["spec"] = {
         "type": "ClusterIP",
@@ -81,7 +81,7 @@ def encode_spec(spec: EngineSpec) -> str:
 
 
 def decode_spec(text: str) -> EngineSpec | None:
-    """Return the spec of an annotation, None for what is no spec (changed by hand, or of another release)."""
+    """Return the spec of an annotation, None when it is not a valid spec (changed by hand, or written by another release)."""
     try:
         return EngineSpec(**json.loads(text))
     except (ValueError, TypeError):

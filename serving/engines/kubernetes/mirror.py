@@ -1,6 +1,6 @@
-"""A copy of the cluster's objects of one kind, kept by one list call and a watch that goes on where it broke off.
+"""A copy of the cluster's objects of one kind, kept by one list call and a watch that resumes after an interruption.
 
-Readers never wait for the API server once the copy stands; while the server is away they see what was last known.
+Readers never wait for the API server once the copy exists; while the server is unavailable they get the last known state.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ log = structlog.get_logger(__name__)
 FOREIGN = "seatrial.dev/changed-by"
 """Put on mirrored objects: who else, by `managedFields`, wrote into their spec."""
 SIZED = "seatrial.dev/sized-by"
-"""Put on mirrored objects: who, by `managedFields`, says how many replicas there are. Nobody, where it is the server's default."""
+"""Set on mirrored objects: the field manager, by `managedFields`, that set the number of replicas. Unset for the server's default."""
 
 _WATCH_S = 240
 _SILENCE_S = 200.0
-"""Servers mark their place about once a minute: a watch that says nothing for so long may hang on a version that etcd no longer has."""
+"""Servers send a bookmark about once a minute: a watch silent for this long may hang on a version that etcd no longer has."""
 _DOUBTFUL = 8
 """Failures in a row (some 40 s) after which the place where we were is no longer believed in."""
 _LONGEST_PAUSE_S = 10.0
@@ -98,7 +98,7 @@ class Mirror:
                 self._thread.start()
 
     def close(self) -> None:
-        """Stop to follow. The thread ends with its present watch; it is a daemon, nobody waits for it."""
+        """Stop following. The thread ends with its present watch; it is a daemon, so the process does not wait for it."""
         self._stop.set()
 
     def follow_once(self) -> None:

@@ -9,7 +9,7 @@ from core.ids import EndpointName, VersionId
 MANAGER = "seatrial"
 """Field manager of everything that the adapter owns. It never owns `replicas`."""
 FIRST_SIZE = "seatrial-first-size"
-"""Field manager that sets `replicas` once, when a Deployment is made; whoever scales takes the field over."""
+"""Field manager that sets `replicas` once, when a Deployment is created; the autoscaler then takes the field over."""
 
 DOMAIN = "seatrial.dev"
 INSTANCE = "app.kubernetes.io/instance"

@@ -1,8 +1,8 @@
-"""From a Deployment and its pods to the port's phases, in words for whoever submitted the model. Pure functions.
+"""From a Deployment and its pods to the port's phases, in words for the submitter of the model. Pure functions.
 
-Starting or failed is decided like this: what another attempt cannot mend (weights refused, an image name that is none) fails at once; what
-may come by itself (an image that cannot be pulled, no room on any node) fails after a limit; a container that ends is started again by the
-kubelet, and fails when it has ended three times without ever having been ready.
+Starting or failed is decided like this. A cause that another attempt cannot remove (weights refused, an invalid image name) fails at
+once. A cause that may pass without action (an image that cannot be pulled, no room on any node) fails after a limit. The kubelet
+restarts a container that ends; it fails when it has ended three times without ever having been ready.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _CREATING = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long what may come by itself is waited for, in seconds."""
+    """Limits in seconds for conditions that may pass without action."""
 
     start_s: float = 600.0
     pull_s: float = 300.0

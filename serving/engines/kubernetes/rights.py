@@ -36,7 +36,7 @@ ROLE = (
     Rule(kinds.EVENTS, ("create",)),
     Rule(kinds.QUOTAS, ("list",)),
 )
-"""In the namespace of the engines, for whoever keeps them. Services and policies go with their Deployment: nobody deletes them."""
+"""In the engines' namespace, for the services that keep engines. No delete for Services and policies: their Deployment owns them."""
 
 CONTROL_ROLE = (Rule(kinds.DEPLOYMENTS, _FOLLOW), Rule(kinds.PODS, _FOLLOW), Rule(kinds.PODS, ("get",), "log"))
 """In the namespace of the engines, for the control API: it tells their states and logs, and changes none."""

@@ -12,10 +12,10 @@ from serving.engines.kubernetes.names import FIRST_SIZE, object_name
 
 
 class KubernetesWaker:
-    """The port Waker. KEDA would put an engine that nobody asks yet to sleep again within seconds, so its ScaledObject goes first.
+    """The port Waker. Deletes the ScaledObject first, as KEDA would put an engine without requests back to sleep within seconds.
 
-    Reconcile makes the ScaledObject anew, and a new one lets nothing fall asleep for as long as a start may take (`autoscaling.py`).
-    Killed in between, a pass over the fleet still ends in that state.
+    Reconcile creates the ScaledObject again, and a new one prevents sleep for as long as a start may take (`autoscaling.py`).
+    If the process is killed in between, the next pass over the engines still reaches that state.
     """
 
     def __init__(self, api: Api) -> None:
@@ -31,6 +31,6 @@ class KubernetesWaker:
         size: dict[str, Any] = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"replicas": 1}}
         try:
             self._api.apply(kinds.DEPLOYMENTS, size, manager=FIRST_SIZE)
-        except Conflict:  # stopped meanwhile, and perhaps made anew, awake
+        except Conflict:  # stopped meanwhile, and perhaps created again, awake
             return False
         return True

@@ -1,4 +1,4 @@
-"""vLLM's CPU platform, with the engine process forked from the server instead of started anew.
+"""vLLM's CPU platform, with the engine process forked from the server instead of spawned.
 
 vLLM's own CPU platform forces `spawn`: its worker processes take their thread binding from the environment at their start. With
 the one-process executor there is no such worker, and a spawned engine only imports torch and vLLM a second time.

@@ -47,7 +47,7 @@ def _report(process: BaseProcess) -> None:
 
 
 def _await_end(pid: int) -> int | None:
-    """Wait for a child's end and leave it to be reaped by whoever started it. None when that happened already."""
+    """Wait for a child's end and leave the child to its parent's own wait. None when it was already reaped."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -8,7 +8,7 @@ _CHUNK_BYTES: Final = 1 << 20
 
 
 class HashedStream(io.RawIOBase):
-    """Reads through to `stream`; `finish` reads what nobody read and returns the SHA-256 of the whole."""
+    """Reads through to `stream`; `finish` reads the unread rest and returns the SHA-256 of the whole."""
 
     def __init__(self, stream: BinaryIO) -> None:
         super().__init__()

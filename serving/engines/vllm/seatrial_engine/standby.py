@@ -41,7 +41,7 @@ class Request:
 
 
 class BadRequestError(ValueError):
-    """The line is no request; the message says why."""
+    """The line is not a request; the message gives the reason."""
 
 
 def stand_by(socket_path: str) -> tuple[str, ...]:

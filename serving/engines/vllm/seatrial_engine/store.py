@@ -42,7 +42,7 @@ class S3Prefix:
     def __init__(self, uri: str, *, endpoint_url: str | None = None) -> None:
         parts = urlsplit(uri)
         self._bucket, self._prefix = parts.netloc, parts.path.strip("/")
-        # Checksums only where they are asked for: other servers than AWS's fail on those that boto3 adds by itself.
+        # Checksums only when required: servers other than AWS's fail on the checksums that boto3 adds by default.
         config = Config(
             response_checksum_validation="when_required",
             request_checksum_calculation="when_required",
