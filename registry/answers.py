@@ -72,7 +72,7 @@ class Answers:
         return bool(paths)
 
     def read(self, benchmark: Benchmark) -> tuple[Sample, ...]:
-        """Return the samples of one that has ended. NotFound while it has none; Transient while its history is away."""
+        """Return the samples of an ended benchmark. NotFound while it has none; Transient while its history is unavailable."""
         here = self.packed(benchmark.id)
         if here.is_file():
             return tuple(_samples(here))

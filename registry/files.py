@@ -19,7 +19,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return the path of `name` below `folder`. Raises Refused for a name that leaves it, is not in its shortest form, or is no text."""
+    """Return the path of `name` below `folder`. Raises Refused for a name that leaves it, is not in its shortest form, or is not text."""
     parts = PurePosixPath(name).parts
     leaves = not parts or ".." in parts or name.startswith("/") or "/".join(parts) != name
     if leaves or "\0" in name or "\\" in name or any("\ud800" <= character <= "\udfff" for character in name):

@@ -132,7 +132,7 @@ class Intake:
             return
 
     def sweep(self, in_use: Callable[[], Collection[Digest] | None]) -> tuple[Digest, ...]:
-        """Remove the staged bundles that nobody uses, as `discard` does, and return them."""
+        """Remove the unused staged bundles, as `discard` does, and return them."""
         staged = tuple(bundle.digest for bundle in self._weights.list() if not bundle.published)
         return tuple(digest for digest in staged if self._remove(digest, in_use))
 

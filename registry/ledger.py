@@ -2,10 +2,10 @@
 
     <folder>/lock            held by the one process that appends
     <folder>/0000000042.log  segments, one JSON document a line; the last is appended to, the others wait to be shipped
-    <folder>/rejected/       lines that are no record, or that the database cannot hold: kept for an operator, never in the way
+    <folder>/rejected/       lines that are not records, or that the database cannot hold: kept for an operator, never blocking
 
-A segment is deleted once the database has it: which segments exist is how far shipping came. Reservations without an end that
-stood in it are written again to the segment in use first, so that a SIGKILL at any moment leaves each of them in some segment.
+A segment is deleted once the database has it, so the existing segments are the progress of shipping. Reservations in it that have
+no end are first written again to the segment in use, so that a SIGKILL at any moment leaves each of them in some segment.
 """
 
 from __future__ import annotations

@@ -186,7 +186,10 @@ def _metrics(reports: Sequence[TrialReport]) -> list[Any]:
 
 
 def _times(version: ModelVersion, reports: Sequence[TrialReport]) -> tuple[int, int]:
-    """Return when the newest trial of each kind ended, and so long before that as they took, in milliseconds."""
+    """Return the start and the end of the trials in milliseconds.
+
+    The end is when the newest trial of each kind had ended; the start is the end minus the summed durations of these trials.
+    """
     newest = {report.kind: report for report in sorted(reports, key=lambda report: report.at)}.values()
     end = max((report.at for report in newest), default=version.created_at)
     return int((end - sum(report.seconds for report in newest)) * 1000), int(end * 1000)

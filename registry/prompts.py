@@ -37,7 +37,7 @@ class Template(Protocol):
 
 
 class MlflowPrompts:
-    """Prompts on an MLflow server. Errors: Transient while it is away, Fault for what it refuses."""
+    """Prompts on an MLflow server. Errors: Transient while the server is unavailable, Fault for a request that it refuses."""
 
     def __init__(self, tracking_uri: str) -> None:
         self._uri = tracking_uri.rstrip("/")

@@ -14,9 +14,9 @@ AddressOf = Callable[[VersionId], str | None]
 
 
 class DatabaseRoutes:
-    """Implements `Routes`: polls the generation, reads the rest when it grew, and fills in where each version answers.
+    """Implements `Routes`: polls the generation, reads the rest when it grew, and fills in the address of each version.
 
-    `address` is asked anew at each load: engines come and go without any change in the database.
+    `address` is called at each load: engines start and stop without any change in the database.
     """
 
     def __init__(self, gateways: Gateways, address: AddressOf, clock: Clock) -> None:

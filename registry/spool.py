@@ -76,7 +76,7 @@ class Segments:
                 raise Fault(f"the spool {self._folder} cannot be written: {error}", hint=_DISK) from error
 
     def closed(self) -> list[Path]:
-        """Return the segments that nobody appends to, oldest first."""
+        """Return the segments that are no longer appended to, oldest first."""
         return sorted((path for path in self._folder.glob("*.log") if _number(path) < self._number), key=_number)
 
     def is_of_the_dead(self, path: Path) -> bool:

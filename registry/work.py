@@ -23,7 +23,7 @@ class WorkItem:
 
 
 class Work:
-    """The folders `downloads` and `scratch`. Whoever works in one holds the lock file `NAME.lock` beside it."""
+    """The folders `downloads` and `scratch`. A process that works in an item holds the lock file `NAME.lock` beside it."""
 
     def __init__(self, downloads: Path, scratch: Path) -> None:
         self._folders = {"downloads": downloads, "scratch": scratch}
@@ -53,7 +53,7 @@ class Work:
 
 @contextmanager
 def _claimed(lock: Path) -> Iterator[bool]:
-    """Hold a lock file that is there; yield False where another process holds it. What has no lock file is nobody's."""
+    """Hold an existing lock file; yield False where another process holds it. An item without a lock file has no owner: yield True."""
     try:
         descriptor = os.open(lock, os.O_RDWR)
     except FileNotFoundError:

@@ -33,7 +33,7 @@ class Asker:
     pair: Pair
 
     def get(self, path: str) -> tuple[int, str]:
-        """Return the status and the body. Raises OSError and HTTPException while the server is away."""
+        """Return the status and the body. Raises OSError and HTTPException while the server is unavailable."""
         url = urlsplit(self.server)
         context = ssl.create_default_context(cafile=self.authority)
         context.load_cert_chain(self.pair.certificate, self.pair.key)
@@ -87,7 +87,7 @@ class Kubectl:
 
 
 def wait_until(what: str, ready: Callable[[], bool], clock: Clock, limit_s: float, *, why: Callable[[], str] = lambda: "") -> None:
-    """Return when `ready` says so; an API server that is away is not ready. Raises Transient with `why` after `limit_s` seconds."""
+    """Wait until `ready` returns True; an unavailable API server is not ready. Raises Transient with `why` after `limit_s` seconds."""
     deadline = clock.monotonic() + limit_s
     while True:
         try:

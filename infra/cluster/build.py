@@ -142,7 +142,7 @@ def _build_into(piece: Piece, version: str, folder: Path) -> None:
 
 
 def _gos_name(package: str) -> str:
-    """Return what `go build` calls the program of a package: its last element that is no major version."""
+    """Return the name that `go build` gives to a package's program: the last path element that is not a major version."""
     return next(element for element in reversed(package.split("/")) if not re.fullmatch(r"v[0-9]+", element))
 
 

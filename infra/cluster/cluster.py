@@ -145,7 +145,7 @@ class Cluster:
     def share(self, namespace: str, name: str, folder: Path, *, read_only: bool = True) -> None:
         """Make a folder of this machine a PersistentVolumeClaim, as pods under the restricted policy may not use hostPath.
 
-        Such pods are no root: all must be allowed to read the folder.
+        Such pods do not run as root: the folder must be readable for all users.
         """
         mode = "ReadOnlyMany" if read_only else "ReadWriteMany"
         claim = {

@@ -29,7 +29,7 @@ class ControlPlane:
         """Start what does not run, and return when the API server is ready."""
         self.home.run("etcd", self._etcd())
         self.home.run("apiserver", self._apiserver())
-        self.wait()  # the next two give up on a server that is away for long
+        self.wait()  # the next two exit when the server stays unavailable
         self.home.run("controller-manager", self._controller_manager())
         self.home.run("scheduler", self._scheduler())
         self.home.state.kubeconfig = str(self.kubeconfig("admin", "seatrial:admin", "system:masters"))

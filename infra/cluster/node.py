@@ -156,7 +156,7 @@ class Node:
             "podLogsDir": str(self.home.logs / "pods"),
             "volumePluginDir": str(self.folder / "volume-plugins"),
             "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%"},
-            "imageGCHighThresholdPercent": 100,  # nobody could pull again what it collects
+            "imageGCHighThresholdPercent": 100,  # a collected image could not be pulled again
             "serializeImagePulls": False,
             "syncFrequency": "10s",
             "nodeStatusUpdateFrequency": "5s",

@@ -137,7 +137,7 @@ class Home:
         self._end(lambda: members(self.folder, None), SIGKILL)
 
     def reap(self) -> None:
-        """Collect children that ended, so that they are no zombies."""
+        """Reap children that ended, so that they do not stay zombies."""
         for pid, child in list(self._children.items()):
             if child.poll() is not None:
                 del self._children[pid]

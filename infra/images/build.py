@@ -136,7 +136,7 @@ def command(tool: Builder, what: Build) -> list[str]:
 
 
 def push(tool: Builder, tag: str, to: str) -> str:
-    """Push `tag` and return NAME@sha256:... as the registry has it; nothing for what is no registry. Raises Refused, Fault."""
+    """Push `tag` and return NAME@sha256:... as the registry has it; empty when `to` is not a registry. Raises Refused, Fault."""
     name = to.removeprefix(_REGISTRY)
     if tool.name == "docker":
         digest = _docker_push(tool, tag, to)

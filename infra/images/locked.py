@@ -1,6 +1,8 @@
-"""What an image whose own packages (vLLM's, torch's) are to stay takes from our lock. Runs by itself in it, with the standard library.
+"""Which packages of our lock go into an image that keeps its own packages (vLLM's, torch's).
 
-`python locked.py UV.LOCK missing NAME...` prints NAME==VERSION of each package, and of what it needs, that this interpreter lacks;
+Run it in that image; it needs only the standard library.
+
+`python locked.py UV.LOCK missing NAME...` prints NAME==VERSION of each package, and of its dependencies, that this interpreter lacks;
 `builders` prints what our own packages are built with; `same INSTALLED=LOCKED` fails where a package has another version than the lock's.
 """
 

@@ -40,7 +40,7 @@ _GRANT = "grant what serving/engines/kubernetes/rights.py lists, or install with
 
 
 def examine(settings: Settings, api: Api) -> Iterator[Finding]:
-    """Yield every finding, in the order in which one would mend them. Where the cluster does not answer, that is the only one."""
+    """Yield every finding, in the order in which to correct them. When the cluster does not answer, that is the only finding."""
     first = _cluster(api)
     yield first
     if not first.ok:
@@ -71,7 +71,7 @@ def _engines(api: Api, settings: Settings) -> Iterator[Finding]:
 
 
 def _told(name: str, look: Callable[[], Finding], mend: str = "") -> Finding:
-    """Turn an error of a look into its finding; `mend` stands where the error has no hint of its own."""
+    """Turn an error of a check into its finding; `mend` is the hint when the error has none."""
     try:
         return look()
     except SeatrialError as error:
@@ -151,7 +151,7 @@ def _autoscaling(api: Api, policy: KubernetesPolicy) -> Finding:
     if keda:
         return Finding(name, ok=True, what="KEDA is there: ScaledObjects")
     if api.get(_API_GROUPS, _EXTERNAL) is None:
-        what = f"no KEDA, and nobody serves {_EXTERNAL}: the HorizontalPodAutoscalers read no number, and nothing scales"
+        what = f"no KEDA, and no API serves {_EXTERNAL}: the HorizontalPodAutoscalers get no metric and never scale"
         return Finding(name, ok=False, what=what, next="install KEDA, or prometheus-adapter with infra/kubernetes/prometheus-adapter/")
     return Finding(name, ok=True, what=f"no KEDA: HorizontalPodAutoscalers on {METRIC} of {_EXTERNAL}")
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-import yaml  # type: ignore[import-untyped]  # its stubs are no dependency of ours
+import yaml  # type: ignore[import-untyped]  # its stubs are not among our dependencies
 
 from core.engines import EngineSpec
 from core.errors import Fault, Refused, SeatrialError

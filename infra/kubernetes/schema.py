@@ -1,4 +1,4 @@
-"""`python -m infra.kubernetes.schema`: writes into the chart's schema which settings there are, so that one nobody reads is refused."""
+"""`python -m infra.kubernetes.schema`: writes the list of settings into the chart's schema, so that Helm refuses an unknown setting."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _group(name: str, entries: list[tuple[str, type, str]]) -> str:
 
 @click.command()
 def main() -> None:
-    """Write the schema anew; after a setting was added, changed or removed."""
+    """Write the schema. Run it after a setting was added, changed or removed."""
     SCHEMA.write_text(schema(), encoding="utf-8")
     click.echo(f"{SCHEMA}: written")
 

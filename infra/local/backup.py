@@ -123,7 +123,7 @@ def _copy_database(source: Path, target: Path) -> None:
 
 
 def _copy_folder(source: Path, target: Path) -> None:
-    """Copy files with their times, by which the weights store knows that nobody changed them. What vanishes meanwhile is left out.
+    """Copy files with their times, by which the weights store detects changes. Files that vanish during the copy are left out.
 
     A folder that cannot be read raises its OSError.
     """

@@ -39,7 +39,7 @@ class Finding:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Yield every finding, in the order in which one would mend them."""
+    """Yield every finding, in the order in which to correct them."""
     yield _python()
     yield from (Finding(*look) for look in cpu.looks())
     yield _engine_environment(settings)
@@ -109,7 +109,7 @@ def _database(url: str) -> Finding:
 
 
 def _stack(settings: Settings) -> Iterator[Finding]:
-    """Ports that are taken are no fault, `up` takes others; a stack that runs and does not answer is one."""
+    """Taken ports are not a fault, as `up` chooses others; a running stack that does not answer is a fault."""
     left = read_left(settings.home)
     if left.supervisor is None or not alive(left.supervisor):
         taken = [f"{port} ({holder(port)})" for port in DEFAULTS.values() if not free(port)]

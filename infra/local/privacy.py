@@ -96,7 +96,7 @@ def _below(path: Path) -> Iterator[Path]:
 
 
 def _close(path: Path) -> bool:
-    """Close one entry; links are left (their rights mean nothing), and one that vanished meanwhile is no matter."""
+    """Remove the rights of others from one entry. Links stay unchanged, as their rights have no effect; a vanished entry is ignored."""
     with contextlib.suppress(FileNotFoundError):
         mode = path.lstat().st_mode
         if not stat.S_ISLNK(mode) and mode & _OTHERS:

@@ -28,7 +28,7 @@ _TEMPLATE = Path("/etc/seatrial/job-template.json")
 
 
 async def register(settings: Settings, pool: str, template: Path) -> None:
-    """Enter pool and deployments; doing it again brings them to what is given. Raises Refused for a template that retries by itself."""
+    """Register pool and deployments; running it again updates them. Raises Refused for a template with automatic retries."""
     document = read_template(template)
     async with get_client() as client:
         await client.create_work_pool(WorkPoolCreate(name=pool, type="kubernetes", base_job_template=document), overwrite=True)

@@ -1,7 +1,7 @@
-"""`python -m infra.services.prepare`: the database at this release's schema and the operator's key in it, before a service starts.
+"""`python -m infra.services.prepare`: prepares the database before a service starts: this release's schema and the operator's key.
 
-In a pod it is the init container of every service, so `helm upgrade` and `kubectl apply` migrate alike; the first one to come
-migrates under the database's lock and the others find it done. A database that is away is waited for.
+In a pod it is the init container of every service, so `helm upgrade` and `kubectl apply` migrate alike. The first container migrates
+under the database's lock, and the others then find the schema up to date. It waits for an unavailable database.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PAUSE_S = 2.0
 
 
 def prepare_when_there(settings: Settings, clock: Clock, *, limit_s: float = _LIMIT_S) -> None:
-    """Prepare, and try again every two seconds while the database is away. Raises Transient after `limit_s`, others at once."""
+    """Prepare, and retry every two seconds while the database is unavailable. Raises Transient after `limit_s`, other errors at once."""
     give_up = clock.monotonic() + limit_s
     while True:
         try:

@@ -23,9 +23,9 @@ from wiring import Platform, platform
 _POLL_S = 1.0
 _RUNS_AT_ONCE = 10
 _RUNS_END_S = 5.0
-"""So long a run has after SIGTERM to let go of its row; then its process is killed."""
+"""Seconds that a run has after SIGTERM to release its row; then its process is killed."""
 _END_S = 15.0
-"""So long all of the end may take (Prefect may be away); a pod's grace period must be longer."""
+"""Limit of the whole shutdown in seconds, as Prefect may be unavailable; a pod's grace period must be longer."""
 
 
 async def main() -> None:
@@ -78,7 +78,7 @@ async def _end(running: asyncio.Task[None]) -> None:
                 asked.add(child.pid)
                 child.terminate()
         await asyncio.sleep(0.05)
-    await asyncio.gather(running, return_exceptions=True)  # cancelled, or Prefect was away: there is nothing to do about it
+    await asyncio.gather(running, return_exceptions=True)  # cancelled, or Prefect was unavailable: nothing left to do
 
 
 class _Runner(Runner):

@@ -68,5 +68,5 @@ class AccessTable:
 
 
 def keys_with_names() -> Select[Any]:
-    """Return the query for keys with the names of those whose they are."""
+    """Return the query for keys with the names of their principals."""
     return select(keys, principals.c.name.label("principal_name")).join(principals, principals.c.id == keys.c.principal)

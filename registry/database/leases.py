@@ -59,7 +59,7 @@ class LeasesTable:
             connection.execute(update(leases).where(held).values(until=0.0))
 
     def call(self, name: str, now: Epoch) -> None:
-        """Ask for a pass: whoever holds the lease makes one soon."""
+        """Request a pass: the holder of the lease makes one soon."""
         with self._connections.write() as connection:
             insert_new(connection, leases, [plain(Lease(name, "", 0, 0.0))])
             later = (leases.c.name == name) & (leases.c.called_at < now)

@@ -21,8 +21,8 @@ _LOCK = 7_305_820_173
 def migrate(url: str) -> None:
     """Run every migration that this database lacks, all in one transaction. Running it again changes nothing.
 
-    Safe to run by several processes at once: SQLite's writers wait for one another, on PostgreSQL an advisory lock is held.
-    Errors: Refused (the URL), Transient (the database is away), Fault (it was made by a later release).
+    Several processes may run it at once: on SQLite writers wait for one another, on PostgreSQL an advisory lock is held.
+    Errors: Refused (the URL), Transient (the database is unavailable), Fault (a later release created the database).
     """
     with closing(Connections(make_engine(url))) as connections, connections.write(durable=True) as connection:
         if connection.dialect.name == "postgresql":

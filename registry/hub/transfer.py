@@ -1,7 +1,7 @@
-"""One file from the hub to the disk: continued where it was cut, checked against the listing before it gets its name.
+"""Download one file from the hub: resume after an interruption, and check against the listing before the file gets its name.
 
-The library's own `hf_hub_download` (2.4) throws an unfinished file away, and waits and tries again by itself, unseen; so the
-bytes are read here, through the library's client, headers, addresses and errors. No other transport of its (xet) comes into play.
+The library's own `hf_hub_download` (2.4) discards an unfinished file, and waits and retries without a report. So this module reads
+the bytes, with the library's client, headers, addresses and errors. The library's other transport (xet) is not used.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ class _Read:
 
 
 def bring(link: Link, url: str, file: HubFile, part: Path, target: Path) -> FileDigest:
-    """Fetch `file` into `part` and rename it to `target`. Nothing is fetched when `target` is right already.
+    """Fetch `file` into `part` and rename it to `target`. Nothing is fetched when `target` is already correct.
 
-    Raises Refused (`wrong_bytes`) when what came differs from the listing, was fetched anew from its start, and differs again.
+    Raises Refused (`wrong_bytes`) when the bytes differ from the listing, and differ again after a second fetch from the start.
     """
     if file.sha256 is None and file.git_oid is None:
         raise Fault(f"{file.path}: the hub lists no digest of it", hint="see SEATRIAL_HUB_ENDPOINT; a mirror must list blobs")
@@ -134,7 +134,7 @@ def _stream(link: Link, url: str, file: HubFile, out: BinaryIO, read: _Read) -> 
     headers = {**link.headers, "Accept-Encoding": "identity"} | ({"Range": f"bytes={read.size}-"} if read.size else {})
     with link.client.stream("GET", url, headers=headers, timeout=link.stall_s, follow_redirects=True) as response:
         if response.status_code == _RANGE_REFUSED and read.size:
-            return read  # shorter on the hub than what we have: not right, so it is fetched anew
+            return read  # the hub's file is shorter than ours: ours is wrong, so it is fetched again from the start
         hf_raise_for_status(response)
         if read.size and not _continues(response, read.size):
             link.report(-read.size)

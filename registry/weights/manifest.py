@@ -1,4 +1,4 @@
-"""The manifest of a bundle: its files with their digests, and the stamps by which a store sees that nobody touched them."""
+"""The manifest of a bundle: its files with their digests, and the stamps by which a store detects changes to the files."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Mismatch(Fault):
-    """A bundle and its manifest, or a file and what was announced of it, disagree. Staging again mends it."""
+    """A bundle and its manifest, or a file and its announced size or digest, disagree. Staging the bundle again corrects it."""
 
 
 class Incomplete(NotFound):
-    """There is a manifest, but not all of its files. Staging again mends it."""
+    """There is a manifest, but not all of its files. Staging the bundle again completes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def decode(raw: bytes, where: str) -> Manifest:
 
 
 def checked_digest(digest: str) -> str:
-    """Return `digest`, or raise Refused when it is no hex sha256 (it becomes the name of a folder)."""
+    """Return `digest`, or raise Refused when it is not a hex sha256 (it becomes the name of a folder)."""
     if not is_digest(digest):
         raise Refused(f"{digest[:100]!r} is not a sha256", reason="bad_digest", hint="give 64 lower-case hexadecimal digits")
     return digest

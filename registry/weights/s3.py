@@ -77,7 +77,7 @@ def s3_client(
 ) -> S3Client:
     """Make a client for AWS (no `endpoint_url`) or another server. Credentials default to the usual AWS places.
 
-    Checksums only `when_required`: other servers than AWS's fail on those that boto3 adds by itself (measured with rclone's).
+    Checksums only `when_required`: servers other than AWS's fail on the checksums that boto3 adds by default (measured with rclone's).
     """
     config = Config(
         request_checksum_calculation="when_required",
