@@ -95,7 +95,7 @@ def _parsed(program: str) -> ast.Module | None:
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes and the like of generated code are no warnings of ours
+            warnings.simplefilter("ignore")  # invalid escapes and the like of generated code are not warnings about our code
             return ast.parse(program)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None

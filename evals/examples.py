@@ -144,7 +144,7 @@ def _evaluable(text: str) -> ast.Expression | None:
 def _tree(text: str) -> ast.Module | None:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes in a prompt are no warnings of ours
+            warnings.simplefilter("ignore")  # invalid escapes in a prompt are not warnings about our code
             return ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None

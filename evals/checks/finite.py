@@ -14,7 +14,7 @@ from evals.checks.report import fail, first_of
 
 _BLOCK_BYTES = 1024**2  # stays in the processor's cache; measured faster than 16 MiB
 
-# By bit pattern (IEEE 754; OCP 8-bit Floating Point Specification 1.0): without its sign, a number from `least` on is no finite one.
+# Bit patterns (IEEE 754; OCP 8-bit Floating Point Specification 1.0): without its sign bit, `least` or more is not finite.
 _PATTERNS: dict[str, tuple[Any, int, int]] = {
     "BF16": (np.uint16, 0x7FFF, 0x7F80),
     "F16": (np.uint16, 0x7FFF, 0x7C00),

@@ -56,7 +56,7 @@ def read_tokens(load: Callable[[str], Mapping[str, Any] | None]) -> Tokens:
     faults = (*_faults(config), *_decoder_faults(decoder, given="added_tokens_decoder" in config), *_not_text(added))
     chosen = _class(load(CONFIG) or {}, config)
     defaults = {name: text for name, text in _classes()["classes"].get(chosen, {}).items() if name not in stated}
-    counted = defaults if chosen == _stated_class(config) else {}  # not those of a class that nobody stated: see docs/decisions
+    counted = defaults if chosen == _stated_class(config) else {}  # not the defaults of an unstated class: see docs/decisions
     return Tokens({**defaults, **named}, tuple(dict.fromkeys([*added, *counted.values()])), tuple(faults))
 
 

@@ -35,7 +35,7 @@ class Judge:
         self._stopped = False
         self.samples: dict[Identity, Sample] = {}
         pool = ThreadPoolExecutor(1, "judge")
-        self._work_done = pool.submit(self._work)  # a future: whatever ends the thread reaches whoever waits for it
+        self._work_done = pool.submit(self._work)  # a future: an error that ends the thread reaches the waiting caller
         pool.shutdown(wait=False)
 
     def take(self, row: Row) -> None:

@@ -21,7 +21,7 @@ from evals.harness.job import ERROR, READY, line
 _ROOT = Path(__file__).resolve().parents[2]
 _KEPT_NAMES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 _NETWORK_NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
-_FRESH_S = 540.0  # the child ends by itself after ten minutes without a job; not in the moment in which it is given one
+_FRESH_S = 540.0  # the child exits after ten minutes without a job; a margin, so that it does not exit while it gets one
 _START_LIMIT_S = 1800.0  # its imports take 3 s alone, and minutes on a machine at a load of 70
 _END_LIMIT_S = 5.0
 _LOG_LINES = 20

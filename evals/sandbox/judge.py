@@ -47,7 +47,7 @@ def judge_all(ground: Ground, wire: int, nursery: socket.socket) -> None:
     linux.keep_only(wire, nursery.fileno())
     for which, most in ((resource.RLIMIT_AS, _MEMORY_BYTES), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
         resource.setrlimit(which, (most, most))
-    signal.signal(signal.SIGALRM, _stop)  # for a check that does not end by itself
+    signal.signal(signal.SIGALRM, _stop)  # for a check that does not terminate
     seccomp.install(ground.judge_filter)
     recursion = sys.getrecursionlimit()
     for number in range(1, _JOBS + 1):

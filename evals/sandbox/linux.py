@@ -62,7 +62,7 @@ def own_root(place: Path, shown: Iterable[Path]) -> None:
 
     `place` is any folder; the new root is put together there, in this mount namespace only.
     """
-    os.umask(0o022)  # the folders made here are passed through by nobody, whatever the platform's own files are like
+    os.umask(0o022)  # user nobody must traverse the folders made here, regardless of the platform's umask
     trees = [(path, _tree(path)) for path in shown]  # before anything is covered
     check(libc.mount(b"tmpfs", os.fsencode(place), b"tmpfs", _MS_NOSUID | _MS_NODEV, b"size=1m,mode=0755,nr_inodes=200"))
     for path, tree in trees:

@@ -66,7 +66,7 @@ def main() -> NoReturn:
     gc.collect()
     gc.freeze()
     control.send(json.dumps({"level": level}).encode())
-    os.dup2(0, 2)  # from here on nobody reads what it says
+    os.dup2(0, 2)  # its output is not read from here on
     _Nursery(control, ground).serve()
     os._exit(0)
 
