@@ -1,17 +1,24 @@
-"""Pages are in plain technical English: the constructions that docs/how-to/write-plain-english.md lists do not occur."""
+"""Texts are in plain technical English: the constructions that docs/how-to/write-plain-english.md lists do not occur.
+
+All rules apply to Markdown pages; the rules in `OF_PYTHON` also apply to docstrings and other texts in Python files.
+"""
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-_LISTED = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-PAGES = [name for name in _LISTED if not name.startswith("tests/equipment/models/") and name != "docs/models.md"]
+_LISTED = subprocess.run(["git", "ls-files", "*.md", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+_PAGES = [name for name in _LISTED if name.endswith(".md")]
+MODULES = [name for name in _LISTED if name.endswith(".py") and not name.startswith("tests/")]
+PAGES = [name for name in _PAGES if not name.startswith("tests/equipment/models/") and name != "docs/models.md"]
 RULES: Final = {
     "mend": re.compile(r"\bmend(?:s|ed|ing)?\b", re.IGNORECASE),
     "anew": re.compile(r"\banew\b", re.IGNORECASE),
@@ -24,15 +31,23 @@ RULES: Final = {
     "a program speaks": re.compile(r"\b(?:says|tells|knows|wants|believes)\b", re.IGNORECASE),
     "a value lies": re.compile(r"\b(?:lies|lie|stands) (?:in|at|below|above|from|between|under|beside|on)\b", re.IGNORECASE),
 }
+OF_PYTHON: Final = {
+    **{name: RULES[name] for name in ("mend", "anew", "by itself", "whoever", "is away")},
+    "is no X": re.compile(r"(?<!\bthere )" + RULES["is no X"].pattern, re.IGNORECASE),
+}
 ALLOWED: Final[frozenset[tuple[str, str]]] = frozenset(
     {
         ("docs/how-to/write-plain-english.md", "*"),
         ("docs/sandbox.md", "nobody"),  # the system's user
         ("docs/cluster.md", "is no cloud"),
         ("docs/decisions/baselines-are-pinned-by-plan.md", "is no fallback"),
+        ("evals/sandbox/linux.py", "nobody"),  # the system's user
+        ("evals/sandbox/zygote.py", "nobody"),  # the system's user
+        ("evals/sandbox/proof.py", "is no pass"),  # the name of a program
+        ("registry/database/leases.py", "nobody"),  # the holder of a lease without a row
     }
 )
-"""(page, words) that may stay; `*` for a page that lists the constructions."""
+"""(file, words) that may stay; `*` for a page that lists the constructions."""
 
 
 def prose(page: str) -> list[tuple[int, str]]:
@@ -46,20 +61,41 @@ def prose(page: str) -> list[tuple[int, str]]:
     return lines
 
 
-def found(page: str) -> list[str]:
+def texts(module: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a Python file's docstrings and other string literals, with their numbers; inline code is blanked."""
+    for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            for number, line in enumerate(node.value.splitlines(), node.lineno):
+                yield number, re.sub(r"`[^`]*`", "`_`", line)
+
+
+def found(name: str, lines: Iterable[tuple[int, str]], rules: dict[str, re.Pattern[str]]) -> list[str]:
     """Return each listed construction with its place."""
     return [
-        f"{page}:{number}: {name}: {match[0]}"
-        for number, line in prose(page)
-        for name, rule in RULES.items()
+        f"{name}:{number}: {construction}: {match[0]}"
+        for number, line in lines
+        for construction, rule in rules.items()
         for match in rule.finditer(line)
-        if (page, match[0]) not in ALLOWED and (page, "*") not in ALLOWED
+        if (name, match[0]) not in ALLOWED and (name, "*") not in ALLOWED
     ]
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_is_in_plain_english(page: str) -> None:
-    assert found(page) == []
+    assert found(page, prose(page), RULES) == []
+
+
+def test_docstrings_and_messages_are_in_plain_english() -> None:
+    assert [line for module in MODULES for line in found(module, texts(module), OF_PYTHON)] == []
+
+
+@pytest.mark.parametrize("text", ["it is no float", "they are made anew", "shown to whoever asked", "the server is away"])
+def test_a_construction_in_a_text_is_found(text: str) -> None:
+    assert found("module.py", [(1, text)], OF_PYTHON) != []
+
+
+def test_a_statement_of_absence_is_permitted() -> None:
+    assert found("module.py", [(1, "there is no such suite; there are no answers; it is no longer served")], OF_PYTHON) == []
 
 
 def test_the_allow_list_is_short() -> None:
