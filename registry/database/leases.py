@@ -71,8 +71,8 @@ class LeasesTable:
             changed = connection.execute(update(leases).where(held).values(**values)).rowcount
             found = _find(connection, lease.name)
         if not changed or found is None:
-            holder = found.holder if found else "nobody"
-            raise Conflict(f"the lease {lease.name} was taken by {holder}", hint="stop this pass; the other instance makes one")
+            what = f"was taken by {found.holder}" if found else "does not exist"
+            raise Conflict(f"the lease {lease.name} {what}", hint="stop this pass; the other instance makes one")
         return found
 
 
