@@ -33,7 +33,8 @@ class Work:
         for prefix, folder in self._folders.items():
             for path in sorted(folder.iterdir()) if folder.is_dir() else ():
                 if path.suffix != ".lock" or not path.with_suffix("").exists():
-                    yield _item(f"{prefix}/{path.name}", path)
+                    with suppress(FileNotFoundError):  # another process has removed it since the listing
+                        yield _item(f"{prefix}/{path.name}", path)
 
     def remove(self, name: str, *, before: Epoch) -> bool:
         """Delete one that nothing has written to since `before`; return False where a process holds it, or it is newer or gone."""
@@ -41,12 +42,15 @@ class Work:
         path = self._folders[prefix] / child
         lock = path if path.suffix == ".lock" else path.with_name(f"{path.name}.lock")
         with _claimed(lock) as claimed:
-            if not claimed or not path.exists() or _item(name, path).written_at >= before:
+            try:
+                if not claimed or _item(name, path).written_at >= before:
+                    return False
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            except FileNotFoundError:  # another process was faster; what is left of a folder goes with the next pass
                 return False
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
             lock.unlink(missing_ok=True)
             return True
 

@@ -217,7 +217,7 @@ def test_without_external_metrics_and_keda_nothing_scales_and_it_says_so():
     moving = settings_with(kubernetes=KubernetesPolicy(image=IMAGE, max_engines=3, prometheus_url="http://prometheus"))
     found = look(Cluster(), moving)["autoscaling"]
     assert not found.ok
-    assert "nothing scales" in found.what
+    assert "never scale" in found.what
     assert "prometheus-adapter" in found.next
     assert look(Cluster(external=True), moving)["autoscaling"].ok
     assert look(Cluster(), settings_with())["autoscaling"].ok, "nobody asked for any"
@@ -228,7 +228,7 @@ def test_a_releases_own_settings_are_looked_at_and_not_this_machines():
     found = look(cluster)
     assert "release prod" in found["settings"].what
     assert found["engine image"].what == "r/theirs:v1"
-    assert "nothing scales" in found["autoscaling"].what
+    assert "never scale" in found["autoscaling"].what
 
 
 def test_a_releases_settings_that_cannot_be_read_are_told():

@@ -14,6 +14,7 @@ from core.errors import NotFound
 from core.ids import Digest, VersionId
 from core.submissions import Submission, SubmissionState
 from core.versions import FileDigest
+from registry import work
 from registry.weights.folder import FolderWeights
 from tasks.finish import clear_away
 from tasks.reconcile import sweep_leftovers
@@ -122,3 +123,20 @@ def test_nothing_is_removed_from_the_store_of_another_installation(yard: BenchYa
     clear_away(yard.here, submission(yard, VERSION))
     assert sweep_leftovers(yard.here, unfenced) == ()
     assert stored(yard) == {VERSION, TENSORS}
+
+
+def test_the_sweep_goes_on_when_files_vanish_under_it(yard: BenchYard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A submission that ends removes its own download and lock while reconcile lists them."""
+    downloads = yard.here.settings.downloads
+    (downloads / "left").mkdir(parents=True)
+    (downloads / "ended.lock").touch()
+    measure = work._item
+
+    def vanishing(name: str, path: Path) -> work.WorkItem:
+        if name == "downloads/ended.lock":
+            path.unlink(missing_ok=True)
+        return measure(name, path)
+
+    monkeypatch.setattr(work, "_item", vanishing)
+    sweep_leftovers(yard.here, unfenced)
+    assert list(downloads.iterdir()) == []
