@@ -75,8 +75,7 @@ def test_killed_at_every_step_it_ends_as_if_nothing_had_happened(
     walk = walks[victim]
     with capsys.disabled():
         print(f"\n  {victim}: {walk.kills} processes killed, {walk.ended.runs} runs, {walk.ended.state}, {walk.seconds:.0f} s")  # noqa: T201
-    # A busy machine may end a step before its kill comes; an engine is there for some of the steps only.
-    assert walk.kills >= (len(StepName) - 3 if victim != "engine" else 6), "the victim was hardly there to be killed"
+    assert walk.kills >= (len(StepName) if victim != "engine" else 6), "the victim was hardly there to be killed"
     assert (walk.ended.state, walk.ended.reason) == ("serving", "")
     expect_one_of_everything(stack, walk.ended, f"org/{victim}-killed", victim)
     expect_vote(stack, walk.vote, victim)
