@@ -68,7 +68,7 @@ class Intake:
         """Lend the folder of one commit's download to one process at a time. Transient while another has it."""
         key = hashlib.sha256(f"{source}\0{commit}".encode()).hexdigest()[:32]
         folder = self._downloads / key
-        folder.mkdir(parents=True, exist_ok=True)
+        self._downloads.mkdir(parents=True, exist_ok=True)
         with (self._downloads / f"{key}.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -76,6 +76,7 @@ class Intake:
                 raise Transient(
                     f"{source}@{commit[:8]} is being downloaded by another submission", hint="The step is retried automatically"
                 ) from error
+            folder.mkdir(exist_ok=True)  # under the lock: reconcile removes a folder that no process holds
             yield folder
 
     def stage(
