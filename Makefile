@@ -39,7 +39,7 @@ check: .venv/.done ## the quick part: format, lint, types, layers, unit tests
 	$(PY) -m pytest tests/unit -q -m "not slow and not release" -n auto --dist loadfile
 
 GATE := -m "not release"
-test: setup equipment check ## the gate on one machine: contract suites, the engine's environment, the whole stack, real vLLM (about 40 minutes)
+test: setup equipment check ## the gate on one machine: contract suites, the engine's environment, the whole stack, real vLLM (about 50 minutes)
 	$(PY) -m pytest -q tests/unit -m "slow and not release" -n 2 --dist loadfile
 	$(PY) -m pytest -q tests/contract $(GATE) -n 2 --dist loadfile
 	$(ENGINE)/.venv/bin/python -m pytest -q -c tests/engine_env/pytest.ini tests/engine_env $(GATE)

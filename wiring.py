@@ -374,7 +374,7 @@ def limits(settings: Settings) -> Limits:
     """Return from when on something is a problem."""
     from serving.control.diagnosis import Limits  # noqa: PLC0415
 
-    return Limits(settings.rollout.max_error_rate, settings.pickup_s, settings.rollout.step_s)
+    return Limits(settings.rollout.max_error_rate, settings.pickup_s, settings.rollout.step_s, settings.rollout.deadline_s)
 
 
 class StoredTrials:

@@ -93,7 +93,7 @@ class Exhausted(Fault):
 
 
 class DiskFull(Fault):
-    """There is no room on this machine. Not retried, as waiting frees nothing; the submitter gets the numbers and may submit again."""
+    """The disk of this machine is full. Not retried, because waiting frees no space; the message states the sizes."""
 
     code = "disk_full"
 

@@ -1,4 +1,4 @@
-"""What the machines that run engines can do, as far as it decides which models they serve, and how."""
+"""The capabilities of the machines that run engines: they decide which models are served, and in which number type."""
 
 from __future__ import annotations
 

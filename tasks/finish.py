@@ -58,8 +58,8 @@ def end_submission(here: Platform, submission: SubmissionId, error: SeatrialErro
     end = end_state(row, error)
     said: dict[str, Any] = {}
     if end is SubmissionState.CANCELLED and promoted(here, row):
-        said = {"message": f"cancelled too late: {row.request.endpoint} serves it", "hint": f"seatrial rollback {row.request.endpoint}"}
-        end = SubmissionState.SERVING
+        end, name = SubmissionState.SERVING, row.request.endpoint
+        said = {"reason": "", "message": f"cancelled too late: {name} serves it", "hint": f"take it back with `seatrial rollback {name}`"}
     ended = here.records.submissions.change(submission, here.clock.now(), state=end, lease_until=0.0, **said)
     here.records.audit.add(
         AuditEntry(here.clock.now(), "seatrial", str(ended.state), submission, {"reason": reason, "message": error.what})

@@ -33,11 +33,12 @@ _MOST = 1000
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Above or below what something is a problem. The first three come from the settings."""
+    """Above or below what something is a problem. The first four come from the settings."""
 
     error_rate: float = 0.1
     pickup_s: float = 45.0
     step_s: float = 60.0
+    deadline_s: float = 3600.0
     window_s: float = 300.0
     """Error rates are those of the completions that began in this time."""
     fewest: int = 10
@@ -153,7 +154,7 @@ class Diagnosis:
             cause = f"the rollout of {row.candidate[:12]} to {row.endpoint} has had no driver for {duration(undriven)}"
             yield Problem(ProblemKind.ROLLOUT_UNDRIVEN, row.id, cause, now - undriven, show)
         left = row.deadline - now
-        if left < max(60.0, 0.1 * (row.deadline - row.started_at)):
+        if left < max(60.0, 0.1 * self.limits.deadline_s):
             when = f"ends in {duration(left)}" if left > 0 else f"passed {duration(-left)} ago"
             cause = f"the deadline of the rollout to {row.endpoint} {when} at {part(row.share)}; then it is rolled back"
             yield Problem(ProblemKind.ROLLOUT_NEAR_DEADLINE, row.id, cause, row.started_at, show)

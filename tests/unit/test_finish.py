@@ -132,7 +132,9 @@ def test_a_submission_that_is_cancelled_as_it_is_promoted_is_not_called_cancelle
     rolled_out(yard, running, state)
     monkeypatch.setattr(finishing, "leave_pages", lambda *_: None)
     assert finish.fn(running.id, CANCELLED) is end
-    assert ("cancelled too late" in yard.records.submissions.get(running.id).message) is (end is SubmissionState.SERVING)
+    row = yard.records.submissions.get(running.id)
+    assert ("cancelled too late" in row.message) is (end is SubmissionState.SERVING)
+    assert row.reason == ("" if end is SubmissionState.SERVING else "cancelled")
 
 
 def test_no_step_begins_of_a_submission_that_is_being_cancelled(yard: BenchYard, running: Submission) -> None:

@@ -24,7 +24,7 @@ RULES: Final = {
     "anew": re.compile(r"\banew\b", re.IGNORECASE),
     "by itself": re.compile(r"\bby (?:itself|themselves)\b", re.IGNORECASE),
     "whoever": re.compile(r"\b(?:whoever|whatever it|whose they are|nobody)\b", re.IGNORECASE),
-    "is no X": re.compile(r"\b(?:is|are) no (?!longer|more|worse|evidence\b)[a-z]+", re.IGNORECASE),
+    "is no X": re.compile(r"\b(?:is|are) no (?!longer|more|worse\b)[a-z]+", re.IGNORECASE),
     "is away": re.compile(r"\b(?:is|are|was|were) away\b", re.IGNORECASE),
     "so long": re.compile(r"(?:^|[.:;] )So (?:long|old|far as)\b"),
     "what it was": re.compile(r"\bwhat (?:it|they) (?:is|are|was|were|has|have|had)\b", re.IGNORECASE),
