@@ -399,7 +399,7 @@ def test_an_answer_that_cannot_be_read_is_asked_for_again(stage: tuple[KubeApi, 
 def test_a_server_that_answers_nothing_but_nonsense_is_a_transient_error(stage: tuple[KubeApi, KubernetesEngines]) -> None:
     kube, engines = stage
     kube.fail(**NONSENSE["no json"], times=1000)
-    with pytest.raises(Transient, match="is no JSON: b'<html>one moment"):
+    with pytest.raises(Transient, match="returned invalid JSON: b'<html>one moment"):
         engines.apply(SPEC)
 
 
