@@ -27,21 +27,20 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from core.benchmarks import Benchmark, Sample
-    from core.ports import Capacity, Engines, Hub, ModelRegistry, Noticeboard, Records, Sandbox, Waker, WeightsStore
+    from core.ports import Capacity, Engines, FlowRuns, Hub, ModelRegistry, Noticeboard, Records, Sandbox, Waker, WeightsStore
     from core.ports.examiner import Examiner, Student
     from core.ports.history import BenchmarkHistory
     from core.versions import ModelRef
     from evals.suite import PromptTemplate
+    from lifecycle.rollouts.driver import Driver
     from registry.answers import Answers
     from registry.prompts import MlflowPrompts
     from serving.control.desk import Desk
     from serving.control.diagnosis import Limits
-    from serving.control.runs import FlowRuns
     from serving.control.vitals import LocalVitals
     from serving.engines.keeper import Keeper
     from serving.engines.kubernetes.api import Api
     from serving.engines.kubernetes.engines import KubernetesEngines
-    from serving.rollout.driver import Driver
     from serving.webhook import Webhook
 
 _REUSE_S = 300.0
@@ -256,7 +255,7 @@ class Platform:
     @cached_property
     def driver(self) -> Driver:
         """The driver of rollouts."""
-        from serving.rollout.driver import Driver  # noqa: PLC0415
+        from lifecycle.rollouts.driver import Driver  # noqa: PLC0415
 
         owner = f"{socket.gethostname()}:{os.getpid()}"
         return Driver(self.records, self.engines, self.clock, self.settings.rollout, owner, self.noticeboard)
@@ -264,9 +263,9 @@ class Platform:
     @cached_property
     def runs(self) -> FlowRuns:
         """Prefect, as the control API and reconcile speak to it."""
-        from serving.control.runs import FlowRuns  # noqa: PLC0415
+        from registry.flow_runs import PrefectRuns  # noqa: PLC0415
 
-        return FlowRuns(self.settings.prefect_api_url)
+        return PrefectRuns(self.settings.prefect_api_url)
 
     @property
     def prefect_page(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from core.errors import Refused
 from core.ids import BenchmarkId, Digest, EndpointName, Epoch, PrincipalId, SubmissionId, VersionId
-from core.ports.sandbox import RunOutcome
+from core.programs import RunOutcome
 from core.versions import Decision
 
 
@@ -193,6 +193,8 @@ class Benchmark:
     lease_until: Epoch = 0.0
     """A driver that lives keeps this in the future; reconcile takes over what is past."""
     updated_at: Epoch = 0.0
+    revision: int = 0
+    """Grows with every change; a row is stored by compare-and-set on it."""
 
     @property
     def ended(self) -> bool:

@@ -4,6 +4,7 @@
     ├── Refused      the request or submission is at fault: never retried, shown to the caller
     │   ├── NotFound     the named object does not exist
     │   ├── Conflict     the object exists or has already changed; read it again, then decide
+    │   │   └── Stale    the row has changed since it was read (compare-and-set)
     │   └── Forbidden    the caller lacks the permission
     ├── Transient    a temporary external failure: retried with capped, jittered exponential back-off
     └── Fault        the platform or its set-up is at fault: not retried, an operator is notified
@@ -55,6 +56,10 @@ class Conflict(Refused):
     """Somebody was faster, or the thing is not in a state that allows this. Read again, then decide."""
 
     code = "conflict"
+
+
+class Stale(Conflict):
+    """The row that was to be stored has changed since it was read."""
 
 
 class Forbidden(Refused):

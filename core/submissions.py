@@ -108,7 +108,7 @@ class Submission:
     version: VersionId | None = None
     rollout: RolloutId | None = None
     reason: str = ""
-    """A stable word for programs when it ended otherwise than serving (`nan_in_weights`)."""
+    """A value for programs when it ends otherwise than serving (`nan_in_weights`)."""
     message: str = ""
     """The sentence for the submitter: what, which."""
     hint: str = ""
@@ -118,4 +118,6 @@ class Submission:
     """How many flow runs were started for it; the next one's idempotency key is `<id>-<runs>`."""
     lease_until: Epoch = 0.0
     """A driver that lives keeps this in the future; reconcile takes over what is past."""
+    revision: int = 0
+    """Grows with every change; a row is stored by compare-and-set on it."""
     steps: tuple[Step, ...] = ()

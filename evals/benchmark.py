@@ -9,7 +9,7 @@ from typing import Any
 from core.benchmarks import Flaw, Plan, Sample, Sampling
 from core.errors import Fault
 from core.ids import Epoch, VersionId
-from core.ports.sandbox import RunOutcome
+from core.programs import RunOutcome
 from core.settings import TrialPolicy
 from core.versions import Decision, Finding, TrialKind, TrialReport
 from evals.statistics import Comparison, compare, summarize

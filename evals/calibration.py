@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from core.errors import Fault, Refused
-from core.ports.sandbox import Program, RunOutcome, RunResult, Sandbox
+from core.ports.sandbox import Sandbox
+from core.programs import Program, RunOutcome, RunResult
 from evals.suite import Problem
 
 FACTOR = 10.0

@@ -17,7 +17,8 @@ import numpy as np
 
 from core.benchmarks import Sample
 from core.errors import Fault, Refused
-from core.ports.sandbox import Program, RunOutcome, RunResult, Sandbox
+from core.ports.sandbox import Sandbox
+from core.programs import Program, RunOutcome, RunResult
 from evals.examples import examples_in
 from evals.ranker import Ranker
 from evals.statistics.bounds import clustered_bounds

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from core.benchmarks import Benchmark, BenchmarkState, Trigger
 from core.errors import Fault, NotFound, Refused
+from core.flow_runs import RunState
 from core.submissions import SubmissionState
-from serving.control.runs import RunState
+from lifecycle.benchmarks import start_run
 from tasks.benchmarks import end_failed, mirror
 from tasks.pickup import on_its_way
 from wiring import Platform
@@ -36,8 +37,7 @@ def resume_benchmark(here: Platform, row: Benchmark) -> bool:
         return True
     if run is not None and row.flow_run and not run.ended and row.runs > 0:
         here.runs.crash(row.flow_run)  # its process is gone: a living one renews the lease
-    started = here.runs.start_benchmark(row.id, row.runs, {"target": row.endpoint or row.version, "suite": row.plan.suite})
-    here.records.benchmarks.change(row.id, here.clock.now(), flow_run=started, runs=row.runs + 1)
+    start_run(here.records, here.runs, here.clock, row)
     return True
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 
 import structlog
 from prefect.artifacts import create_image_artifact, create_table_artifact
@@ -18,13 +19,15 @@ from core.ids import BenchmarkId, Digest, Epoch, new_id
 from core.ports.records import AuditEntry
 from core.shown import benchmark_title, duration, headline, key_of, model_title, part, suite_title
 from core.submissions import StepName
+from lifecycle import benchmarks as lifecycle
+from lifecycle.leases import await_free
 from registry.answers import PACKED
 from serving.control.problems import ProblemScore, by_problem
 from serving.control.targets import Target, target_of
 from tasks.alerts import tell_failure
 from tasks.baselines import Judgement, curves_in, judge_run, numbers_in
 from tasks.curves import data_uri, history_png
-from tasks.lease import renewed
+from tasks.lease import renewed, this_run
 from tasks.notes import run_log
 from tasks.settle import settle_engines
 from tasks.start import await_ready, engine_spec
@@ -86,24 +89,22 @@ def targets(here: Platform, target: str) -> tuple[Target, ...]:
 def held_benchmarks(rows: tuple[Benchmark, ...]) -> Iterator[None]:
     """Hold the leases of all rows while the block runs. Raises Conflict when another living run drives one."""
     here = platform()
-    for row in rows:
-        _await_lease(here, row)
-
     run = str(flow_run.id)  # asked here: the thread that renews knows no run
+    for row in rows:
+        await_free(partial(here.records.benchmarks.get, row.id), run, here.clock, 2 * here.settings.lease_s)
 
     def renew(until: float) -> None:
         for row in rows:
-            here.records.benchmarks.change(row.id, here.clock.now(), held_by=run, lease_until=until)
+            lifecycle.renew(here.records, here.clock, row.id, run, until)
 
     for row in rows:
-        here.records.benchmarks.change(row.id, here.clock.now(), flow_run=run, lease_until=here.clock.now() + here.settings.lease_s)
+        lifecycle.claim(here.records, here.clock, row.id, run, here.settings.lease_s)
     try:
         with renewed(here, renew):
             yield
     finally:
         for row in rows:
-            with suppress(Conflict):
-                here.records.benchmarks.change(row.id, here.clock.now(), unless_ended=False, held_by=run, lease_until=0.0)
+            lifecycle.release(here.records, here.clock, row.id, run)
 
 
 @step_task
@@ -134,7 +135,7 @@ def pin_plan(benchmark: BenchmarkId) -> Benchmark:
     row = here.records.benchmarks.get(benchmark)
     if row.planned:
         return row
-    pinned = here.records.benchmarks.change(benchmark, here.clock.now(), plan=here.examiner.pin(row.plan))
+    pinned = lifecycle.pin(here.records, here.clock, benchmark, here.examiner.pin(row.plan), this_run())
     plan = pinned.plan
     run_log().info("pin plan: %s, %s, %d samples a problem at %d points", plan.suite, plan.form, plan.samples, len(plan.grid))
     return pinned
@@ -155,14 +156,14 @@ def ask(benchmark: BenchmarkId, address: str) -> None:
 
 def shown_progress(here: Platform, benchmark: BenchmarkId) -> Callable[[float, str], None]:
     """Return what writes progress into the row, at most once a second, and stops the work when the row has ended (cancelled)."""
-    last = here.clock.monotonic() - _LOOK_S
+    last, driver = here.clock.monotonic() - _LOOK_S, this_run()  # asked here: the examiner's threads know no run
 
     def progress(part: float, _said: str) -> None:
         nonlocal last
         if here.clock.monotonic() - last < _LOOK_S:
             return
         last = here.clock.monotonic()
-        row = here.records.benchmarks.change(benchmark, here.clock.now(), progress=part)
+        row = lifecycle.note_progress(here.records, here.clock, benchmark, part, driver)
         if row.ended:
             raise Refused(f"{benchmark} was cancelled", reason="cancelled", hint="start it again when it is still wanted")
 
@@ -177,16 +178,8 @@ def judge(benchmark: BenchmarkId) -> Judgement:
     samples = here.answers.read(row)
     found = judge_run(here, row, samples)
     numbers = numbers_in(samples)
-    here.records.benchmarks.change(
-        benchmark,
-        here.clock.now(),
-        numbers=numbers,
-        decision=found.decision,
-        reason=found.reason,
-        comparison=found.comparison,
-        baseline=found.baseline.id if found.baseline else None,
-        progress=1.0,
-    )
+    judgement = lifecycle.Judgement(numbers, found.decision, found.reason, found.baseline.id if found.baseline else None, found.comparison)
+    lifecycle.note_judgement(here.records, here.clock, benchmark, judgement, this_run())
     run_log().info("judge: %s; %s: %s", headline(numbers), found.decision, found.reason)
     return found
 
@@ -205,7 +198,7 @@ def mirror(benchmark: BenchmarkId) -> None:
     if results.is_file():
         files["results.json"] = results
     recorded = here.history.record(row, model_of(here, row), curves_in(here.answers.read(row)), files, order=order)
-    here.records.benchmarks.change(benchmark, here.clock.now(), unless_ended=False, rows_uri=recorded.rows_uri, run_url=recorded.page)
+    lifecycle.note_mirror(here.records, here.clock, benchmark, recorded.rows_uri, recorded.page)
     run_log().info("mirror: in MLflow: %s", recorded.page)
 
 
@@ -278,7 +271,7 @@ def conclude(benchmark: BenchmarkId) -> BenchmarkState:
     """Write the end into the row, and stop the engine unless it is wanted for another use."""
     here = platform()
     now = here.clock.now()
-    row = here.records.benchmarks.change(benchmark, now, state=BenchmarkState.DONE, ended_at=now)
+    row = lifecycle.finish(here.records, here.clock, benchmark, this_run())
     here.answers.forget_growing(benchmark)
     settle_engines(here)
     took = duration((row.ended_at or now) - row.started_at)
@@ -299,18 +292,9 @@ def end_failed(benchmark: BenchmarkId, error: SeatrialError) -> BenchmarkState:
     """Record why the run failed. A failed run carries no information about the model and does not count as a regression."""
     here = platform()
     now = here.clock.now()
-    row = here.records.benchmarks.change(benchmark, now, state=BenchmarkState.FAILED, ended_at=now, reason=str(error))
+    row = lifecycle.fail(here.records, here.clock, benchmark, str(error), this_run())
     here.records.audit.add(AuditEntry(now, "seatrial", "benchmark failed", benchmark, {"code": error.code, "message": error.what}))
     run_log().error("%s failed: %s", benchmark, error)
     tell_failure(row)
     settle_engines(here)
     return row.state
-
-
-def _await_lease(here: Platform, row: Benchmark) -> None:
-    patience = here.clock.now() + 2 * here.settings.lease_s
-    while row.lease_until > here.clock.now() and row.flow_run != str(flow_run.id):
-        if here.clock.now() > patience:
-            raise Conflict(f"{row.id} is driven by flow run {row.flow_run} already", hint="watch that run; this one is not needed")
-        here.clock.wait(0.5)
-        row = here.records.benchmarks.get(row.id)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from core.endpoints import Rollout, RolloutState
 from evals.suite import openings
-from serving.rollout.steps import needed_conversations
-from serving.rollout.synthetic import hold_conversations
+from lifecycle.rollouts.steps import needed_conversations
+from serving.synthetic import hold_conversations
 from wiring import Platform
 
 _BATCH = 8

@@ -14,8 +14,10 @@ from core.ids import SubmissionId
 from core.shown import run_title
 from core.submissions import Submission, SubmissionRequest, SubmissionState, endpoint_name
 from core.versions import ModelRef
+from lifecycle.leases import await_free
+from lifecycle.submissions import claim, release, renew
 from tasks.lease import renewed
-from wiring import Platform, platform
+from wiring import platform
 
 _ENDED = frozenset({SubmissionState.REFUSED, SubmissionState.FAILED, SubmissionState.CANCELLED, SubmissionState.ROLLED_BACK})
 
@@ -61,25 +63,12 @@ def held(submission: Submission) -> Iterator[None]:
     Raises Conflict when another living run holds it. If the runner that started this process dies, this process exits too, as it could
     no longer be cancelled: reconcile then starts another run.
     """
-    here = platform()
-    _await_lease(here, submission)
-    now = here.clock.now()
-    here.records.submissions.claim(submission.id, str(flow_run.id), now, now + here.settings.lease_s)
-    mine = partial(here.records.submissions.change, submission.id, held_by=str(flow_run.id))  # asked here: the thread knows no run
+    here, run = platform(), str(flow_run.id)  # asked here: the thread that renews knows no run
+    await_free(partial(here.records.submissions.get, submission.id), run, here.clock, 2 * here.settings.lease_s)
+    claim(here.records, here.clock, submission.id, run, here.settings.lease_s)
     try:
-        with renewed(here, lambda until: mine(here.clock.now(), lease_until=until)):
+        with renewed(here, partial(renew, here.records, here.clock, submission.id, run)):
             yield
     finally:
         with suppress(Conflict):
-            mine(here.clock.now(), unless_ended=False, lease_until=0.0)
-
-
-def _await_lease(here: Platform, submission: Submission) -> None:
-    """Wait until an earlier run's lease has run out; a living one renews it and keeps us out."""
-    patience = here.clock.now() + 2 * here.settings.lease_s
-    row = here.records.submissions.get(submission.id)
-    while row.lease_until > here.clock.now() and row.flow_run != str(flow_run.id):
-        if here.clock.now() > patience:
-            raise Conflict(f"{submission.id} is driven by flow run {row.flow_run} already", hint="watch that run; this one is not needed")
-        here.clock.wait(0.5)
-        row = here.records.submissions.get(submission.id)
+            release(here.records, here.clock, submission.id, run)

@@ -13,6 +13,7 @@ from core.errors import NotFound, SeatrialError
 from core.ids import BenchmarkId, EndpointName, SubmissionId, VersionId, new_id
 from core.ports.examiner import Progress
 from core.versions import Decision
+from lifecycle.benchmarks import Judgement, fail, finish_gate
 from tasks.baselines import numbers_in
 from tasks.benchmarks import mirror, show
 from wiring import Platform
@@ -60,19 +61,8 @@ def gate_answers(here: Platform, row: Benchmark, address: str, progress: Progres
 
 def end_gate(here: Platform, row: Benchmark, samples: tuple[Sample, ...], end: GateEnd) -> Benchmark:
     """Write the gate's numbers and end into its row, and show it. What cannot be shown now is entered in MLflow by reconcile."""
-    now = here.clock.now()
-    ended = here.records.benchmarks.change(
-        row.id,
-        now,
-        state=BenchmarkState.DONE,
-        ended_at=now,
-        progress=1.0,
-        numbers=numbers_in(samples),
-        decision=end.decision,
-        reason=end.reason,
-        baseline=end.baseline,
-        comparison=dict(end.comparison),
-    )
+    judgement = Judgement(numbers_in(samples), end.decision, end.reason, end.baseline, end.comparison)
+    ended = finish_gate(here.records, here.clock, row.id, judgement)
     here.answers.forget_growing(row.id)
     for part in (mirror, show):
         try:
@@ -84,5 +74,4 @@ def end_gate(here: Platform, row: Benchmark, samples: tuple[Sample, ...], end: G
 
 def fail_gate(here: Platform, row: Benchmark, error: SeatrialError) -> None:
     """Write down that a gate could not run; its submission tells why."""
-    now = here.clock.now()
-    here.records.benchmarks.change(row.id, now, state=BenchmarkState.FAILED, ended_at=now, reason=str(error))
+    fail(here.records, here.clock, row.id, str(error), None)

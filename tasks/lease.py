@@ -7,9 +7,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from prefect.runtime import flow_run
+
 from core.errors import Conflict, SeatrialError
 from core.ids import Epoch
 from wiring import Platform
+
+
+def this_run() -> str | None:
+    """Return the id of the flow run that this code is part of, which drives its row; None outside a run."""
+    run = flow_run.id
+    return None if run is None else str(run)
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from core.flow_runs import RunState
 from core.ids import Epoch
-from serving.control.runs import RunState
 from wiring import Platform
 
 _STARTS_WITHIN = 10

@@ -9,12 +9,11 @@ from core.benchmarks import BenchmarkState, Trigger
 from core.endpoints import RolloutState
 from core.leases import RECONCILE
 from core.settings import Settings
-from core.submissions import SubmissionState
+from lifecycle.submissions import OPEN
 from tasks.reconcile import PARTS, awaits_pickup, run_state
 from tasks.service import Duty
 from wiring import Platform
 
-_OPEN = (SubmissionState.QUEUED, SubmissionState.RUNNING, SubmissionState.CANCELLING)
 _MOVING = tuple(state for state in RolloutState if not state.ended)
 _FRESH_S = 5.0
 """A submission that changed within this time is being started."""
@@ -22,7 +21,7 @@ _FRESH_S = 5.0
 
 def left_alone(here: Platform, now: float) -> bool:
     """Return whether an open submission, benchmark or rollout has no driver. Errors: Transient."""
-    submissions = here.records.submissions.find(states=_OPEN, limit=1000)
+    submissions = here.records.submissions.find(states=OPEN, limit=1000)
     lapsed = [row for row in submissions if row.lease_until < now and row.updated_at < now - _FRESH_S]
     if any(not awaits_pickup(here, row, run_state(here, row)) for row in lapsed):
         return True

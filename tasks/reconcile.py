@@ -15,11 +15,12 @@ from core.benchmarks import BenchmarkState
 from core.endpoints import RolloutState, Withdrawal
 from core.engines import ANOTHERS, Role
 from core.errors import Conflict, Fault, NotFound, Refused, SeatrialError, Transient
+from core.flow_runs import RunState
 from core.ids import VersionId
 from core.submissions import Submission, SubmissionState
-from serving.control.runs import RunState
-from serving.rollout.driver import driven_by_another
-from serving.rollout.retire import retire_unwanted, wanted_versions
+from lifecycle.engines import retire_unwanted, wanted_versions
+from lifecycle.rollouts.driver import driven_by_another
+from lifecycle.submissions import OPEN, start_run
 from tasks.abandoned import abandoned_benchmarks, mirror_missing, resume_benchmark
 from tasks.finish import bundles_in_use, end_submission
 from tasks.pickup import on_its_way
@@ -30,7 +31,6 @@ from wiring import Platform
 
 log = structlog.get_logger(__name__)
 
-_OPEN = (SubmissionState.QUEUED, SubmissionState.RUNNING, SubmissionState.CANCELLING)
 _REMOVED_S = 86_400.0
 """Seconds after an endpoint's removal in which MLflow and the cluster are updated: they may be unavailable at first."""
 _MOST_AWAY = 3
@@ -41,7 +41,7 @@ _TOLD = 5
 
 def resume_submissions(here: Platform, fence: Fence) -> tuple[str, ...]:
     """Start a run for every open submission without a driver; end those that were cancelled."""
-    abandoned = [row for row in here.records.submissions.find(states=_OPEN, limit=1000) if row.lease_until < here.clock.now()]
+    abandoned = [row for row in here.records.submissions.find(states=OPEN, limit=1000) if row.lease_until < here.clock.now()]
     resumed = []
     for row in abandoned:
         fence()
@@ -123,7 +123,7 @@ def in_one(troubles: Mapping[VersionId, SeatrialError]) -> SeatrialError:
 
 def sweep_leftovers(here: Platform, _fence: Fence) -> tuple[str, ...]:
     """Remove staged weights that no open submission needs, and downloads and scratch when nothing is under way."""
-    submissions = here.records.submissions.find(states=_OPEN, limit=1)
+    submissions = here.records.submissions.find(states=OPEN, limit=1)
     under_way = submissions or here.records.benchmarks.find(states=[BenchmarkState.RUNNING], limit=1)
     if not under_way and not here.records.versions.find(limit=1):
         return ()  # a new database beside a store that may be another one's
@@ -195,7 +195,7 @@ def resume(here: Platform, row: Submission) -> bool:
         return True
     if run is not None and row.flow_run:
         here.runs.crash(row.flow_run)  # its process is gone: a living one renews the lease
-    start_run(here, row)
+    start_run(here.records, here.runs, here.clock, row)
     return True
 
 
@@ -212,10 +212,3 @@ def run_state(here: Platform, row: Submission) -> RunState | None:
         return here.runs.state(row.flow_run) if row.flow_run else None
     except NotFound:
         return None
-
-
-def start_run(here: Platform, row: Submission) -> None:
-    """Start the next flow run of a submission. The key makes a second call with the same count return the same run."""
-    request = {"submission": row.id, "model": str(row.request.model), "endpoint": row.request.endpoint}
-    run = here.runs.start(row.id, row.runs, request)
-    here.records.submissions.change(row.id, here.clock.now(), flow_run=run, runs=row.runs + 1)

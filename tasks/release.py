@@ -12,9 +12,11 @@ from core.errors import Conflict, NotFound, Transient
 from core.ids import Digest
 from core.ports.records import AuditEntry
 from core.shown import model_title, number
-from core.submissions import StepName, Submission, SubmissionState
+from core.submissions import StepName, Submission
 from core.versions import ModelVersion
+from lifecycle.submissions import serve
 from tasks.conversations import bring_conversations
+from tasks.lease import this_run
 from tasks.notes import run_log
 from tasks.pages import leave_pages, leave_rollout
 from tasks.settle import settle_engines
@@ -131,7 +133,7 @@ def announce(submission: Submission, version: ModelVersion) -> None:
         mark_aliases(here, submission)
         now = here.clock.now()
         here.records.audit.add(AuditEntry(now, "seatrial", "serving", endpoint, {"submission": submission.id, "version": version.id}))
-        here.records.submissions.change(submission.id, now, state=SubmissionState.SERVING, message=f"{endpoint} serves {version.short}")
+        serve(here.records, here.clock, submission.id, f"{endpoint} serves {version.short}", this_run())
         report.say(f"chat at {here.settings.shown_url}/v1 with model {endpoint!r}")
     leave_pages(here, submission.id)
 

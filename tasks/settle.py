@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serving.rollout.retire import GATEWAY_ALIVE_S, retire_unwanted
+from lifecycle.engines import GATEWAY_ALIVE_S, retire_unwanted
 from wiring import Platform
 
 

@@ -12,7 +12,9 @@ from core.ids import Digest, RolloutId, VersionId
 from core.submissions import StepName, Submission, SubmissionState
 from core.versions import ModelVersion
 from evals import harness
-from serving.rollout.room import await_room
+from lifecycle.capacity import await_room
+from lifecycle.submissions import set_rollout
+from tasks.lease import this_run
 from tasks.step import StepReport, recorded, step_task
 from wiring import Platform, platform
 
@@ -41,7 +43,7 @@ def start(submission: Submission, version: ModelVersion) -> Rollout:
         spec = engine_spec(here, version)
         find_room(here, submission, spec, report)
         rollout = open_rollout(here, submission, version, report)
-        here.records.submissions.change(submission.id, here.clock.now(), rollout=rollout.id)
+        set_rollout(here.records, here.clock, submission.id, rollout.id, this_run())
         warm = here.engines.state(version.id).phase is EnginePhase.READY
         wish_for(here, spec)
         if here.noticeboard is not None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from core.errors import SeatrialError
 from core.ids import BenchmarkId
 from core.shown import key_of, label, measure
+from lifecycle.benchmarks import note_study
 from tasks.notes import run_log
 from tasks.step import step_task
 from wiring import Platform, platform
@@ -59,7 +60,7 @@ def end_study_failed(request: StudyRequest, error: SeatrialError) -> None:
 
 def keep(here: Platform, request: StudyRequest, document: dict[str, Any]) -> None:
     """Keep a study with its benchmark, beside those that are there."""
-    row = here.records.benchmarks.get(BenchmarkId(request.benchmark))
     asked = request.model_dump(exclude={"study", "benchmark"})
-    studies = {**row.studies, request.study: {"asked": asked, "at": here.clock.now(), **document}}
-    here.records.benchmarks.change(row.id, here.clock.now(), unless_ended=False, studies=studies)
+    note_study(
+        here.records, here.clock, BenchmarkId(request.benchmark), request.study, {"asked": asked, "at": here.clock.now(), **document}
+    )

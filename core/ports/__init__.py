@@ -6,6 +6,7 @@ A port's docstring is its contract; `tests/contract/` holds one suite per port t
 from core.ports.assignments import Assignments
 from core.ports.clock import Clock
 from core.ports.engines import Capacity, Engines, Noticeboard, Waker
+from core.ports.flow_runs import FlowRuns
 from core.ports.hub import Hub
 from core.ports.ledger import Ledger
 from core.ports.models import ModelRegistry
@@ -19,6 +20,7 @@ __all__ = [
     "Capacity",
     "Clock",
     "Engines",
+    "FlowRuns",
     "Hub",
     "Ledger",
     "ModelRegistry",

@@ -8,7 +8,8 @@ from queue import SimpleQueue
 
 from core.benchmarks import Flaw, Form, Plan, Sample
 from core.errors import Fault, Refused
-from core.ports.sandbox import Program, RunOutcome, RunResult, Sandbox
+from core.ports.sandbox import Sandbox
+from core.programs import Program, RunOutcome, RunResult
 from evals.calibration import calibrate, cpu_limit
 from evals.degeneration import flaws
 from evals.harness.extract import extract

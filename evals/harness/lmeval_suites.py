@@ -8,7 +8,7 @@ from dataclasses import replace
 from core.benchmarks import Flaw, Sample
 from core.errors import Fault
 from core.ids import Digest
-from core.ports.sandbox import RunOutcome, RunResult
+from core.programs import RunOutcome, RunResult
 from evals.degeneration import flaws
 from evals.harness.job import DESCRIBE, DESCRIBED, DONE, JOB, ROW, Job
 from evals.harness.judging import sample_of

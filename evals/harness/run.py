@@ -14,7 +14,8 @@ from typing import Any
 from core.benchmarks import Plan, Sample
 from core.errors import Fault, Transient
 from core.ids import VersionId
-from core.ports.sandbox import RunOutcome, Sandbox
+from core.ports.sandbox import Sandbox
+from core.programs import RunOutcome
 from evals.harness import process
 from evals.harness.job import ASKED, DONE, JOB, ROW, VERDICTS, Job, Patience
 from evals.harness.judging import Judge

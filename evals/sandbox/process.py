@@ -13,7 +13,7 @@ from typing import Any
 
 from core.errors import Fault
 from core.ports.clock import Clock, SystemClock
-from core.ports.sandbox import Program, RunOutcome, RunResult
+from core.programs import Program, RunOutcome, RunResult
 from evals.sandbox.ground import Limits
 from evals.sandbox.link import Lost, Means, Zygote
 from evals.sandbox.proof import prove

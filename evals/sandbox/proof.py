@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from core.errors import Fault
-from core.ports.sandbox import Program, RunOutcome, RunResult
+from core.programs import Program, RunOutcome, RunResult
 
 _HONEST = Program("proof: right answers", "def f(x):\n    return x * x\n", "def check(f):\n    assert f(3) == 9\n", "f")
 _PRETENDER = Program("proof: an exit is no pass", "import os\ndef f(x):\n    os._exit(0)\n", "def check(f):\n    f(3)\n", "f")

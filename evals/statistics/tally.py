@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.benchmarks import Sample
-from core.ports.sandbox import RunOutcome
+from core.programs import RunOutcome
 from evals.statistics.intervals import Floats
 
 Stratum = tuple[str, str]

@@ -15,7 +15,7 @@ _LOOK_S = 5.0
 def trouble(settings: Settings) -> str:
     """Return why no flow run can start now, empty when runs can. Raises SeatrialError when database or Prefect do not answer."""
     from registry.database import open_database  # noqa: PLC0415 - with SQLAlchemy, which other commands do not need
-    from serving.control.runs import FlowRuns  # noqa: PLC0415
+    from registry.flow_runs import PrefectRuns  # noqa: PLC0415
 
     clock = SystemClock()
     with open_database(settings.database_url) as records:
@@ -25,7 +25,7 @@ def trouble(settings: Settings) -> str:
     if beat.lost(clock.now()):
         silent_s = clock.now() - beat.at
         return f"the flow runner (process {beat.pid}) last reported {silent_s:.0f} s ago; its log: {settings.logs / 'runner.log'}"
-    runs = FlowRuns(settings.prefect_api_url, patience_s=2.0)
+    runs = PrefectRuns(settings.prefect_api_url, patience_s=2.0)
     try:
         last = runs.last_ended()
     finally:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, delete, select, update
+from sqlalchemy import Connection, RowMapping, delete, or_, select, update
 
 from core.benchmarks import Benchmark, BenchmarkState, Plan, Trigger
-from core.errors import Conflict, Fault, NotFound
+from core.errors import Conflict, NotFound, Stale
 from core.ids import BenchmarkId, Digest, EndpointName, Epoch, SubmissionId, VersionId
 from registry.codec import plain, restore
 from registry.database.connection import Connections
-from registry.database.holding import expect_held
 from registry.database.tables import benchmarks
 from registry.database.upsert import insert_new
 
 _FIXED = frozenset({"id", "version", "trigger", "started_at", "endpoint", "submission", "asked_by"})
-_MAY_CHANGE = frozenset(Benchmark.__dataclass_fields__) - _FIXED - {"updated_at"}
 _ENDS = [state for state in BenchmarkState if state is not BenchmarkState.RUNNING]
 
 
@@ -62,23 +60,19 @@ class BenchmarksTable:
         with self._connections.read() as connection:
             return tuple(_benchmark(row) for row in connection.execute(query).mappings())
 
-    def change(
-        self, benchmark: BenchmarkId, now: Epoch, *, unless_ended: bool = True, held_by: str | None = None, **fields: Any
-    ) -> Benchmark:
-        """Set fields and return the new row; an ended one stays as it is with `unless_ended`, one of another driver with `held_by`."""
-        if strange := fields.keys() - _MAY_CHANGE:
-            raise Fault(f"a benchmark has no field {', '.join(sorted(strange))} that changes", hint="this is a bug; report it")
-        values = plain(fields)
-        if "plan" in fields:
-            values |= _planned(fields["plan"])
-        query = update(benchmarks).where(benchmarks.c.id == benchmark).values(**values, updated_at=now)
-        if unless_ended:
-            query = query.where(benchmarks.c.state.not_in(_ENDS))
-        if held_by is not None:
-            query = query.where(benchmarks.c.flow_run == held_by)
+    def store(self, benchmark: Benchmark, now: Epoch) -> Benchmark:
+        """Store the row if its revision is still the one that was read."""
+        mine = benchmarks.c
+        values = {name: value for name, value in plain(benchmark).items() if name not in _FIXED} | _planned(benchmark.plan)
+        values |= {"updated_at": now, "revision": benchmark.revision + 1}
+        stays = or_(mine.state.not_in(_ENDS), mine.state == benchmark.state)
+        query = update(benchmarks).where(mine.id == benchmark.id, mine.revision == benchmark.revision, stays).values(**values)
         with self._connections.write() as connection:
-            connection.execute(query)
-            return expect_held(_get(connection, benchmark), held_by)
+            stored = connection.execute(query).rowcount
+            row = _get(connection, benchmark.id)
+        if not stored:
+            raise Stale(f"benchmark {row.id} is at revision {row.revision} ({row.state}), not {benchmark.revision}")
+        return row
 
     def remove(self, benchmark: BenchmarkId) -> None:
         """Delete the row of one that has ended."""

@@ -1,4 +1,4 @@
-"""All repositories of one database (port: core/ports/records.py)."""
+"""All repositories of one database (port: core/ports/records/)."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from core.endpoints import Rollout, RolloutState
-from core.errors import Conflict, NotFound
+from core.errors import Conflict, NotFound, Stale
 from core.ids import EndpointName, RolloutId
 from core.ports.records import Cohorts
 from registry.codec import plain, restore
@@ -59,7 +59,7 @@ class RolloutsTable:
         with self._connections.read() as connection:
             return tuple(restore(Rollout, row) for row in connection.execute(query).mappings())
 
-    def change(self, rollout: Rollout) -> Rollout:
+    def store(self, rollout: Rollout) -> Rollout:
         """Store the row if its revision is still the one that was read, and what the endpoint serves with it."""
         values = plain(rollout) | {"revision": rollout.revision + 1}
         mine = update(rollouts).where(rollouts.c.id == rollout.id, rollouts.c.revision == rollout.revision, rollouts.c.state.not_in(_ENDS))
@@ -100,8 +100,8 @@ def _get(connection: Connection, rollout: RolloutId) -> Rollout:
     return restore(Rollout, row)
 
 
-def _moved_on(stored: Rollout, mine: Rollout) -> Conflict:
-    return Conflict(
+def _moved_on(stored: Rollout, mine: Rollout) -> Stale:
+    return Stale(
         f"rollout {mine.id} is at revision {stored.revision} ({stored.state}), not {mine.revision}",
         reason="rollout_moved_on",
         hint="read it again, then decide",

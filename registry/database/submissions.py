@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Update, case, or_, select, update
+from sqlalchemy import Connection, RowMapping, Update, or_, select, update
 
-from core.errors import Conflict, Fault, NotFound
+from core.errors import NotFound, Stale
 from core.ids import EndpointName, Epoch, PrincipalId, SubmissionId, new_id
 from core.submissions import Step, StepName, StepState, Submission, SubmissionRequest, SubmissionState
 from core.versions import ModelRef
 from registry.codec import plain
 from registry.database.connection import Connections
-from registry.database.holding import expect_held
 from registry.database.tables import steps, submissions
 from registry.database.upsert import insert_new, replacing, upsert
 
-_MAY_CHANGE = frozenset({"state", "version", "rollout", "reason", "message", "hint", "flow_run", "runs", "lease_until"})
+_CHANGE = ("state", "version", "rollout", "reason", "message", "hint", "flow_run", "runs", "lease_until")
 ENDS = [state for state in SubmissionState if state.ended]
 """States that are never left."""
-_DRIVEN = (SubmissionState.QUEUED, SubmissionState.RUNNING)
 _CUT_SHORT = frozenset(ENDS) - {SubmissionState.SERVING}
 _ORDER = {name: place for place, name in enumerate(StepName)}
 
@@ -76,42 +74,21 @@ class SubmissionsTable:
                 raise _unknown(submission)
             upsert(connection, steps, [row], replacing(steps))
 
-    def claim(self, submission: SubmissionId, driver: str, now: Epoch, until: Epoch) -> Submission:
-        """Let `driver` drive it, unless it ends, has ended, or another run's lease holds."""
+    def store(self, submission: Submission, now: Epoch) -> Submission:
+        """Store the row if its revision is still the one that was read."""
         mine = submissions.c
-        state = case((mine.state == SubmissionState.QUEUED, SubmissionState.RUNNING), else_=mine.state)
-        free = or_(mine.lease_until <= now, mine.flow_run == driver, mine.flow_run.is_(None))
-        query = update(submissions).where(mine.id == submission, mine.state.in_(_DRIVEN), free)
+        values = {name: getattr(submission, name) for name in _CHANGE} | {"updated_at": now, "row_revision": submission.revision + 1}
+        stays = or_(mine.state.not_in(ENDS), mine.state == submission.state)
+        query = update(submissions).where(mine.id == submission.id, mine.row_revision == submission.revision, stays).values(**values)
         with self._connections.write() as connection:
-            claimed = connection.execute(query.values(state=state, flow_run=driver, lease_until=until, updated_at=now)).rowcount
-            row = _get(connection, submission)
-        if not claimed:
-            raise _not_to_claim(row)
-        return row
-
-    def change(
-        self, submission: SubmissionId, now: Epoch, *, unless_ended: bool = True, held_by: str | None = None, **fields: Any
-    ) -> Submission:
-        """Set fields and return the new row; an ended one stays as it is with `unless_ended`, one of another driver with `held_by`."""
-        if strange := fields.keys() - _MAY_CHANGE:
-            raise Fault(f"a submission has no field {', '.join(sorted(strange))} that changes", hint="this is a bug; report it")
-        query = update(submissions).where(submissions.c.id == submission).values(**fields, updated_at=now)
-        if unless_ended:
-            query = query.where(submissions.c.state.not_in(ENDS))
-        if held_by is not None:
-            query = query.where(submissions.c.flow_run == held_by)
-        with self._connections.write() as connection:
-            changed = connection.execute(query).rowcount
-            if changed and fields.get("state") in _CUT_SHORT:
-                connection.execute(_end_open_steps(submission, now))
-            return expect_held(_get(connection, submission), held_by)
-
-
-def _not_to_claim(row: Submission) -> Conflict:
-    if row.state in _DRIVEN:
-        return Conflict(f"{row.id} is driven by flow run {row.flow_run} already", hint="watch that run; this one is not needed")
-    how = "is being cancelled" if row.state is SubmissionState.CANCELLING else f"is {row.state} already"
-    return Conflict(f"{row.id} {how}; this run changes nothing", hint="submit the model again")
+            stored = connection.execute(query).rowcount
+            row = _get(connection, submission.id)
+            if not stored:
+                raise Stale(f"submission {row.id} is at revision {row.revision} ({row.state}), not {submission.revision}")
+            if submission.state in _CUT_SHORT:
+                connection.execute(_end_open_steps(submission.id, now))
+                row = _get(connection, submission.id)
+            return row
 
 
 def _end_open_steps(submission: SubmissionId, now: Epoch) -> Update:
@@ -167,7 +144,8 @@ def _submission(row: RowMapping, done: tuple[Step, ...]) -> Submission:
     request = SubmissionRequest(
         model=ModelRef(row["source"], row["revision"]), endpoint=row["endpoint"], idempotency_key=row["idempotency_key"], note=row["note"]
     )
-    return Submission(request=request, state=SubmissionState(row["state"]), steps=done, **{name: row[name] for name in _OWN})
+    own = {name: row[name] for name in _OWN}
+    return Submission(request=request, state=SubmissionState(row["state"]), steps=done, revision=row["row_revision"], **own)
 
 
 def _unknown(submission: SubmissionId) -> NotFound:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from core.ports import Clock, Engines, Records
+from core.ports import Clock, Engines, FlowRuns, Records
 from core.ports.vitals import Vitals
 from serving.control import benchmarks, endpoints, feedback, health, keys, models, status, submissions
-from serving.control.desk import Desk, Links, Runs
+from serving.control.desk import Desk, Links
 from serving.control.diagnosis import Limits
 from serving.control.errors import install
 from serving.control.trials import Trials
@@ -28,7 +28,7 @@ Every error is `{"error": {"code", "reason", "message", "hint"}}`. Times are ISO
 
 def control(
     records: Records,
-    runs: Runs,
+    runs: FlowRuns,
     engines: Engines,
     clock: Clock,
     links: Links,

@@ -17,6 +17,7 @@ from core.benchmarks import Benchmark, BenchmarkState, Plan, Trigger, grid_of
 from core.errors import Conflict, Fault, Forbidden, NotFound, Refused, Transient
 from core.ids import BenchmarkId, Digest, VersionId, new_id
 from core.submissions import endpoint_name
+from lifecycle import benchmarks as lifecycle
 from serving.control.access import Submitter, is_operator
 from serving.control.asks import Bench, IdPart, IdQuery, Limit, NameQuery, StudyAsk
 from serving.control.desk import Desk, TheDesk
@@ -174,8 +175,7 @@ def cancel(benchmark_id: IdPart, desk: TheDesk, caller: Submitter) -> BenchmarkV
     if row.ended:
         raise Conflict(f"{row.id} has ended already ({row.state})", reason="already_ended", hint=f"see it: seatrial bench show {row.id}")
     desk.audit(caller, "cancel", row.id)
-    now = desk.clock.now()
-    changed = desk.records.benchmarks.change(row.id, now, state=BenchmarkState.FAILED, ended_at=now, reason=f"cancelled by {caller.name}")
+    changed = lifecycle.cancel(desk.records, desk.clock, row.id, caller.name)
     desk.reconcile_soon()
     return view(desk, changed)
 
@@ -199,10 +199,8 @@ def study(benchmark_id: IdPart, ask: StudyAsk, desk: TheDesk, caller: Submitter)
 
 def _enter_study(desk: Desk, benchmark: BenchmarkId, name: str, ask: StudyAsk, run: str) -> None:
     """Note that a study is under way and which run does it, unless that run was quicker."""
-    row = desk.records.benchmarks.get(benchmark)
     begun = {"asked": ask.model_dump(), "at": desk.clock.now(), "state": "running", "run": run, "rows": []}
-    if name not in row.studies:
-        desk.records.benchmarks.change(row.id, desk.clock.now(), unless_ended=False, studies={**row.studies, name: begun})
+    lifecycle.note_study(desk.records, desk.clock, benchmark, name, begun, begun=True)
 
 
 def _with_studies(desk: Desk, row: Benchmark) -> Benchmark:
@@ -273,13 +271,11 @@ def _check_room(desk: Desk, caller: Caller) -> None:
 
 
 def _run(desk: Desk, row: Benchmark) -> Benchmark:
-    request = {"target": row.endpoint or row.version, "suite": row.plan.suite}
     try:
-        run = desk.runs.start_benchmark(row.id, row.runs, request)
+        return lifecycle.start_run(desk.records, desk.runs, desk.clock, row)
     except (Transient, NotFound) as error:
         _LOG.warning("benchmark %s waits for reconcile: %s", row.id, error)
         return row
-    return desk.records.benchmarks.change(row.id, desk.clock.now(), flow_run=run, runs=row.runs + 1)
 
 
 def _trials(desk: Desk) -> Trials:

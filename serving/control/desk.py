@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
 from core.access import Caller
-from core.ids import BenchmarkId, Epoch, PrincipalId, SubmissionId, VersionId
+from core.ids import Epoch, PrincipalId, VersionId
 from core.leases import RECONCILE
-from core.ports import Clock, Engines, Records
+from core.ports import Clock, Engines, FlowRuns, Records
 from core.ports.records import AuditEntry
 from core.ports.vitals import Vitals
-from core.submissions import SubmissionRequest
 from core.versions import ModelVersion
 from serving.control.diagnosis import Limits
-from serving.control.runs import LogLine, RunState
 from serving.control.trials import Trials
 from serving.control.vitals import NoVitals
 from serving.control.waiting import Waiting, waiting
@@ -43,24 +40,12 @@ class Links:
         return f"{self.mlflow_ui.rstrip('/')}/#/models/{name}/versions/{number}"
 
 
-class Runs(Protocol):
-    """What the control API asks of Prefect (`FlowRuns`). Errors: Transient, NotFound."""
-
-    def start(self, submission: SubmissionId, attempt: int, request: Mapping[str, str]) -> str: ...  # noqa: D102
-    def start_benchmark(self, benchmark: BenchmarkId, attempt: int, request: Mapping[str, Any]) -> str: ...  # noqa: D102
-    def start_study(self, study: str, request: Mapping[str, Any]) -> str: ...  # noqa: D102
-    def cancel(self, run_id: str) -> None: ...  # noqa: D102
-    def state(self, run_id: str) -> RunState | None: ...  # noqa: D102
-    def ahead(self, run_id: str) -> int: ...  # noqa: D102
-    def logs(self, run_id: str, after: float | None = None) -> tuple[LogLine, ...]: ...  # noqa: D102
-
-
 @dataclass(frozen=True, slots=True)
 class Desk:
     """The ports and links that handlers use."""
 
     records: Records
-    runs: Runs
+    runs: FlowRuns
     engines: Engines
     clock: Clock
     links: Links
@@ -90,11 +75,6 @@ class Desk:
         """Return the versions that came of a submitter's submissions."""
         mine = self.records.submissions.find(submitter=submitter, limit=10_000)
         return frozenset(submission.version for submission in mine if submission.version)
-
-
-def run_parameters(submission: SubmissionId, request: SubmissionRequest) -> dict[str, str]:
-    """Return the parameters with which `deploy_model` is started for a submission."""
-    return {"submission": submission, "model": str(request.model), "endpoint": request.endpoint}
 
 
 def _desk(request: Request) -> Desk:

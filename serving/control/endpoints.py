@@ -13,13 +13,13 @@ from core.errors import Conflict, NotFound, Transient
 from core.ids import EndpointName, RolloutId, VersionId
 from core.submissions import SubmissionRequest, endpoint_name
 from core.versions import ModelRef
+from lifecycle.rollouts.steps import withdraw
 from serving.control.access import AnyCaller, Operator, Submitter
 from serving.control.asks import IdPart, Limit, NamePart, NameQuery, SetPolicy
 from serving.control.desk import Desk, TheDesk
 from serving.control.errors import RESPONSES
 from serving.control.submissions import enter, view
 from serving.control.traffic import EndpointView, RollbackView, RolloutView
-from serving.rollout.steps import withdraw
 
 _LOG = logging.getLogger("seatrial.control")
 _TRIES = 20
@@ -98,7 +98,7 @@ def _turn_back(desk: Desk, caller: Caller, rollout: Rollout) -> Rollout | None:
     if back is rollout:
         return rollout
     try:
-        changed = desk.records.rollouts.change(replace(back, lease_owner="", lease_until=0.0))
+        changed = desk.records.rollouts.store(replace(back, lease_owner="", lease_until=0.0))
     except Conflict:
         return None
     desk.audit(caller, "rollback", rollout.id, endpoint=rollout.endpoint, candidate=rollout.candidate)

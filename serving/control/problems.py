@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from core.benchmarks import Flaw, Sample
-from core.ports.sandbox import RunOutcome
+from core.programs import RunOutcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from core.benchmarks import Benchmark, BenchmarkState, Flaw, Form, Sample, Trigger
-from core.ports.sandbox import RunOutcome
+from core.programs import RunOutcome
 from core.versions import Decision
 from serving.control.problems import ProblemScore
 from serving.control.waiting import Waiting

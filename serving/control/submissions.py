@@ -9,16 +9,16 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from core.access import Caller
-from core.endpoints import RolloutState
-from core.errors import Conflict, NotFound, Refused, Transient
+from core.errors import NotFound, Refused, Transient
+from core.flow_runs import LogLine
 from core.ids import SubmissionId, VersionId
 from core.submissions import Submission, SubmissionRequest, SubmissionState, endpoint_name
 from core.versions import ModelRef, TrialReport
+from lifecycle.submissions import request_cancel, start_run
 from serving.control.access import Submitter, is_operator
 from serving.control.asks import After, IdPart, Limit, NameQuery, Submit, epoch
-from serving.control.desk import Desk, TheDesk, run_parameters
+from serving.control.desk import Desk, TheDesk
 from serving.control.errors import RESPONSES
-from serving.control.runs import LogLine
 from serving.control.text import plain
 from serving.control.views import LinksView, LogsView, SubmissionView
 
@@ -65,23 +65,10 @@ def get(submission_id: IdPart, desk: TheDesk, caller: Submitter) -> SubmissionVi
 def cancel(submission_id: IdPart, desk: TheDesk, caller: Submitter) -> SubmissionView:
     """Cancel a submission that has not ended. What it has on its way is stopped and taken back; cancelling twice changes nothing."""
     current = visible(desk, caller, submission_id)
-    if current.state.ended:
-        raise Conflict(
-            f"submission {current.id} has ended already ({current.state.value})",
-            reason="already_ended",
-            hint=f"to take a serving model back: seatrial rollback {current.request.endpoint}",
-        )
-    if current.state is SubmissionState.CANCELLING:
-        return view(desk, current)
-    if current.rollout is not None and desk.records.rollouts.get(current.rollout).state is RolloutState.PROMOTED:
-        raise Conflict(
-            f"submission {current.id} is promoted already: {current.request.endpoint} serves it",
-            reason="already_promoted",
-            hint=f"to take it back: seatrial rollback {current.request.endpoint}",
-        )
-    desk.audit(caller, "cancel", current.id)
-    changed = desk.records.submissions.change(current.id, desk.clock.now(), state=SubmissionState.CANCELLING)
-    _tell_prefect(desk, changed)
+    changed = request_cancel(desk.records, desk.clock, current.id)
+    if changed.revision != current.revision:
+        desk.audit(caller, "cancel", current.id)
+        _tell_prefect(desk, changed)
     return view(desk, desk.records.submissions.get(current.id))
 
 
@@ -103,11 +90,10 @@ def enter(desk: Desk, caller: Caller, request: SubmissionRequest, action: str) -
         return created
     desk.audit(caller, action, created.id, model=str(request.model), endpoint=request.endpoint)
     try:
-        run = desk.runs.start(created.id, created.runs, run_parameters(created.id, request))
+        return start_run(desk.records, desk.runs, desk.clock, created)
     except (Transient, NotFound) as error:
         _LOG.warning("submission %s waits for reconcile: %s", created.id, error)
         return created
-    return desk.records.submissions.change(created.id, desk.clock.now(), flow_run=run, runs=created.runs + 1)
 
 
 def visible(desk: Desk, caller: Caller, submission_id: str) -> Submission:

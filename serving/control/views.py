@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import Field
 
+from core.flow_runs import LogLine
 from core.submissions import Step, StepName, StepState, Submission, SubmissionState
 from core.versions import Decision, Finding, ModelVersion, TrialKind, TrialReport
-from serving.control.runs import LogLine
 from serving.control.waiting import Waiting
 from serving.control.waiting_view import WaitingView
 from serving.control.wire import Detail, Numbers, Text, View, maybe, moment

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import httpx
 
+from core.flow_runs import DEPLOY
 from core.health import Disk, Service, Spool
 from core.ids import Epoch
-from serving.control.runs import DEPLOY
 
 _TIMEOUT_S = 3.0
 

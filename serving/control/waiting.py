@@ -7,9 +7,9 @@ from enum import StrEnum
 from typing import Protocol
 
 from core.errors import NotFound, Transient
+from core.flow_runs import RunState
 from core.ports.clock import Clock
 from core.services import RunnerBeat
-from serving.control.runs import RunState
 
 
 class Wait(StrEnum):

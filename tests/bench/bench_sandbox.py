@@ -16,7 +16,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from core.ports.sandbox import RunOutcome
+from core.programs import RunOutcome
 from evals.sandbox import ProcessSandbox
 from tests.contract.humaneval import canonical, data, problems
 

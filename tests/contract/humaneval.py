@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from core.ports.sandbox import Program
+from core.programs import Program
 from evals.suite import Problem
 from evals.suite_sources import packaged_humaneval
 

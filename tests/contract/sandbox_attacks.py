@@ -16,7 +16,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from core.ports.sandbox import Program, RunOutcome
+from core.programs import Program, RunOutcome
 from evals.sandbox import ProcessSandbox
 
 CHECK = "def check(candidate):\n    assert candidate(2) == 4, 'word-of-the-check'\n    assert candidate(3) == 9\n"

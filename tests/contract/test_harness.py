@@ -17,7 +17,7 @@ import pytest
 from core.benchmarks import Flaw, Form, Plan, Sample, Sampling
 from core.errors import Fault, Refused, Transient
 from core.ids import Digest, VersionId
-from core.ports.sandbox import Program, RunOutcome, RunResult
+from core.programs import Program, RunOutcome, RunResult
 from core.settings import TrialPolicy
 from evals.harness import process, results, run_plan, warm
 from evals.harness.job import Patience

@@ -1,4 +1,4 @@
-"""The contract of core/ports/records.py, on SQLite and on PostgreSQL: submissions, versions, access, audit, gateways."""
+"""The contract of core/ports/records/, on SQLite and on PostgreSQL: submissions, versions, access, audit, gateways."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from core.access import Key, Role
 from core.endpoints import BestOf, Endpoint, EndpointPolicy, OnRegression, RolloutState
-from core.errors import Conflict, Fault, NotFound, Refused
+from core.errors import Conflict, NotFound, Refused, Stale
 from core.ids import EndpointName, KeyId, PrincipalId, RolloutId, SubmissionId, VersionId
 from core.ports.clock import VirtualClock
 from core.ports.records import AuditEntry
@@ -20,6 +20,7 @@ from core.submissions import Step, StepName, StepState, SubmissionState
 from core.versions import Decision, Finding, TrialKind, TrialReport
 from registry.database import Database, open_database
 from registry.database.connection import Connections, make_engine
+from tests.equipment.rows import put_submission
 from tests.equipment.samples import ANN, CANDIDATE, CHAT, NOW, STABLE, a_key, a_request, a_rollout, a_version
 
 
@@ -51,7 +52,7 @@ def test_an_unknown_submission_is_not_found(records: Database) -> None:
     with pytest.raises(NotFound, match="sub-0"):
         records.submissions.get(unknown)
     with pytest.raises(NotFound):
-        records.submissions.change(unknown, NOW, state=SubmissionState.RUNNING)
+        records.submissions.store(replace(records.submissions.create(a_request(), ANN, NOW), id=unknown), NOW)
     with pytest.raises(NotFound):
         records.submissions.step(unknown, step)
 
@@ -75,7 +76,7 @@ def test_nothing_runs_any_more_of_a_submission_that_has_ended(records: Database,
     for step in (done, retried, killed):
         for row in (made, other):
             records.submissions.step(row.id, step)
-    records.submissions.change(made.id, NOW + 9, state=end)
+    put_submission(records, made.id, NOW + 9, state=end)
     failed = [replace(step, state=StepState.FAILED, ended_at=NOW + 9) for step in (retried, killed)]
     assert records.submissions.get(made.id).steps == (done, *failed)
     assert records.submissions.get(other.id).steps == (done, retried, killed)
@@ -85,7 +86,7 @@ def test_submissions_are_found_by_state_endpoint_and_submitter_newest_first(reco
     old = records.submissions.create(a_request(), ANN, NOW)
     new = records.submissions.create(a_request(), ANN, NOW + 1)
     other = records.submissions.create(a_request(endpoint=EndpointName("code")), PrincipalId("prn-bob"), NOW + 2)
-    records.submissions.change(old.id, NOW + 3, state=SubmissionState.RUNNING)
+    put_submission(records, old.id, NOW + 3, state=SubmissionState.RUNNING)
     find = records.submissions.find
     assert [row.id for row in find()] == [other.id, new.id, old.id]
     assert [row.id for row in find(limit=1)] == [other.id]
@@ -93,48 +94,29 @@ def test_submissions_are_found_by_state_endpoint_and_submitter_newest_first(reco
     assert [row.id for row in find(endpoint=CHAT, submitter=ANN)] == [new.id, old.id]
 
 
+def test_a_row_is_stored_by_compare_and_set_on_its_revision(records: Database) -> None:
+    made = records.submissions.create(a_request(), ANN, NOW)
+    stored = records.submissions.store(replace(made, state=SubmissionState.RUNNING, flow_run="first", lease_until=NOW + 5), NOW + 1)
+    assert stored == replace(made, state=SubmissionState.RUNNING, flow_run="first", lease_until=NOW + 5, updated_at=NOW + 1, revision=1)
+    with pytest.raises(Stale, match="is at revision 1 \\(running\\), not 0"):
+        records.submissions.store(replace(made, state=SubmissionState.CANCELLING), NOW + 2)
+    assert records.submissions.get(made.id) == stored
+
+
 def test_an_end_state_is_never_left(records: Database) -> None:
     made = records.submissions.create(a_request(), ANN, NOW)
-    ended = records.submissions.change(
-        made.id, NOW + 1, state=SubmissionState.REFUSED, reason="nan_in_weights", message="3 tensors hold NaN"
-    )
+    ended = put_submission(records, made.id, NOW + 1, state=SubmissionState.REFUSED, reason="nan_in_weights", message="3 tensors hold NaN")
     assert (ended.reason, ended.updated_at) == ("nan_in_weights", NOW + 1)
-    assert records.submissions.change(made.id, NOW + 2, state=SubmissionState.RUNNING) == ended
+    with pytest.raises(Stale):
+        put_submission(records, made.id, NOW + 2, state=SubmissionState.RUNNING)
+    assert records.submissions.get(made.id) == ended
+    assert put_submission(records, made.id, NOW + 3, lease_until=0.0).state is SubmissionState.REFUSED
 
 
-def test_a_driver_that_slept_through_its_lease_changes_nothing_any_more(records: Database) -> None:
+def test_what_was_asked_for_is_never_changed(records: Database) -> None:
     made = records.submissions.create(a_request(), ANN, NOW)
-    records.submissions.change(made.id, NOW + 1, flow_run="first", lease_until=NOW + 5)
-    assert records.submissions.change(made.id, NOW + 2, held_by="first", lease_until=NOW + 6).lease_until == NOW + 6
-    taken = records.submissions.change(made.id, NOW + 9, flow_run="second", lease_until=NOW + 20)
-    with pytest.raises(Conflict, match=f"{made.id} is driven by flow run second by now, not by first"):
-        records.submissions.change(made.id, NOW + 10, held_by="first", lease_until=NOW + 30, state=SubmissionState.FAILED)
-    assert records.submissions.get(made.id) == taken
-
-
-def test_one_run_claims_a_submission_until_its_lease_runs_out(records: Database) -> None:
-    made = records.submissions.create(a_request(), ANN, NOW)
-    claimed = records.submissions.claim(made.id, "first", NOW + 1, NOW + 6)
-    assert (claimed.state, claimed.flow_run, claimed.lease_until) == (SubmissionState.RUNNING, "first", NOW + 6)
-    with pytest.raises(Conflict, match="driven by flow run first already"):
-        records.submissions.claim(made.id, "second", NOW + 2, NOW + 7)
-    assert records.submissions.claim(made.id, "first", NOW + 3, NOW + 8).lease_until == NOW + 8
-    assert records.submissions.claim(made.id, "second", NOW + 8, NOW + 13).flow_run == "second"
-
-
-@pytest.mark.parametrize("state", [state for state in SubmissionState if state.ended or state is SubmissionState.CANCELLING])
-def test_no_run_claims_a_submission_that_ends_or_has_ended(records: Database, state: SubmissionState) -> None:
-    made = records.submissions.create(a_request(), ANN, NOW)
-    ending = records.submissions.change(made.id, NOW + 1, state=state)
-    with pytest.raises(Conflict, match="this run changes nothing"):
-        records.submissions.claim(made.id, "late", NOW + 2, NOW + 7)
-    assert records.submissions.get(made.id) == ending
-
-
-def test_a_field_that_may_not_change_is_a_fault(records: Database) -> None:
-    made = records.submissions.create(a_request(), ANN, NOW)
-    with pytest.raises(Fault, match="submitter"):
-        records.submissions.change(made.id, NOW, submitter="prn-eve")
+    stored = records.submissions.store(replace(made, submitter=PrincipalId("prn-eve"), request=a_request(note="other")), NOW)
+    assert (stored.submitter, stored.request) == (made.submitter, made.request)
 
 
 def test_a_version_is_kept_as_first_entered_but_gets_its_registered_uri(records: Database) -> None:
@@ -263,7 +245,7 @@ def test_endpoints_are_made_once_and_their_policy_reaches_the_snapshot(records: 
 def test_a_removed_endpoint_is_nowhere_and_what_it_did_is_kept(records: Database) -> None:
     records.endpoints.ensure(CHAT, NOW)
     records.endpoints.set_policy(CHAT, EndpointPolicy(temperature=0.3))
-    records.rollouts.change(replace(records.rollouts.open(a_rollout()), state=RolloutState.PROMOTED))
+    records.rollouts.store(replace(records.rollouts.open(a_rollout()), state=RolloutState.PROMOTED))
     was, before = records.endpoints.get(CHAT), records.gateways.generation()
     assert records.endpoints.remove(CHAT, NOW) == was
     assert (records.endpoints.list(), records.gateways.snapshot().routes) == ((), {})
@@ -283,7 +265,7 @@ def test_a_removed_endpoint_is_nowhere_and_what_it_did_is_kept(records: Database
 def test_a_removed_endpoint_is_made_anew_with_nothing_of_the_old_one(records: Database) -> None:
     records.endpoints.ensure(CHAT, NOW)
     records.endpoints.set_policy(CHAT, EndpointPolicy(keep_text_days=3, temperature=0.3))
-    records.rollouts.change(replace(records.rollouts.open(a_rollout()), state=RolloutState.PROMOTED))
+    records.rollouts.store(replace(records.rollouts.open(a_rollout()), state=RolloutState.PROMOTED))
     records.endpoints.remove(CHAT, NOW)
     assert records.endpoints.ensure(CHAT, NOW + 5) == Endpoint(CHAT, NOW + 5) == records.endpoints.get(CHAT)
     assert records.endpoints.removed(NOW) == ()
@@ -296,11 +278,11 @@ def test_an_endpoint_that_is_about_to_change_is_not_removed(records: Database) -
     with pytest.raises(Conflict, match=f"{submission.id} has not ended") as refused:
         records.endpoints.remove(CHAT, NOW)
     assert f"seatrial cancel {submission.id}" in refused.value.hint
-    records.submissions.change(submission.id, NOW, state=SubmissionState.FAILED)
+    put_submission(records, submission.id, NOW, state=SubmissionState.FAILED)
     rollout = records.rollouts.open(a_rollout())
     with pytest.raises(Conflict, match=f"{rollout.id} has not ended"):
         records.endpoints.remove(CHAT, NOW)
-    records.rollouts.change(replace(rollout, state=RolloutState.ROLLED_BACK))
+    records.rollouts.store(replace(rollout, state=RolloutState.ROLLED_BACK))
     assert records.endpoints.remove(CHAT, NOW).name == CHAT
 
 
@@ -346,7 +328,7 @@ def test_the_generation_grows_with_every_change_of_routes_and_with_nothing_else(
     seen.append(records.gateways.generation())
     rollout = records.rollouts.open(a_rollout())
     seen.append(records.gateways.generation())
-    records.rollouts.change(replace(rollout, state=RolloutState.SHIFTING, share=0.05))
+    records.rollouts.store(replace(rollout, state=RolloutState.SHIFTING, share=0.05))
     seen.append(records.gateways.generation())
     with_key(records)
     seen.append(records.gateways.generation())

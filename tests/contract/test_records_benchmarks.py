@@ -1,4 +1,4 @@
-"""The contract of `Benchmarks` (core/ports/records.py), on SQLite and on PostgreSQL."""
+"""The contract of `Benchmarks` (core/ports/records/), on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from core.benchmarks import BenchmarkState, Sampling, Trigger
-from core.errors import Conflict, Fault, NotFound
+from core.errors import NotFound, Stale
 from core.ids import BenchmarkId, Digest, EndpointName, SubmissionId
 from core.versions import Decision
 from registry.database import Database
+from tests.equipment.rows import put_benchmark
 from tests.equipment.samples import ANN, CANDIDATE, CHAT, NOW, STABLE, a_benchmark, a_plan
 
 
@@ -29,7 +30,7 @@ def test_an_unknown_benchmark_is_not_found(records: Database) -> None:
     with pytest.raises(NotFound, match="bm-none"):
         records.benchmarks.get(BenchmarkId("bm-none"))
     with pytest.raises(NotFound):
-        records.benchmarks.change(BenchmarkId("bm-none"), NOW, progress=0.5)
+        records.benchmarks.store(a_benchmark(id=BenchmarkId("bm-none")), NOW)
 
 
 def test_benchmarks_are_found_by_what_they_are_of_newest_first(records: Database) -> None:
@@ -55,7 +56,7 @@ def test_a_plan_is_pinned_later_and_found_by_its_key(records: Database) -> None:
     asked = a_plan(suite_digest=Digest(""), prompt="", extractor="", stops=())
     row = records.benchmarks.create(a_benchmark(plan=asked))
     pinned = a_plan(grid=(Sampling(0.2), Sampling(0.8, 0.5)))
-    changed = records.benchmarks.change(row.id, NOW + 5, plan=pinned)
+    changed = put_benchmark(records, row.id, NOW + 5, plan=pinned)
     assert (row.planned, changed.planned, changed.plan) == (False, True, pinned)
     assert records.benchmarks.find(plan=pinned.key) == (changed,)
     assert records.benchmarks.find(plan=asked.key) == ()
@@ -64,30 +65,39 @@ def test_a_plan_is_pinned_later_and_found_by_its_key(records: Database) -> None:
 def test_an_end_state_is_never_left(records: Database) -> None:
     row = records.benchmarks.create(a_benchmark())
     numbers = {"pass_at_1": 0.25, "undefined": float("inf")}
-    ended = records.benchmarks.change(
-        row.id, NOW + 9, state=BenchmarkState.DONE, ended_at=NOW + 9, numbers=numbers, decision=Decision.FAIL, baseline=BenchmarkId("bm-0")
+    ended = put_benchmark(
+        records,
+        row.id,
+        NOW + 9,
+        state=BenchmarkState.DONE,
+        ended_at=NOW + 9,
+        numbers=numbers,
+        decision=Decision.FAIL,
+        baseline=BenchmarkId("bm-0"),
     )
     assert (ended.numbers, ended.decision, ended.baseline, ended.updated_at) == (numbers, Decision.FAIL, "bm-0", NOW + 9)
-    assert records.benchmarks.change(row.id, NOW + 10, state=BenchmarkState.RUNNING) == ended
+    with pytest.raises(Stale):
+        put_benchmark(records, row.id, NOW + 10, state=BenchmarkState.RUNNING)
+    assert records.benchmarks.get(row.id) == ended
 
 
-def test_a_driver_that_slept_through_its_lease_changes_no_benchmark_any_more(records: Database) -> None:
-    row = records.benchmarks.create(a_benchmark(flow_run="first"))
-    records.benchmarks.change(row.id, NOW + 1, held_by="first", lease_until=NOW + 5)
-    taken = records.benchmarks.change(row.id, NOW + 9, flow_run="second", lease_until=NOW + 20)
-    with pytest.raises(Conflict, match="driven by flow run second by now"):
-        records.benchmarks.change(row.id, NOW + 10, held_by="first", state=BenchmarkState.FAILED)
-    assert records.benchmarks.get(row.id) == taken
+def test_a_benchmark_is_stored_by_compare_and_set_on_its_revision(records: Database) -> None:
+    row = records.benchmarks.create(a_benchmark())
+    stored = records.benchmarks.store(replace(row, progress=0.5), NOW + 1)
+    assert stored == replace(row, progress=0.5, updated_at=NOW + 1, revision=1)
+    with pytest.raises(Stale, match="is at revision 1"):
+        records.benchmarks.store(replace(row, progress=0.25), NOW + 2)
+    assert records.benchmarks.get(row.id) == stored
 
 
 def test_what_is_learnt_after_the_end_can_still_be_written_down(records: Database) -> None:
     row = records.benchmarks.create(a_benchmark(state=BenchmarkState.DONE))
-    changed = records.benchmarks.change(row.id, NOW + 10, unless_ended=False, studies={"st-1": {"rows": []}})
-    assert changed == replace(row, studies={"st-1": {"rows": []}}, updated_at=NOW + 10)
+    changed = put_benchmark(records, row.id, NOW + 10, studies={"st-1": {"rows": []}})
+    assert changed == replace(row, studies={"st-1": {"rows": []}}, updated_at=NOW + 10, revision=1)
 
 
-@pytest.mark.parametrize("field", ["version", "trigger", "endpoint", "id", "updated_at", "nonsense"])
+@pytest.mark.parametrize("field", ["version", "endpoint", "submission", "asked_by"])
 def test_what_a_benchmark_is_of_never_changes(records: Database, field: str) -> None:
     row = records.benchmarks.create(a_benchmark())
-    with pytest.raises(Fault, match=field):
-        records.benchmarks.change(row.id, NOW, **{field: "x"})  # type: ignore[arg-type] # a name that no caller may give
+    stored = put_benchmark(records, row.id, NOW, **{field: "x"})
+    assert getattr(stored, field) == getattr(row, field)

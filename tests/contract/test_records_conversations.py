@@ -1,4 +1,4 @@
-"""The contract of core/ports/records.py, on SQLite and on PostgreSQL: conversations, completions, votes, cohorts."""
+"""The contract of core/ports/records/, on SQLite and on PostgreSQL: conversations, completions, votes, cohorts."""
 
 from __future__ import annotations
 

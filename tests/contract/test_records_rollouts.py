@@ -1,4 +1,4 @@
-"""The contract of core/ports/records.py, on SQLite and on PostgreSQL: rollouts, and many writers at once."""
+"""The contract of core/ports/records/, on SQLite and on PostgreSQL: rollouts, and many writers at once."""
 
 from __future__ import annotations
 
@@ -53,47 +53,47 @@ def test_a_rollout_on_no_endpoint_and_an_unknown_one_are_not_found(records: Data
 def test_a_change_stores_all_and_returns_the_next_revision(records: Database, rollout: Rollout) -> None:
     verdict = Verdict(Decision.PASS, "fine", Cohort(conversations=3, ttft_p95_s=0.5), Cohort(bad=1), 1.5, at=NOW)
     shifted = replace(rollout, state=RolloutState.SHIFTING, step=1, share=0.05, verdict=verdict, lease_owner="me", lease_until=NOW + 5)
-    changed = records.rollouts.change(shifted)
+    changed = records.rollouts.store(shifted)
     assert changed == replace(shifted, revision=1) == records.rollouts.get(rollout.id)
     assert records.gateways.snapshot().routes[CHAT].share == 0.05
 
 
 def test_why_a_candidate_was_taken_back_is_stored_as_a_value(records: Database, rollout: Rollout) -> None:
     back = replace(rollout, state=RolloutState.ROLLING_BACK, reason="superseded by sub-2", withdrawal=Withdrawal.SUPERSEDED)
-    assert records.rollouts.change(back).withdrawal is Withdrawal.SUPERSEDED
+    assert records.rollouts.store(back).withdrawal is Withdrawal.SUPERSEDED
 
 
 def test_a_change_of_an_older_revision_is_a_conflict(records: Database, rollout: Rollout) -> None:
-    records.rollouts.change(replace(rollout, share=0.05))
+    records.rollouts.store(replace(rollout, share=0.05))
     with pytest.raises(Conflict, match="revision 1"):
-        records.rollouts.change(replace(rollout, share=0.25))
+        records.rollouts.store(replace(rollout, share=0.25))
     assert records.rollouts.get(rollout.id).share == 0.05
 
 
 def test_promotion_makes_the_candidate_stable_and_stable_the_previous(records: Database, rollout: Rollout) -> None:
-    records.rollouts.change(replace(rollout, state=RolloutState.PROMOTED, ended_at=NOW))
+    records.rollouts.store(replace(rollout, state=RolloutState.PROMOTED, ended_at=NOW))
     records.rollouts.open(a_rollout(id=RolloutId("ro-2"), candidate=STABLE, stable=CANDIDATE))
-    records.rollouts.change(a_rollout(id=RolloutId("ro-2"), candidate=STABLE, stable=CANDIDATE, state=RolloutState.PROMOTED))
+    records.rollouts.store(a_rollout(id=RolloutId("ro-2"), candidate=STABLE, stable=CANDIDATE, state=RolloutState.PROMOTED))
     endpoint = records.endpoints.get(CHAT)
     assert (endpoint.stable, endpoint.previous, endpoint.candidate, endpoint.rollout) == (STABLE, CANDIDATE, None, None)
 
 
 def test_an_end_clears_the_candidate_and_is_never_left(records: Database, rollout: Rollout) -> None:
-    ended = records.rollouts.change(replace(rollout, state=RolloutState.ROLLED_BACK, ended_at=NOW))
+    ended = records.rollouts.store(replace(rollout, state=RolloutState.ROLLED_BACK, ended_at=NOW))
     with pytest.raises(Conflict, match="rolled_back"):
-        records.rollouts.change(replace(ended, state=RolloutState.SHIFTING))
+        records.rollouts.store(replace(ended, state=RolloutState.SHIFTING))
     assert records.endpoints.get(CHAT).candidate is None
     assert records.gateways.snapshot().routes[CHAT].candidate is None
 
 
 def test_a_candidate_on_its_way_back_is_withdrawn_from_the_route_at_once(records: Database, rollout: Rollout) -> None:
-    records.rollouts.change(replace(rollout, state=RolloutState.ROLLING_BACK))
+    records.rollouts.store(replace(rollout, state=RolloutState.ROLLING_BACK))
     route = records.gateways.snapshot().routes[CHAT]
     assert (route.candidate, route.share, route.rollout) == (None, 0.0, None)
 
 
 def test_rollouts_are_found_by_endpoint_and_state_newest_first(records: Database, rollout: Rollout) -> None:
-    records.rollouts.change(replace(rollout, state=RolloutState.CANCELLED))
+    records.rollouts.store(replace(rollout, state=RolloutState.CANCELLED))
     newer = records.rollouts.open(a_rollout(id=RolloutId("ro-2"), started_at=NOW + 1))
     assert [row.id for row in records.rollouts.find(endpoint=CHAT)] == [newer.id, rollout.id]
     assert [row.id for row in records.rollouts.find(states=[RolloutState.DARK])] == [newer.id]
@@ -105,7 +105,7 @@ def test_of_eight_drivers_at_once_exactly_one_wins_each_revision(records: Databa
         won = []
         while (row := records.rollouts.get(rollout.id)).revision < 20:
             try:
-                won.append(records.rollouts.change(replace(row, lease_owner=f"driver-{driver}")).revision)
+                won.append(records.rollouts.store(replace(row, lease_owner=f"driver-{driver}")).revision)
             except Conflict:
                 continue
         return won

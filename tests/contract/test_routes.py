@@ -23,7 +23,7 @@ def addresses() -> dict[VersionId, str]:
 def routes(records: Database, addresses: dict[VersionId, str]) -> DatabaseRoutes:
     records.endpoints.ensure(CHAT, NOW)
     first = records.rollouts.open(a_rollout(candidate=STABLE))
-    records.rollouts.change(replace(first, state=RolloutState.PROMOTED))
+    records.rollouts.store(replace(first, state=RolloutState.PROMOTED))
     return DatabaseRoutes(records.gateways, addresses.get, VirtualClock(NOW))
 
 

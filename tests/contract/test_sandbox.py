@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from core.ports.sandbox import Program, RunOutcome, RunResult
+from core.programs import Program, RunOutcome, RunResult
 from evals.sandbox import ProcessSandbox, link, process
 from evals.suite import load_suite
 

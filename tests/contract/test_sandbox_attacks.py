@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from core.ports.sandbox import RunOutcome
+from core.programs import RunOutcome
 from tests.contract import sandbox_attacks
 from tests.contract.sandbox_attacks import ATTACKS, LEVELS, code_of, plant
 

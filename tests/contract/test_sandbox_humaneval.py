@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from core.ports.sandbox import Program, RunOutcome
+from core.programs import Program, RunOutcome
 from evals.sandbox import ProcessSandbox
 from tests.contract import reference_harness
 from tests.contract.humaneval import canonical, mutants, problems

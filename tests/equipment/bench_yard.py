@@ -13,12 +13,12 @@ import pytest
 import wiring
 from core.endpoints import EndpointPolicy, RolloutState
 from core.errors import NotFound, Transient
+from core.flow_runs import RunState
 from core.ids import BenchmarkId, EndpointName, SubmissionId, VersionId
 from core.ports.clock import VirtualClock
 from core.settings import BenchmarkPolicy, read_settings
 from registry.answers import Answers
 from registry.database import migrate, open_database
-from serving.control.runs import RunState
 from tests.equipment.fakes import FakeEngines, FakeExaminer, FakeHistory
 from tests.equipment.samples import CHAT, a_request, a_rollout, a_version
 from wiring import Platform
@@ -92,7 +92,7 @@ class BenchYard:
         )
         number = len(self.records.rollouts.find(limit=1000))
         opened = self.records.rollouts.open(a_rollout(id=f"ro-{number}", submission=submission.id, endpoint=endpoint, candidate=version))
-        self.records.rollouts.change(replace(opened, state=RolloutState.PROMOTED, ended_at=self.clock.now()))
+        self.records.rollouts.store(replace(opened, state=RolloutState.PROMOTED, ended_at=self.clock.now()))
         if policy:
             self.records.endpoints.set_policy(endpoint, EndpointPolicy(**policy))
 

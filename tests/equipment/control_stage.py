@@ -16,13 +16,13 @@ from fastapi.testclient import TestClient
 
 from core.access import Key, Role, new_secret, secret_digest
 from core.errors import Transient
+from core.flow_runs import LogLine, RunState
 from core.ids import BenchmarkId, EndpointName, SubmissionId
 from core.leases import RECONCILE
 from core.ports.clock import SystemClock
 from registry.answers import Answers
 from registry.database import Database, migrate, open_database
 from serving.control.app import Links, control
-from serving.control.runs import LogLine, RunState
 from tests.equipment.fakes import FakeEngines, FakeHistory
 from wiring import StoredTrials
 
@@ -60,6 +60,9 @@ class RunsDouble:
     def cancel(self, run_id: str) -> None:
         self._answer()
         self.cancelled.append(run_id)
+
+    def crash(self, run_id: str) -> None:
+        raise AssertionError(f"the control API marks no run as crashed: {run_id}")
 
     def state(self, run_id: str) -> RunState | None:
         self._answer()

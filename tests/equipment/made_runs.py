@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from core.benchmarks import Flaw, Sample
-from core.ports.sandbox import RunOutcome
+from core.programs import RunOutcome
 
 WARM = "t0.8-f0-p1-m200"
 GREEDY = "t0-f0-p1-m200"

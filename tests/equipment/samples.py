@@ -21,7 +21,7 @@ from core.ids import (
     SubmissionId,
     VersionId,
 )
-from core.ports.sandbox import RunOutcome
+from core.programs import RunOutcome
 from core.submissions import SubmissionRequest
 from core.versions import EngineNeeds, FileDigest, ModelRef, ModelVersion
 

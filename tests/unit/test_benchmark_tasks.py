@@ -17,13 +17,13 @@ from core.benchmarks import Benchmark, BenchmarkState, Trigger
 from core.endpoints import OnRegression
 from core.engines import EnginePhase
 from core.errors import Refused, Transient
+from core.flow_runs import RunState
 from core.ids import BenchmarkId, Digest, EndpointName, SubmissionId, VersionId
 from core.submissions import SubmissionState
 from core.versions import Decision
 from flows.benchmark import benchmark
 from flows.study import study
 from infra.services.deployments import nightly
-from serving.control.runs import RunState
 from tasks.abandoned import abandoned_benchmarks, mirror_missing, resume_benchmark
 from tasks.alerts import raise_alert
 from tasks.baselines import baseline_of
@@ -33,6 +33,7 @@ from tasks.gates import GateEnd, end_gate, gate_answers, gate_row, known_run
 from tasks.start import engine_spec
 from tasks.study import StudyRequest
 from tests.equipment.bench_yard import BenchYard, in_yard
+from tests.equipment.rows import put_benchmark, put_submission
 from tests.equipment.samples import CANDIDATE, CHAT, STABLE, a_benchmark, a_plan, a_rollout
 
 SCHEDULED: dict[str, Any] = {"samples": 8, "temperature": "0.8", "trigger": Trigger.SCHEDULE}
@@ -180,7 +181,7 @@ def test_a_cancelled_benchmark_stops_asking(yard: BenchYard):
     yard.serve(STABLE)
     (row,) = enter_benchmarks(BenchmarkRequest(target=CHAT))
     pin_plan.fn(row.id)
-    yard.records.benchmarks.change(row.id, 1.0, state=BenchmarkState.FAILED, reason="cancelled by ann")
+    put_benchmark(yard.records, row.id, 1.0, state=BenchmarkState.FAILED, reason="cancelled by ann")
     with pytest.raises(Refused, match="cancelled"):
         ask.fn(row.id, "http://engine")
     assert yard.records.benchmarks.get(row.id).reason == "cancelled by ann"
@@ -214,7 +215,7 @@ def test_a_baseline_whose_rows_were_deleted_is_passed_over(yard: BenchYard):
     yard.serve(STABLE)
     first = scheduled(yard)
     yard.answers.packed(first.id).unlink()
-    yard.records.benchmarks.change(first.id, 1.0, unless_ended=False, rows_uri="fake:gone")
+    put_benchmark(yard.records, first.id, 1.0, rows_uri="fake:gone")
     assert scheduled(yard).baseline is None
 
 
@@ -303,10 +304,10 @@ def test_an_abandoned_benchmark_gets_the_next_run_and_after_too_many_its_end(yar
 def test_a_benchmark_that_is_driven_or_waits_for_a_runner_is_left_alone(yard: BenchYard):
     yard.serve(STABLE)
     (row,) = enter_benchmarks(BenchmarkRequest(target=CHAT))
-    yard.records.benchmarks.change(row.id, yard.clock.now(), lease_until=yard.clock.now() + 10)
+    put_benchmark(yard.records, row.id, yard.clock.now(), lease_until=yard.clock.now() + 10)
     assert abandoned_benchmarks(yard.here) == ()
     yard.clock.wait(11)
-    waiting = yard.records.benchmarks.change(row.id, yard.clock.now(), flow_run="run-1")
+    waiting = put_benchmark(yard.records, row.id, yard.clock.now(), flow_run="run-1")
     yard.prefect.states["run-1"] = RunState("SCHEDULED", "Scheduled")
     assert not resume_benchmark(yard.here, waiting)
     yard.prefect.states["run-1"] = RunState("CANCELLED", "Cancelled")
@@ -409,7 +410,7 @@ def test_a_gate_whose_submission_has_ended_is_closed_by_reconcile(yard: BenchYar
     (submission,) = yard.records.submissions.find()
     open_row = gate_row(yard.here, submission.id, CHAT, STABLE, a_plan())
     assert abandoned_benchmarks(yard.here) == ()
-    yard.records.submissions.change(submission.id, 1.0, state=SubmissionState.REFUSED)
+    put_submission(yard.records, submission.id, 1.0, state=SubmissionState.REFUSED)
     (found,) = abandoned_benchmarks(yard.here)
     resume_benchmark(yard.here, found)
     assert yard.records.benchmarks.get(open_row.id).state is BenchmarkState.FAILED

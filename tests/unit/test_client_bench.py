@@ -21,6 +21,7 @@ from seatrial.cli import main
 from seatrial.cli.plots import around_zero, bar, interval
 from seatrial.words import Study
 from tests.equipment.control_stage import Stage, served, staged
+from tests.equipment.rows import put_benchmark
 from tests.equipment.samples import CHAT, NOW, STABLE, a_benchmark, a_plan, a_rollout, a_sample, a_version
 
 Run = Callable[..., Result]
@@ -38,7 +39,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, 
         stage.records.versions.put(a_version(id=STABLE))
         stage.records.endpoints.ensure(CHAT, NOW)
         opened = stage.records.rollouts.open(a_rollout(submission=SubmissionId("sub-0"), candidate=STABLE))
-        stage.records.rollouts.change(replace(opened, state=RolloutState.PROMOTED))
+        stage.records.rollouts.store(replace(opened, state=RolloutState.PROMOTED))
         for name, passed in (("bm-good", 9), ("bm-bad", 3)):
             row = a_benchmark(
                 id=BenchmarkId(name), plan=a_plan(grid=GRID), state=BenchmarkState.DONE, ended_at=NOW + 9, numbers=NUMBERS,
@@ -79,7 +80,7 @@ def client(platform: tuple[Stage, str]) -> Iterator[Client]:
 
 def cancel_all(stage: Stage) -> None:
     for row in stage.records.benchmarks.find(states=[BenchmarkState.RUNNING]):
-        stage.records.benchmarks.change(row.id, NOW, state=BenchmarkState.FAILED)
+        put_benchmark(stage.records, row.id, NOW, state=BenchmarkState.FAILED)
 
 
 @pytest.mark.parametrize("words", [["bench"], ["bench", "run"]], ids=" ".join)
@@ -183,7 +184,7 @@ def test_exit_codes_are_stable(run: Run, arguments: list[str], code: int):
 def test_a_study_is_started_and_its_table_is_waited_for(client: Client, stage: Stage):
     made = client.benchmarks.study("bm-good", best_of=[1, 4])
     document: dict[str, Any] = {"state": "done", "rows": [{"policy": "random", "best_of": 4, "pass_rate": 0.5}]}
-    stage.records.benchmarks.change(BenchmarkId("bm-good"), NOW, unless_ended=False, studies={made.study: document})
+    put_benchmark(stage.records, BenchmarkId("bm-good"), NOW, studies={made.study: document})
     assert client.benchmarks.watch_study(made)["rows"] == document["rows"]
     assert isinstance(made, Study)
 

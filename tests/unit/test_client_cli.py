@@ -21,6 +21,7 @@ from seatrial import Client, Conflict, NotAuthorised, NotFound, RefusedError, Un
 from seatrial.cli import COMMANDS, main
 from seatrial.config import find_connection
 from tests.equipment.control_stage import Stage, served, staged
+from tests.equipment.rows import put_submission
 from tests.equipment.samples import CANDIDATE, NOW, a_completion, a_version, a_vote, an_assignment
 
 Run = Callable[..., Result]
@@ -58,7 +59,7 @@ def _end(stage: Stage, submission: str, state: SubmissionState, **fields: Any) -
     stage.records.submissions.step(
         SubmissionId(submission), Step(StepName.DOWNLOAD, StepState.DONE, 2, NOW, NOW + 3, 1.0, "12 MiB \x1b[31mred")
     )
-    stage.records.submissions.change(SubmissionId(submission), NOW, state=state, **fields)
+    put_submission(stage.records, SubmissionId(submission), NOW, state=state, **fields)
 
 
 def test_submit_prints_the_id_at_once(run: Run) -> None:

@@ -24,6 +24,7 @@ from seatrial.local import local_stack
 from seatrial.words import Submission, read
 from serving.engines.processes import identify
 from tests.equipment.control_stage import Stage, served, staged
+from tests.equipment.rows import put_submission
 from tests.equipment.samples import CHAT, NOW, a_benchmark, a_rollout, a_version
 
 Run = Callable[..., Result]
@@ -187,7 +188,7 @@ def test_a_healthy_platform_exits_0_also_with_notices(tmp_path: Path) -> None:
         assert (done.exit_code, done.stdout) == (0, "no problems\n")
         row = stage.client(Role.OPERATOR).post("/v1/submissions", json={"model": "org/model", "endpoint": "chat"}).json()
         now = datetime.now(UTC).timestamp()
-        stage.records.submissions.change(SubmissionId(row["id"]), now, state=SubmissionState.REFUSED, message="no licence")
+        put_submission(stage.records, SubmissionId(row["id"]), now, state=SubmissionState.REFUSED, message="no licence")
         done = CliRunner().invoke(main, ask)
         assert (done.exit_code, "notice submission refused" in done.stdout) == (0, True)
 
@@ -278,7 +279,7 @@ def test_every_command_exits_3_with_an_unknown_key_and_6_without_a_platform(run:
 @pytest.mark.parametrize("state", [SubmissionState.REFUSED, SubmissionState.FAILED, SubmissionState.ROLLED_BACK, SubmissionState.CANCELLED])
 def test_watching_exits_1_whatever_else_than_serving_it_ends_as(run: Run, platform: tuple[Stage, str], state: SubmissionState) -> None:
     submission = run("submit", "org/model", "-e", "chat").stdout.strip()
-    platform[0].records.submissions.change(SubmissionId(submission), NOW, state=state)
+    put_submission(platform[0].records, SubmissionId(submission), NOW, state=state)
     assert run("status", submission, "--watch").exit_code == 1
 
 
@@ -313,7 +314,7 @@ def test_a_rollouts_numbers_are_rounded(run: Run, platform: tuple[Stage, str]) -
     stage.records.endpoints.ensure(CHAT, NOW)
     opened = stage.records.rollouts.open(a_rollout())
     verdict = Verdict(Decision.INCONCLUSIVE, "3 of 12", Cohort(12_345, ttft_p95_s=0.0421234), Cohort(3), e_value=6.939e-18)
-    stage.records.rollouts.change(replace(opened, verdict=verdict))
+    stage.records.rollouts.store(replace(opened, verdict=verdict))
     text = run("rollouts", opened.id).stdout
     assert "12,345" in text
     assert "42 ms" in text

@@ -15,6 +15,7 @@ from core.endpoints import RolloutState
 from core.ids import BenchmarkId, EndpointName, SubmissionId, VersionId
 from core.submissions import SubmissionState
 from tests.equipment.control_stage import Stage, staged
+from tests.equipment.rows import put_submission
 from tests.equipment.samples import CANDIDATE, CHAT, NOW, STABLE, a_benchmark, a_plan, a_request, a_rollout, a_sample, a_version
 
 OPS, SUB, APP = Role.OPERATOR, Role.SUBMITTER, Role.APPLICATION
@@ -28,9 +29,9 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         stage.records.versions.put(a_version(id=CANDIDATE, commit="2" * 40, created_at=NOW + 1))
         stage.records.endpoints.ensure(CHAT, NOW)
         submission = stage.records.submissions.create(a_request(), stage.records.access.principal("sue", NOW).id, NOW)
-        stage.records.submissions.change(submission.id, NOW, version=STABLE, state=SubmissionState.SERVING)
+        put_submission(stage.records, submission.id, NOW, version=STABLE, state=SubmissionState.SERVING)
         opened = stage.records.rollouts.open(a_rollout(submission=submission.id, candidate=STABLE))
-        stage.records.rollouts.change(replace(opened, state=RolloutState.PROMOTED))
+        stage.records.rollouts.store(replace(opened, state=RolloutState.PROMOTED))
         yield stage
 
 

@@ -15,10 +15,11 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from core.errors import NotFound, Refused, SeatrialError, Transient
+from core.flow_runs import BENCHMARK, DEPLOY, STUDY, LogLine
 from core.ids import BenchmarkId, SubmissionId
 from core.settings import read_settings
 from infra.services.deployments import deployments, remove_former
-from serving.control.runs import BENCHMARK, DEPLOY, STUDY, FlowRuns, LogLine
+from registry.flow_runs import PrefectRuns
 from tests.equipment.prefect_api import prefect_api
 from tests.equipment.prefect_server import prefect_server
 
@@ -41,8 +42,8 @@ def _deploy(url: str) -> None:
 
 
 @pytest.fixture
-def runs(server: str) -> Iterator[FlowRuns]:
-    flow_runs = FlowRuns(server)
+def runs(server: str) -> Iterator[PrefectRuns]:
+    flow_runs = PrefectRuns(server)
     yield flow_runs
     flow_runs.close()
 
@@ -50,33 +51,33 @@ def runs(server: str) -> Iterator[FlowRuns]:
 pytestmark = pytest.mark.slow
 
 
-def test_the_same_attempt_is_the_same_run_and_the_next_one_another(runs: FlowRuns) -> None:
+def test_the_same_attempt_is_the_same_run_and_the_next_one_another(runs: PrefectRuns) -> None:
     first, again, second = (runs.start(SubmissionId("sub-a"), attempt, REQUEST) for attempt in (0, 0, 1))
     assert first == again != second
 
 
-def test_a_run_is_named_by_model_and_endpoint_and_carries_the_submission_in_tags_and_parameters(runs: FlowRuns, server: str) -> None:
+def test_a_run_is_named_by_model_and_endpoint_and_carries_the_submission_in_tags_and_parameters(runs: PrefectRuns, server: str) -> None:
     run = httpx.get(f"{server}/flow_runs/{runs.start(SubmissionId('sub-b'), 0, REQUEST)}").json()
     assert run["name"] == "org/model -> chat"
     assert run["parameters"] == {"request": REQUEST}
     assert set(run["tags"]) == {"seatrial", "sub-b"}
 
 
-def test_the_run_of_a_folder_is_not_named_by_its_path(runs: FlowRuns, server: str) -> None:
+def test_the_run_of_a_folder_is_not_named_by_its_path(runs: PrefectRuns, server: str) -> None:
     request = {"submission": "sub-f", "model": "/home/ann/models/steady", "endpoint": "chat"}
     run = httpx.get(f"{server}/flow_runs/{runs.start(SubmissionId('sub-f'), 0, request)}").json()
     assert run["name"].startswith("steady (folder ")
     assert "/home" not in run["name"]
 
 
-def test_benchmarks_and_studies_are_named_by_what_they_do(runs: FlowRuns, server: str) -> None:
+def test_benchmarks_and_studies_are_named_by_what_they_do(runs: PrefectRuns, server: str) -> None:
     asked = runs.start_benchmark(BenchmarkId("bm-1"), 0, {"suite": "/data/talk.jsonl", "target": "a" * 64})
     compared = runs.start_study("st-1", {"benchmark": "bm-1"})
     names = [httpx.get(f"{server}/flow_runs/{run}").json()["name"] for run in (asked, compared)]
     assert names == ["talk on aaaaaaaaaaaa", "policies on bm-1"]
 
 
-def test_a_new_run_is_scheduled_and_a_cancelled_one_cancelling(runs: FlowRuns) -> None:
+def test_a_new_run_is_scheduled_and_a_cancelled_one_cancelling(runs: PrefectRuns) -> None:
     run = runs.start(SubmissionId("sub-c"), 0, REQUEST)
     state = runs.state(run)
     assert state is not None
@@ -87,7 +88,7 @@ def test_a_new_run_is_scheduled_and_a_cancelled_one_cancelling(runs: FlowRuns) -
     assert cancelled.type in {"CANCELLING", "CANCELLED"}  # a scheduled run has no process to wait for
 
 
-def test_a_crashed_run_has_ended_and_stays_so(runs: FlowRuns) -> None:
+def test_a_crashed_run_has_ended_and_stays_so(runs: PrefectRuns) -> None:
     run = runs.start(SubmissionId("sub-d"), 0, REQUEST)
     runs.crash(run)
     runs.cancel(run)
@@ -96,7 +97,7 @@ def test_a_crashed_run_has_ended_and_stays_so(runs: FlowRuns) -> None:
     assert (state.type, state.ended) == ("CRASHED", True)
 
 
-def test_logs_come_oldest_first_and_from_a_time_on(runs: FlowRuns, server: str) -> None:
+def test_logs_come_oldest_first_and_from_a_time_on(runs: PrefectRuns, server: str) -> None:
     run = runs.start(SubmissionId("sub-e"), 0, REQUEST)
     times = [datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC) for second in range(3)]
     lines = [
@@ -110,24 +111,24 @@ def test_logs_come_oldest_first_and_from_a_time_on(runs: FlowRuns, server: str) 
     assert [line.message for line in runs.logs(run, times[1].timestamp())] == ["line 1", "line 2"]
 
 
-def _logs(runs: FlowRuns, run: str, count: int) -> tuple[LogLine, ...]:
+def _logs(runs: PrefectRuns, run: str, count: int) -> tuple[LogLine, ...]:
     deadline = time.monotonic() + 20
     while len(found := runs.logs(run)) < count and time.monotonic() < deadline:
         threading.Event().wait(0.1)
     return found
 
 
-def test_a_run_that_is_not_there_is_not_found(runs: FlowRuns) -> None:
+def test_a_run_that_is_not_there_is_not_found(runs: PrefectRuns) -> None:
     with pytest.raises(NotFound):
         runs.state("00000000-0000-0000-0000-000000000000")
 
 
-def test_what_is_no_id_of_prefects_is_refused(runs: FlowRuns) -> None:
+def test_what_is_no_id_of_prefects_is_refused(runs: PrefectRuns) -> None:
     with pytest.raises(Refused):
         runs.state("no-uuid")
 
 
-def test_a_deployment_that_is_not_registered_yet_is_not_found(runs: FlowRuns, server: str) -> None:
+def test_a_deployment_that_is_not_registered_yet_is_not_found(runs: PrefectRuns, server: str) -> None:
     with prefect_api(server) as prefect:
         deployment = prefect.get(f"/deployments/name/{STUDY}").raise_for_status().json()
         prefect.delete(f"/deployments/{deployment['id']}").raise_for_status()
@@ -140,7 +141,7 @@ def test_prefect_away_is_transient() -> None:
         port = free.getsockname()[1]
     error: SeatrialError
     with pytest.raises(Transient) as caught:
-        FlowRuns(f"http://127.0.0.1:{port}/api", timeout_s=2).start_study("st-1", {})
+        PrefectRuns(f"http://127.0.0.1:{port}/api", timeout_s=2).start_study("st-1", {})
     error = caught.value
     assert "doctor" in error.hint
 

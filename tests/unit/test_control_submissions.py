@@ -12,11 +12,12 @@ import pytest
 from core.access import Role
 from core.conversations import Thumb
 from core.endpoints import RolloutState, Verdict
+from core.flow_runs import LogLine
 from core.ids import EndpointName, RolloutId, SubmissionId, VersionId
 from core.submissions import Step, StepName, StepState, SubmissionState
 from core.versions import Decision, Finding, TrialKind, TrialReport
-from serving.control.runs import LogLine
 from tests.equipment.control_stage import Stage, called, staged
+from tests.equipment.rows import put_submission
 from tests.equipment.samples import CANDIDATE, CHAT, NOW, STABLE, a_completion, a_rollout, a_version, a_vote, an_assignment
 
 ASK = {"model": "org/model@main", "endpoint": "chat"}
@@ -29,7 +30,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 def _change(stage: Stage, submission: str, **fields: Any) -> None:
-    stage.records.submissions.change(SubmissionId(submission), NOW, **fields)
+    put_submission(stage.records, SubmissionId(submission), NOW, **fields)
 
 
 def test_a_submission_is_a_row_and_a_run(stage: Stage) -> None:
@@ -160,10 +161,10 @@ def _rolling(stage: Stage, **fields: object) -> str:
     for version in (STABLE, CANDIDATE):
         stage.records.versions.put(a_version(id=version, commit=version[:40]))
     first = stage.records.rollouts.open(a_rollout(id=RolloutId("ro-0"), submission=SubmissionId("sub-0"), candidate=STABLE))
-    stage.records.rollouts.change(replace(first, state=RolloutState.PROMOTED))
+    stage.records.rollouts.store(replace(first, state=RolloutState.PROMOTED))
     opened = stage.records.rollouts.open(a_rollout(submission=SubmissionId(made["id"]), stable=STABLE))
     if fields:
-        stage.records.rollouts.change(replace(opened, **fields))  # type: ignore[arg-type]
+        stage.records.rollouts.store(replace(opened, **fields))  # type: ignore[arg-type]
     return str(made["id"])
 
 
@@ -196,7 +197,7 @@ def test_removing_an_endpoint_tells_what_it_was_and_has_its_engine_cleared_away_
     operator = stage.client(Role.OPERATOR, "olga")
     assert operator.delete("/v1/endpoints/chat").status_code == 409
     (submission,) = stage.records.submissions.find(endpoint=EndpointName("chat"))
-    stage.records.submissions.change(submission.id, NOW, state=SubmissionState.SERVING)
+    put_submission(stage.records, submission.id, NOW, state=SubmissionState.SERVING)
     answer = operator.delete("/v1/endpoints/chat")
     assert (answer.status_code, answer.json()["stable"]) == (200, CANDIDATE)
     assert called(stage)

@@ -30,6 +30,7 @@ from serving.control.diagnosis import Diagnosis, Limits
 from serving.control.vitals import LocalVitals
 from tests.equipment.control_stage import staged
 from tests.equipment.fakes import FakeEngines
+from tests.equipment.rows import put_submission
 from tests.equipment.samples import CHAT, NOW, STABLE, a_benchmark, a_completion, a_request, a_rollout, an_assignment
 
 HOUR = 3600.0
@@ -79,7 +80,7 @@ class Scene:
 
     def submission(self, state: SubmissionState, at: Epoch = NOW, **fields: Any) -> Submission:
         row = self.records.submissions.create(a_request(), self.records.access.principal("ann", at).id, at)
-        return self.records.submissions.change(row.id, at, state=state, **fields)
+        return put_submission(self.records, row.id, at, state=state, **fields)
 
     def serve(self) -> None:
         """Let the endpoint serve STABLE."""
@@ -89,7 +90,7 @@ class Scene:
     def rollout(self, **fields: Any) -> Rollout:
         wanted = a_rollout(**fields)
         opened = self.records.rollouts.open(replace(wanted, state=RolloutState.DARK, share=0.0, verdict=None))
-        return self.records.rollouts.change(replace(wanted, revision=opened.revision))
+        return self.records.rollouts.store(replace(wanted, revision=opened.revision))
 
 
 @pytest.fixture
@@ -193,7 +194,7 @@ def test_the_last_submission_of_an_endpoint_is_reported_for_a_day_when_it_ended_
 
 def test_a_failed_submission_is_history_once_a_later_one_serves(scene: Scene) -> None:
     scene.submission(SubmissionState.FAILED, NOW - 60)
-    scene.records.submissions.change(another(scene).id, NOW, state=SubmissionState.SERVING)
+    put_submission(scene.records, another(scene).id, NOW, state=SubmissionState.SERVING)
     assert scene.problems() == ()
 
 

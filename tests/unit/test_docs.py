@@ -18,7 +18,7 @@ _LISTED = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=T
 PAGES = sorted(ROOT / name for name in _LISTED if not name.startswith("tests/equipment/models/"))
 CLIENTS_OWN = {"SEATRIAL_URL", "SEATRIAL_KEY", "SEATRIAL_GATEWAY_URL", "SEATRIAL_HOME"}
 OTHER_PROCESSES = {"SEATRIAL_ENGINE_FORK", "SEATRIAL_TEST_WITHOUT_POSTGRES"}
-OURS = {"core", "registry", "evals", "serving", "tasks", "flows", "infra", "wiring"}
+OURS = {"core", "lifecycle", "registry", "evals", "serving", "tasks", "flows", "infra", "wiring"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

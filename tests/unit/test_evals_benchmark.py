@@ -11,7 +11,7 @@ import pytest
 from core.benchmarks import Flaw, Plan, Sample, Sampling
 from core.errors import Fault, Refused
 from core.ids import VersionId
-from core.ports.sandbox import RunOutcome
+from core.programs import RunOutcome
 from core.settings import TrialPolicy
 from core.versions import Decision, TrialReport
 from evals.benchmark import benchmark_key, gate_benchmark, gate_plan, score_benchmark, wider_plan

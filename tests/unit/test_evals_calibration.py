@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from core.errors import Fault, Refused
-from core.ports.sandbox import Program, RunOutcome, RunResult
+from core.programs import Program, RunOutcome, RunResult
 from evals.calibration import calibrate, cpu_limit
 from evals.suite import Problem
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.benchmarks import Flaw, Sample
-from core.ports.sandbox import RunOutcome
+from core.programs import RunOutcome
 from core.versions import Decision
 from evals.degeneration import LOW_LOGPROB, flaws, judge_loops
 from tests.equipment.made_runs import answer

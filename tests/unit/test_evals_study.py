@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from core.benchmarks import Sample
 from core.errors import Fault, Refused, Transient
-from core.ports.sandbox import Program, RunOutcome, RunResult
+from core.programs import Program, RunOutcome, RunResult
 from evals.study import (
     MeanLogprob,
     Policy,

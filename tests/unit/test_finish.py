@@ -13,14 +13,16 @@ from core.endpoints import RolloutState
 from core.errors import DiskFull, Exhausted, Fault, Refused, SeatrialError, Transient
 from core.ids import RolloutId
 from core.submissions import StepName, Submission, SubmissionState
+from lifecycle.submissions import ending, event_of
 from tasks import finish as finishing
-from tasks.finish import end_state, ending, finish, resume_end
+from tasks.finish import finish, resume_end
 from tasks.prepare import check, download, resolve, tensorize
 from tasks.release import announce, publish, register, roll_out
 from tasks.start import start
 from tasks.step import BACKOFF_S, is_transient, recorded, step_task
 from tasks.trials import benchmark, degeneration, latency, smoke
 from tests.equipment.bench_yard import BenchYard, in_yard
+from tests.equipment.rows import put_submission
 from tests.equipment.samples import CANDIDATE, CHAT, a_request, a_rollout, a_version
 
 WORSE = Refused("pass@1 0.21 is below the stable version's 0.90", reason="benchmark_below_stable", hint="submit a better one")
@@ -41,7 +43,7 @@ def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BenchYard]
 @pytest.fixture
 def running(yard: BenchYard) -> Submission:
     made = yard.records.submissions.create(a_request(), yard.records.access.principal("ann", 1.0).id, yard.clock.now())
-    return yard.records.submissions.change(made.id, yard.clock.now(), state=SubmissionState.RUNNING)
+    return put_submission(yard.records, made.id, yard.clock.now(), state=SubmissionState.RUNNING)
 
 
 def killed_half_way(yard: BenchYard, row: Submission, error: SeatrialError, monkeypatch: pytest.MonkeyPatch) -> Submission:
@@ -63,7 +65,7 @@ def test_the_next_run_goes_on_ending_it_for_the_same_reason(
     assert half.state is SubmissionState.RUNNING
     with pytest.raises(type(error)) as resumed:
         resume_end(running.id)
-    assert (str(resumed.value), end_state(half, resumed.value)) == (str(error), end_state(running, error))
+    assert (str(resumed.value), event_of(resumed.value)) == (str(error), event_of(error))
 
 
 def test_a_transient_that_outlasted_its_retries_ends_the_submission_with_a_reason_and_a_hint(
@@ -106,7 +108,7 @@ def test_whoever_finds_the_candidate_withdrawn_ends_it_for_the_first_reason(
 
 def test_a_cancellation_comes_before_the_reason_of_before(yard: BenchYard, running: Submission, monkeypatch: pytest.MonkeyPatch) -> None:
     killed_half_way(yard, running, WORSE, monkeypatch)
-    cancelling = yard.records.submissions.change(running.id, yard.clock.now(), state=SubmissionState.CANCELLING)
+    cancelling = put_submission(yard.records, running.id, yard.clock.now(), state=SubmissionState.CANCELLING)
     assert ending(cancelling) is None
 
 
@@ -119,8 +121,8 @@ def rolled_out(yard: BenchYard, running: Submission, state: RolloutState) -> Sub
     yard.records.endpoints.ensure(CHAT, yard.clock.now())
     yard.records.versions.put(a_version(id=CANDIDATE))
     rollout = yard.records.rollouts.open(a_rollout(submission=running.id))
-    yard.records.rollouts.change(replace(rollout, state=state, step=1))
-    return yard.records.submissions.change(running.id, yard.clock.now(), rollout=rollout.id, state=SubmissionState.CANCELLING)
+    yard.records.rollouts.store(replace(rollout, state=state, step=1))
+    return put_submission(yard.records, running.id, yard.clock.now(), rollout=rollout.id, state=SubmissionState.CANCELLING)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_a_submission_that_is_cancelled_as_it_is_promoted_is_not_called_cancelle
 
 
 def test_no_step_begins_of_a_submission_that_is_being_cancelled(yard: BenchYard, running: Submission) -> None:
-    yard.records.submissions.change(running.id, yard.clock.now(), state=SubmissionState.CANCELLING)
+    put_submission(yard.records, running.id, yard.clock.now(), state=SubmissionState.CANCELLING)
     with pytest.raises(Refused, match="was cancelled"), recorded(running.id, StepName.PUBLISH):
         pytest.fail("the step began")
     assert yard.records.submissions.get(running.id).steps == ()

@@ -21,6 +21,7 @@ from registry.weights.folder import FolderWeights
 from tasks import garbage
 from tasks.garbage import Action, Found, collect
 from tests.equipment.bench_yard import BenchYard, in_yard
+from tests.equipment.rows import put_submission
 from tests.equipment.samples import CHAT, a_benchmark, a_request, a_rollout, a_version
 
 DAY_S = 86_400.0
@@ -61,7 +62,7 @@ def promoted(yard: BenchYard, version: VersionId) -> None:
     yard.records.endpoints.ensure(CHAT, yard.clock.now())
     number = len(yard.records.rollouts.find(limit=1000))
     row = yard.records.rollouts.open(a_rollout(id=f"ro-{number}", candidate=version, started_at=yard.clock.now()))
-    yard.records.rollouts.change(replace(row, state=RolloutState.PROMOTED, ended_at=yard.clock.now()))
+    yard.records.rollouts.store(replace(row, state=RolloutState.PROMOTED, ended_at=yard.clock.now()))
 
 
 def verdicts(yard: BenchYard) -> dict[str, Found]:
@@ -104,7 +105,7 @@ def test_what_serves_and_the_last_versions_that_served_are_kept_whatever_their_a
 
 def submitted(yard: BenchYard, version: VersionId) -> None:
     row = yard.records.submissions.create(a_request(), yard.records.access.principal("ann", 1.0).id, yard.clock.now())
-    yard.records.submissions.change(row.id, yard.clock.now(), state=SubmissionState.RUNNING, version=version)
+    put_submission(yard.records, row.id, yard.clock.now(), state=SubmissionState.RUNNING, version=version)
     yard.clock.wait(OLD_S)
 
 

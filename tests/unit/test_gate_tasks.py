@@ -10,7 +10,7 @@ from core.benchmarks import BenchmarkState, Plan, Sample, Trigger
 from core.errors import Refused
 from core.ids import EndpointName, RolloutId, SubmissionId, VersionId
 from core.ports.examiner import Progress
-from core.ports.sandbox import RunOutcome
+from core.programs import RunOutcome
 from core.settings import TrialPolicy
 from core.versions import Decision, TrialKind
 from evals.benchmark import benchmark_key, gate_plan

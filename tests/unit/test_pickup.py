@@ -9,13 +9,14 @@ from types import SimpleNamespace
 import pytest
 
 from core.errors import Conflict
+from core.flow_runs import RunState
 from core.ids import SubmissionId
 from core.services import RunnerBeat
 from core.submissions import SubmissionState
-from serving.control.runs import RunState
 from tasks.enter import DeployRequest, enter, held
 from tasks.reconcile import resume
 from tests.equipment.bench_yard import BenchYard, in_yard
+from tests.equipment.rows import put_submission
 from tests.equipment.samples import a_request
 
 RUN = "run-1"
@@ -31,7 +32,7 @@ def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BenchYard]
 def submitted(yard: BenchYard, run: str, state: SubmissionState = SubmissionState.QUEUED) -> SubmissionId:
     """Enter a submission whose run in Prefect is in state `run` since now."""
     row = yard.records.submissions.create(a_request(), yard.records.access.principal("ann", 1.0).id, yard.clock.now())
-    yard.records.submissions.change(row.id, yard.clock.now(), state=state, flow_run=RUN, runs=1)
+    put_submission(yard.records, row.id, yard.clock.now(), state=state, flow_run=RUN, runs=1)
     yard.prefect.states[RUN] = RunState(run, run.title(), at=yard.clock.now())
     return row.id
 

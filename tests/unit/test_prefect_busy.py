@@ -10,13 +10,13 @@ import pytest
 
 from core.errors import Fault, Transient
 from core.ports.clock import VirtualClock
-from serving.control.runs import FlowRuns
+from registry.flow_runs import PrefectRuns
 
 Answer = Callable[[int], httpx.Response]
 
 
 @contextmanager
-def prefect(answer: Answer, clock: VirtualClock) -> Iterator[tuple[FlowRuns, list[str]]]:
+def prefect(answer: Answer, clock: VirtualClock) -> Iterator[tuple[PrefectRuns, list[str]]]:
     """Calls of a Prefect whose n-th answer is `answer(n)`; the list holds every request."""
     asked: list[str] = []
 
@@ -24,7 +24,7 @@ def prefect(answer: Answer, clock: VirtualClock) -> Iterator[tuple[FlowRuns, lis
         asked.append(f"{request.method} {request.url.path}")
         return answer(len(asked))
 
-    runs = FlowRuns("http://prefect/api", clock=clock)
+    runs = PrefectRuns("http://prefect/api", clock=clock)
     runs._http = httpx.Client(base_url="http://prefect/api/", transport=httpx.MockTransport(handle))
     yield runs, asked
     runs.close()

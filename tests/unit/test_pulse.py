@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from core.flow_runs import RunState
 from core.ids import SubmissionId
 from core.submissions import SubmissionState
-from serving.control.runs import RunState
 from tasks.pulse import reconcile_duty
 from tasks.reconcile import resume
 from tasks.service import Service
 from tests.equipment.bench_yard import BenchYard, in_yard
+from tests.equipment.rows import put_submission
 from tests.equipment.samples import a_request
 
 RUN = "run-1"
@@ -45,7 +46,7 @@ def _settled(yard: BenchYard) -> None:
 def submitted(yard: BenchYard, state: SubmissionState, run: str, lease_until: float = 0.0) -> SubmissionId:
     """Enter a submission with a run in Prefect that is in state `run`."""
     row = yard.records.submissions.create(a_request(), yard.records.access.principal("ann", 1.0).id, yard.clock.now())
-    yard.records.submissions.change(row.id, yard.clock.now(), state=state, flow_run=RUN, runs=1, lease_until=lease_until)
+    put_submission(yard.records, row.id, yard.clock.now(), state=state, flow_run=RUN, runs=1, lease_until=lease_until)
     yard.prefect.states[RUN] = RunState(run, run.title())
     return row.id
 

@@ -16,6 +16,7 @@ from tasks.reconcile import keep_engines
 from tests.equipment.bench_yard import BenchYard, in_yard
 from tests.equipment.fakes import FakeEngines
 from tests.equipment.kube_stage import a_spec
+from tests.equipment.rows import put_submission
 
 VERSIONS = tuple(VersionId(letter * 64) for letter in "abcdef")
 UNWANTED = VersionId("9" * 64)
@@ -97,7 +98,7 @@ def test_a_removed_endpoint_leaves_no_mark_on_an_engine_that_another_keeps(yard:
     shared, gone = VERSIONS[0], EndpointName("gone")
     yard.serve(shared, gone)
     for row in yard.records.submissions.find(states=[SubmissionState.QUEUED], limit=100):
-        yard.records.submissions.change(row.id, yard.clock.now(), state=SubmissionState.SERVING)
+        put_submission(yard.records, row.id, yard.clock.now(), state=SubmissionState.SERVING)
     board = Board()
     vars(yard.here).update(_cluster=board)
     keep_engines(yard.here, unfenced)

@@ -15,9 +15,9 @@ from core.ports.clock import VirtualClock
 from core.settings import RolloutPolicy
 from core.submissions import SubmissionRequest
 from core.versions import EngineNeeds, FileDigest, ModelRef, ModelVersion
+from lifecycle.rollouts.driver import Driver
+from lifecycle.rollouts.steps import withdraw
 from registry.database import Database, migrate, open_database
-from serving.rollout.driver import Driver
-from serving.rollout.steps import withdraw
 from tests.equipment.fakes import FakeEngines
 
 CHAT = EndpointName("chat")
@@ -105,7 +105,7 @@ def test_a_rollback_by_an_operator_is_told_as_one_by_the_verdict(yard: Yard):
     yard.driver.begin(yard.opened(STABLE).id)
     row = yard.driver.begin(yard.opened(FIRST).id)
     back = withdraw(row, "rolled back by olga", Withdrawal.OPERATOR)
-    yard.records.rollouts.change(replace(back, lease_owner="", lease_until=0.0))
+    yard.records.rollouts.store(replace(back, lease_owner="", lease_until=0.0))
     yard.records.gateways.report("g1", 0, yard.clock.now())
     for _ in range(3):
         driver.advance(row.id)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core.endpoints import ConversationOutcome
 from core.ids import ConversationId
-from serving.rollout.evidence import e_value
+from lifecycle.rollouts.sequential_test import e_value
 
 ALPHA = 0.05
 

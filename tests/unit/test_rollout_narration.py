@@ -11,8 +11,8 @@ from core.engines import EngineSpec, Role, Room
 from core.errors import Refused
 from core.ids import EndpointName, RolloutId, SubmissionId, VersionId
 from core.ports.clock import VirtualClock
-from serving.rollout.narration import narrate
-from serving.rollout.room import await_room
+from lifecycle.capacity import await_room
+from lifecycle.rollouts.events import narrate
 from tests.equipment.kube_stage import a_spec
 
 CHAT = EndpointName("chat")

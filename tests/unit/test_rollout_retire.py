@@ -9,7 +9,7 @@ import pytest
 
 from core.engines import EngineState
 from core.ids import VersionId
-from serving.rollout.retire import retire_unwanted
+from lifecycle.engines import retire_unwanted
 from tests.equipment.fakes import FakeEngines
 from tests.equipment.kube_stage import a_spec
 from tests.unit.test_rollout_driver import CHAT, FIRST, Yard

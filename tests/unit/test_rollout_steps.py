@@ -14,8 +14,8 @@ from core.ids import ConversationId, EndpointName, RolloutId, SubmissionId, Vers
 from core.ports.records import Cohorts
 from core.settings import RolloutPolicy
 from core.versions import Decision
-from serving.rollout.steps import begin, decide, needed_conversations, shares, withdraw
-from serving.rollout.verdict import judge
+from lifecycle.rollouts.steps import begin, decide, needed_conversations, shares, withdraw
+from lifecycle.rollouts.verdict import judge
 
 NOW = 1_000.0
 POLICY = RolloutPolicy(min_conversations=10, step_s=60.0, soak_s=120.0)

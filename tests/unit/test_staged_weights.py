@@ -19,6 +19,7 @@ from registry.weights.folder import FolderWeights
 from tasks.finish import clear_away
 from tasks.reconcile import sweep_leftovers
 from tests.equipment.bench_yard import BenchYard, in_yard
+from tests.equipment.rows import put_submission
 from tests.equipment.samples import a_benchmark, a_request, a_version
 
 VERSION, OTHER = VersionId("a" * 64), VersionId("b" * 64)
@@ -47,7 +48,7 @@ def stage(yard: BenchYard, digest: Digest) -> None:
 def submission(yard: BenchYard, version: VersionId | None) -> Submission:
     made = yard.records.submissions.create(a_request(), yard.records.access.principal("ann", 1.0).id, yard.clock.now())
     changes: dict[str, Any] = {"version": version} if version else {}
-    return yard.records.submissions.change(made.id, yard.clock.now(), state=SubmissionState.RUNNING, **changes)
+    return put_submission(yard.records, made.id, yard.clock.now(), state=SubmissionState.RUNNING, **changes)
 
 
 def stored(yard: BenchYard) -> set[Digest]:

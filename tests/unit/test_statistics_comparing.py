@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from core.benchmarks import Sample
 from core.errors import Fault
-from core.ports.sandbox import RunOutcome
+from core.programs import RunOutcome
 from core.versions import Decision
 from evals.statistics import NoiseFloor, compare, noise_floor, paired_p, regressed
 from evals.statistics.bounds import Arms, clustered_bounds, drop_p, tango_bounds

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.benchmarks import Flaw
-from core.ports.sandbox import RunOutcome
+from core.programs import RunOutcome
 from evals.statistics import by_sampling, clustered_interval, pass_at_k, summarize, wilson
 from tests.equipment.made_runs import GREEDY, WARM, answer, run
 

@@ -44,7 +44,7 @@ def dark(yard: BenchYard) -> Rollout:
 def test_a_run_that_finds_its_rollout_taken_back_ends_as_the_one_that_saw_it(
     yard: BenchYard, dark: Rollout, row: dict[str, Any], reason: str
 ) -> None:
-    rollout = yard.records.rollouts.change(replace(dark, **row))
+    rollout = yard.records.rollouts.store(replace(dark, **row))
     with pytest.raises(Refused) as refused:
         still_wanted(yard.here, rollout.id)
     assert (refused.value.reason, str(row["reason"]) in refused.value.what) == (reason, True)
@@ -52,4 +52,4 @@ def test_a_run_that_finds_its_rollout_taken_back_ends_as_the_one_that_saw_it(
 
 
 def test_a_rollout_on_its_way_is_wanted(yard: BenchYard, dark: Rollout) -> None:
-    still_wanted(yard.here, yard.records.rollouts.change(replace(dark, state=RolloutState.SHIFTING, step=MET)).id)
+    still_wanted(yard.here, yard.records.rollouts.store(replace(dark, state=RolloutState.SHIFTING, step=MET)).id)

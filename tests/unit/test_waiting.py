@@ -8,12 +8,12 @@ import pytest
 
 from core.access import Role
 from core.errors import Transient
+from core.flow_runs import RunState
 from core.ports.clock import SystemClock, VirtualClock
 from core.services import RUNNER_LOST_S, RunnerBeat
 from seatrial.errors import Unavailable
 from seatrial.patience import Patience
 from seatrial.scores import Waiting as Told
-from serving.control.runs import RunState
 from serving.control.waiting import Wait, waiting
 from tests.equipment.control_stage import staged
 

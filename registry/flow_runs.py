@@ -1,9 +1,8 @@
-"""The few calls of Prefect's REST API (3.8) that the platform needs. No import of Prefect: it takes seconds and 100 MB."""
+"""The calls of Prefect's REST API (3.8) that the platform needs. It does not import Prefect: that takes seconds and 100 MB."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from random import uniform
@@ -12,13 +11,11 @@ from typing import Any, Final
 import httpx
 
 from core.errors import Fault, NotFound, Refused, Transient
+from core.flow_runs import BENCHMARK, DEPLOY, STUDY, LogLine, RunState
 from core.ids import BenchmarkId, Epoch, SubmissionId
 from core.ports.clock import Clock, SystemClock
 from core.shown import benchmark_title, run_title
 
-DEPLOY: Final = "deploy-model/submit"
-BENCHMARK: Final = "benchmark/on-demand"
-STUDY: Final = "sampling-study/on-demand"
 _OURS: Final = {"deployments": {"name": {"any_": ["submit", "on-demand", "nightly"]}}}
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
@@ -26,45 +23,8 @@ _PAGE = 200  # the server's own limit
 _LEVELS = ((50, "CRITICAL"), (40, "ERROR"), (30, "WARNING"), (20, "INFO"), (0, "DEBUG"))
 
 
-@dataclass(frozen=True, slots=True)
-class RunState:
-    """A flow run's state as Prefect names it: `type` is one of its fixed words (RUNNING, CRASHED, ...), `name` is for people."""
-
-    type: str
-    name: str
-    message: str = ""
-    began: bool = True
-    """Whether a process ever took the run up."""
-    at: Epoch = 0.0
-    """Since when it is in this state."""
-
-    def could_not_start(self, since: Epoch) -> bool:
-        """Whether the run ended after `since` and no process ever took it up: none could be started, or it died at once."""
-        return self.type == "CRASHED" and not self.began and self.at >= since
-
-    @property
-    def waiting(self) -> bool:
-        """Whether no process has begun the run."""
-        return self.type in {"SCHEDULED", "PENDING"}
-
-    @property
-    def ended(self) -> bool:
-        """Whether the run will do nothing more."""
-        return self.type in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-
-
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """One line that a flow run logged."""
-
-    id: str
-    at: Epoch
-    level: str
-    message: str
-
-
-class FlowRuns:
-    """Flow runs of one Prefect server. Errors: Transient (away, overloaded), NotFound (run or deployment), Fault (it refuses our call)."""
+class PrefectRuns:
+    """Implements `FlowRuns` with one Prefect server. Errors: also Fault (Prefect refuses our call)."""
 
     def __init__(self, prefect_api_url: str, *, timeout_s: float = 10.0, patience_s: float = 8.0, clock: Clock | None = None) -> None:
         self._http = httpx.Client(base_url=prefect_api_url.rstrip("/") + "/", timeout=timeout_s, trust_env=False)

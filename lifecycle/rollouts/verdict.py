@@ -7,7 +7,7 @@ from core.ids import Epoch
 from core.ports.records import Cohorts
 from core.settings import RolloutPolicy
 from core.versions import Decision
-from serving.rollout.evidence import e_value
+from lifecycle.rollouts.sequential_test import e_value
 
 _ENOUGH = 10  # completions before a hard limit speaks
 

@@ -9,10 +9,10 @@ from core.errors import Conflict
 from core.ids import EndpointName, Epoch, RolloutId, SubmissionId, VersionId, new_id
 from core.ports import Clock, Engines, Noticeboard, Records
 from core.settings import RolloutPolicy
-from serving.rollout.narration import narrate
-from serving.rollout.retire import GATEWAY_ALIVE_S, retire_unwanted
-from serving.rollout.steps import begin, decide, needed_conversations, withdraw
-from serving.rollout.verdict import judge
+from lifecycle.engines import GATEWAY_ALIVE_S, retire_unwanted
+from lifecycle.rollouts.events import narrate
+from lifecycle.rollouts.steps import begin, decide, needed_conversations, withdraw
+from lifecycle.rollouts.verdict import judge
 
 LEASE_S = 10.0
 """How the reason begins when a newer submission took a rollout's place."""
@@ -82,7 +82,7 @@ class Driver:
     def _adopt(self, row: Rollout) -> Rollout:
         """Take over a rollback that no driver began (the control API does, for an operator), and tell of it."""
         try:
-            adopted = self._records.rollouts.change(replace(row, lease_owner=self._owner, lease_until=self._clock.now() + LEASE_S))
+            adopted = self._records.rollouts.store(replace(row, lease_owner=self._owner, lease_until=self._clock.now() + LEASE_S))
         except Conflict:
             return self._records.rollouts.get(row.id)
         if self._board is not None:
@@ -111,7 +111,7 @@ class Driver:
         if after == before or (not _differs(before, after) and now < before.lease_until - LEASE_S / 2):
             return before
         try:
-            changed = self._records.rollouts.change(replace(after, lease_owner=self._owner, lease_until=now + LEASE_S))
+            changed = self._records.rollouts.store(replace(after, lease_owner=self._owner, lease_until=now + LEASE_S))
         except Conflict:  # another driver was faster; its row is as good as ours, and it told of it
             return self._records.rollouts.get(before.id)
         if self._board is not None:

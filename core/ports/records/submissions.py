@@ -1,0 +1,44 @@
+"""Submissions and their steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from core.ids import EndpointName, Epoch, PrincipalId, SubmissionId
+from core.submissions import Step, Submission, SubmissionRequest, SubmissionState
+
+
+class Submissions(Protocol):
+    """Submissions and their steps."""
+
+    def create(self, request: SubmissionRequest, submitter: PrincipalId, now: Epoch) -> Submission:
+        """Enter a new one, queued. The same idempotency key of the same submitter returns the first one."""
+        ...
+
+    def get(self, submission: SubmissionId) -> Submission:
+        """Return it with its steps in their order. NotFound."""
+        ...
+
+    def find(
+        self,
+        *,
+        states: Iterable[SubmissionState] = (),
+        endpoint: EndpointName | None = None,
+        submitter: PrincipalId | None = None,
+        limit: int = 100,
+    ) -> tuple[Submission, ...]:
+        """Return those that match, newest first, without their steps. Empty `states` means all."""
+        ...
+
+    def step(self, submission: SubmissionId, step: Step) -> None:
+        """Enter a step or replace the one of its name."""
+        ...
+
+    def store(self, submission: Submission, now: Epoch) -> Submission:
+        """Store the row if its revision is still `submission.revision`; return it with the next one. Stale otherwise, NotFound.
+
+        The request, the submitter and the steps are not stored. An end state is never left (Stale). An end other than serving fails
+        the steps that a killed or cancelled run left open.
+        """
+        ...

@@ -1,0 +1,244 @@
+"""What happens to a submission: its transition table, and the use cases that write its row.
+
+Nothing else decides a submission's state. Each use case reads the row, asks `next_state`, and stores the result by compare-and-set
+(`lifecycle/rows.py`); a driver's writes are fenced by its id (`lifecycle/leases.py`). A driver whose submission has ended changes
+nothing and gets the row as it is; a driver that lost the row gets Conflict.
+
+    queued ──claimed──► running ──served──► serving
+      │                    │
+      │                    ├─refused / rolled_back / withdrawn / failed──► refused / rolled_back / cancelled / failed
+      └─cancel_requested───┴──► cancelling ──any end but served──► cancelled
+                                     └──served (promoted before the cancellation reached it)──► serving
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from enum import StrEnum
+from typing import Final
+
+from core.endpoints import RolloutState
+from core.errors import Conflict, DiskFull, Exhausted, Fault, Refused, SeatrialError, Transient
+from core.ids import Epoch, RolloutId, SubmissionId, VersionId
+from core.ports import Clock, FlowRuns, Records
+from core.submissions import Submission, SubmissionState
+from lifecycle.leases import expect_driver, expect_free
+from lifecycle.rows import update
+
+
+class Event(StrEnum):
+    """What can happen to a submission."""
+
+    CLAIMED = "claimed"
+    """A flow run drives it."""
+    CANCEL_REQUESTED = "cancel_requested"
+    SERVED = "served"
+    """Its version serves the endpoint, and everybody was told."""
+    REFUSED = "refused"
+    ROLLED_BACK = "rolled_back"
+    WITHDRAWN = "withdrawn"
+    """Its candidate was taken back before a user met it, or it was cancelled."""
+    FAILED = "failed"
+
+
+OPEN: Final = (SubmissionState.QUEUED, SubmissionState.RUNNING, SubmissionState.CANCELLING)
+TRANSITIONS: Final[Mapping[tuple[SubmissionState, Event], SubmissionState]] = {
+    (SubmissionState.QUEUED, Event.CLAIMED): SubmissionState.RUNNING,
+    (SubmissionState.QUEUED, Event.CANCEL_REQUESTED): SubmissionState.CANCELLING,
+    (SubmissionState.QUEUED, Event.REFUSED): SubmissionState.REFUSED,
+    (SubmissionState.QUEUED, Event.WITHDRAWN): SubmissionState.CANCELLED,
+    (SubmissionState.QUEUED, Event.FAILED): SubmissionState.FAILED,
+    (SubmissionState.RUNNING, Event.CLAIMED): SubmissionState.RUNNING,
+    (SubmissionState.RUNNING, Event.CANCEL_REQUESTED): SubmissionState.CANCELLING,
+    (SubmissionState.RUNNING, Event.SERVED): SubmissionState.SERVING,
+    (SubmissionState.RUNNING, Event.REFUSED): SubmissionState.REFUSED,
+    (SubmissionState.RUNNING, Event.ROLLED_BACK): SubmissionState.ROLLED_BACK,
+    (SubmissionState.RUNNING, Event.WITHDRAWN): SubmissionState.CANCELLED,
+    (SubmissionState.RUNNING, Event.FAILED): SubmissionState.FAILED,
+    (SubmissionState.CANCELLING, Event.CANCEL_REQUESTED): SubmissionState.CANCELLING,
+    (SubmissionState.CANCELLING, Event.SERVED): SubmissionState.SERVING,
+    (SubmissionState.CANCELLING, Event.REFUSED): SubmissionState.CANCELLED,
+    (SubmissionState.CANCELLING, Event.ROLLED_BACK): SubmissionState.CANCELLED,
+    (SubmissionState.CANCELLING, Event.WITHDRAWN): SubmissionState.CANCELLED,
+    (SubmissionState.CANCELLING, Event.FAILED): SubmissionState.CANCELLED,
+}
+"""Every transition. What is not listed is illegal; no end state is ever left."""
+
+_EVENTS_OF_REASONS: Final = {"rolled_back": Event.ROLLED_BACK, "withdrawn": Event.WITHDRAWN, "cancelled": Event.WITHDRAWN}
+_FAULTS: Final[Mapping[str, type[SeatrialError]]] = {kind.code: kind for kind in (SeatrialError, Transient, Fault, DiskFull, Exhausted)}
+
+
+def next_state(state: SubmissionState, event: Event) -> SubmissionState:
+    """Return the state after an event. Raises Conflict where the event is illegal."""
+    try:
+        return TRANSITIONS[state, event]
+    except KeyError:
+        raise Conflict(f"a submission that is {state} cannot become {event}", reason="illegal_transition") from None
+
+
+def start_run(records: Records, runs: FlowRuns, clock: Clock, row: Submission) -> Submission:
+    """Start the submission's next flow run and return its row. The same number of runs again starts no second run.
+
+    Errors: Transient and NotFound (the orchestrator is unavailable), Conflict (another run drives it).
+    """
+    request = {"submission": row.id, "model": str(row.request.model), "endpoint": row.request.endpoint}
+    run = runs.start(row.id, row.runs, request)
+
+    def started(found: Submission) -> Submission:
+        if found.state.ended or found.flow_run == run:  # it may have claimed the row already, or even ended it
+            return replace(found, runs=max(found.runs, row.runs + 1))
+        expect_free(found, clock.now(), for_driver=run)
+        return replace(found, flow_run=run, runs=max(found.runs, row.runs + 1))
+
+    return update(records.submissions, row.id, clock.now(), started)
+
+
+def claim(records: Records, clock: Clock, submission: SubmissionId, driver: str, lease_s: float) -> Submission:
+    """Make the flow run `driver` the one that drives the submission, for `lease_s` seconds.
+
+    Conflict when it has ended, is being cancelled, or another driver holds it.
+    """
+
+    def claimed(row: Submission) -> Submission:
+        now = clock.now()
+        if (row.state, Event.CLAIMED) not in TRANSITIONS:
+            how = "is being cancelled" if row.state is SubmissionState.CANCELLING else f"is {row.state} already"
+            raise Conflict(f"{row.id} {how}; this run changes nothing", hint="submit the model again")
+        expect_free(row, now, for_driver=driver)
+        return replace(row, state=next_state(row.state, Event.CLAIMED), flow_run=driver, lease_until=now + lease_s)
+
+    return update(records.submissions, submission, clock.now(), claimed)
+
+
+def renew(records: Records, clock: Clock, submission: SubmissionId, driver: str, until: Epoch) -> Submission:
+    """Extend the driver's lease. Does nothing once the submission has ended. Conflict when another driver took over."""
+
+    def renewed(row: Submission) -> Submission:
+        expect_driver(row, driver, clock.now())
+        return row if row.state.ended else replace(row, lease_until=until)
+
+    return update(records.submissions, submission, clock.now(), renewed)
+
+
+def release(records: Records, clock: Clock, submission: SubmissionId, driver: str) -> Submission:
+    """End the driver's lease. Conflict when another driver took over."""
+
+    def released(row: Submission) -> Submission:
+        expect_driver(row, driver, clock.now())
+        return replace(row, lease_until=0.0)
+
+    return update(records.submissions, submission, clock.now(), released)
+
+
+def set_version(records: Records, clock: Clock, submission: SubmissionId, version: VersionId, driver: str | None) -> Submission:
+    """Note which version the submission brought."""
+    return _driven(records, clock, submission, driver, lambda row: replace(row, version=version))
+
+
+def set_rollout(records: Records, clock: Clock, submission: SubmissionId, rollout: RolloutId, driver: str | None) -> Submission:
+    """Note which rollout tries the submission's version."""
+    return _driven(records, clock, submission, driver, lambda row: replace(row, rollout=rollout))
+
+
+def request_cancel(records: Records, clock: Clock, submission: SubmissionId) -> Submission:
+    """Mark the submission as being cancelled; whoever drives it ends it, else reconcile does. Cancelling twice changes nothing.
+
+    Conflict (`already_ended`, `already_promoted`) when it is too late.
+    """
+
+    def cancelling(row: Submission) -> Submission:
+        if row.state.ended:
+            raise Conflict(
+                f"submission {row.id} has ended already ({row.state})",
+                reason="already_ended",
+                hint=f"to take a serving model back: seatrial rollback {row.request.endpoint}",
+            )
+        if row.state is not SubmissionState.CANCELLING and promoted(records, row):
+            raise Conflict(
+                f"submission {row.id} is promoted already: {row.request.endpoint} serves it",
+                reason="already_promoted",
+                hint=f"to take it back: seatrial rollback {row.request.endpoint}",
+            )
+        return replace(row, state=next_state(row.state, Event.CANCEL_REQUESTED))
+
+    return update(records.submissions, submission, clock.now(), cancelling)
+
+
+def serve(records: Records, clock: Clock, submission: SubmissionId, message: str, driver: str | None) -> Submission:
+    """End the submission as serving. Conflict when its endpoint has never served its version."""
+
+    def served(row: Submission) -> Submission:
+        if not promoted(records, row) and records.endpoints.get(row.request.endpoint).stable != row.version:
+            raise Conflict(f"{row.request.endpoint} does not serve the version of {row.id}", reason="not_promoted")
+        return replace(row, state=next_state(row.state, Event.SERVED), reason="", message=message, hint="")
+
+    return _driven(records, clock, submission, driver, served)
+
+
+def begin_end(records: Records, clock: Clock, submission: SubmissionId, error: SeatrialError, driver: str | None) -> Submission:
+    """Write down why the submission ends, before anything is undone; a run that continues after a kill ends it for the same reason.
+
+    An earlier reason is kept; a cancellation comes before all of them.
+    """
+
+    def beginning(row: Submission) -> Submission:
+        why = ending(row) or error
+        if isinstance(why, Transient):
+            why = Exhausted.after(why, 1)  # from outside a step, whose own retries end otherwise
+        return replace(row, reason=reason_of(why), message=why.what, hint=why.hint)
+
+    return _driven(records, clock, submission, driver, beginning)
+
+
+def end(records: Records, clock: Clock, submission: SubmissionId, error: SeatrialError, driver: str | None) -> Submission:
+    """Write the end state that `error` means. One that was promoted before its cancellation reached it ends as serving."""
+
+    def ended(row: Submission) -> Submission:
+        state = next_state(row.state, event_of(error))
+        if state is not SubmissionState.CANCELLED or not promoted(records, row):
+            return replace(row, state=state, lease_until=0.0)
+        name = row.request.endpoint
+        late, hint = f"cancelled too late: {name} serves it", f"take it back with `seatrial rollback {name}`"
+        return replace(row, state=SubmissionState.SERVING, lease_until=0.0, reason="", message=late, hint=hint)
+
+    return _driven(records, clock, submission, driver, ended)
+
+
+def ending(row: Submission) -> SeatrialError | None:
+    """Return the error that an open submission is being ended with, None when nothing ends it. A cancellation comes before all others."""
+    if not row.reason or row.state.ended or row.state is SubmissionState.CANCELLING:
+        return None
+    fault = _FAULTS.get(row.reason)
+    return fault(row.message, hint=row.hint) if fault else Refused(row.message, reason=row.reason, hint=row.hint)
+
+
+def event_of(error: SeatrialError) -> Event:
+    """Return the event that an error means for its submission."""
+    if isinstance(error, Refused):
+        return _EVENTS_OF_REASONS.get(error.reason, Event.REFUSED)
+    return Event.REFUSED if isinstance(error, DiskFull) else Event.FAILED
+
+
+def reason_of(error: SeatrialError) -> str:
+    """Return the value for programs that an ended submission carries."""
+    return error.reason if isinstance(error, Refused) else error.code
+
+
+def promoted(records: Records, row: Submission) -> bool:
+    """Return whether the submission's own rollout was promoted."""
+    return row.rollout is not None and records.rollouts.get(row.rollout).state is RolloutState.PROMOTED
+
+
+def _driven(
+    records: Records, clock: Clock, submission: SubmissionId, driver: str | None, decide: Callable[[Submission], Submission]
+) -> Submission:
+    """Change the row as its driver. One that has ended stays as it is. Conflict when another driver holds it."""
+
+    def changed(row: Submission) -> Submission:
+        if row.state.ended:
+            return row
+        expect_driver(row, driver, clock.now())
+        return decide(row)
+
+    return update(records.submissions, submission, clock.now(), changed)
