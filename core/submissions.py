@@ -116,6 +116,8 @@ class Submission:
     flow_run: str | None = None
     runs: int = 0
     """How many flow runs were started for it; the next one's idempotency key is `<id>-<runs>`."""
+    driver: str | None = None
+    """The process that claimed it last, as the fencing token of its writes. A flow run that is started twice has two of them."""
     lease_until: Epoch = 0.0
     """A driver that lives keeps this in the future; reconcile takes over what is past."""
     revision: int = 0

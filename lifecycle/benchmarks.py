@@ -64,14 +64,14 @@ def start_run(records: Records, runs: FlowRuns, clock: Clock, row: Benchmark) ->
     def started(found: Benchmark) -> Benchmark:
         if found.ended or found.flow_run == run:  # it may have claimed the row already, or even ended it
             return replace(found, runs=max(found.runs, row.runs + 1))
-        expect_free(found, clock.now(), for_driver=run)
-        return replace(found, flow_run=run, runs=max(found.runs, row.runs + 1))
+        expect_free(found, clock.now())
+        return replace(found, flow_run=run, driver=None, runs=max(found.runs, row.runs + 1))
 
     return update(records.benchmarks, row.id, clock.now(), started)
 
 
-def claim(records: Records, clock: Clock, benchmark: BenchmarkId, driver: str, lease_s: float) -> Benchmark:
-    """Make the flow run `driver` the one that drives the benchmark, for `lease_s` seconds. One that has ended stays as it is.
+def claim(records: Records, clock: Clock, benchmark: BenchmarkId, run: str, driver: str, lease_s: float) -> Benchmark:
+    """Let the process `driver` of the flow run `run` drive the benchmark for `lease_s` seconds. One that has ended stays as it is.
 
     Conflict when another driver holds it.
     """
@@ -79,7 +79,7 @@ def claim(records: Records, clock: Clock, benchmark: BenchmarkId, driver: str, l
     def claimed(row: Benchmark) -> Benchmark:
         now = clock.now()
         expect_free(row, now, for_driver=driver)
-        return row if row.ended else replace(row, flow_run=driver, lease_until=now + lease_s)
+        return row if row.ended else replace(row, flow_run=run, driver=driver, lease_until=now + lease_s)
 
     return update(records.benchmarks, benchmark, clock.now(), claimed)
 
@@ -98,7 +98,7 @@ def renew(records: Records, clock: Clock, benchmark: BenchmarkId, driver: str, u
 
 def release(records: Records, clock: Clock, benchmark: BenchmarkId, driver: str) -> Benchmark:
     """End the driver's lease. Does nothing when another driver has taken over."""
-    return update(records.benchmarks, benchmark, clock.now(), lambda row: replace(row, lease_until=0.0) if row.flow_run == driver else row)
+    return update(records.benchmarks, benchmark, clock.now(), lambda row: replace(row, lease_until=0.0) if row.driver == driver else row)
 
 
 def pin(records: Records, clock: Clock, benchmark: BenchmarkId, plan: Plan, driver: str | None) -> Benchmark:

@@ -10,6 +10,7 @@ from core.ports import Clock, Engines, Records
 
 GATEWAY_ALIVE_S = 10.0
 """A gateway that has not reported for this long is presumed dead: it follows no routes, and no pass waits for it."""
+_LOOK_S = 0.05
 
 
 def wanted_versions(records: Records) -> frozenset[VersionId]:
@@ -18,6 +19,17 @@ def wanted_versions(records: Records) -> frozenset[VersionId]:
     trying = {row.candidate for row in records.rollouts.find(states=[state for state in RolloutState if not state.ended], limit=10_000)}
     asked = {row.version for row in records.benchmarks.find(states=[BenchmarkState.RUNNING], limit=10_000)}
     return frozenset(serving | trying | asked)
+
+
+def settle(records: Records, engines: Engines, clock: Clock, *, drain_s: float) -> None:
+    """Wait until every living gateway follows the present routes, then stop the unwanted engines.
+
+    A submitter who learns afterwards that a model serves can use it at once; after a cancellation no engine is left running.
+    """
+    generation = records.gateways.generation()
+    while records.gateways.lagging(generation, clock.now() - GATEWAY_ALIVE_S):
+        clock.wait(_LOOK_S)
+    retire_unwanted(records, engines, clock, drain_s=drain_s)
 
 
 def retire_unwanted(records: Records, engines: Engines, clock: Clock, *, drain_s: float) -> tuple[VersionId, ...]:

@@ -1,7 +1,7 @@
 """Who may write a row that a flow run drives. Submissions and benchmarks share these rules.
 
-A driver is a flow run, named by its id. It claims the row until a time, renews that lease while it lives, and releases it at its
-end. The driver's id is the fencing token: a driver that slept through its lease and lost the row can write nothing more to it.
+A driver is the process of a flow run. It claims the row until a time, renews that lease while it lives, and releases it at its end.
+Its name is the fencing token: a driver that slept through its lease and lost the row can write nothing more to it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from core.errors import Conflict
 from core.ids import Epoch
 from core.ports import Clock
 
+DRIVEN = "driven_by_another"
+"""The reason of a Conflict with another driver."""
 _LOOK_S = 0.5
 
 
@@ -24,29 +26,33 @@ class Driven(Protocol):
     @property
     def flow_run(self) -> str | None: ...  # noqa: D102 - the row's own
     @property
+    def driver(self) -> str | None: ...  # noqa: D102 - the row's own
+    @property
     def lease_until(self) -> Epoch: ...  # noqa: D102 - the row's own
 
 
 Row = TypeVar("Row", bound=Driven)
 
 
-def held_by_another(row: Driven, driver: str, now: Epoch) -> bool:
+def held_by_another(row: Driven, driver: str | None, now: Epoch) -> bool:
     """Return whether a driver other than `driver` holds an unexpired lease on the row."""
-    return row.lease_until > now and row.flow_run not in {None, driver}
+    return row.lease_until > now and row.driver not in {None, driver}
 
 
 def expect_driver(row: Driven, driver: str | None, now: Epoch) -> None:
-    """Raise Conflict unless `driver` drives the row. None stands for a writer that is no flow run: nobody may hold the row then."""
+    """Raise Conflict unless `driver` drives the row. None stands for a writer outside a flow run: nobody may hold the row then."""
     if driver is None:
         expect_free(row, now)
-    elif row.flow_run != driver:
-        raise Conflict(f"{row.id} is driven by flow run {row.flow_run} now, not by {driver}", hint="watch that run; this one is over")
+    elif row.driver != driver:
+        what = f"{row.id} is driven by {row.driver} of flow run {row.flow_run} now, not by {driver}"
+        raise Conflict(what, reason=DRIVEN, hint="watch that run; this one is over")
 
 
-def expect_free(row: Driven, now: Epoch, *, for_driver: str = "") -> None:
+def expect_free(row: Driven, now: Epoch, *, for_driver: str | None = None) -> None:
     """Raise Conflict when a driver other than `for_driver` holds the row."""
     if held_by_another(row, for_driver, now):
-        raise Conflict(f"{row.id} is driven by flow run {row.flow_run} already", hint="watch that run; this one is not needed")
+        what = f"{row.id} is driven by flow run {row.flow_run} already"
+        raise Conflict(what, reason=DRIVEN, hint="watch that run; this one is not needed")
 
 
 def await_free(read: Callable[[], Row], driver: str, clock: Clock, limit_s: float) -> Row:

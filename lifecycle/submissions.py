@@ -88,14 +88,14 @@ def start_run(records: Records, runs: FlowRuns, clock: Clock, row: Submission) -
     def started(found: Submission) -> Submission:
         if found.state.ended or found.flow_run == run:  # it may have claimed the row already, or even ended it
             return replace(found, runs=max(found.runs, row.runs + 1))
-        expect_free(found, clock.now(), for_driver=run)
-        return replace(found, flow_run=run, runs=max(found.runs, row.runs + 1))
+        expect_free(found, clock.now())
+        return replace(found, flow_run=run, driver=None, runs=max(found.runs, row.runs + 1))
 
     return update(records.submissions, row.id, clock.now(), started)
 
 
-def claim(records: Records, clock: Clock, submission: SubmissionId, driver: str, lease_s: float) -> Submission:
-    """Make the flow run `driver` the one that drives the submission, for `lease_s` seconds.
+def claim(records: Records, clock: Clock, submission: SubmissionId, run: str, driver: str, lease_s: float) -> Submission:
+    """Let the process `driver` of the flow run `run` drive the submission for `lease_s` seconds.
 
     Conflict when it has ended, is being cancelled, or another driver holds it.
     """
@@ -106,7 +106,7 @@ def claim(records: Records, clock: Clock, submission: SubmissionId, driver: str,
             how = "is being cancelled" if row.state is SubmissionState.CANCELLING else f"is {row.state} already"
             raise Conflict(f"{row.id} {how}; this run changes nothing", hint="submit the model again")
         expect_free(row, now, for_driver=driver)
-        return replace(row, state=next_state(row.state, Event.CLAIMED), flow_run=driver, lease_until=now + lease_s)
+        return replace(row, state=next_state(row.state, Event.CLAIMED), flow_run=run, driver=driver, lease_until=now + lease_s)
 
     return update(records.submissions, submission, clock.now(), claimed)
 
@@ -192,15 +192,16 @@ def begin_end(records: Records, clock: Clock, submission: SubmissionId, error: S
 
 
 def end(records: Records, clock: Clock, submission: SubmissionId, error: SeatrialError, driver: str | None) -> Submission:
-    """Write the end state that `error` means. One that was promoted before its cancellation reached it ends as serving."""
+    """Write the end state that `error` means. One that was promoted already ends as serving, whatever failed or was asked afterwards."""
 
     def ended(row: Submission) -> Submission:
-        state = next_state(row.state, event_of(error))
-        if state is not SubmissionState.CANCELLED or not promoted(records, row):
-            return replace(row, state=state, lease_until=0.0)
+        if not promoted(records, row):
+            return replace(row, state=next_state(row.state, event_of(error)), lease_until=0.0)
         name = row.request.endpoint
-        late, hint = f"cancelled too late: {name} serves it", f"take it back with `seatrial rollback {name}`"
-        return replace(row, state=SubmissionState.SERVING, lease_until=0.0, reason="", message=late, hint=hint)
+        why = "cancelled too late" if row.state is SubmissionState.CANCELLING else f"a step after the promotion failed: {error.what}"
+        hint = f"take it back with `seatrial rollback {name}`"
+        state = next_state(row.state, Event.SERVED)
+        return replace(row, state=state, lease_until=0.0, reason="", message=f"{why}; {name} serves it", hint=hint)
 
     return _driven(records, clock, submission, driver, ended)
 

@@ -27,7 +27,7 @@ from serving.control.targets import Target, target_of
 from tasks.alerts import tell_failure
 from tasks.baselines import Judgement, curves_in, judge_run, numbers_in
 from tasks.curves import data_uri, history_png
-from tasks.lease import renewed, this_run
+from tasks.lease import renewed, this_driver
 from tasks.notes import run_log
 from tasks.settle import settle_engines
 from tasks.start import await_ready, engine_spec
@@ -38,6 +38,7 @@ log = structlog.get_logger(__name__)
 
 _LOOK_S = 1.0
 _HISTORY = 200
+_MIRRORED_S = 7 * 86_400.0
 
 
 class BenchmarkRequest(BaseModel):
@@ -89,22 +90,22 @@ def targets(here: Platform, target: str) -> tuple[Target, ...]:
 def held_benchmarks(rows: tuple[Benchmark, ...]) -> Iterator[None]:
     """Hold the leases of all rows while the block runs. Raises Conflict when another living run drives one."""
     here = platform()
-    run = str(flow_run.id)  # asked here: the thread that renews knows no run
+    driver = str(this_driver())  # asked here: the thread that renews knows no run
     for row in rows:
-        await_free(partial(here.records.benchmarks.get, row.id), run, here.clock, 2 * here.settings.lease_s)
+        await_free(partial(here.records.benchmarks.get, row.id), driver, here.clock, 2 * here.settings.lease_s)
 
     def renew(until: float) -> None:
         for row in rows:
-            lifecycle.renew(here.records, here.clock, row.id, run, until)
+            lifecycle.renew(here.records, here.clock, row.id, driver, until)
 
     for row in rows:
-        lifecycle.claim(here.records, here.clock, row.id, run, here.settings.lease_s)
+        lifecycle.claim(here.records, here.clock, row.id, str(flow_run.id), driver, here.settings.lease_s)
     try:
         with renewed(here, renew):
             yield
     finally:
         for row in rows:
-            lifecycle.release(here.records, here.clock, row.id, run)
+            lifecycle.release(here.records, here.clock, row.id, driver)
 
 
 @step_task
@@ -135,7 +136,7 @@ def pin_plan(benchmark: BenchmarkId) -> Benchmark:
     row = here.records.benchmarks.get(benchmark)
     if row.planned:
         return row
-    pinned = lifecycle.pin(here.records, here.clock, benchmark, here.examiner.pin(row.plan), this_run())
+    pinned = lifecycle.pin(here.records, here.clock, benchmark, here.examiner.pin(row.plan), this_driver())
     plan = pinned.plan
     run_log().info("pin plan: %s, %s, %d samples a problem at %d points", plan.suite, plan.form, plan.samples, len(plan.grid))
     return pinned
@@ -156,7 +157,7 @@ def ask(benchmark: BenchmarkId, address: str) -> None:
 
 def shown_progress(here: Platform, benchmark: BenchmarkId) -> Callable[[float, str], None]:
     """Return what writes progress into the row, at most once a second, and stops the work when the row has ended (cancelled)."""
-    last, driver = here.clock.monotonic() - _LOOK_S, this_run()  # asked here: the examiner's threads know no run
+    last, driver = here.clock.monotonic() - _LOOK_S, this_driver()  # asked here: the examiner's threads know no run
 
     def progress(part: float, _said: str) -> None:
         nonlocal last
@@ -179,7 +180,7 @@ def judge(benchmark: BenchmarkId) -> Judgement:
     found = judge_run(here, row, samples)
     numbers = numbers_in(samples)
     judgement = lifecycle.Judgement(numbers, found.decision, found.reason, found.baseline.id if found.baseline else None, found.comparison)
-    lifecycle.note_judgement(here.records, here.clock, benchmark, judgement, this_run())
+    lifecycle.note_judgement(here.records, here.clock, benchmark, judgement, this_driver())
     run_log().info("judge: %s; %s: %s", headline(numbers), found.decision, found.reason)
     return found
 
@@ -271,7 +272,7 @@ def conclude(benchmark: BenchmarkId) -> BenchmarkState:
     """Write the end into the row, and stop the engine unless it is wanted for another use."""
     here = platform()
     now = here.clock.now()
-    row = lifecycle.finish(here.records, here.clock, benchmark, this_run())
+    row = lifecycle.finish(here.records, here.clock, benchmark, this_driver())
     here.answers.forget_growing(benchmark)
     settle_engines(here)
     took = duration((row.ended_at or now) - row.started_at)
@@ -292,9 +293,21 @@ def end_failed(benchmark: BenchmarkId, error: SeatrialError) -> BenchmarkState:
     """Record why the run failed. A failed run carries no information about the model and does not count as a regression."""
     here = platform()
     now = here.clock.now()
-    row = lifecycle.fail(here.records, here.clock, benchmark, str(error), this_run())
+    row = lifecycle.fail(here.records, here.clock, benchmark, str(error), this_driver())
     here.records.audit.add(AuditEntry(now, "seatrial", "benchmark failed", benchmark, {"code": error.code, "message": error.what}))
     run_log().error("%s failed: %s", benchmark, error)
     tell_failure(row)
     settle_engines(here)
     return row.state
+
+
+def mirror_missing(here: Platform) -> tuple[str, ...]:
+    """Enter the last week's ended benchmarks that MLflow missed while unavailable; their packed rows wait on this machine."""
+    now = here.clock.now()
+    done = here.records.benchmarks.find(states=[BenchmarkState.DONE], limit=200)
+    missing = [
+        row for row in done if not row.run_url and (row.ended_at or now) > now - _MIRRORED_S and here.answers.packed(row.id).is_file()
+    ]
+    for row in missing:
+        mirror.fn(row.id)
+    return tuple(row.id for row in missing)

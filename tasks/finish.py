@@ -14,7 +14,7 @@ from core.ports.records import AuditEntry
 from core.submissions import StepName, Submission, SubmissionState
 from lifecycle.benchmarks import fail
 from lifecycle.submissions import OPEN, begin_end, end, ending, reason_of
-from tasks.lease import this_run
+from tasks.lease import this_driver
 from tasks.notes import run_log
 from tasks.pages import leave_pages
 from tasks.prepare import intake
@@ -43,14 +43,14 @@ def end_submission(here: Platform, submission: SubmissionId, error: SeatrialErro
     The reason is written first: a run that continues after a kill, and finds the candidate withdrawn, ends the submission for that
     reason.
     """
-    row = begin_end(here.records, here.clock, submission, error, this_run())
+    row = begin_end(here.records, here.clock, submission, error, this_driver())
     if row.state.ended:
         return row
     why = ending(row) or error
     close_gates(here, row, why)
     withdraw_rollout(here, row, why.what)
     clear_away(here, row)
-    ended = end(here.records, here.clock, submission, why, this_run())
+    ended = end(here.records, here.clock, submission, why, this_driver())
     detail = {"reason": reason_of(why), "message": why.what}
     here.records.audit.add(AuditEntry(here.clock.now(), "seatrial", str(ended.state), submission, detail))
     run_log().error("%s (%s): %s", ended.state.replace("_", " "), reason_of(why), why)

@@ -10,14 +10,16 @@ from contextlib import contextmanager
 from prefect.runtime import flow_run
 
 from core.errors import Conflict, SeatrialError
-from core.ids import Epoch
+from core.ids import Epoch, new_id
 from wiring import Platform
 
+_PROCESS = new_id("process")
 
-def this_run() -> str | None:
-    """Return the id of the flow run that this code is part of, which drives its row; None outside a run."""
+
+def this_driver() -> str | None:
+    """Return the name of this process as the driver of its flow run's row (`lifecycle/leases.py`); None outside a run."""
     run = flow_run.id
-    return None if run is None else str(run)
+    return None if run is None else f"{run}/{_PROCESS}"
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from core.versions import FileDigest, ModelVersion, ResolvedModel
 from evals.checks import Examination, examine, screen
 from lifecycle.submissions import set_version
 from registry.intake import Intake
-from tasks.lease import this_run
+from tasks.lease import this_driver
 from tasks.step import recorded, step_task
 from wiring import platform
 
@@ -53,7 +53,7 @@ def known_version(submission: SubmissionId, model: ResolvedModel) -> ModelVersio
     """Return the version that this very commit became earlier, stored whole, and mark its steps as done before."""
     version = intake().find(model)
     if version is not None:
-        set_version(platform().records, platform().clock, submission, version.id, this_run())
+        set_version(platform().records, platform().clock, submission, version.id, this_driver())
         if not intake().stored(version):  # garbage collection reads rows after it has withdrawn: one of us saw the other
             return None
         for name in (StepName.DOWNLOAD, StepName.CHECK, StepName.TENSORIZE):
@@ -106,7 +106,7 @@ def tensorize(submission: SubmissionId, downloaded: Downloaded, examination: Exa
         version, stored = intake().stage(
             downloaded.model, downloaded.folder, downloaded.files, examination, now=here.clock.now(), progress=report.progress
         )
-        set_version(here.records, here.clock, submission, version.id, this_run())
+        set_version(here.records, here.clock, submission, version.id, this_driver())
         report.say(f"version {version.short}, {size(version.needs.weights_bytes)} staged", version=version.id)
         if not stored:
             report.reuse(f"version {version.short}: these weights are stored")

@@ -1,7 +1,7 @@
 """The parts of a reconcile pass: start submissions without a run, take over abandoned work, bring engines to what the rows want.
 
 `reconcile_duty` is what the service (`tasks/service.py`) runs each minute, at once when somebody called for a pass, and within
-seconds when `left_alone` (tasks/pulse.py) sees work without a driver.
+seconds when the watchdog (`Recovery.left_alone`) sees work without a driver.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import structlog
 from core.benchmarks import BenchmarkState
 from core.endpoints import RolloutState, Withdrawal
 from core.engines import ANOTHERS, Role
-from core.errors import Conflict, Fault, NotFound, Refused, SeatrialError, Transient
-from core.flow_runs import RunState
+from core.errors import Conflict, Fault, NotFound, SeatrialError, Transient
 from core.ids import VersionId
-from core.submissions import Submission, SubmissionState
+from core.leases import RECONCILE
+from core.settings import Settings
 from lifecycle.engines import retire_unwanted, wanted_versions
 from lifecycle.rollouts.driver import driven_by_another
-from lifecycle.submissions import OPEN, start_run
-from tasks.abandoned import abandoned_benchmarks, mirror_missing, resume_benchmark
-from tasks.finish import bundles_in_use, end_submission
-from tasks.pickup import on_its_way
+from lifecycle.submissions import OPEN
+from tasks.benchmarks import mirror_missing
+from tasks.finish import bundles_in_use
 from tasks.prepare import intake
-from tasks.service import Fence, Part
+from tasks.recovery import recovery
+from tasks.service import Duty, Fence, Part
 from tasks.start import engine_spec
 from wiring import Platform
 
@@ -41,21 +41,20 @@ _TOLD = 5
 
 def resume_submissions(here: Platform, fence: Fence) -> tuple[str, ...]:
     """Start a run for every open submission without a driver; end those that were cancelled."""
-    abandoned = [row for row in here.records.submissions.find(states=OPEN, limit=1000) if row.lease_until < here.clock.now()]
-    resumed = []
-    for row in abandoned:
+    found, resumed = recovery(here), []
+    for row in found.abandoned_submissions():
         fence()
-        if resume(here, row):
+        if found.resume_submission(row):
             resumed.append(f"resumed {row.id}")
     return tuple(resumed)
 
 
 def resume_benchmarks(here: Platform, fence: Fence) -> tuple[str, ...]:
     """Start a run for every benchmark without a driver, and enter in MLflow those that ended while it was unavailable."""
-    resumed = []
-    for row in abandoned_benchmarks(here):
+    found, resumed = recovery(here), []
+    for row in found.abandoned_benchmarks():
         fence()
-        if resume_benchmark(here, row):
+        if found.resume_benchmark(row):
             resumed.append(f"resumed {row.id}")
     return (*resumed, *(f"entered {benchmark} in MLflow" for benchmark in mirror_missing(here)))
 
@@ -175,40 +174,8 @@ def mark_engines(here: Platform, wanted: Iterable[VersionId]) -> None:
             board.mark(version, name, None)
 
 
-def resume(here: Platform, row: Submission) -> bool:
-    """Bring one abandoned submission on; return whether anything was done."""
-    if row.state is SubmissionState.CANCELLING:
-        end_submission(here, row.id, Refused("cancelled on request", reason="cancelled"))
-        return True
-    run = run_state(here, row)
-    if run is not None and run.type in {"CANCELLED", "CANCELLING"}:  # the lease has lapsed: its process is gone
-        end_submission(
-            here, row.id, Refused("cancelled on Prefect's page", reason="cancelled", hint="submit again when it is still wanted")
-        )
-        return True
-    if awaits_pickup(here, row, run):
-        return False
-    if row.runs >= here.settings.most_runs:
-        end_submission(
-            here, row.id, Fault(f"{row.runs} flow runs of {row.id} ended without a result", hint="see `seatrial logs`; then submit again")
-        )
-        return True
-    if run is not None and row.flow_run:
-        here.runs.crash(row.flow_run)  # its process is gone: a living one renews the lease
-    start_run(here.records, here.runs, here.clock, row)
-    return True
-
-
-def awaits_pickup(here: Platform, row: Submission, run: RunState | None) -> bool:
-    """Return whether a submission's run is on its way, so that no other is started. A run that has just begun holds no lease yet."""
-    if run is None or not (run.waiting or (run.type == "RUNNING" and row.state is SubmissionState.QUEUED)):
-        return False
-    return on_its_way(here, run, row.updated_at)
-
-
-def run_state(here: Platform, row: Submission) -> RunState | None:
-    """Return the state of a submission's run, None where it has none (or Prefect has forgotten it)."""
-    try:
-        return here.runs.state(row.flow_run) if row.flow_run else None
-    except NotFound:
-        return None
+def reconcile_duty(settings: Settings) -> Duty:
+    """Return the reconcile service's duty. Its watchdog looks for work without a driver each quarter of a lease."""
+    return Duty(
+        RECONCILE, settings.reconcile_s, PARTS, early=lambda here, now: recovery(here).left_alone(now), early_every_s=settings.lease_s / 4
+    )

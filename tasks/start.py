@@ -14,7 +14,7 @@ from core.versions import ModelVersion
 from evals import harness
 from lifecycle.capacity import await_room
 from lifecycle.submissions import set_rollout
-from tasks.lease import this_run
+from tasks.lease import this_driver
 from tasks.step import StepReport, recorded, step_task
 from wiring import Platform, platform
 
@@ -43,7 +43,7 @@ def start(submission: Submission, version: ModelVersion) -> Rollout:
         spec = engine_spec(here, version)
         find_room(here, submission, spec, report)
         rollout = open_rollout(here, submission, version, report)
-        set_rollout(here.records, here.clock, submission.id, rollout.id, this_run())
+        set_rollout(here.records, here.clock, submission.id, rollout.id, this_driver())
         warm = here.engines.state(version.id).phase is EnginePhase.READY
         wish_for(here, spec)
         if here.noticeboard is not None:

@@ -17,7 +17,7 @@ import structlog
 
 from core.settings import Settings
 from tasks.housekeeping import housekeeping_duty
-from tasks.pulse import reconcile_duty
+from tasks.reconcile import reconcile_duty
 from tasks.service import Duty, Service
 from wiring import Platform, platform
 

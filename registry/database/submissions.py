@@ -16,7 +16,7 @@ from registry.database.connection import Connections
 from registry.database.tables import steps, submissions
 from registry.database.upsert import insert_new, replacing, upsert
 
-_CHANGE = ("state", "version", "rollout", "reason", "message", "hint", "flow_run", "runs", "lease_until")
+_CHANGE = ("state", "version", "rollout", "reason", "message", "hint", "flow_run", "runs", "driver", "lease_until")
 ENDS = [state for state in SubmissionState if state.ended]
 """States that are never left."""
 _CUT_SHORT = frozenset(ENDS) - {SubmissionState.SERVING}
@@ -136,7 +136,7 @@ def _new_row(request: SubmissionRequest, submitter: PrincipalId, now: Epoch) -> 
 
 _OWN = (
     *("id", "submitter", "created_at", "updated_at", "version", "rollout"),
-    *("reason", "message", "hint", "flow_run", "runs", "lease_until"),
+    *("reason", "message", "hint", "flow_run", "runs", "driver", "lease_until"),
 )
 
 

@@ -50,14 +50,14 @@ def row(records: Database) -> Submission:
 
 
 def test_one_run_claims_a_submission_until_its_lease_expires(records: Database, clock: VirtualClock, row: Submission) -> None:
-    claimed = submissions.claim(records, clock, row.id, "first", LEASE_S)
-    assert (claimed.state, claimed.flow_run, claimed.lease_until) == (SubmissionState.RUNNING, "first", NOW + LEASE_S)
-    with pytest.raises(Conflict, match="driven by flow run first already"):
-        submissions.claim(records, clock, row.id, "second", LEASE_S)
+    claimed = submissions.claim(records, clock, row.id, "run", "first", LEASE_S)
+    assert (claimed.state, claimed.driver, claimed.lease_until) == (SubmissionState.RUNNING, "first", NOW + LEASE_S)
+    with pytest.raises(Conflict, match="driven by flow run run already"):
+        submissions.claim(records, clock, row.id, "run", "second", LEASE_S)
     clock.wait(LEASE_S / 2)
     assert submissions.renew(records, clock, row.id, "first", NOW + 12).lease_until == NOW + 12
     clock.wait(LEASE_S)
-    assert submissions.claim(records, clock, row.id, "second", LEASE_S).flow_run == "second"
+    assert submissions.claim(records, clock, row.id, "run", "second", LEASE_S).driver == "second"
 
 
 @pytest.mark.parametrize("state", [state for state in SubmissionState if state.ended or state is SubmissionState.CANCELLING])
@@ -66,14 +66,14 @@ def test_no_run_claims_a_submission_that_ends_or_has_ended(
 ) -> None:
     ending = put_submission(records, row.id, NOW + 1, state=state)
     with pytest.raises(Conflict, match="this run changes nothing"):
-        submissions.claim(records, clock, row.id, "late", LEASE_S)
+        submissions.claim(records, clock, row.id, "run", "late", LEASE_S)
     assert records.submissions.get(row.id) == ending
 
 
 def test_a_driver_that_slept_through_its_lease_writes_nothing_more(records: Database, clock: VirtualClock, row: Submission) -> None:
-    submissions.claim(records, clock, row.id, "first", LEASE_S)
+    submissions.claim(records, clock, row.id, "run", "first", LEASE_S)
     clock.wait(2 * LEASE_S)
-    taken = submissions.claim(records, clock, row.id, "second", LEASE_S)
+    taken = submissions.claim(records, clock, row.id, "run", "second", LEASE_S)
     writes: tuple[Callable[[], object], ...] = (
         lambda: submissions.renew(records, clock, row.id, "first", NOW + 99),
         lambda: submissions.release(records, clock, row.id, "first"),
@@ -83,14 +83,14 @@ def test_a_driver_that_slept_through_its_lease_writes_nothing_more(records: Data
         lambda: submissions.serve(records, clock, row.id, "chat serves it", "first"),
     )
     for write in writes:
-        with pytest.raises(Conflict, match=f"{row.id} is driven by flow run second now, not by first"):
+        with pytest.raises(Conflict, match=f"{row.id} is driven by second of flow run run now, not by first"):
             write()
     assert records.submissions.get(row.id) == taken
 
 
 def test_nobody_ends_a_submission_that_a_living_run_drives(records: Database, clock: VirtualClock, row: Submission) -> None:
-    submissions.claim(records, clock, row.id, "first", LEASE_S)
-    with pytest.raises(Conflict, match="driven by flow run first already"):
+    submissions.claim(records, clock, row.id, "run", "first", LEASE_S)
+    with pytest.raises(Conflict, match="driven by flow run run already"):
         submissions.end(records, clock, row.id, Fault("no run ended it"), None)
     clock.wait(LEASE_S)
     assert submissions.end(records, clock, row.id, Fault("no run ended it"), None).state is SubmissionState.FAILED
@@ -98,19 +98,25 @@ def test_nobody_ends_a_submission_that_a_living_run_drives(records: Database, cl
 
 def test_a_run_that_claims_before_its_start_is_noted_keeps_its_lease(records: Database, clock: VirtualClock, row: Submission) -> None:
     runs = Runs()
-    submissions.claim(records, clock, row.id, "run-0", LEASE_S)
+    submissions.claim(records, clock, row.id, "run-0", "first", LEASE_S)
     noted = submissions.start_run(records, runs, clock, row)  # type: ignore[arg-type] # the part of the port that is used
-    assert (noted.flow_run, noted.runs, noted.lease_until) == ("run-0", 1, NOW + LEASE_S)
+    assert (noted.flow_run, noted.driver, noted.runs, noted.lease_until) == ("run-0", "first", 1, NOW + LEASE_S)
+
+
+def test_a_run_that_is_started_twice_has_one_driver(records: Database, clock: VirtualClock, row: Submission) -> None:
+    submissions.claim(records, clock, row.id, "run-0", "first", LEASE_S)
+    with pytest.raises(Conflict, match="driven by flow run run-0 already"):
+        submissions.claim(records, clock, row.id, "run-0", "second", LEASE_S)
 
 
 def test_the_next_run_is_noted_only_where_nobody_drives(records: Database, clock: VirtualClock, row: Submission) -> None:
-    submissions.claim(records, clock, row.id, "another", LEASE_S)
-    with pytest.raises(Conflict, match="driven by flow run another already"):
+    submissions.claim(records, clock, row.id, "run", "another", LEASE_S)
+    with pytest.raises(Conflict, match="driven by flow run run already"):
         submissions.start_run(records, Runs(), clock, row)  # type: ignore[arg-type] # the part of the port that is used
 
 
 def test_a_cancellation_is_kept_whatever_its_run_ends_with(records: Database, clock: VirtualClock, row: Submission) -> None:
-    submissions.claim(records, clock, row.id, "first", LEASE_S)
+    submissions.claim(records, clock, row.id, "run", "first", LEASE_S)
     assert submissions.request_cancel(records, clock, row.id).state is SubmissionState.CANCELLING
     again = submissions.request_cancel(records, clock, row.id)
     assert again == records.submissions.get(row.id)
@@ -122,7 +128,7 @@ def test_a_cancellation_is_kept_whatever_its_run_ends_with(records: Database, cl
 
 def test_what_no_endpoint_serves_is_not_called_serving(records: Database, clock: VirtualClock, row: Submission) -> None:
     records.endpoints.ensure(CHAT, NOW)
-    submissions.claim(records, clock, row.id, "first", LEASE_S)
+    submissions.claim(records, clock, row.id, "run", "first", LEASE_S)
     submissions.set_version(records, clock, row.id, CANDIDATE, "first")
     with pytest.raises(Conflict, match="does not serve the version") as refused:
         submissions.serve(records, clock, row.id, "chat serves it", "first")
@@ -131,7 +137,7 @@ def test_what_no_endpoint_serves_is_not_called_serving(records: Database, clock:
 
 @pytest.mark.parametrize("cancelled", [False, True])
 def test_a_promoted_submission_ends_as_serving(records: Database, clock: VirtualClock, row: Submission, *, cancelled: bool) -> None:
-    submissions.claim(records, clock, row.id, "first", LEASE_S)
+    submissions.claim(records, clock, row.id, "run", "first", LEASE_S)
     if cancelled:
         submissions.request_cancel(records, clock, row.id)
     promote(records, row)
@@ -158,7 +164,7 @@ def test_of_many_runs_at_once_one_claims_it(records: Database, clock: VirtualClo
 
     def run(name: str) -> None:
         try:
-            won.append(str(submissions.claim(records, clock, row.id, name, LEASE_S).flow_run))
+            won.append(str(submissions.claim(records, clock, row.id, "run", name, LEASE_S).driver))
         except Conflict as error:
             lost.append(error)
 
@@ -167,24 +173,24 @@ def test_of_many_runs_at_once_one_claims_it(records: Database, clock: VirtualClo
         thread.start()
     for thread in threads:
         thread.join()
-    assert (len(won), len(lost), records.submissions.get(row.id).flow_run) == (1, 7, won[0])
+    assert (len(won), len(lost), records.submissions.get(row.id).driver) == (1, 7, won[0])
 
 
 def test_a_run_waits_until_the_lease_before_it_expires(records: Database, clock: VirtualClock, row: Submission) -> None:
-    submissions.claim(records, clock, row.id, "first", LEASE_S)
-    assert await_free(lambda: records.submissions.get(row.id), "second", clock, 2 * LEASE_S).flow_run == "first"
+    submissions.claim(records, clock, row.id, "run", "first", LEASE_S)
+    assert await_free(lambda: records.submissions.get(row.id), "second", clock, 2 * LEASE_S).driver == "first"
     assert NOW + LEASE_S <= clock.now() < NOW + LEASE_S + 1
     put_submission(records, row.id, NOW, lease_until=NOW + 1000)
-    with pytest.raises(Conflict, match="driven by flow run first already"):
+    with pytest.raises(Conflict, match="driven by flow run run already"):
         await_free(lambda: records.submissions.get(row.id), "second", clock, 2 * LEASE_S)
 
 
 def test_a_benchmark_has_one_driver_and_is_cancelled_whoever_drives_it(records: Database, clock: VirtualClock) -> None:
     row = records.benchmarks.create(a_benchmark(flow_run=None))
-    benchmarks.claim(records, clock, row.id, "first", LEASE_S)
-    with pytest.raises(Conflict, match="driven by flow run first already"):
-        benchmarks.claim(records, clock, row.id, "second", LEASE_S)
-    with pytest.raises(Conflict, match="driven by flow run first now, not by second"):
+    benchmarks.claim(records, clock, row.id, "run", "first", LEASE_S)
+    with pytest.raises(Conflict, match="driven by flow run run already"):
+        benchmarks.claim(records, clock, row.id, "run", "second", LEASE_S)
+    with pytest.raises(Conflict, match="driven by first of flow run run now, not by second"):
         benchmarks.note_progress(records, clock, row.id, 0.5, "second")
     cancelled = benchmarks.cancel(records, clock, row.id, "ann")
     assert (cancelled.state, cancelled.reason) == (BenchmarkState.FAILED, "cancelled by ann")

@@ -24,12 +24,23 @@ from core.versions import Decision
 from flows.benchmark import benchmark
 from flows.study import study
 from infra.services.deployments import nightly
-from tasks.abandoned import abandoned_benchmarks, mirror_missing, resume_benchmark
 from tasks.alerts import raise_alert
 from tasks.baselines import baseline_of
-from tasks.benchmarks import BenchmarkRequest, ask, bring_up, conclude, end_failed, enter_benchmarks, judge, mirror, pin_plan
+from tasks.benchmarks import (
+    BenchmarkRequest,
+    ask,
+    bring_up,
+    conclude,
+    end_failed,
+    enter_benchmarks,
+    judge,
+    mirror,
+    mirror_missing,
+    pin_plan,
+)
 from tasks.finish import close_gates
 from tasks.gates import GateEnd, end_gate, gate_answers, gate_row, known_run
+from tasks.recovery import recovery
 from tasks.start import engine_spec
 from tasks.study import StudyRequest
 from tests.equipment.bench_yard import BenchYard, in_yard
@@ -294,10 +305,10 @@ def test_an_abandoned_benchmark_gets_the_next_run_and_after_too_many_its_end(yar
     yard.serve(STABLE)
     (row,) = enter_benchmarks(BenchmarkRequest(target=CHAT))
     for attempt in range(yard.here.settings.most_runs):
-        (found,) = abandoned_benchmarks(yard.here)
-        assert resume_benchmark(yard.here, found)
+        (found,) = recovery(yard.here).abandoned_benchmarks()
+        assert recovery(yard.here).resume_benchmark(found)
         assert yard.prefect.started[-1] == (row.id, attempt)
-    assert resume_benchmark(yard.here, yard.records.benchmarks.get(row.id))
+    assert recovery(yard.here).resume_benchmark(yard.records.benchmarks.get(row.id))
     assert yard.records.benchmarks.get(row.id).state is BenchmarkState.FAILED
 
 
@@ -305,13 +316,13 @@ def test_a_benchmark_that_is_driven_or_waits_for_a_runner_is_left_alone(yard: Be
     yard.serve(STABLE)
     (row,) = enter_benchmarks(BenchmarkRequest(target=CHAT))
     put_benchmark(yard.records, row.id, yard.clock.now(), lease_until=yard.clock.now() + 10)
-    assert abandoned_benchmarks(yard.here) == ()
+    assert recovery(yard.here).abandoned_benchmarks() == ()
     yard.clock.wait(11)
     waiting = put_benchmark(yard.records, row.id, yard.clock.now(), flow_run="run-1")
     yard.prefect.states["run-1"] = RunState("SCHEDULED", "Scheduled")
-    assert not resume_benchmark(yard.here, waiting)
+    assert not recovery(yard.here).resume_benchmark(waiting)
     yard.prefect.states["run-1"] = RunState("CANCELLED", "Cancelled")
-    resume_benchmark(yard.here, waiting)
+    recovery(yard.here).resume_benchmark(waiting)
     assert "cancelled on Prefect's page" in yard.records.benchmarks.get(row.id).reason
 
 
@@ -409,8 +420,8 @@ def test_a_gate_whose_submission_has_ended_is_closed_by_reconcile(yard: BenchYar
     yard.serve(STABLE)
     (submission,) = yard.records.submissions.find()
     open_row = gate_row(yard.here, submission.id, CHAT, STABLE, a_plan())
-    assert abandoned_benchmarks(yard.here) == ()
+    assert recovery(yard.here).abandoned_benchmarks() == ()
     put_submission(yard.records, submission.id, 1.0, state=SubmissionState.REFUSED)
-    (found,) = abandoned_benchmarks(yard.here)
-    resume_benchmark(yard.here, found)
+    (found,) = recovery(yard.here).abandoned_benchmarks()
+    recovery(yard.here).resume_benchmark(found)
     assert yard.records.benchmarks.get(open_row.id).state is BenchmarkState.FAILED

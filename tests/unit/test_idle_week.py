@@ -18,7 +18,7 @@ from core.settings import RetentionPolicy
 from registry.weights.folder import FolderWeights
 from tasks.benchmarks import BenchmarkRequest, ask, bring_up, conclude, enter_benchmarks, judge, mirror, pin_plan
 from tasks.housekeeping import housekeeping_duty
-from tasks.pulse import reconcile_duty
+from tasks.reconcile import reconcile_duty
 from tasks.service import Service
 from tests.equipment.bench_yard import BenchYard, in_yard
 from tests.equipment.fakes import FakeModels

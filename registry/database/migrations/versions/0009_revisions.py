@@ -1,4 +1,7 @@
-"""Submissions and benchmarks carry a revision: their rows are changed by compare-and-set."""
+"""Submissions and benchmarks carry a revision and the process that drives them: rows are changed by compare-and-set.
+
+Flow runs of the earlier release keep their leases: the run's id stands for its process until it ends.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,5 +13,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("submissions", sa.Column("row_revision", sa.Integer(), nullable=False, server_default="0"))
-    op.add_column("benchmarks", sa.Column("revision", sa.Integer(), nullable=False, server_default="0"))
+    for table, column in (("submissions", "row_revision"), ("benchmarks", "revision")):
+        op.add_column(table, sa.Column("driver", sa.Text(), nullable=True))
+        op.add_column(table, sa.Column(column, sa.Integer(), nullable=False, server_default="0"))
+    op.execute("UPDATE submissions SET driver = flow_run")
+    op.execute("UPDATE benchmarks SET driver = flow_run")

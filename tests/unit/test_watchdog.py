@@ -11,8 +11,8 @@ import pytest
 from core.flow_runs import RunState
 from core.ids import SubmissionId
 from core.submissions import SubmissionState
-from tasks.pulse import reconcile_duty
-from tasks.reconcile import resume
+from tasks.reconcile import reconcile_duty
+from tasks.recovery import recovery
 from tasks.service import Service
 from tests.equipment.bench_yard import BenchYard, in_yard
 from tests.equipment.rows import put_submission
@@ -65,9 +65,9 @@ def test_a_run_that_is_on_its_way_is_left_alone_until_its_time_is_over(yard: Ben
     identity = submitted(yard, SubmissionState.QUEUED, state)
     row = yard.records.submissions.get(identity)
     assert passes(yard, 40) == 0
-    assert not resume(yard.here, row)
+    assert not recovery(yard.here).resume_submission(row)
     assert passes(yard, 15) == 1
-    assert resume(yard.here, row)
+    assert recovery(yard.here).resume_submission(row)
     assert yard.prefect.crashed == [RUN]
 
 

@@ -14,7 +14,7 @@ from core.ids import SubmissionId
 from core.services import RunnerBeat
 from core.submissions import SubmissionState
 from tasks.enter import DeployRequest, enter, held
-from tasks.reconcile import resume
+from tasks.recovery import recovery
 from tests.equipment.bench_yard import BenchYard, in_yard
 from tests.equipment.rows import put_submission
 from tests.equipment.samples import a_request
@@ -42,7 +42,7 @@ def beat(yard: BenchYard, started: float) -> None:
 
 
 def resumed(yard: BenchYard, identity: SubmissionId) -> bool:
-    return resume(yard.here, yard.records.submissions.get(identity))
+    return recovery(yard.here).resume_submission(yard.records.submissions.get(identity))
 
 
 def test_a_scheduled_run_behind_a_runner_without_a_free_slot_waits_for_an_hour(yard: BenchYard) -> None:
