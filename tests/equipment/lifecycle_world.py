@@ -1,0 +1,344 @@
+"""A platform of use cases, a real database and doubles of Prefect and engines, in which everything can happen at any moment."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from core.endpoints import Rollout, RolloutState, Withdrawal
+from core.engines import EngineSpec
+from core.errors import Conflict, NotFound, Refused, SeatrialError, Transient
+from core.flow_runs import LogLine, RunState
+from core.ids import BenchmarkId, Digest, EndpointName, Epoch, PrincipalId, RolloutId, SubmissionId, VersionId
+from core.ports import Records
+from core.ports.clock import VirtualClock
+from core.settings import RolloutPolicy
+from core.submissions import Submission, SubmissionState
+from lifecycle import submissions
+from lifecycle.engines import retire_unwanted
+from lifecycle.leases import held_by_another
+from lifecycle.recovery import Recovery
+from lifecycle.rollouts.driver import Driver, driven_by_another
+from lifecycle.rollouts.steps import withdraw
+from tests.equipment.fakes import FakeEngines
+from tests.equipment.samples import a_request, a_version
+
+ANN = PrincipalId("prn-ann")
+LEASE_S = 45.0
+PICKUP_S = 45.0
+WORSE = Refused("pass@1 0.21 is below the stable version's 0.90", reason="benchmark_below_stable")
+_POLICY = RolloutPolicy(min_conversations=0, step_s=0.0, soak_s=0.0, deadline_s=3600.0)
+_OPEN_ROLLOUTS = tuple(state for state in RolloutState if not state.ended)
+
+Steps = Generator[None, None, None]
+"""What a process does; at each yield it can be killed or held up."""
+
+
+class Prefect:
+    """Implements `FlowRuns`. Runs never start by themselves: the test starts their processes, late, twice or never."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+        self.away = False
+        self.runs: dict[str, RunState] = {}
+        self.of: dict[str, SubmissionId] = {}
+
+    def start(self, submission: SubmissionId, attempt: int, _request: Mapping[str, str]) -> str:
+        self._answer()
+        run = f"{submission}-{attempt}"
+        self.of[run] = submission
+        self.runs.setdefault(run, self._now("SCHEDULED"))
+        return run
+
+    def start_benchmark(self, benchmark: BenchmarkId, attempt: int, request: Mapping[str, Any]) -> str:
+        raise AssertionError("no benchmark is started here")
+
+    def start_study(self, study: str, request: Mapping[str, Any]) -> str:
+        raise AssertionError("no study is started here")
+
+    def state(self, run_id: str) -> RunState | None:
+        self._answer()
+        if run_id not in self.runs:
+            raise NotFound(f"no run {run_id}")
+        return self.runs[run_id]
+
+    def ahead(self, run_id: str) -> int:
+        return 0
+
+    def cancel(self, run_id: str) -> None:
+        self._answer()
+        if not self.runs[run_id].ended:
+            self.runs[run_id] = self._now("CANCELLING")
+
+    def crash(self, run_id: str) -> None:
+        self._answer()
+        if not self.runs[run_id].ended:
+            self.runs[run_id] = self._now("CRASHED")
+
+    def logs(self, run_id: str, after: Epoch | None = None) -> tuple[LogLine, ...]:
+        return ()
+
+    def note(self, run: str, kind: str) -> None:
+        """Let a run be in a state, as its runner reports it."""
+        self.runs[run] = self._now(kind)
+
+    def _now(self, kind: str) -> RunState:
+        return RunState(kind, kind.title(), at=self._clock.now())
+
+    def _answer(self) -> None:
+        if self.away:
+            raise Transient("Prefect is away")
+
+
+@dataclass
+class Process:
+    """The process of a flow run. A frozen one does nothing and renews no lease, as on a machine that sleeps."""
+
+    run: str
+    driver: str
+    steps: Steps
+    submission: SubmissionId
+    claimed: bool = False
+    frozen: bool = False
+
+
+@dataclass
+class World:
+    """All state of one example, with the moves that the state machine makes."""
+
+    records: Records
+    clock: VirtualClock
+    engines: FakeEngines
+    prefect: Prefect
+    processes: list[Process] = field(default_factory=list)
+    refused: set[SubmissionId] = field(default_factory=set)
+    """Submissions whose trials fail."""
+    asked: int = 0
+    leases: dict[SubmissionId, tuple[str, Epoch]] = field(default_factory=dict)
+    """Who was promised to be the only driver of a submission, until when; written from what the use cases returned."""
+    _born: int = 0
+
+    def driver_of_rollouts(self, owner: str) -> Driver:
+        """Return a rollout driver, as each process has its own."""
+        return Driver(self.records, self.engines, self.clock, _POLICY, owner)
+
+    def submit(self, endpoint: str, version: int, *, good: bool) -> None:
+        """Enter a submission as the control API does: the row first, then its run where Prefect answers."""
+        self.asked += 1
+        row = self.records.submissions.create(a_request(endpoint=EndpointName(endpoint), note=f"{version}"), ANN, self.clock.now())
+        if not good:
+            self.refused.add(row.id)
+        try:
+            submissions.start_run(self.records, self.prefect, self.clock, row)
+        except Transient:
+            return
+
+    def cancel(self, submission: SubmissionId) -> None:
+        """Cancel as the control API does."""
+        try:
+            row = submissions.request_cancel(self.records, self.clock, submission)
+            if row.flow_run:
+                self.prefect.cancel(row.flow_run)
+        except (Conflict, Transient):
+            return
+
+    def roll_back(self, rollout: RolloutId) -> None:
+        """Send a rollout back as an operator."""
+        row = self.records.rollouts.get(rollout)
+        if not row.state.ended:
+            back = withdraw(row, "rolled back by olga", Withdrawal.OPERATOR)
+            self.records.rollouts.store(replace(back, lease_owner="", lease_until=0.0))
+
+    def start(self, run: str) -> None:
+        """Start a process for a run, whatever Prefect thinks of the run."""
+        self._born += 1
+        driver = f"{run}/{self._born}"
+        process = Process(run, driver, iter(()), self.prefect.of[run])  # type: ignore[arg-type] # replaced in the next line
+        process.steps = self._flow(process)
+        self.processes.append(process)
+        if not self.prefect.runs[run].ended:
+            self.prefect.note(run, "RUNNING")
+
+    def step(self, process: Process) -> None:
+        """Let a process come to its next yield. One that loses its row exits, as `tasks/lease.py` makes it."""
+        before = self.records.submissions.get(process.submission)
+        try:
+            next(process.steps)
+        except StopIteration:
+            self._end(process, "COMPLETED")
+        except SeatrialError:
+            self._end(process, "FAILED")
+        after = self.records.submissions.get(process.submission)
+        assert after.revision == before.revision or after.driver == process.driver, f"{process.driver} wrote a row that it does not drive"
+
+    def kill(self, process: Process) -> None:
+        """Kill a process: nothing of it runs any more, and nobody reports it."""
+        self.processes.remove(process)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass; living processes renew their leases, and exit where another one took over."""
+        for part in _parts(seconds, LEASE_S / 4):
+            self.clock.wait(part)
+            for process in [process for process in self.processes if process.claimed and not process.frozen]:
+                until = self.clock.now() + LEASE_S
+                try:
+                    row = submissions.renew(self.records, self.clock, process.submission, process.driver, until)
+                except Conflict:
+                    self.kill(process)
+                else:
+                    self._promised(row)
+
+    def reconcile(self, watchdog: str, cut: int | None = None) -> None:
+        """Make a pass; with `cut`, the instance is killed after so many steps of the first end that it makes."""
+
+        def end(submission: SubmissionId, error: SeatrialError) -> None:
+            for number, _ in enumerate(self._end_of(submission, error, None, watchdog)):
+                if number == cut:
+                    raise _Killed
+
+        recovery = Recovery(self.records, self.prefect, self.clock, PICKUP_S, 5, end_submission=end, end_benchmark=_never)
+        try:
+            self._drive_rollouts(watchdog)
+            for row in recovery.abandoned_submissions():
+                recovery.resume_submission(row)
+        except (_Killed, Transient):
+            return
+        retire_unwanted(self.records, self.engines, self.clock, drain_s=0.0)
+
+    def _drive_rollouts(self, watchdog: str) -> None:
+        driver, now = self.driver_of_rollouts(watchdog), self.clock.now()
+        for row in self.records.rollouts.find(states=_OPEN_ROLLOUTS):
+            if driven_by_another(row, watchdog, now):
+                continue
+            if self.records.submissions.get(row.submission).state.ended:
+                driver.withdraw(row.id, "its submission has ended", Withdrawal.SUBMISSION_ENDED)
+            driver.advance(row.id)
+
+    def _flow(self, process: Process) -> Steps:
+        """Do what `flows/deploy_model.py` does with the rows: the same use cases in the same order."""
+        row = self.records.submissions.get(process.submission)
+        if row.state.ended:
+            raise Conflict("started too late")
+        yield
+        while held_by_another(self.records.submissions.get(row.id), process.driver, self.clock.now()):
+            yield
+        yield
+        row = submissions.claim(self.records, self.clock, row.id, process.run, process.driver, LEASE_S)
+        other, until = self.leases.get(row.id, ("", 0.0))
+        assert other == process.driver or until <= self.clock.now(), f"{process.driver} took a row that {other} holds"
+        process.claimed = True
+        self._promised(row)
+        yield
+        try:
+            yield from self._bring(row, process)
+        except Conflict:
+            raise  # it lost the row
+        except SeatrialError as error:
+            yield from self._end_of(row.id, error, process.driver, process.driver)
+        self._promised(submissions.release(self.records, self.clock, row.id, process.driver))
+
+    def _promised(self, row: Submission) -> None:
+        self.leases[row.id] = str(row.driver), row.lease_until
+
+    def _bring(self, row: Submission, process: Process) -> Steps:
+        why = submissions.ending(self.records.submissions.get(row.id))
+        if why is not None:
+            raise why
+        version = VersionId(row.request.note * 64)
+        self.records.versions.put(a_version(id=version, commit=row.request.note * 40))
+        submissions.set_version(self.records, self.clock, row.id, version, process.driver)
+        yield
+        self.stop_if_cancelled(row.id)
+        if self.records.endpoints.ensure(row.request.endpoint, self.clock.now()).stable != version:
+            rollout = yield from self._open(row, version, process)
+            self.stop_if_cancelled(row.id)
+            self.engines.apply(_spec(version))
+            yield
+            if row.id in self.refused:
+                raise WORSE
+            yield from self._roll_out(row, rollout, process)
+        submissions.serve(self.records, self.clock, row.id, "it serves", process.driver)
+        yield
+
+    def _open(self, row: Submission, version: VersionId, process: Process) -> Generator[None, None, Rollout]:
+        rollout = None
+        known = self.records.submissions.get(row.id).rollout
+        if known is not None:
+            return self.records.rollouts.get(known)
+        while rollout is None:
+            self.stop_if_cancelled(row.id)
+            try:
+                rollout = self.driver_of_rollouts(process.driver).open(row.id, row.request.endpoint, version)
+            except Conflict:
+                yield
+        yield
+        submissions.set_rollout(self.records, self.clock, row.id, rollout.id, process.driver)
+        yield
+        return rollout
+
+    def _roll_out(self, row: Submission, rollout: Rollout, process: Process) -> Steps:
+        driver = self.driver_of_rollouts(process.driver)
+        now = driver.begin(rollout.id)
+        while not now.state.ended:
+            yield
+            self.stop_if_cancelled(row.id)
+            now = driver.advance(rollout.id)
+        if now.state is not RolloutState.PROMOTED:
+            raise Refused("the rollout was withdrawn", reason="withdrawn" if now.step == 0 else "rolled_back")
+        yield
+
+    def _end_of(self, submission: SubmissionId, error: SeatrialError, driver: str | None, owner: str) -> Steps:
+        """Do what `tasks/finish.py` does with the rows."""
+        row = submissions.begin_end(self.records, self.clock, submission, error, driver)
+        if row.state.ended:
+            return
+        why = submissions.ending(row) or error
+        yield
+        rollouts = self.driver_of_rollouts(owner)
+        for rollout in [found for found in self.records.rollouts.find(endpoint=row.request.endpoint) if found.submission == row.id]:
+            now = rollouts.withdraw(rollout.id, why.what, Withdrawal.SUBMISSION_ENDED)
+            yield
+            while not now.state.ended:
+                now = rollouts.advance(rollout.id)
+                yield
+        retire_unwanted(self.records, self.engines, self.clock, drain_s=0.0)
+        yield
+        submissions.end(self.records, self.clock, submission, why, driver)
+        yield
+
+    def stop_if_cancelled(self, submission: SubmissionId) -> None:
+        """Stop at a step of a submission that is being cancelled, as `tasks/step.py` does."""
+        if self.records.submissions.get(submission).state is SubmissionState.CANCELLING:
+            raise Refused("the submission was cancelled", reason="cancelled")
+
+    def _end(self, process: Process, state: str) -> None:
+        self.processes.remove(process)
+        if not self.prefect.runs[process.run].ended:
+            self.prefect.note(process.run, state)
+
+
+class _Killed(Exception):
+    """The reconcile instance is killed here."""
+
+
+def _never(_benchmark: BenchmarkId, _error: SeatrialError) -> None:
+    raise AssertionError("there are no benchmarks here")
+
+
+def _parts(seconds: float, longest: float) -> Iterator[float]:
+    while seconds > 0:
+        yield min(seconds, longest)
+        seconds -= longest
+
+
+def _spec(version: VersionId) -> EngineSpec:
+    return EngineSpec(
+        version=version,
+        model_uri="file:///model",
+        tensors_uri="file:///tensors",
+        tensors_manifest=Digest("0" * 64),
+        max_model_len=512,
+        dtype="float32",
+        memory_bytes=1 << 30,
+    )
