@@ -248,6 +248,7 @@ def test_work_in_the_background_raises_where_its_result_is_read():
 
 def test_an_interrupted_command_has_no_traceback():
     """The whole command, as a shell runs it: its own process, interrupted while it starts."""
-    code = "import os, signal; from infra.local import demo; demo.published = lambda _: os.kill(os.getpid(), signal.SIGINT); demo.demo()"
+    heard = "import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's background jobs ignore SIGINT
+    code = f"{heard}; from infra.local import demo; demo.published = lambda _: os.kill(os.getpid(), signal.SIGINT); demo.demo()"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert (ran.returncode, "Traceback" in ran.stderr, "interrupted" in ran.stderr) == (130, False, True)
