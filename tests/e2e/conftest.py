@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
 from itertools import groupby
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from tests.e2e.harness import Stack
 
+HERE = Path(__file__).parent
+
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put modules that share a stack next to each other, at the place of the first one; the order within a module stays."""
+    keys = [_key(item) if HERE in item.path.parents else item for item in items]
     first: dict[object, int] = {}
-    for position, item in enumerate(items):
-        first.setdefault(_key(item), position)
-    items.sort(key=lambda item: first[_key(item)])
+    for position, key in enumerate(keys):
+        first.setdefault(key, position)
+    order = sorted(range(len(items)), key=lambda position: first[keys[position]])
+    items[:] = [items[position] for position in order]
 
 
 class SharedStack:

@@ -41,7 +41,7 @@ VICTIMS: dict[str, Killer] = {
     "runner": service("runner"),
     "prefect": service("prefect"),
 }
-WAVES = (("flow",), ("runner",), ("prefect",), ("gateway", "engine", "keeper"), ("mlflow", "control"))
+WAVES = (("flow",), ("runner",), ("prefect",), ("gateway", "engine", "keeper", "mlflow", "control"))
 """Victims that are walked at the same time, each with a submission of its own; the others bear the kills too."""
 
 
