@@ -39,7 +39,7 @@ check: .venv/.done ## the quick part: format, lint, types, layers, unit tests
 	$(PY) -m pytest tests/unit -q -m "not slow and not release" -n auto --dist loadfile
 
 GATE := -m "not release"
-test: setup equipment check ## the gate on one machine: contract suites, the engine's environment, the whole stack, real vLLM (about 50 minutes)
+test: setup equipment check ## the gate on one machine: contract suites, the engine's environment, the whole stack, real vLLM (about 40 minutes)
 	$(PY) -m pytest -q tests/unit -m "slow and not release" -n 2 --dist loadfile
 	$(PY) -m pytest -q tests/contract $(GATE) -n 2 --dist loadfile
 	$(ENGINE)/.venv/bin/python -m pytest -q -c tests/engine_env/pytest.ini tests/engine_env $(GATE)
@@ -71,7 +71,7 @@ on_cluster = trap '$(PY) -m tests.equipment.clusters' EXIT; $(with_programs) $(P
 test-rendered: setup equipment cluster-programs ## chart, alerts, Terraform and Dockerfiles without a cluster (about 2 minutes)
 	$(with_programs) $(PY) -m pytest -q tests/rendered -m "not images and not release" -n 2 --dist loadfile
 
-test-kubernetes: test-rendered cluster-equipment ## the gate on a real cluster, after test-rendered (about 15 minutes)
+test-kubernetes: test-rendered cluster-equipment ## the gate on a real cluster, after test-rendered (about 17 minutes)
 	$(on_cluster) "not release"
 
 test-images: setup ## build every image but the GPUs' without Docker and run it (20 minutes, 22 GB of disk for a while)
