@@ -39,7 +39,7 @@ check: .venv/.done ## the quick part: format, lint, types, layers, unit tests
 	$(PY) -m pytest tests/unit -q -m "not slow and not release" -n auto --dist loadfile
 
 GATE := -m "not release"
-test: setup equipment check ## the gate on one machine: contract suites, the engine's environment, the whole stack, real vLLM (about 50 minutes)
+test: setup equipment check ## the gate on one machine: contract suites, the engine's environment, the whole stack, real vLLM (about 40 minutes)
 	$(PY) -m pytest -q tests/unit -m "slow and not release" -n 2 --dist loadfile
 	$(PY) -m pytest -q tests/contract $(GATE) -n 2 --dist loadfile
 	$(ENGINE)/.venv/bin/python -m pytest -q -c tests/engine_env/pytest.ini tests/engine_env $(GATE)
@@ -50,7 +50,7 @@ test-release: test test-kubernetes ## everything that takes long as well, run be
 	$(ENGINE)/.venv/bin/python -m pytest -q -c tests/engine_env/pytest.ini tests/engine_env -m release
 	$(PY) -m pytest -q tests/e2e -m release
 	$(PY) -m infra.cluster build
-	$(on_cluster) "release and not images"
+	$(on_cluster) release
 	$(MAKE) test-images
 
 equipment: ## install what the tests need of the system (PostgreSQL)
@@ -63,17 +63,20 @@ cluster-equipment: ## install what a cluster needs of the system (containerd, ru
 	infra/bin/install-cluster-equipment
 
 cluster-programs: .venv/.done ## compile the cluster's programs that the gate needs into the cache (minutes; once)
-	$(PY) -m infra.cluster build etcd kubernetes coredns helm kwok
+	$(PY) -m infra.cluster build helm etcd kubernetes coredns
 
-on_cluster = trap '$(PY) -m tests.equipment.clusters' EXIT; \
-	PATH="$$($(PY) -c 'from infra.cluster.build import default_cache; print(default_cache())'):$$PATH" $(PY) -m pytest -q tests/kubernetes -m
+with_programs = PATH="$$($(PY) -c 'from infra.cluster.build import default_cache; print(default_cache())'):$$PATH"
+on_cluster = trap '$(PY) -m tests.equipment.clusters' EXIT; $(with_programs) $(PY) -m pytest -q tests/kubernetes -m
 
-test-kubernetes: setup equipment cluster-equipment cluster-programs ## the gate on a real cluster (about 20 minutes)
-	$(on_cluster) "not images and not release"
+test-rendered: setup equipment cluster-programs ## chart, alerts, Terraform and Dockerfiles without a cluster (about 2 minutes)
+	$(with_programs) $(PY) -m pytest -q tests/rendered -m "not images and not release" -n 2 --dist loadfile
+
+test-kubernetes: test-rendered cluster-equipment ## the gate on a real cluster, after test-rendered (about 17 minutes)
+	$(on_cluster) "not release"
 
 test-images: setup ## build every image but the GPUs' without Docker and run it (20 minutes, 22 GB of disk for a while)
 	infra/bin/install-image-equipment
-	$(PY) -m pytest -q tests/kubernetes/test_images.py
+	$(PY) -m pytest -q tests/rendered/test_images.py
 
 render: .venv/.done ## render the chart into .render, one file to review and a kustomization; VALUES=file instead of the example's
 	$(PY) -m infra.kubernetes.render $(if $(VALUES),--values $(VALUES))
@@ -84,4 +87,4 @@ bench: setup ## measure; prints tables and writes .bench/results.json
 docs: ## check that the documentation's links and commands exist
 	$(PY) -m pytest -q tests/unit/test_docs.py
 
-.PHONY: help setup demo up check test test-release equipment cluster cluster-equipment cluster-programs test-kubernetes test-images render bench docs
+.PHONY: help setup demo up check test test-release equipment cluster cluster-equipment cluster-programs test-rendered test-kubernetes test-images render bench docs

@@ -41,6 +41,8 @@ QUICK = {
     "SEATRIAL_ROLLOUT_DEADLINE_S": "600",
     "SEATRIAL_ROLLOUT_DRAIN_S": "5",
 }
+FAKES = {**FAKE_ENGINE, **QUICK, "SEATRIAL_MODELS_MAX_BYTES": "4000000", "SEATRIAL_MODELS_DOWNLOAD_STALL_S": "2"}
+"""Settings of the stack that modules share: fake engines, small models, and a hub that may not be silent for long."""
 
 
 class Stack:

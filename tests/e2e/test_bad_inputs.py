@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,12 @@ import pytest
 
 from core.ids import SubmissionId
 from seatrial.words import Submission
-from tests.e2e.harness import FAKE_ENGINE, QUICK, Stack, with_nan, within
+from tests.e2e.harness import FAKES, Stack, with_nan, within
 from tests.e2e.test_kills import nothing_in
 from tests.equipment.odd_models import POINTER
 
 pytestmark = pytest.mark.e2e
-ENVIRON = {**FAKE_ENGINE, **QUICK, "SEATRIAL_MODELS_MAX_BYTES": "4000000", "SEATRIAL_MODELS_DOWNLOAD_STALL_S": "2"}
+ENVIRON = FAKES
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,18 @@ def pointed(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(POINTER)
 
 
-CASES = [
+GATE = [
     Case("missing", "not_found", "org/missing", emptied, lambda stack, model: stack.hub.private.add(model)),
+    Case("too-large", "too_large", "limit of 4000000", swollen),
+    Case("wrong-bytes", "wrong_bytes", "model.safetensors", order=lambda s, m: s.hub.fail(f"{m}/model.safetensors", "wrong", times=99)),
+    Case("nan", "nan_in_weights", "NaN", with_nan),
+]
+"""One case for each place where the flow ends: at the hub, at the listing, in the download, in the checks."""
+REST = [
     Case("gated", "gated", "SEATRIAL_HUB_TOKEN", order=lambda stack, model: stack.hub.gate(model, "hf_somebody_else")),
     Case("empty", "empty_repository", "org/empty", emptied),
     Case("pickle-only", "pickle_only", "pytorch_model.bin", pickled),
-    Case("nan", "nan_in_weights", "NaN", with_nan),
     Case("truncated", "truncated_weights", "model.safetensors", truncated),
-    Case("wrong-bytes", "wrong_bytes", "model.safetensors", order=lambda s, m: s.hub.fail(f"{m}/model.safetensors", "wrong", times=99)),
     Case(
         "unknown-architecture",
         "unknown_architecture",
@@ -84,28 +88,58 @@ CASES = [
         "template",
         edited("tokenizer_config.json", chat_template="{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}"),
     ),
-    Case("too-large", "too_large", "limit of 4000000", swollen),
     Case("beyond-embedding", "token_id_beyond_embedding", "resize_token_embeddings", edited("tokenizer_config.json", pad_token="[PAD]")),
     Case("pointer", "pointer_file", "git lfs pull", pointed),
     Case("shapes", "shape_mismatch", "intermediate_size = 512", edited("config.json", intermediate_size=512)),
     Case("remote-code", "remote_code", "auto_map", edited("config.json", auto_map={"AutoModel": "modeling.Evil"})),
 ]
+"""Other reasons from the same places. Unit and contract tests have a case of each."""
 
 
 @pytest.fixture(scope="module")
 def submissions(stack: Stack) -> dict[str, Submission]:
-    """All bad models submitted at once, each to an endpoint of its own, and their ends."""
+    """One submission for each place where the flow ends, and their ends."""
+    return submitted(stack, GATE)
+
+
+@pytest.fixture(scope="module")
+def other_submissions(stack: Stack) -> dict[str, Submission]:
+    return submitted(stack, REST)
+
+
+def submitted(stack: Stack, cases: Sequence[Case]) -> dict[str, Submission]:
+    """Submit all cases at once, each to an endpoint of its own, and return their ends."""
     begun: dict[str, str] = {}
-    for case in CASES:
+    for case in cases:
         model = stack.model(case.name, change=case.change)
         case.order(stack, model)
         begun[case.name] = stack.submit(model, case.name).id
     return {name: stack.finish(submission) for name, submission in begun.items()}
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", GATE, ids=lambda case: case.name)
 def test_a_bad_model_is_refused_with_its_reason_everywhere(stack: Stack, submissions: dict[str, Submission], case: Case):
-    ended = submissions[case.name]
+    expect_refused_everywhere(stack, submissions[case.name], case)
+
+
+def test_refused_models_leave_nothing_behind(stack: Stack, submissions: dict[str, Submission]):
+    assert len(submissions) == len(GATE)
+    expect_nothing_left(stack)
+
+
+@pytest.mark.release
+@pytest.mark.parametrize("case", REST, ids=lambda case: case.name)
+def test_every_reason_is_shown_everywhere(stack: Stack, other_submissions: dict[str, Submission], case: Case):
+    expect_refused_everywhere(stack, other_submissions[case.name], case)
+
+
+@pytest.mark.release
+def test_other_refused_models_leave_nothing_behind(stack: Stack, other_submissions: dict[str, Submission]):
+    assert len(other_submissions) == len(REST)
+    expect_nothing_left(stack)
+
+
+def expect_refused_everywhere(stack: Stack, ended: Submission, case: Case) -> None:
     assert (ended.state, ended.reason) == ("refused", case.reason), ended.message
     row = stack.platform.records.submissions.get(SubmissionId(ended.id))
     assert (str(row.state), row.reason, row.message, row.hint) == ("refused", case.reason, ended.message, ended.hint)
@@ -117,8 +151,8 @@ def test_a_bad_model_is_refused_with_its_reason_everywhere(stack: Stack, submiss
     assert (run["state"]["name"], ended.message[:60] in run["state"]["message"]) == ("Refused", True)
 
 
-def test_refused_models_leave_nothing_behind(stack: Stack, submissions: dict[str, Submission]):
-    assert len(submissions) == len(CASES)
+def expect_nothing_left(stack: Stack) -> None:
+    """Hold while nothing has been served on this stack."""
     here = stack.platform
     assert here.weights.list() == ()
     assert here.engines.list() == ()
@@ -126,8 +160,8 @@ def test_refused_models_leave_nothing_behind(stack: Stack, submissions: dict[str
     within(30, lambda: nothing_in(here.settings.downloads) and nothing_in(here.settings.scratch), "downloads and scratch are empty")
 
 
-def test_a_hub_that_is_down_for_a_minute_is_waited_for(stack: Stack, submissions: dict[str, Submission]):
-    assert submissions
+@pytest.mark.release
+def test_a_hub_that_is_down_for_a_minute_is_waited_for(stack: Stack):
     model = stack.model("patience", seed=100)
     stack.hub.down()
     submission = stack.submit(model, "patience")

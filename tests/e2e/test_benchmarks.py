@@ -14,7 +14,7 @@ from core.ids import EndpointName, VersionId
 from serving.engines.files import EngineFiles
 from tests.e2e.harness import QUICK, ROOT, Stack, kill, within
 
-pytestmark = [pytest.mark.e2e, pytest.mark.vllm]
+pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.release]
 
 
 class Receiver:

@@ -73,14 +73,14 @@ def test_the_gate_of_a_submission_is_a_benchmark_that_can_be_read(stack: Stack):
 
 
 def test_a_benchmark_whose_run_is_killed_half_way_goes_on_where_it_stopped(stack: Stack):
-    made = stack.cli("bench", ENDPOINT, "-n", "8", "--temperature", "0.2,0.8").stdout.strip()
+    made = stack.cli("bench", ENDPOINT, "-n", "4", "--temperature", "0.2,0.8").stdout.strip()
     growing = stack.home / "benchmarks" / f"{made}.jsonl"
     within(120, lambda: growing.exists() and len(growing.read_bytes().splitlines()) > 40, "answers come")
     kill(*stack.flow_processes())
     done = ended(stack, made)
     assert (done.state, done.runs) == (BenchmarkState.DONE, 2)
     samples = stack.platform.answers.read(done)
-    assert len(samples) == 48 * 8 * 2
+    assert len(samples) == 48 * 4 * 2
     assert len({sample.seed for sample in samples}) == len(samples)
     assert stack.cli("bench", "show", made).returncode == 0
 

@@ -18,7 +18,7 @@ from core.ids import VersionId
 from tests.e2e.harness import Stack
 from tests.equipment.real_model import smollm2
 
-pytestmark = [pytest.mark.e2e, pytest.mark.vllm]
+pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.release]
 LIMIT_S = 600.0
 CAPITAL: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
 
@@ -64,7 +64,6 @@ def test_its_trials_report_what_it_scored(serving: Stack):
     assert {"smoke", "latency", "benchmark", "degeneration"} <= set(map(str, reports))
 
 
-@pytest.mark.release
 def test_a_folder_whose_config_asks_for_float32_is_served_in_float32_and_answers_the_same(serving: Stack, folder: Path, tmp_path: Path):
     copy = shutil.copytree(folder, tmp_path / "smollm2")
     config = json.loads((copy / "config.json").read_text())

@@ -353,7 +353,6 @@ CELLS: Final[tuple[Cell, ...]] = (
         about="`tie_word_embeddings`, and an `lm_head` of its own (the `lm_head` is served)",
         tied=True,
         changes=("other-head",),
-        gate=True,
     ),
     _cell(
         "without-prefix",

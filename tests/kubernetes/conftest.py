@@ -19,13 +19,6 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def simulated() -> Iterator[Cluster]:
-    """Eight nodes that kwok plays; needs no root."""
-    with running_cluster(simulated_nodes=8) as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
 def installed(cluster: Cluster) -> Iterator[KubePlatform]:
     """The platform in pods, by our chart: one for all tests that submit models to it."""
     with own_folder("/tmp/st-kp-") as folder:

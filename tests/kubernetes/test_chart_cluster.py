@@ -17,8 +17,7 @@ from infra.cluster.cluster import Cluster
 from infra.kubernetes.doctor import examine
 from infra.kubernetes.render import EXAMPLE, write
 from serving.engines.kubernetes.api import Api, connect
-from tests.kubernetes.chart_objects import Object, objects, of_kind
-from tests.kubernetes.test_chart import VARIANTS
+from tests.equipment.chart_objects import VARIANTS, Object, objects, of_kind
 
 pytestmark = pytest.mark.kubernetes
 NAMESPACE = "chart"
@@ -27,14 +26,15 @@ OTHERS = {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
 
 
 @pytest.fixture(scope="module")
-def namespace(simulated: Cluster) -> Iterator[Cluster]:
+def namespace(cluster: Cluster) -> Iterator[Cluster]:
     labels = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
-    apply(simulated, [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}])
+    apply(cluster, [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}])
     found = objects(namespace=NAMESPACE)
-    kinds = {"ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
-    apply(simulated, [item for item in found if item["kind"] in kinds])
-    yield simulated
-    kubectl(simulated, "delete", "namespace", NAMESPACE, "--wait=false")
+    cluster_wide = [item for item in found if item["kind"] in {"ClusterRole", "ClusterRoleBinding"}]
+    apply(cluster, [*cluster_wide, *(item for item in found if item["kind"] in {"ServiceAccount", "Role", "RoleBinding"})])
+    yield cluster
+    kubectl(cluster, "delete", "-f", "-", given=listed(cluster_wide))
+    kubectl(cluster, "delete", "namespace", NAMESPACE, "--wait=false")
 
 
 def kubectl(cluster: Cluster, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
@@ -43,10 +43,13 @@ def kubectl(cluster: Cluster, *arguments: str, given: str = "") -> subprocess.Co
 
 
 def apply(cluster: Cluster, items: list[Object], *flags: str) -> str:
-    listing = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
-    done = kubectl(cluster, "apply", "--validate=strict", *flags, "-f", "-", given=listing)
+    done = kubectl(cluster, "apply", "--validate=strict", *flags, "-f", "-", given=listed(items))
     assert done.returncode == 0, done.stderr
     return done.stderr
+
+
+def listed(items: list[Object]) -> str:
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
 
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))

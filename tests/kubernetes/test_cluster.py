@@ -264,6 +264,7 @@ def test_keda_scales_by_what_a_pod_says(cluster: Cluster, web: str) -> None:
     cluster.kubectl("delete", "scaledobject/web", "-n", "web", "--timeout=30s")
 
 
+@pytest.mark.release
 def test_simulated_nodes_run_pods_and_go_without_a_trace(tmp_path: Path) -> None:
     nothing = Path("/tmp/st-none")
     before = traces(nothing)

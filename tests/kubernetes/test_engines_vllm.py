@@ -25,7 +25,7 @@ from tests.equipment.kube_stage import eventually
 from tests.equipment.kube_yard import ask, bare_image
 from tests.equipment.s3_server import S3Server
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.vllm]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.vllm, pytest.mark.release]
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE_PYTHON = ROOT / "serving/engines/vllm/.venv/bin/python"

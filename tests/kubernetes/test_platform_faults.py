@@ -132,6 +132,7 @@ def test_the_nodes_kubelet_is_restarted(serving: KubePlatform) -> None:
     walk(serving, "kubelet-restarted", fault)
 
 
+@pytest.mark.release
 def test_an_engines_pod_is_deleted(serving: KubePlatform) -> None:
     def fault(submission: str) -> None:
         serving.reaches(submission, StepName.ROLL_OUT, LIMIT_S)
@@ -143,6 +144,7 @@ def test_an_engines_pod_is_deleted(serving: KubePlatform) -> None:
     walk(serving, "engine-deleted", fault)
 
 
+@pytest.mark.release
 def test_postgresql_is_away_for_twenty_seconds(serving: KubePlatform) -> None:
     def fault(submission: str) -> None:
         serving.reaches(submission, StepName.ROLL_OUT, LIMIT_S)
@@ -155,6 +157,7 @@ def test_postgresql_is_away_for_twenty_seconds(serving: KubePlatform) -> None:
     walk(serving, "postgresql-away", fault)
 
 
+@pytest.mark.release
 def test_a_bad_image_is_told_to_the_submitter_and_nobody_else_notices(serving: KubePlatform) -> None:
     with serving.worker_with(SEATRIAL_KUBERNETES_IMAGE="nowhere.invalid/engine@sha256:" + "0" * 64), serving.traffic(GOOD) as traffic:
         ended = serving.deploy(serving.model("bad-image", solves=0.9, start_s=0.5), GOOD, LIMIT_S)
@@ -165,6 +168,7 @@ def test_a_bad_image_is_told_to_the_submitter_and_nobody_else_notices(serving: K
     expect_only_the_stable(serving)
 
 
+@pytest.mark.release
 def test_a_candidate_that_no_node_can_hold_is_refused_before_anything_is_touched(serving: KubePlatform) -> None:
     with serving.worker_with(SEATRIAL_MODELS_ENGINE_MEMORY_BYTES=str(2**50)), serving.traffic(GOOD) as traffic:
         ended = serving.deploy(serving.model("too-large", solves=0.9, start_s=0.6), GOOD, LIMIT_S)
@@ -175,6 +179,7 @@ def test_a_candidate_that_no_node_can_hold_is_refused_before_anything_is_touched
     expect_only_the_stable(serving)
 
 
+@pytest.mark.release
 def test_a_candidate_without_room_is_queued_with_the_reason_and_goes_on_when_there_is_room(serving: KubePlatform) -> None:
     with serving.worker_with(SEATRIAL_KUBERNETES_QUEUE_S="200"), serving.traffic(GOOD) as traffic:
         with filled(serving, but=2 * GIB):

@@ -1,4 +1,4 @@
-# `terraform test`: what must hold of every plan, without any cloud. The same and more is asserted of the plan's JSON in tests/kubernetes.
+# `terraform test`: what must hold of every plan, without any cloud. The same and more is asserted of the plan's JSON in tests/rendered.
 mock_provider "aws" {
   mock_resource "aws_eks_cluster" {
     defaults = {

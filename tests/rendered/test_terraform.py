@@ -13,6 +13,8 @@ import yaml  # type: ignore[import-untyped]  # its stubs are no dependency of ou
 
 from core.settings import GIB, KubernetesPolicy
 from tests.equipment import terraform_policies as policies
+from tests.equipment.chart_objects import Object, of_kind, tiny
+from tests.equipment.chart_objects import objects as chart_objects
 from tests.equipment.s3_rights import ON_BUCKET, ON_OBJECTS, operations, rights
 from tests.equipment.terraform import (
     SOURCE,
@@ -26,8 +28,6 @@ from tests.equipment.terraform import (
     without,
 )
 from tests.equipment.terraform_policies import Policy
-from tests.kubernetes.chart_objects import Object, of_kind, tiny
-from tests.kubernetes.chart_objects import objects as chart_objects
 
 pytestmark = pytest.mark.slow
 WHOLE = "everything_together_gives_the_charts_values"

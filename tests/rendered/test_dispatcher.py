@@ -13,8 +13,7 @@ from prefect.testing.utilities import prefect_test_harness
 from core.settings import read_settings
 from infra.services.deployments import deployments
 from infra.services.dispatcher import register
-from tests.kubernetes.chart_objects import objects, of_kind
-from tests.kubernetes.test_chart import VARIANTS
+from tests.equipment.chart_objects import VARIANTS, objects, of_kind
 
 pytestmark = pytest.mark.slow
 

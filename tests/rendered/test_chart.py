@@ -25,15 +25,18 @@ from seatrial.transport import Transport
 from serving.engines.kubernetes.names import labels
 from serving.engines.kubernetes.rights import CLUSTER_ROLE, CONTROL_ROLE, ROLE
 from serving.gateway.metrics import Metrics
-from tests.kubernetes.chart_objects import Object, containers, kubectl_program, need_helm, notes, objects, of_kind, pods, tiny
-
-IMAGE = "r/x@sha256:" + "4" * 64
-VARIANTS = {
-    "example": (),
-    "secrets": ("weights.secret=s3", "weights.endpoint=http://store:9000", "images.pullSecret=pull"),
-    "theirs": ("prefect.url=http://prefect.flows:4200/api", "mlflow.url=http://mlflow.flows:5000", "gateway.spool.ephemeral=true"),
-    "jobs": ("worker.mode=kubernetes", f"worker.image={IMAGE}"),
-}
+from tests.equipment.chart_objects import (
+    VARIANTS,
+    Object,
+    containers,
+    kubectl_program,
+    need_helm,
+    notes,
+    objects,
+    of_kind,
+    pods,
+    tiny,
+)
 
 
 @pytest.fixture(params=sorted(VARIANTS))
@@ -181,9 +184,7 @@ def test_every_setting_in_the_manifests_exists(found: list[Object]):
 
 
 def test_what_is_set_goes_before_what_the_chart_would_write_and_stands_there_once():
-    text = render(
-        (EXAMPLE,), settings=("settings.engine_standby=1", "engines.callers=gateway", "worker.mode=kubernetes", f"worker.image={IMAGE}")
-    )
+    text = render((EXAMPLE,), settings=("settings.engine_standby=1", "engines.callers=gateway", *VARIANTS["jobs"]))
     assert text.count("SEATRIAL_ENGINE_STANDBY:") == text.count("SEATRIAL_KUBERNETES_CALLERS:") == 1
     data = _settings([item for item in yaml.safe_load_all(text) if item])["data"]
     assert (data["SEATRIAL_ENGINE_STANDBY"], data["SEATRIAL_KUBERNETES_CALLERS"], data["SEATRIAL_PICKUP_S"]) == ("1", "gateway", "600")

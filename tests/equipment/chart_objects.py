@@ -24,6 +24,13 @@ TINY = {
     "weights.url": "s3://bucket/weights",
     "mlflow.artifacts": "s3://bucket/mlflow",
 }
+VARIANTS = {
+    "example": (),
+    "secrets": ("weights.secret=s3", "weights.endpoint=http://store:9000", "images.pullSecret=pull"),
+    "theirs": ("prefect.url=http://prefect.flows:4200/api", "mlflow.url=http://mlflow.flows:5000", "gateway.spool.ephemeral=true"),
+    "jobs": ("worker.mode=kubernetes", "worker.image=r/x@sha256:" + "4" * 64),
+}
+"""Settings of the installations that the chart is tested for, by name."""
 
 
 def need_helm() -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are no dependency of ours
 
 from infra.kubernetes.render import CHART
-from tests.kubernetes.chart_objects import objects, of_kind
+from tests.equipment.chart_objects import objects, of_kind
 
 ENGINE = Path(__file__).parents[2] / "serving/engines/vllm/.venv"
 ENDPOINT = 'endpoint="chat"'
