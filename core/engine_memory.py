@@ -113,5 +113,13 @@ def cache_by_weights(memory_bytes: int, weights_bytes: int) -> int:
     return max(SMALLEST_CACHE, min(cache_budget(weights_bytes, memory_bytes), _WEIGHTS_TIMES * weights_bytes))
 
 
+def container_bytes(memory_bytes: int, weights_bytes: int, cache_bytes: int) -> int:
+    """Return the memory that an engine's container gets: its budget, or more if weights, cache and runtime do not fit into that.
+
+    The part above `USABLE` stays free, because the kernel kills a container that reaches its limit.
+    """
+    return max(memory_bytes, int((weights_bytes + cache_bytes + RUNTIME_BYTES) / USABLE))
+
+
 def _blocks(tokens: int) -> int:
     return -(-tokens // _BLOCK_TOKENS)

@@ -29,7 +29,7 @@ class ModelPolicy:
     """Which models are taken in, and what an engine gets."""
 
     max_bytes: int = setting(64 * GIB, "largest model that is downloaded, in bytes")
-    engine_memory_bytes: int = setting(8 * GIB, "memory that one engine may use for weights and KV cache, in bytes")
+    engine_memory_bytes: int = setting(8 * GIB, "memory of one engine, in bytes; a pod gets more where vLLM itself needs it")
     max_model_len: int = setting(0, "upper bound of prompt plus answer, in tokens; 0: the model's own context, as far as memory allows")
     concurrency: int = setting(16, "conversations that one engine on CPUs answers at a time; its KV cache is sized for them")
     conversation_tokens: int = setting(1024, "ordinary length of a conversation, in tokens, for the size of the KV cache")

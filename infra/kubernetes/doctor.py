@@ -28,6 +28,8 @@ from serving.engines.kubernetes.autoscaling import METRIC, may_scale
 from serving.engines.kubernetes.capacity import room_for
 from serving.engines.kubernetes.kinds import Kind
 from serving.engines.kubernetes.place import place
+from serving.engines.kubernetes.pod import resources
+from serving.engines.kubernetes.quantity import amount
 from serving.engines.kubernetes.rights import CLUSTER_ROLE, ROLE, Rule
 from wiring import Platform
 
@@ -180,10 +182,10 @@ def _room(api: Api, settings: Settings) -> Finding:
         memory_bytes=settings.models.engine_memory_bytes,
         weights_bytes=_SMALLEST_WEIGHTS,
     )
-    room = room_for(api, spec, place(api.namespace, policy))
-    asks = f"one engine: {policy.cpu:g} cores, {spec.memory_bytes / GIB:.1f} GiB" + (
-        f", 1 {policy.gpu_resource}" if policy.gpu_resource else ""
-    )
+    where = place(api.namespace, policy)
+    room = room_for(api, spec, where)
+    memory = amount(resources(spec, where)["requests"]["memory"])
+    asks = f"one engine: {policy.cpu:g} cores, {memory / GIB:.1f} GiB" + (f", 1 {policy.gpu_resource}" if policy.gpu_resource else "")
     if room.fits:
         return Finding("room", ok=True, what=f"there is room for {asks}")
     mend = "free some, or add a node" if room.ever else "add a larger node, or lower models_engine_memory_bytes or engines.cpu"

@@ -99,9 +99,13 @@ def serve_flags(spec: EngineSpec, *, host: str, port: int, drain_s: int) -> list
 
 def cpu_flags(spec: EngineSpec, weights_bytes: int) -> list[str]:
     """Return the flags of an engine on CPUs, wherever it runs: its KV cache, and how many conversations it answers at a time."""
-    cache = spec.cache_bytes or cache_by_weights(spec.memory_bytes, weights_bytes)
     bound = ["--max-num-seqs", str(spec.concurrency)] if spec.concurrency else []
-    return ["--kv-cache-memory-bytes", str(cache), "--enforce-eager", *bound]
+    return ["--kv-cache-memory-bytes", str(cpu_cache(spec, weights_bytes)), "--enforce-eager", *bound]
+
+
+def cpu_cache(spec: EngineSpec, weights_bytes: int) -> int:
+    """Return the size of the KV cache of an engine on CPUs, in bytes."""
+    return spec.cache_bytes or cache_by_weights(spec.memory_bytes, weights_bytes)
 
 
 def _place(uri: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from core.engine_memory import MIB
 from core.engines import EnginePhase, EngineSpec, Role
 from core.ids import EndpointName
 from core.ports.clock import SystemClock
@@ -43,7 +44,7 @@ def bench(*, versions: int = VERSIONS, endpoints: int = ENDPOINTS) -> dict[str, 
 def measure(kubeconfig: Path, *, versions: int, endpoints: int) -> dict[str, Any]:
     """Make and reconcile a fleet. `kubeconfig` is an administrator's, and kwok plays the cluster's nodes."""
     with namespace(kubeconfig) as space:
-        specs = [a_spec(number, memory_bytes=GIB) for number in range(versions)]
+        specs = [a_spec(number, memory_bytes=GIB, weights_bytes=MIB) for number in range(versions)]
         made = _made(kubeconfig, space.namespace, specs, endpoints)
         return {
             "versions": versions,

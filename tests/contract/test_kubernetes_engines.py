@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from core.engine_memory import MIB
 from core.engines import EnginePhase, Role
 from core.errors import Conflict, Fault, Refused, Transient
 from core.ids import EndpointName, VersionId
@@ -630,7 +631,7 @@ def test_room_is_told_before_anything_is_made(stage: tuple[KubeApi, KubernetesEn
     room = engines.room(SPEC)
     assert (room.fits, room.ever) == (False, False)
     assert kube.find("deployments") == []
-    assert engines.room(a_spec(2, memory_bytes=2 * GIB)).fits
+    assert engines.room(a_spec(2, memory_bytes=2 * GIB, weights_bytes=MIB)).fits
     engines.apply(SPEC)
     assert engines.room(SPEC).fits, "what runs has its room"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from core.engine_memory import MIB
 from core.engines import EnginePhase, Role
 from core.errors import Conflict, Fault
 from core.ids import EndpointName
@@ -152,7 +153,7 @@ def test_a_quota_is_told_before_anything_is_made(space: Api, engines: Kubernetes
     room = engines.room(SPEC)
     assert (room.fits, room.ever) == (False, False)
     assert "the quota team leaves 4.0 GiB of requests.memory" in room.reason
-    assert engines.room(a_spec(2, memory_bytes=GIB)).reason != room.reason
+    assert engines.room(a_spec(2, memory_bytes=GIB, weights_bytes=MIB)).reason != room.reason
     assert space.list(kinds.DEPLOYMENTS).items == ()
 
 

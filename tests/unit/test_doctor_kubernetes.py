@@ -200,6 +200,11 @@ def test_an_engine_larger_than_the_nodes_memory_does_not_fit():
     assert "128.0 GiB" in found.what
 
 
+def test_the_memory_of_an_engine_contains_that_of_vllm_itself():
+    models = replace(settings_with().models, engine_memory_bytes=GIB)
+    assert "one engine: 4 cores, 3.4 GiB" in look(Cluster(), settings_with(models=models))["room"].what
+
+
 def test_sleeping_engines_need_keda():
     policy = KubernetesPolicy(image=IMAGE, min_engines=0, prometheus_url="http://prometheus")
     assert not look(Cluster(external=True), settings_with(kubernetes=policy))["autoscaling"].ok

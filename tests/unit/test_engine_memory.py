@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.engine_memory import MIB, SMALLEST_CACHE, plan_memory
+from core.engine_memory import MIB, RUNTIME_BYTES, SMALLEST_CACHE, USABLE, container_bytes, plan_memory
 from core.engines import EngineSpec
 from core.hosts import EngineHost
 from core.ids import Digest, VersionId
@@ -99,6 +99,20 @@ def test_the_context_is_derived_as_vllm_does(more: dict[str, Any], context: int)
 def test_latent_attention_stores_one_vector_per_layer() -> None:
     deepseek = {"num_hidden_layers": 27, "num_attention_heads": 16, "hidden_size": 2048, "kv_lora_rank": 512, "qk_rope_head_dim": 64}
     assert kv_bytes_per_token(deepseek, "bfloat16") == 27 * 576 * 2
+
+
+@pytest.mark.parametrize("weights", [860_000, 269_000_000, 4 * GIB])
+def test_a_plan_that_fits_with_the_runtime_needs_no_larger_container(weights: int) -> None:
+    plan = plan_memory(replace(NEEDS, weights_bytes=weights, max_model_len=131_072), POLICY)
+    assert container_bytes(8 * GIB, weights, plan.cache_bytes) == 8 * GIB
+
+
+def test_a_container_that_the_runtime_does_not_fit_into_is_enlarged() -> None:
+    weights = 6 * GIB
+    cache = plan_memory(replace(NEEDS, weights_bytes=weights), POLICY).cache_bytes
+    enlarged = container_bytes(8 * GIB, weights, cache)
+    assert weights + cache + RUNTIME_BYTES <= enlarged * USABLE + 1
+    assert enlarged < 10 * GIB
 
 
 def test_engines_of_earlier_releases_keep_the_flags_that_they_were_tried_with() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are no dependency of ours
 
+from core.engine_memory import MIB
 from core.errors import Refused
 from serving.engines.kubernetes.autoscaling import METRIC, TOKEN_METRIC, autoscaled, horizontal_autoscaler, scaled_object
 from serving.engines.kubernetes.manifests import applied, decode_spec, deployment, encode_spec, network_policy, service
@@ -110,6 +111,23 @@ def test_on_a_cpu_memory_is_bounded_and_the_cache_leaves_room_below_the_bound() 
     assert container["resources"] == {"requests": {"cpu": "1500m", "memory": str(8 * GIB)}, "limits": {"memory": str(8 * GIB)}}
     assert int(flags["--kv-cache-memory-bytes"]) + 2 * GIB + 3 * GIB < 8 * GIB
     assert "--tensor-parallel-size" not in flags
+
+
+@pytest.mark.parametrize(("budget", "weights"), [(GIB, 860_000), (192 * MIB, MIB), (8 * GIB, 6 * GIB), (8 * GIB, 0)])
+def test_a_pod_has_memory_for_vllm_itself_beside_weights_and_cache(budget: int, weights: int) -> None:
+    container = deployment(a_spec(memory_bytes=budget, weights_bytes=weights), where())["spec"]["template"]["spec"]["containers"][0]
+    memory = int(container["resources"]["limits"]["memory"])
+    cache = int(container["args"][container["args"].index("--kv-cache-memory-bytes") + 1])
+    assert memory >= max(budget, weights + cache + 3 * GIB)
+    assert container["resources"]["requests"]["memory"] == str(memory)
+
+
+def test_a_pod_with_gpus_has_memory_for_vllm_itself_and_not_for_what_the_gpus_hold() -> None:
+    place = where(gpu_resource="nvidia.com/gpu", gpu_memory_bytes=80 * GIB)
+    pods = [deployment(a_spec(memory_bytes=budget, weights_bytes=60 * GIB), place)["spec"]["template"]["spec"] for budget in (GIB, 8 * GIB)]
+    small, large = (int(pod["containers"][0]["resources"]["limits"]["memory"]) for pod in pods)
+    assert 3 * GIB < small < 4 * GIB
+    assert large == 8 * GIB
 
 
 def test_a_model_larger_than_one_gpu_is_split_over_a_power_of_two() -> None:

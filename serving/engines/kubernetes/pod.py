@@ -6,10 +6,11 @@ import math
 from pathlib import PurePosixPath
 from typing import Any
 
+from core.engine_memory import container_bytes
 from core.engines import EngineSpec
 from serving.engines.kubernetes.names import PORT, STATUS_PORT, VERSION, labels, selector
 from serving.engines.kubernetes.place import Place
-from serving.engines.launcher import VLLM_ENVIRON, cpu_flags, serve_flags
+from serving.engines.launcher import VLLM_ENVIRON, cpu_cache, cpu_flags, serve_flags
 
 Object = dict[str, Any]
 
@@ -100,10 +101,16 @@ def _container(spec: EngineSpec, place: Place) -> Object:
 
 
 def resources(spec: EngineSpec, place: Place) -> Object:
-    """Return what one engine asks for. Memory is bounded, cores are not: a bound would throttle the server beside the computation."""
-    asked: dict[str, str] = {"cpu": f"{round(place.policy.cpu * 1000)}m", "memory": str(spec.memory_bytes)}
-    bound: dict[str, str] = {"memory": str(spec.memory_bytes)}
+    """Return what one engine asks for. Memory is bounded, cores are not: a bound would throttle the server beside the computation.
+
+    The memory contains vLLM's own (see `container_bytes`). Request and limit are equal, because an engine allocates its whole cache when
+    it starts.
+    """
     gpus = place.gpus(spec)
+    weights, cache = (0, 0) if gpus else (spec.weights_bytes, cpu_cache(spec, spec.weights_bytes))  # GPUs have memory of their own
+    memory = str(container_bytes(spec.memory_bytes, weights, cache))
+    asked: dict[str, str] = {"cpu": f"{round(place.policy.cpu * 1000)}m", "memory": memory}
+    bound: dict[str, str] = {"memory": memory}
     if gpus:
         asked[place.policy.gpu_resource] = bound[place.policy.gpu_resource] = str(gpus)
     return {"requests": asked, "limits": bound}
