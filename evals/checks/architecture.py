@@ -41,7 +41,7 @@ _SERVE_ANOTHER: Final = "Submit a text-generation model that docs/models.md list
 
 @cache
 def vllm() -> dict[str, Any]:
-    """Return what the engine's vLLM knows: architectures by kind, model types, quantisation methods."""
+    """Return what the engine's vLLM knows: architectures by kind, model types, latent attention, quantisation methods."""
     document: dict[str, Any] = json.loads(Path(__file__).with_name("vllm.json").read_text(encoding="utf-8"))
     return document
 
@@ -50,6 +50,12 @@ def vllm() -> dict[str, Any]:
 def known_architectures() -> frozenset[str]:
     """Return the names of the text-generation architectures of the engine's vLLM."""
     return frozenset(vllm()["served"])
+
+
+@cache
+def latent_attention() -> frozenset[str]:
+    """Return the model types for which the engine's vLLM has multi-head latent attention, on CPUs as on GPUs."""
+    return frozenset(vllm()["latent_attention"])
 
 
 @cache

@@ -7,7 +7,7 @@ from typing import Any
 
 from core.engine_memory import cache_for, plan_memory
 from core.versions import EngineNeeds, Finding
-from evals.checks.architecture import architecture
+from evals.checks.architecture import architecture, latent_attention
 from evals.checks.evidence import Evidence
 from evals.checks.report import NotCheckable, fail
 
@@ -96,15 +96,23 @@ def kv_bytes_per_token(config: Mapping[str, Any], dtype: str) -> int:
     x 5120 (hidden state size) x 40 (number of layers) x 2 (bytes per FP16)" for OPT-13B; with grouped queries (Ainslie et al., 2023)
     the hidden size becomes key-value heads x head size. An upper bound where layers attend to a window or share their cache; 0 where
     the configuration has no attention heads (state-space models).
+
+    Latent attention (a `kv_lora_rank`), from the source of vLLM 0.32:
+    - For the model types of `is_deepseek_mla` (model_arch_config_convertor.py), such as DeepSeek-V2 and V3, each layer keeps one vector of
+      kv_lora_rank + qk_rope_head_dim numbers (`MLAAttention.get_kv_cache_spec`), on CPUs too (`CPUMLABackend`).
+    - For other types, such as MiniCPM3, vLLM decompresses before it caches: each head keeps a key of qk_nope_head_dim +
+      qk_rope_head_dim numbers and a value that is padded to the same length (`MiniCPM3Attention`).
     """
     layers = _number(config, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
     heads = _number(config, *_HEADS)
-    latent = _number(config, "kv_lora_rank")
-    if latent:  # multi-head latent attention stores one compressed vector per layer
-        return layers * (latent + _number(config, "qk_rope_head_dim")) * _BYTES.get(dtype, 2)
+    latent, rope = _number(config, "kv_lora_rank"), _number(config, "qk_rope_head_dim")
+    if latent and str(config.get("model_type")) in latent_attention():
+        return layers * (latent + rope) * _BYTES.get(dtype, 2)
     hidden = _number(config, "hidden_size", "n_embd", "d_model")
     if not (layers and heads):
         return 0
+    if latent and rope:
+        return 2 * layers * heads * (_number(config, "qk_nope_head_dim") + rope) * _BYTES.get(dtype, 2)
     kv_heads = _number(config, "num_key_value_heads", "n_head_kv") or heads
     head_size = _number(config, "head_dim") or hidden // heads
     return 2 * layers * kv_heads * head_size * _BYTES.get(dtype, 2)

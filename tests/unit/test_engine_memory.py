@@ -96,9 +96,40 @@ def test_the_context_is_derived_as_vllm_does(more: dict[str, Any], context: int)
     assert own_context({**SMOLLM2, **more}) == context
 
 
-def test_latent_attention_stores_one_vector_per_layer() -> None:
-    deepseek = {"num_hidden_layers": 27, "num_attention_heads": 16, "hidden_size": 2048, "kv_lora_rank": 512, "qk_rope_head_dim": 64}
-    assert kv_bytes_per_token(deepseek, "bfloat16") == 27 * 576 * 2
+DEEPSEEK_V2_LITE = {
+    "model_type": "deepseek_v2",
+    "num_hidden_layers": 27,
+    "num_attention_heads": 16,
+    "hidden_size": 2048,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+}
+MINICPM3_4B = {
+    "model_type": "minicpm3",
+    "num_hidden_layers": 62,
+    "num_attention_heads": 40,
+    "num_key_value_heads": 40,
+    "hidden_size": 2560,
+    "kv_lora_rank": 256,
+    "qk_nope_head_dim": 64,
+    "qk_rope_head_dim": 32,
+    "v_head_dim": 64,
+}
+
+
+@pytest.mark.parametrize("model_type", ["deepseek_v2", "deepseek_v3"])
+def test_latent_attention_stores_one_vector_per_layer(model_type: str) -> None:
+    assert kv_bytes_per_token({**DEEPSEEK_V2_LITE, "model_type": model_type}, "bfloat16") == 27 * (512 + 64) * 2
+
+
+def test_a_latent_model_whose_vectors_vllm_decompresses_stores_keys_and_values_of_every_head() -> None:
+    assert kv_bytes_per_token(MINICPM3_4B, "bfloat16") == 2 * 62 * 40 * (64 + 32) * 2
+
+
+def test_a_latent_model_of_unknown_type_counts_with_the_larger_cache() -> None:
+    assert kv_bytes_per_token({**DEEPSEEK_V2_LITE, "model_type": "another"}, "bfloat16") == 2 * 27 * 16 * (128 + 64) * 2
 
 
 @pytest.mark.parametrize("weights", [860_000, 269_000_000, 4 * GIB])
