@@ -72,12 +72,24 @@ def default_cache(environ: Mapping[str, str]) -> Path:
 
 
 def folder_digest(folder: Path) -> str:
-    """Return the sha256 over the names and contents of a folder's files. Other files in the folder give another digest."""
+    """Return the sha256 over the names and contents of a folder's files. Other files in the folder give another digest.
+
+    Folders inside it do not count: the model has none, checks read none, and other programs create them (`.cache`, `__pycache__`).
+    A link or a special file that is not a regular file counts as damage.
+    """
     whole = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        with path.open("rb") as file:
-            whole.update(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n".encode())
+        if path.is_symlink() or not path.is_dir():
+            whole.update(f"{_content(path)}  {path.name}\n".encode())
     return whole.hexdigest()
+
+
+def _content(path: Path) -> str:
+    """Return the sha256 of a regular file, and a word instead of a digest for anything else."""
+    if not path.is_file():
+        return "irregular"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_uv() -> str:

@@ -67,14 +67,26 @@ def test_the_second_call_builds_nothing(tmp_path: Path, digest: str):
         lambda folder: (folder / "config.json").write_bytes(b"{ }"),
         lambda folder: (folder / "config.json").unlink(),
         lambda folder: (folder / "more.bin").write_bytes(b"x"),
+        lambda folder: (folder / "more.bin").symlink_to(folder / "nowhere"),
+        lambda folder: (folder / "more").symlink_to(folder.parent),
     ],
-    ids=["changed", "missing", "added"],
+    ids=["changed", "missing", "added", "broken link", "link to a folder"],
 )
 def test_a_damaged_copy_in_the_cache_is_built_again(tmp_path: Path, digest: str, damage: Callable[[Path], object]):
     programs = Programs()
     damage(provided(tmp_path / "cache", digest, programs))
     assert folder_digest(provided(tmp_path / "cache", digest, programs)) == digest
     assert programs.calls == ["sync", "unpack"] * 2
+
+
+@pytest.mark.parametrize("name", [".cache", "__pycache__"])
+def test_a_folder_that_another_program_created_in_the_copy_does_not_damage_it(tmp_path: Path, digest: str, name: str):
+    programs = Programs()
+    folder = provided(tmp_path / "cache", digest, programs)
+    (folder / name).mkdir()
+    (folder / name / "file").write_bytes(b"x")
+    assert folder_digest(provided(tmp_path / "cache", digest, programs)) == digest
+    assert programs.calls == ["sync", "unpack"]
 
 
 def test_what_a_killed_build_left_is_removed(tmp_path: Path, digest: str):
