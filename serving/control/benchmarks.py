@@ -27,7 +27,7 @@ from serving.control.scores import AnswerView, BenchmarkView, ComparisonView, Po
 from serving.control.targets import Target, target_of
 from serving.control.text import plain
 from serving.control.trials import Trials
-from serving.control.waiting_view import WaitingView
+from serving.control.waiting_view import waiting_view
 
 _LOG = logging.getLogger("seatrial.control")
 _MOST_RUNNING = 8
@@ -59,13 +59,13 @@ def start(ask: Bench, desk: TheDesk, caller: Submitter) -> BenchmarkView:
     )
     made = desk.records.benchmarks.create(row)
     desk.audit(caller, "benchmark", made.id, version=version, endpoint=endpoint, suite=ask.suite)
-    return view(desk, _run(desk, made))
+    return view(desk, caller, _run(desk, made))
 
 
 @routes.get("")
 def find(
     desk: TheDesk,
-    _caller: Submitter,
+    caller: Submitter,
     *,
     endpoint: NameQuery = None,
     version: IdQuery = None,
@@ -81,7 +81,7 @@ def find(
         trigger=trigger,
         limit=limit,
     )
-    return [view(desk, row, listed=True) for row in found]
+    return [view(desk, caller, row, listed=True) for row in found]
 
 
 @routes.get("/power")
@@ -133,10 +133,10 @@ def compare(
 
 
 @routes.get("/{benchmark_id}")
-def get(benchmark_id: IdPart, desk: TheDesk, _caller: Submitter) -> BenchmarkView:
+def get(benchmark_id: IdPart, desk: TheDesk, caller: Submitter) -> BenchmarkView:
     """Return one benchmark."""
     row = desk.records.benchmarks.get(BenchmarkId(benchmark_id))
-    return view(desk, _with_studies(desk, row))
+    return view(desk, caller, _with_studies(desk, caller, row))
 
 
 @routes.get("/{benchmark_id}/problems")
@@ -177,7 +177,7 @@ def cancel(benchmark_id: IdPart, desk: TheDesk, caller: Submitter) -> BenchmarkV
     desk.audit(caller, "cancel", row.id)
     changed = lifecycle.cancel(desk.records, desk.clock, row.id, caller.name)
     desk.reconcile_soon()
-    return view(desk, changed)
+    return view(desk, caller, changed)
 
 
 @routes.post("/{benchmark_id}/studies", status_code=201)
@@ -203,33 +203,33 @@ def _enter_study(desk: Desk, benchmark: BenchmarkId, name: str, ask: StudyAsk, r
     lifecycle.note_study(desk.records, desk.clock, benchmark, name, begun, begun=True)
 
 
-def _with_studies(desk: Desk, row: Benchmark) -> Benchmark:
+def _with_studies(desk: Desk, caller: Caller, row: Benchmark) -> Benchmark:
     """Return a benchmark whose studies under way say why they wait; one whose run has ended without a result has failed."""
     running = {name: document for name, document in row.studies.items() if document.get("state") == "running"}
     if not running:
         return row
-    shown = {name: _study_now(desk, document) for name, document in running.items()}
+    shown = {name: _study_now(desk, caller, document) for name, document in running.items()}
     written = desk.records.benchmarks.get(row.id).studies  # read after the runs' states: a run writes its result before it ends
     return replace(
         row, studies={name: shown[name] if document.get("state") == "running" else document for name, document in written.items()}
     )
 
 
-def _study_now(desk: Desk, document: dict[str, Any]) -> dict[str, Any]:
+def _study_now(desk: Desk, caller: Caller, document: dict[str, Any]) -> dict[str, Any]:
     try:
         state = desk.runs.state(str(document["run"]))
     except (Transient, NotFound):
         state = None
     if state is not None and state.ended:
         return {**document, "state": "failed", "reason": f"its flow run ended without a result: {state.message or state.name}"}
-    waits = desk.waiting(str(document["run"]), 0.0)
-    return {**document, "waiting": WaitingView.of(waits).model_dump(mode="json")} if waits else document
+    waits = waiting_view(desk, caller, str(document["run"]), 0.0)
+    return {**document, "waiting": waits.model_dump(mode="json")} if waits else document
 
 
-def view(desk: Desk, row: Benchmark, *, listed: bool = False) -> BenchmarkView:
-    """Show a benchmark; in a list without asking Prefect why it waits."""
+def view(desk: Desk, caller: Caller, row: Benchmark, *, listed: bool = False) -> BenchmarkView:
+    """Show a caller a benchmark; in a list without asking Prefect why it waits."""
     driven = listed or row.trigger is Trigger.GATE or row.state is not BenchmarkState.RUNNING
-    waits = None if driven else desk.waiting(row.flow_run, row.lease_until)
+    waits = None if driven else waiting_view(desk, caller, row.flow_run, row.lease_until)
     asker = desk.names().get(row.asked_by, "") if row.asked_by else ""
     return BenchmarkView.of(row, _model(desk, row.version), asker, desk.links.run(row.flow_run), waits)
 

@@ -119,7 +119,7 @@ def back_to_previous(desk: Desk, caller: Caller, endpoint: Endpoint, key: str) -
     folder = version.source.startswith("/")
     model = ModelRef(version.source, None if folder else version.commit)
     request = SubmissionRequest(model, endpoint.name, key, "rollback")
-    return RollbackView(submission=view(desk, enter(desk, caller, request, "rollback")))
+    return RollbackView(submission=view(desk, caller, enter(desk, caller, request, "rollback")))
 
 
 def _view(desk: Desk, endpoint: Endpoint) -> EndpointView:

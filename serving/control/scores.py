@@ -11,7 +11,6 @@ from core.benchmarks import Benchmark, BenchmarkState, Flaw, Form, Sample, Trigg
 from core.programs import RunOutcome
 from core.versions import Decision
 from serving.control.problems import ProblemScore
-from serving.control.waiting import Waiting
 from serving.control.waiting_view import WaitingView
 from serving.control.wire import Detail, Number, Numbers, Text, View, maybe, moment
 
@@ -59,7 +58,7 @@ class BenchmarkView(View):
     waiting: WaitingView | None = Field(default=None, description="why no process drives it, where none does; not told in lists")
 
     @classmethod
-    def of(cls, row: Benchmark, model: str, asked_by: str, run: str | None, waiting: Waiting | None = None) -> BenchmarkView:
+    def of(cls, row: Benchmark, model: str, asked_by: str, run: str | None, waiting: WaitingView | None = None) -> BenchmarkView:
         """Show a benchmark."""
         plan = row.plan
         own: dict[str, Any] = {name: getattr(row, name) for name in _SAME}
@@ -79,7 +78,7 @@ class BenchmarkView(View):
             plan=plan.key,
             run=run,
             history=row.run_url or None,
-            waiting=WaitingView.of(waiting) if waiting else None,
+            waiting=waiting,
         )
 
 

@@ -21,6 +21,7 @@ from serving.control.desk import Desk, TheDesk
 from serving.control.errors import RESPONSES
 from serving.control.text import plain
 from serving.control.views import LinksView, LogsView, SubmissionView
+from serving.control.waiting_view import waiting_view
 
 _LOG = logging.getLogger("seatrial.control")
 _ENGINE_LINES = 200
@@ -32,7 +33,7 @@ routes = APIRouter(prefix="/v1/submissions", tags=["submissions"], responses=RES
 def submit(ask: Submit, desk: TheDesk, caller: Submitter) -> SubmissionView:
     """Take a submission in and start its flow run. With Prefect away it is taken in all the same and started later."""
     request = SubmissionRequest(_model(ask.model), endpoint_name(ask.endpoint), ask.idempotency_key, ask.note)
-    return view(desk, enter(desk, caller, request, "submit"))
+    return view(desk, caller, enter(desk, caller, request, "submit"))
 
 
 @routes.get("")
@@ -58,7 +59,7 @@ def find(
 @routes.get("/{submission_id}")
 def get(submission_id: IdPart, desk: TheDesk, caller: Submitter) -> SubmissionView:
     """Return one submission with its steps, what its trials said, and links."""
-    return view(desk, visible(desk, caller, submission_id))
+    return view(desk, caller, visible(desk, caller, submission_id))
 
 
 @routes.post("/{submission_id}/cancel")
@@ -69,7 +70,7 @@ def cancel(submission_id: IdPart, desk: TheDesk, caller: Submitter) -> Submissio
     if changed.revision != current.revision:
         desk.audit(caller, "cancel", current.id)
         _tell_prefect(desk, changed)
-    return view(desk, desk.records.submissions.get(current.id))
+    return view(desk, caller, desk.records.submissions.get(current.id))
 
 
 @routes.get("/{submission_id}/logs")
@@ -104,12 +105,12 @@ def visible(desk: Desk, caller: Caller, submission_id: str) -> Submission:
     return found
 
 
-def view(desk: Desk, submission: Submission) -> SubmissionView:
-    """Show a submission whole."""
+def view(desk: Desk, caller: Caller, submission: Submission) -> SubmissionView:
+    """Show a caller a submission whole."""
     reports, model = _trials(desk, submission.version)
     links = LinksView(run=desk.links.run(submission.flow_run), model=model, gateway=desk.links.gateway_url)
     gates = desk.records.benchmarks.find(submission=submission.id, version=submission.version, limit=1)
-    waits = None if submission.state.ended else desk.waiting(submission.flow_run, submission.lease_until)
+    waits = None if submission.state.ended else waiting_view(desk, caller, submission.flow_run, submission.lease_until)
     return SubmissionView.of(submission, desk.names().get(submission.submitter, ""), reports, links, gates[0].id if gates else None, waits)
 
 

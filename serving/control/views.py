@@ -10,7 +10,6 @@ from pydantic import Field
 from core.flow_runs import LogLine
 from core.submissions import Step, StepName, StepState, Submission, SubmissionState
 from core.versions import Decision, Finding, ModelVersion, TrialKind, TrialReport
-from serving.control.waiting import Waiting
 from serving.control.waiting_view import WaitingView
 from serving.control.wire import Detail, Numbers, Text, View, maybe, moment
 
@@ -135,7 +134,7 @@ class SubmissionView(View):
         reports: tuple[TrialReport, ...],
         links: LinksView,
         benchmark: str | None = None,
-        waiting: Waiting | None = None,
+        waiting: WaitingView | None = None,
     ) -> SubmissionView:
         """Show a submission."""
         return cls(
@@ -157,7 +156,7 @@ class SubmissionView(View):
             steps=[StepView.of(step) for step in submission.steps],
             reports=[ReportSummary.of(report) for report in reports],
             benchmark=benchmark,
-            waiting=WaitingView.of(waiting) if waiting else None,
+            waiting=waiting,
             links=links,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -29,11 +29,23 @@ class Wait(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """One reason with the sentence for people, and what to do where something can be done."""
+    """One reason with the sentence for people, and what to do where something can be done.
+
+    `message` contains no host, process, path or URL of the platform. `detail` and `hint` may contain them, and the words of other programs.
+    """
 
     reason: Wait
     message: str
+    detail: str = ""
     hint: str = ""
+
+    def for_operators(self) -> Waiting:
+        """Return it with the detail in the message."""
+        return replace(self, message=f"{self.message}: {self.detail}" if self.detail else self.message)
+
+    def for_submitters(self) -> Waiting:
+        """Return it without the platform's internals."""
+        return Waiting(self.reason, self.message, hint=_ASK if self.reason.stuck else "")
 
 
 class Queue(Protocol):
@@ -44,19 +56,20 @@ class Queue(Protocol):
 
 
 _DOCTOR = "run `seatrial doctor` on the platform's machine"
+_ASK = f"ask an operator to {_DOCTOR}"
 
 
 def waiting(flow_run: str | None, beat: RunnerBeat | None, queue: Queue, clock: Clock) -> Waiting | None:
     """Return why work with this flow run, which no process drives, waits; None when its run has begun."""
     if beat is not None and beat.lost(clock.now()):
-        silent = f"process {beat.pid} on {beat.host} last reported {clock.now() - beat.at:.0f} s ago"
-        return Waiting(Wait.RUNNER_DOWN, f"the flow runner is down: {silent}", _DOCTOR)
+        silent = f"the flow runner is down (its last heartbeat was {clock.now() - beat.at:.0f} s ago)"
+        return Waiting(Wait.RUNNER_DOWN, silent, f"process {beat.pid} on {beat.host}", _DOCTOR)
     if flow_run is None:
-        return Waiting(Wait.PREFECT_UNAVAILABLE, "Prefect has not accepted its flow run yet", _DOCTOR)
+        return Waiting(Wait.PREFECT_UNAVAILABLE, "Prefect has not accepted its flow run yet", hint=_DOCTOR)
     try:
         return _of_run(flow_run, queue.state(flow_run), beat, queue)
     except Transient as error:
-        return Waiting(Wait.PREFECT_UNAVAILABLE, error.what, error.hint or _DOCTOR)
+        return Waiting(Wait.PREFECT_UNAVAILABLE, "Prefect is unavailable", error.what, error.hint or _DOCTOR)
     except NotFound:
         return Waiting(Wait.STARTING, "its flow run is started again")
 
@@ -68,5 +81,5 @@ def _of_run(flow_run: str, state: RunState | None, beat: RunnerBeat | None, queu
             return Waiting(Wait.BUSY, f"waiting: {before} runs before it (all {beat.slots} slots of the flow runner are taken)")
         return Waiting(Wait.STARTING, "its flow run is about to start")
     if state.could_not_start(since=beat.started if beat else 0.0):  # one that a stopped runner took down is started again
-        return Waiting(Wait.CANNOT_START, f"its flow run could not start: {state.message or state.name}", _DOCTOR)
+        return Waiting(Wait.CANNOT_START, "its flow run could not start", state.message or state.name, _DOCTOR)
     return None

@@ -21,14 +21,14 @@ RUN = "run-1"
 
 
 class Prefect:
-    """Prefect with one run."""
+    """Prefect with one run, or with an error for an answer."""
 
-    def __init__(self, state: RunState | None = None, ahead: int = 0, *, away: bool = False) -> None:
-        self._state, self._ahead, self._away = state, ahead, away
+    def __init__(self, state: RunState | Transient | None = None, ahead: int = 0) -> None:
+        self._state, self._ahead = state, ahead
 
     def state(self, run_id: str) -> RunState | None:
-        if self._away:
-            raise Transient("Prefect answered 503", hint="try again")
+        if isinstance(self._state, Transient):
+            raise self._state
         return self._state
 
     def ahead(self, run_id: str) -> int:
@@ -51,7 +51,7 @@ UNSTARTED = RunState("CRASHED", "Crashed", "Flow run could not start: [Errno 13]
         (Prefect(SCHEDULED), RUNNER_LOST_S + 1, False, Wait.RUNNER_DOWN),
         (Prefect(UNSTARTED), 1.0, False, Wait.CANNOT_START),
         (Prefect(RunState("CRASHED", "Crashed", "SIGTERM", began=False, at=50.0)), 1.0, False, None),
-        (Prefect(away=True), 1.0, False, Wait.PREFECT_UNAVAILABLE),
+        (Prefect(Transient("Prefect answered 503", hint="try again")), 1.0, False, Wait.PREFECT_UNAVAILABLE),
         (Prefect(RunState("RUNNING", "Running")), 1.0, False, None),
         (Prefect(RunState("CRASHED", "Crashed", "killed", began=True)), 1.0, False, None),
     ],
@@ -73,7 +73,7 @@ def test_a_run_that_cannot_start_shows_its_cause() -> None:
     clock = VirtualClock()
     found = waiting(RUN, beat(clock), Prefect(UNSTARTED), clock)
     assert found is not None
-    assert "Permission denied" in found.message
+    assert "Permission denied" in found.for_operators().message
     assert "doctor" in found.hint
 
 
@@ -86,7 +86,54 @@ def test_a_queued_submission_shows_why_it_waits(tmp_path: Path) -> None:
         stage.records.runners.beat(RunnerBeat("here", 17, 100.0, SystemClock().now() - 60, 10, full=False))
         shown = client.get(f"/v1/submissions/{made['id']}").json()
         assert shown["waiting"]["reason"] == "runner_down"
-        assert "process 17 on here" in shown["waiting"]["message"]
+
+
+HOST, PID, URL = "node-7.internal", 4711, "http://10.0.0.3:4200/api"
+INTERNAL = (HOST, str(PID), URL, "/srv/seatrial")
+UNREACHABLE = Prefect(Transient(f"Prefect at {URL} does not answer: refused", hint=f"open {URL}"))
+NEVER_BEGAN = Prefect(RunState("CRASHED", "Crashed", f"OSError on {HOST}: /srv/seatrial/runner, process {PID}", began=False, at=200.0))
+
+
+@pytest.mark.parametrize(
+    ("flow_run", "prefect", "age_s", "told"),
+    [
+        (RUN, Prefect(SCHEDULED), 60.0, "the flow runner is down (its last heartbeat was 60 s ago)"),
+        (RUN, UNREACHABLE, 1.0, "Prefect is unavailable"),
+        (None, UNREACHABLE, 1.0, "Prefect has not accepted its flow run yet"),
+        (RUN, NEVER_BEGAN, 1.0, "its flow run could not start"),
+        (RUN, Prefect(SCHEDULED), 1.0, "its flow run is about to start"),
+    ],
+)
+def test_a_submitter_gets_the_cause_without_internals(flow_run: str | None, prefect: Prefect, age_s: float, told: str) -> None:
+    clock = VirtualClock()
+    found = waiting(flow_run, RunnerBeat(HOST, PID, 100.0, clock.now() - age_s, 10, full=False), prefect, clock)
+    assert found is not None
+    shown = found.for_submitters()
+    assert shown.message == told
+    assert not [word for word in INTERNAL if word in f"{shown}"]
+    assert shown.hint == ("ask an operator to run `seatrial doctor` on the platform's machine" if found.reason.stuck else "")
+
+
+@pytest.mark.parametrize(
+    ("prefect", "age_s", "internal"),
+    [(Prefect(SCHEDULED), 60.0, f"process {PID} on {HOST}"), (UNREACHABLE, 1.0, URL), (NEVER_BEGAN, 1.0, "/srv/seatrial/runner")],
+)
+def test_an_operator_gets_everything(prefect: Prefect, age_s: float, internal: str) -> None:
+    clock = VirtualClock()
+    found = waiting(RUN, RunnerBeat(HOST, PID, 100.0, clock.now() - age_s, 10, full=False), prefect, clock)
+    assert found is not None
+    assert internal in found.for_operators().message
+
+
+def test_the_key_decides_how_much_of_the_cause_a_caller_sees(tmp_path: Path) -> None:
+    with staged(tmp_path) as stage, stage.client(Role.SUBMITTER) as submitter, stage.client(Role.OPERATOR) as operator:
+        made = submitter.post("/v1/submissions", json={"model": "org/model", "endpoint": "chat"}).json()
+        stage.records.runners.beat(RunnerBeat(HOST, PID, 100.0, SystemClock().now() - 60, 10, full=False))
+        hidden, whole = (client.get(f"/v1/submissions/{made['id']}").json()["waiting"] for client in (submitter, operator))
+        cancelled = submitter.post(f"/v1/submissions/{made['id']}/cancel").json()["waiting"]
+    assert not [word for word in (HOST, str(PID)) if word in f"{hidden}{cancelled}"]
+    assert hidden["message"].startswith("the flow runner is down")
+    assert f"process {PID} on {HOST}" in whole["message"]
 
 
 class Time:
