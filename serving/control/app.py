@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from core.ports import Clock, Engines, FlowRuns, Records
 from core.ports.vitals import Vitals
-from serving.control import benchmarks, endpoints, feedback, health, keys, models, status, submissions
+from serving.control import benchmarks, endpoints, feedback, health, keys, metrics, models, status, submissions
 from serving.control.desk import Desk, Links
 from serving.control.diagnosis import Limits
 from serving.control.errors import install
@@ -40,6 +40,6 @@ def control(
     app = FastAPI(title="seatrial", version="1", description=_ABOUT, docs_url=None, redoc_url=None)
     app.state.desk = Desk(records, runs, engines, clock, links, trials, vitals or NoVitals(), limits or Limits())
     install(app)
-    for group in (submissions, models, endpoints, benchmarks, feedback, keys, status, health):
+    for group in (submissions, models, endpoints, benchmarks, feedback, keys, status, health, metrics):
         app.include_router(group.routes)
     return app

@@ -378,6 +378,7 @@ CELLS: Final[tuple[Cell, ...]] = (
         about="a projection is missing",
         **_HEAD,
         changes=("without-a-projection",),
+        refused="shape_mismatch",
         refused_by_engine="not in the weights",
     ),
     _cell("wide-heads", "LlamaConfig", about="`head_dim` that differs from hidden size / heads", head_dim=64),

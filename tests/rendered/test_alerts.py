@@ -18,6 +18,7 @@ ENGINE = Path(__file__).parents[2] / "serving/engines/vllm/.venv"
 ENDPOINT = 'endpoint="chat"'
 VERSION = "ab" * 32
 FAILS = f'seatrial_requests_total{{endpoint="chat",version="{VERSION[:12]}",outcome="engine_error"}}'
+RECONCILED = "seatrial_reconcile_last_completed_timestamp_seconds"
 REPLICAS = f'kube_deployment_spec_replicas{{namespace="seatrial",deployment="engine-{VERSION[:32]}"}}'
 
 
@@ -42,6 +43,12 @@ def test_the_rules_are_rules(rules: Path):
         ("SeatrialCandidateStays", "50m", {f"seatrial_candidate_share{{{ENDPOINT}}}": "1+0x10 0 1+0x40"}, False),
         ("SeatrialSpoolGrows", "20m", {"seatrial_spool_backlog": "3+0x30", "seatrial_spool_shipped_total": "7+0x30"}, True),
         ("SeatrialSpoolGrows", "20m", {"seatrial_spool_backlog": "3+0x30", "seatrial_spool_shipped_total": "7+5x30"}, False),
+        ("SeatrialReconcileStopped", "30m", {RECONCILED: "0+60x10 600+0x30"}, True),
+        ("SeatrialReconcileStopped", "20m", {RECONCILED: "0+60x10 600+0x30"}, False),
+        ("SeatrialReconcileStopped", "30m", {RECONCILED: "0+60x40"}, False),
+        ("SeatrialReconcileStopped", "30m", {f'{RECONCILED}{{pod="a"}}': "0+60x40", f'{RECONCILED}{{pod="b"}}': "0+60x10"}, False),
+        ("SeatrialReconcileStopped", "30m", {RECONCILED: "0+0x40"}, True),
+        ("SeatrialReconcileStopped", "20m", {}, True),
         ("SeatrialRequestsFail", "20m", {FAILS: "0+20x30"}, True),
         ("SeatrialRequestsFail", "20m", {FAILS: "0+20x30", REPLICAS: "1+0x30"}, True),
         ("SeatrialRequestsFail", "20m", {FAILS: "0+20x30", REPLICAS: "0+0x15 1+0x15"}, False),
@@ -60,6 +67,27 @@ def test_the_rules_follow_the_deadline_the_release_and_the_namespace():
     assert stays["for"] == "5400s"
     assert 'namespace="ml",deployment=~"sea-(control' in text
     assert 'namespace="seatrial"' not in text
+
+
+def test_a_longer_interval_of_reconcile_alerts_later():
+    (rule,) = of_kind(objects("settings.reconcile_s=300"), "PrometheusRule")
+    (stopped,) = [item for item in rule["spec"]["groups"][0]["rules"] if item["alert"] == "SeatrialReconcileStopped"]
+    assert "> 960 " in stopped["expr"]
+
+
+def test_the_services_of_gateway_and_control_api_are_scraped_once_each():
+    found = objects()
+    (monitor,) = of_kind(found, "ServiceMonitor")
+    (wanted,) = monitor["spec"]["selector"]["matchExpressions"]
+    chosen = [
+        service
+        for service in of_kind(found, "Service")
+        if monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+        and service["metadata"]["labels"][wanted["key"]] in wanted["values"]
+    ]
+    assert {service["metadata"]["name"] for service in chosen} == {"seatrial-gateway", "seatrial-control"}
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert all(endpoint["port"] in {port["name"] for port in service["spec"]["ports"]} for service in chosen)
 
 
 def test_prometheus_keeps_our_label_endpoint_and_finds_its_objects_by_the_labels_given():

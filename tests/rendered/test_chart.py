@@ -22,6 +22,7 @@ from infra.kubernetes.schema import SCHEMA, schema
 from infra.services.dispatcher import read_template
 from seatrial.config import find_connection
 from seatrial.transport import Transport
+from serving.control.metrics import page as control_page
 from serving.engines.kubernetes.names import labels
 from serving.engines.kubernetes.rights import CLUSTER_ROLE, CONTROL_ROLE, ROLE
 from serving.gateway.metrics import Metrics
@@ -410,7 +411,7 @@ def _settings(found: list[Object]) -> Object:
 
 
 def _metric_names() -> set[str]:
-    page = Metrics().page().decode()
+    page = Metrics().page().decode() + control_page(None).decode()
     families = list(text_string_to_metric_families(page))
     names = {sample.name for family in families for sample in family.samples} | {family.name for family in families}
     kinds = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",)}

@@ -39,6 +39,7 @@ MAY: dict[tuple[str, str], set[Role]] = {
     ("get", "/v1/feedback"): EVERYONE,
     ("post", "/v1/keys"): {OPS},
     ("get", "/v1/problems"): {OPS},
+    ("get", "/metrics"): {OPS},
     ("get", "/v1/keys"): {OPS},
     ("delete", "/v1/keys/{key_id}"): {OPS},
     ("get", "/v1/whoami"): EVERYONE,
