@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from core.ids import Epoch
 
 RECONCILE = "reconcile"
 HOUSEKEEPING = "housekeeping"
+LONGEST_S = 600.0
+"""The longest lease of a service; its holder renews it before it has run out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +36,25 @@ class Lease:
     def free(self, now: Epoch) -> bool:
         """Return whether anybody may take it."""
         return self.until <= now
+
+
+class LeaseWatch:
+    """Finds the leases of dead holders that end too late: a clock was ahead when they were written, or was set back since.
+
+    The remaining time of such a lease does not show whether its holder lives, but renewals do: a living holder changes the end at least
+    once in `length_s`. The watch measures that with this process's monotonic clock, so that no wrong wall clock, here or elsewhere, costs
+    a living holder its lease.
+    """
+
+    def __init__(self, length_s: float) -> None:
+        self._length_s = length_s
+        self._since: dict[tuple[str, Epoch], float] = {}
+
+    def stale(self, ends: Mapping[str, Epoch], now: Epoch, monotonic: float) -> frozenset[str]:
+        """Return the leases that end more than `length_s` from now and have kept the same end for `length_s`.
+
+        `ends` has the ends of all leases by name. Call it again and again: the first call can find none.
+        """
+        late = {(name, end) for name, end in ends.items() if end > now + self._length_s}
+        self._since = {lease: self._since.get(lease, monotonic) for lease in late}
+        return frozenset(name for (name, _end), since in self._since.items() if monotonic - since >= self._length_s)

@@ -20,6 +20,7 @@ from core.leases import RECONCILE
 from core.settings import Settings
 from lifecycle.engines import retire_unwanted, wanted_versions
 from lifecycle.rollouts.driver import driven_by_another
+from lifecycle.stale_leases import StaleLeases
 from lifecycle.submissions import OPEN
 from tasks.benchmarks import mirror_missing
 from tasks.finish import bundles_in_use
@@ -176,6 +177,8 @@ def mark_engines(here: Platform, wanted: Iterable[VersionId]) -> None:
 
 def reconcile_duty(settings: Settings) -> Duty:
     """Return the reconcile service's duty. Its watchdog looks for work without a driver each quarter of a lease."""
+    stale = StaleLeases(settings.lease_s)
+    parts: tuple[tuple[str, Part], ...] = (("leases", lambda here, fence: stale.end(here.records, here.clock, fence)), *PARTS)
     return Duty(
-        RECONCILE, settings.reconcile_s, PARTS, early=lambda here, now: recovery(here).left_alone(now), early_every_s=settings.lease_s / 4
+        RECONCILE, settings.reconcile_s, parts, early=lambda here, now: recovery(here).left_alone(now), early_every_s=settings.lease_s / 4
     )

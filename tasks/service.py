@@ -17,7 +17,7 @@ import structlog
 
 from core.errors import Conflict, SeatrialError
 from core.ids import Epoch
-from core.leases import Lease
+from core.leases import LONGEST_S, Lease, LeaseWatch
 from wiring import Platform
 
 log = structlog.get_logger(__name__)
@@ -56,6 +56,7 @@ class Service:
         self._holder = f"{holder}/{duty.name}"
         self._looked_at = 0.0
         self._said = ""
+        self._watch = LeaseWatch(LONGEST_S)
         self._isolated = ThreadPoolExecutor(1, thread_name_prefix=duty.name)
 
     def run(self, over: threading.Event) -> None:
@@ -72,6 +73,7 @@ class Service:
             row = self._here.records.leases.get(self._duty.name)
             if not self._due(row):
                 return False
+            self._free_stale(row)
             with self._held() as lease:
                 if lease is None or (row is not None and lease.began_at != row.began_at):
                     return False  # another instance makes it, or has just made it
@@ -101,6 +103,13 @@ class Service:
         if not row.failures:
             return self._duty.every_s
         return min(self._duty.every_s, _RETRY_S * 2.0 ** min(row.failures - 1, 20))
+
+    def _free_stale(self, row: Lease | None) -> None:
+        """Free the lease of an instance that died, if it ends too late to wait for its end. One that lives after all is fenced off."""
+        clock = self._here.clock
+        if row is not None and self._watch.stale({row.holder: row.until}, clock.now(), clock.monotonic()):
+            log.warning("service.lease_freed", service=self._duty.name, holder=row.holder, until=row.until)
+            self._here.records.leases.release(row)
 
     @contextmanager
     def _held(self) -> Iterator[Lease | None]:

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from core.errors import Conflict
 from core.ids import Epoch
-from core.leases import HOUSEKEEPING, Lease
+from core.leases import HOUSEKEEPING, LONGEST_S, Lease
 from core.ports.clock import SystemClock
 from core.ports.records import Leases
 from core.settings import read_settings
@@ -26,8 +26,6 @@ from infra.local.commands import home_option, json_option, reported
 
 if TYPE_CHECKING:
     from tasks.garbage import Found
-
-_LEASE_S = 600.0
 
 
 @click.command()
@@ -110,7 +108,7 @@ def _collected(home: Path | None) -> Iterator[Found]:
 
     here = Platform(read_settings(home=home))
     leases, clock = here.records.leases, here.clock
-    lease = leases.take(HOUSEKEEPING, f"{socket.gethostname()}:{os.getpid()}/gc", clock.now(), clock.now() + _LEASE_S)
+    lease = leases.take(HOUSEKEEPING, f"{socket.gethostname()}:{os.getpid()}/gc", clock.now(), clock.now() + LONGEST_S)
     if lease is None:
         raise Conflict("housekeeping is under way in another process", hint="wait for its end, then look with --dry-run")
     try:
@@ -121,4 +119,4 @@ def _collected(home: Path | None) -> Iterator[Found]:
 
 
 def _renew(leases: Leases, lease: Lease, now: Epoch) -> None:
-    leases.renew(lease, now + _LEASE_S)
+    leases.renew(lease, now + LONGEST_S)

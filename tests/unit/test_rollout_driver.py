@@ -15,7 +15,7 @@ from core.ports.clock import VirtualClock
 from core.settings import RolloutPolicy
 from core.submissions import SubmissionRequest
 from core.versions import EngineNeeds, FileDigest, ModelRef, ModelVersion
-from lifecycle.rollouts.driver import Driver
+from lifecycle.rollouts.driver import LEASE_S, Driver
 from lifecycle.rollouts.steps import withdraw
 from registry.database import Database, migrate, open_database
 from tests.equipment.fakes import FakeEngines
@@ -112,6 +112,18 @@ def test_a_rollback_by_an_operator_is_told_as_one_by_the_verdict(yard: Yard):
     yard.records.gateways.report("g1", yard.records.gateways.generation(), yard.clock.now())
     driver.advance(row.id)
     assert told == ["RollingBack", "RolledBack"]
+
+
+def test_a_driver_shortens_a_lease_that_its_clock_wrote_before_it_was_set_back(yard: Yard):
+    yard.driver.begin(yard.opened(STABLE).id)
+    row = yard.driver.begin(yard.opened(FIRST).id)
+    judged = yard.driver.advance(row.id)
+    late = yard.records.rollouts.store(replace(judged, lease_until=yard.clock.now() + 86_400))
+    yard.clock.wait(1.0)
+    assert yard.driver.advance(row.id).lease_until == yard.clock.now() + LEASE_S
+    yard.clock.wait(1.0)
+    again = yard.driver.advance(row.id)
+    assert again.revision == late.revision + 1, "a lease that has just been renewed is not written again"
 
 
 @dataclass
