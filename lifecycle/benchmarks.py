@@ -138,7 +138,7 @@ def fail(records: Records, clock: Clock, benchmark: BenchmarkId, reason: str, dr
 
 
 def cancel(records: Records, clock: Clock, benchmark: BenchmarkId, by: str) -> Benchmark:
-    """End a benchmark on request, whoever drives it. One that has ended stays as it is."""
+    """End a benchmark on request, also while a process drives it. One that has ended stays as it is."""
 
     def cancelled(row: Benchmark) -> Benchmark:
         return row if row.ended else _failed(row, f"cancelled by {by}", clock.now())

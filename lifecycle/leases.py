@@ -40,7 +40,10 @@ def held_by_another(row: Driven, driver: str | None, now: Epoch) -> bool:
 
 
 def expect_driver(row: Driven, driver: str | None, now: Epoch) -> None:
-    """Raise Conflict unless `driver` drives the row. None stands for a writer outside a flow run: nobody may hold the row then."""
+    """Raise Conflict unless `driver` drives the row.
+
+    None stands for a writer outside a flow run, which may write only a row that no driver holds.
+    """
     if driver is None:
         expect_free(row, now)
     elif row.driver != driver:

@@ -129,7 +129,7 @@ class Recovery:
         return self._on_its_way(run, row.updated_at)
 
     def _on_its_way(self, run: RunState, since: Epoch) -> bool:
-        """Return whether the run will still begin by itself. `since`: when its row last changed.
+        """Return whether the run will still begin without our action. `since`: when its row last changed.
 
         A flow runner, or Prefect's worker, takes up every scheduled run once it is up and has a free slot: a scheduled run is never
         lost. A runner that leaves heartbeats reports the end of each process that it started: a run is lost with the runner that

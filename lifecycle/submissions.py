@@ -142,7 +142,7 @@ def set_rollout(records: Records, clock: Clock, submission: SubmissionId, rollou
 
 
 def request_cancel(records: Records, clock: Clock, submission: SubmissionId) -> Submission:
-    """Mark the submission as being cancelled; whoever drives it ends it, else reconcile does. Cancelling twice changes nothing.
+    """Mark the submission as being cancelled: its driver ends it, or reconcile. Cancelling twice changes nothing.
 
     Conflict (`already_ended`, `already_promoted`) when it is too late.
     """
