@@ -15,7 +15,7 @@ from lifecycle.rollouts.steps import begin, decide, needed_conversations, withdr
 from lifecycle.rollouts.verdict import judge
 
 LEASE_S = 10.0
-"""How the reason begins when a newer submission took a rollout's place."""
+"""How long a driver holds a rollout after each change that it makes."""
 
 
 class Driver:
