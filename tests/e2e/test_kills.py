@@ -7,10 +7,9 @@ The engines are fakes that pass the Engines contract suite; everything else is r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import httpx
@@ -42,11 +41,8 @@ VICTIMS: dict[str, Killer] = {
     "runner": service("runner"),
     "prefect": service("prefect"),
 }
-WAVES = (("flow", "gateway", "engine", "keeper", "mlflow", "control"), ("runner",), ("prefect",))
-"""Victims that are walked at the same time, each with a submission of its own; the others bear the kills too.
-
-Only the flow's kills spare the flows of the others: a flow that starts again takes one core for ten seconds.
-"""
+WAVES = (("flow",), ("runner",), ("prefect",), ("gateway", "engine", "keeper"), ("mlflow", "control"))
+"""Victims that are walked at the same time, each with a submission of its own; the others bear the kills too."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ def walks(stack: Stack) -> dict[str, Walk]:
     done: dict[str, Walk] = {}
     for wave in WAVES:
         with ThreadPoolExecutor(len(wave)) as pool:
-            done |= {walk.victim: walk for walk in pool.map(partial(walk_steps, stack, wave), wave)}
+            done |= {walk.victim: walk for walk in pool.map(lambda victim: walk_steps(stack, victim), wave)}
     return done
 
 
@@ -103,29 +99,16 @@ def test_afterwards_only_what_serves_is_left(stack: Stack, walks: dict[str, Walk
     assert [bundle.digest for bundle in here.weights.list() if not bundle.published] == []
 
 
-def walk_steps(stack: Stack, wave: Sequence[str], victim: str) -> Walk:
-    spared = flows_of_others(stack, wave) if victim == "flow" else frozenset()
+def walk_steps(stack: Stack, victim: str) -> Walk:
     begun = time.monotonic()
     submission = stack.submit(stack.model(f"{victim}-killed", seed=2 + list(VICTIMS).index(victim)), victim)
     vote = cast_vote(stack, victim)
-    kills = sum(len(kill_at(stack, submission.id, step, victim, spared)) for step in StepName)
+    kills = sum(len(kill_at(stack, submission.id, step, victim)) for step in StepName)
     ended = stack.finish(submission.id, limit_s=300)
     return Walk(victim, kills, ended, vote, time.monotonic() - begun)
 
 
-def flows_of_others(stack: Stack, wave: Sequence[str]) -> frozenset[int]:
-    """Wait until the flow of every other victim of the wave has begun; return the processes that run flows."""
-    records = stack.platform.records.submissions
-
-    def begun(victim: str) -> bool:
-        (newest,) = records.find(endpoint=EndpointName(victim), limit=1)
-        return newest.request.model.source == f"org/{victim}-killed" and bool(records.get(newest.id).steps)
-
-    within(240, lambda: all(begun(victim) for victim in wave if victim != "flow"), "the flows of the others")
-    return frozenset(stack.flow_processes())
-
-
-def kill_at(stack: Stack, submission: str, step: StepName, victim: str, spared: frozenset[int] = frozenset()) -> list[int]:
+def kill_at(stack: Stack, submission: str, step: StepName, victim: str) -> list[int]:
     """Kill the victim as soon as `step` has begun (or has passed, where it took no time); return the pids that were killed."""
     records = stack.platform.records
     order = list(StepName)
@@ -136,7 +119,7 @@ def kill_at(stack: Stack, submission: str, step: StepName, victim: str, spared: 
         return row.state.ended or (bool(reached) and max(reached) >= order.index(step))
 
     within(240, begun, f"step {step} of {submission}", pause_s=0.01)
-    targets = [pid for pid in VICTIMS[victim](stack, submission) if pid not in spared]
+    targets = VICTIMS[victim](stack, submission)
     kill(*targets)
     return targets
 
