@@ -48,6 +48,8 @@ def expect_driver(row: Driven, driver: str | None, now: Epoch) -> None:
         expect_free(row, now)
     elif row.driver != driver:
         what = f"{row.id} is driven by {row.driver} of flow run {row.flow_run} now, not by {driver}"
+        if row.driver is None:
+            what = f"{row.id} is no longer driven by {driver}, whose lease expired"
         raise Conflict(what, reason=DRIVEN, hint="watch that run; this one is over")
 
 

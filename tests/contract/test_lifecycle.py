@@ -18,6 +18,9 @@ from core.submissions import Submission, SubmissionState
 from lifecycle import benchmarks, submissions
 from lifecycle.leases import await_free
 from registry.database import Database
+from tests.equipment.fakes import FakeEngines
+from tests.equipment.lifecycle_world import LEASE_S as WORLD_LEASE_S
+from tests.equipment.lifecycle_world import Prefect, World
 from tests.equipment.rows import put_submission
 from tests.equipment.samples import CANDIDATE, CHAT, NOW, a_benchmark, a_request, a_rollout, a_version
 
@@ -211,3 +214,40 @@ def test_studies_that_end_at_once_are_all_kept(records: Database, clock: Virtual
     assert sorted(records.benchmarks.get(row.id).studies) == [f"st-{number}" for number in range(6)]
     kept = benchmarks.note_study(records, clock, row.id, "st-0", {"state": "running"}, begun=True)
     assert kept.studies["st-0"] == {"state": "done"}
+
+
+@pytest.mark.parametrize("steps", range(1, 7))
+def test_a_cancelled_submission_never_serves_when_its_process_wakes_after_its_lease(
+    records: Database, clock: VirtualClock, steps: int
+) -> None:
+    world = World(records, clock, FakeEngines(clock), Prefect(clock))
+    world.submit("chat", 1, good=True)
+    world.start(next(iter(world.prefect.runs)))
+    (process,) = world.processes
+    for _ in range(steps):
+        world.step(process)
+    process.frozen = True
+    (row,) = records.submissions.find()
+    world.cancel(row.id)
+    world.wait(WORLD_LEASE_S + 1)
+    world.reconcile("first")
+    while process in world.processes:
+        world.step(process)
+    assert records.submissions.get(row.id).state is SubmissionState.CANCELLED
+    assert records.rollouts.find(states=[RolloutState.PROMOTED]) == ()
+
+
+def test_a_driver_cannot_renew_a_submission_that_was_ended_in_its_place(records: Database, clock: VirtualClock, row: Submission) -> None:
+    submissions.claim(records, clock, row.id, "run", "first", LEASE_S)
+    clock.wait(2 * LEASE_S)
+    submissions.begin_end(records, clock, row.id, Fault("no run ended it"), None)
+    ended = submissions.end(records, clock, row.id, Fault("no run ended it"), None)
+    writes: tuple[Callable[[], object], ...] = (
+        lambda: submissions.renew(records, clock, row.id, "first", NOW + 99),
+        lambda: submissions.set_version(records, clock, row.id, CANDIDATE, "first"),
+        lambda: submissions.serve(records, clock, row.id, "chat serves it", "first"),
+    )
+    for write in writes:
+        with pytest.raises(Conflict, match=f"{row.id} is no longer driven by first"):
+            write()
+    assert records.submissions.get(row.id) == ended

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from core.endpoints import RolloutState
-from core.errors import DiskFull, Exhausted, Fault, Refused, SeatrialError, Transient
+from core.errors import Conflict, DiskFull, Exhausted, Fault, Refused, SeatrialError, Transient
 from core.ids import RolloutId
 from core.submissions import StepName, Submission, SubmissionState
 from lifecycle.submissions import ending, event_of
@@ -142,6 +142,16 @@ def test_a_submission_that_is_cancelled_as_it_is_promoted_is_not_called_cancelle
 def test_no_step_begins_of_a_submission_that_is_being_cancelled(yard: BenchYard, running: Submission) -> None:
     put_submission(yard.records, running.id, yard.clock.now(), state=SubmissionState.CANCELLING)
     with pytest.raises(Refused, match="was cancelled"), recorded(running.id, StepName.PUBLISH):
+        pytest.fail("the step began")
+    assert yard.records.submissions.get(running.id).steps == ()
+
+
+@pytest.mark.parametrize("state", [state for state in SubmissionState if state.ended])
+def test_no_step_begins_of_a_submission_that_reconcile_ended_while_its_process_slept(
+    yard: BenchYard, running: Submission, state: SubmissionState
+) -> None:
+    put_submission(yard.records, running.id, yard.clock.now(), state=state)
+    with pytest.raises(Conflict, match="this run changes nothing"), recorded(running.id, StepName.START):
         pytest.fail("the step began")
     assert yard.records.submissions.get(running.id).steps == ()
 
