@@ -35,8 +35,11 @@ Row = TypeVar("Row", bound=Driven)
 
 
 def held_by_another(row: Driven, driver: str | None, now: Epoch) -> bool:
-    """Return whether a driver other than `driver` holds an unexpired lease on the row."""
-    return row.lease_until > now and row.driver not in {None, driver}
+    """Return whether a driver other than `driver` holds an unexpired lease on the row.
+
+    A process of a release before schema 0009 writes no driver when it claims, as on a rolling upgrade: its flow run stands for it.
+    """
+    return row.lease_until > now and (row.driver or row.flow_run) not in {None, driver}
 
 
 def expect_driver(row: Driven, driver: str | None, now: Epoch) -> None:

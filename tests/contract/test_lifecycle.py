@@ -251,3 +251,16 @@ def test_a_driver_cannot_renew_a_submission_that_was_ended_in_its_place(records:
         with pytest.raises(Conflict, match=f"{row.id} is no longer driven by first"):
             write()
     assert records.submissions.get(row.id) == ended
+
+
+def test_a_row_that_a_process_of_the_release_before_claimed_is_held_by_its_flow_run(
+    records: Database, clock: VirtualClock, row: Submission
+) -> None:
+    old = put_submission(records, row.id, NOW, state=SubmissionState.RUNNING, flow_run="old-run", lease_until=NOW + LEASE_S)
+    with pytest.raises(Conflict, match="driven by flow run old-run already"):
+        submissions.claim(records, clock, row.id, "run", "first", LEASE_S)
+    with pytest.raises(Conflict, match="driven by flow run old-run already"):
+        submissions.start_run(records, Runs(), clock, row)  # type: ignore[arg-type] # the part of the port that is used
+    assert records.submissions.get(row.id) == old
+    clock.wait(LEASE_S)
+    assert submissions.claim(records, clock, row.id, "run", "first", LEASE_S).driver == "first"
