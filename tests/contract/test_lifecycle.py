@@ -11,12 +11,13 @@ import pytest
 
 from core.benchmarks import BenchmarkState
 from core.endpoints import RolloutState
-from core.errors import Conflict, Fault, Refused, SeatrialError
+from core.errors import Conflict, Fault, Refused, SeatrialError, Stale
 from core.ids import PrincipalId
 from core.ports.clock import VirtualClock
 from core.submissions import Submission, SubmissionState
 from lifecycle import benchmarks, submissions
 from lifecycle.leases import await_free
+from lifecycle.rows import update
 from registry.database import Database
 from tests.equipment.fakes import FakeEngines
 from tests.equipment.lifecycle_world import LEASE_S as WORLD_LEASE_S
@@ -264,3 +265,17 @@ def test_a_row_that_a_process_of_the_release_before_claimed_is_held_by_its_flow_
     assert records.submissions.get(row.id) == old
     clock.wait(LEASE_S)
     assert submissions.claim(records, clock, row.id, "run", "first", LEASE_S).driver == "first"
+
+
+def test_a_change_that_the_database_refuses_for_good_is_not_tried_for_ever(records: Database, row: Submission) -> None:
+    put_submission(records, row.id, NOW, state=SubmissionState.REFUSED)
+    tries = []
+
+    def reopened(found: Submission) -> Submission:
+        tries.append(found)
+        assert len(tries) < 5, "it is tried for ever"
+        return replace(found, state=SubmissionState.RUNNING)
+
+    with pytest.raises(Stale, match="refused"):
+        update(records.submissions, row.id, NOW + 1, reopened)
+    assert records.submissions.get(row.id).state is SubmissionState.REFUSED
