@@ -35,8 +35,11 @@ Row = TypeVar("Row", bound=Driven)
 
 
 def held_by_another(row: Driven, driver: str | None, now: Epoch) -> bool:
-    """Return whether a driver other than `driver` holds an unexpired lease on the row."""
-    return row.lease_until > now and row.driver not in {None, driver}
+    """Return whether a driver other than `driver` holds an unexpired lease on the row.
+
+    A process of a release before schema 0009 writes no driver when it claims, as on a rolling upgrade: its flow run stands for it.
+    """
+    return row.lease_until > now and (row.driver or row.flow_run) not in {None, driver}
 
 
 def expect_driver(row: Driven, driver: str | None, now: Epoch) -> None:
@@ -48,6 +51,8 @@ def expect_driver(row: Driven, driver: str | None, now: Epoch) -> None:
         expect_free(row, now)
     elif row.driver != driver:
         what = f"{row.id} is driven by {row.driver} of flow run {row.flow_run} now, not by {driver}"
+        if row.driver is None:
+            what = f"{row.id} is no longer driven by {driver}, whose lease expired"
         raise Conflict(what, reason=DRIVEN, hint="watch that run; this one is over")
 
 

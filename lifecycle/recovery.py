@@ -111,7 +111,8 @@ class Recovery:
             why = Refused("cancelled on Prefect's page", reason="cancelled", hint="start it again when it is still wanted")
             self.end_benchmark(row.id, why)
             return True
-        if run is not None and run.waiting and self._on_its_way(run, row.updated_at):
+        begins = run is not None and (run.waiting or (run.type == "RUNNING" and row.driver is None))
+        if run is not None and begins and self._on_its_way(run, row.updated_at):
             return False
         if row.runs >= self.most_runs:
             why_failed = Fault(f"{row.runs} flow runs of {row.id} ended without a result", hint="see Prefect's page; then run it again")
@@ -124,8 +125,8 @@ class Recovery:
 
     def _awaits_pickup(self, row: Submission, run: RunState | None) -> bool:
         """Return whether a submission's run is on its way, so that no other is started. A run that has just begun holds no lease yet."""
-        if run is None or not (run.waiting or (run.type == "RUNNING" and row.state is SubmissionState.QUEUED)):
-            return False
+        if run is None or not (run.waiting or (run.type == "RUNNING" and (row.state is SubmissionState.QUEUED or row.driver is None))):
+            return False  # a run that continues a submission finds it running, without a driver until it claims it
         return self._on_its_way(run, row.updated_at)
 
     def _on_its_way(self, run: RunState, since: Epoch) -> bool:

@@ -23,14 +23,17 @@ def update(rows: Repository[Key_contra, Row], row: Key_contra, now: Epoch, decid
     """Read the row, decide, store it; again when another writer was faster. Return the row as it is then.
 
     `decide` gets the row as it is stored and returns the row that should replace it, the same one for no change. It may be called
-    several times and may raise.
+    several times and may raise. Stale when the row cannot be changed so whatever its revision: its end state would be left.
     """
+    lost = None
     while True:  # each turn lost means that another writer has made progress
         found = rows.get(row)
+        if lost is not None and found == lost[0]:
+            raise lost[1]
         wanted = decide(found)
         if wanted == found:
             return found
         try:
             return rows.store(wanted, now)
-        except Stale:
-            continue
+        except Stale as error:
+            lost = found, error

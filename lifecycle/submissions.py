@@ -179,14 +179,15 @@ def serve(records: Records, clock: Clock, submission: SubmissionId, message: str
 def begin_end(records: Records, clock: Clock, submission: SubmissionId, error: SeatrialError, driver: str | None) -> Submission:
     """Write down why the submission ends, before anything is undone; a run that continues after a kill ends it for the same reason.
 
-    An earlier reason is kept; a cancellation comes before all of them.
+    An earlier reason is kept; a cancellation comes before all of them. Without `driver` the row is taken from a driver whose lease
+    expired: should that process live after all, it can write nothing more to the row.
     """
 
     def beginning(row: Submission) -> Submission:
         why = ending(row) or error
         if isinstance(why, Transient):
             why = Exhausted.after(why, 1)  # from outside a step, whose own retries end otherwise
-        return replace(row, reason=reason_of(why), message=why.what, hint=why.hint)
+        return replace(row, reason=reason_of(why), message=why.what, hint=why.hint, driver=driver)
 
     return _driven(records, clock, submission, driver, beginning)
 
@@ -234,10 +235,10 @@ def promoted(records: Records, row: Submission) -> bool:
 def _driven(
     records: Records, clock: Clock, submission: SubmissionId, driver: str | None, decide: Callable[[Submission], Submission]
 ) -> Submission:
-    """Change the row as its driver. One that has ended stays as it is. Conflict when another driver holds it."""
+    """Change the row as its driver. One that has ended stays as it is. Conflict when the driver lost it, also when it has ended since."""
 
     def changed(row: Submission) -> Submission:
-        if row.state.ended:
+        if row.state.ended and driver in {None, row.driver}:
             return row
         expect_driver(row, driver, clock.now())
         return decide(row)

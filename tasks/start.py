@@ -15,7 +15,7 @@ from evals import harness
 from lifecycle.capacity import await_room
 from lifecycle.submissions import set_rollout
 from tasks.lease import this_driver
-from tasks.step import StepReport, recorded, step_task
+from tasks.step import StepReport, recorded, step_task, stop_if_cancelled
 from wiring import Platform, platform
 
 _LOOK_S = 0.2
@@ -78,6 +78,7 @@ def open_rollout(here: Platform, submission: Submission, version: ModelVersion, 
         still_wanted(here, submission.rollout)
         return here.records.rollouts.get(submission.rollout)
     while True:
+        stop_if_cancelled(here, submission.id)
         try:
             return here.driver.open(submission.id, submission.request.endpoint, version.id)
         except Conflict as error:

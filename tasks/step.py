@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import task_run
 from prefect.tasks import Task
 
-from core.errors import Exhausted, Refused, SeatrialError, Transient
+from core.errors import Conflict, Exhausted, Refused, SeatrialError, Transient
 from core.ids import SubmissionId
 from core.ports import Clock
 from core.ports.records import Submissions
@@ -108,16 +108,22 @@ class StepReport:
 
 
 def stop_if_cancelled(here: Platform, submission: SubmissionId) -> None:
-    """Raise Refused when the submission is being cancelled: Prefect may have been unable to stop its run."""
-    if here.records.submissions.get(submission).state is SubmissionState.CANCELLING:
+    """Raise Refused when the submission is being cancelled: Prefect may have been unable to stop its run.
+
+    Conflict when it has ended: reconcile ended it while this process slept through its lease.
+    """
+    state = here.records.submissions.get(submission).state
+    if state is SubmissionState.CANCELLING:
         raise Refused("the submission was cancelled", reason="cancelled", hint="submit the model again when it is wanted")
+    if state.ended:
+        raise Conflict(f"{submission} is {state} already; this run changes nothing", hint="submit the model again when it is wanted")
 
 
 @contextmanager
 def recorded(submission: SubmissionId, name: StepName, *, cancellable: bool = True) -> Iterator[StepReport]:
     """Record a step around a block. Waits out a wish of `Transient.retry_after_s` (up to a minute) before the retry's own delay.
 
-    Raises Refused instead of beginning a `cancellable` step of a submission that is being cancelled.
+    Raises Refused instead of beginning a `cancellable` step of a submission that is being cancelled, and Conflict when it has ended.
     """
     here = platform()
     if cancellable:

@@ -11,13 +11,17 @@ import pytest
 
 from core.benchmarks import BenchmarkState
 from core.endpoints import RolloutState
-from core.errors import Conflict, Fault, Refused, SeatrialError
+from core.errors import Conflict, Fault, Refused, SeatrialError, Stale
 from core.ids import PrincipalId
 from core.ports.clock import VirtualClock
 from core.submissions import Submission, SubmissionState
 from lifecycle import benchmarks, submissions
 from lifecycle.leases import await_free
+from lifecycle.rows import update
 from registry.database import Database
+from tests.equipment.fakes import FakeEngines
+from tests.equipment.lifecycle_world import LEASE_S as WORLD_LEASE_S
+from tests.equipment.lifecycle_world import Prefect, World
 from tests.equipment.rows import put_submission
 from tests.equipment.samples import CANDIDATE, CHAT, NOW, a_benchmark, a_request, a_rollout, a_version
 
@@ -211,3 +215,67 @@ def test_studies_that_end_at_once_are_all_kept(records: Database, clock: Virtual
     assert sorted(records.benchmarks.get(row.id).studies) == [f"st-{number}" for number in range(6)]
     kept = benchmarks.note_study(records, clock, row.id, "st-0", {"state": "running"}, begun=True)
     assert kept.studies["st-0"] == {"state": "done"}
+
+
+@pytest.mark.parametrize("steps", range(1, 7))
+def test_a_cancelled_submission_never_serves_when_its_process_wakes_after_its_lease(
+    records: Database, clock: VirtualClock, steps: int
+) -> None:
+    world = World(records, clock, FakeEngines(clock), Prefect(clock))
+    world.submit("chat", 1, good=True)
+    world.start(next(iter(world.prefect.runs)))
+    (process,) = world.processes
+    for _ in range(steps):
+        world.step(process)
+    process.frozen = True
+    (row,) = records.submissions.find()
+    world.cancel(row.id)
+    world.wait(WORLD_LEASE_S + 1)
+    world.reconcile("first")
+    while process in world.processes:
+        world.step(process)
+    assert records.submissions.get(row.id).state is SubmissionState.CANCELLED
+    assert records.rollouts.find(states=[RolloutState.PROMOTED]) == ()
+
+
+def test_a_driver_cannot_renew_a_submission_that_was_ended_in_its_place(records: Database, clock: VirtualClock, row: Submission) -> None:
+    submissions.claim(records, clock, row.id, "run", "first", LEASE_S)
+    clock.wait(2 * LEASE_S)
+    submissions.begin_end(records, clock, row.id, Fault("no run ended it"), None)
+    ended = submissions.end(records, clock, row.id, Fault("no run ended it"), None)
+    writes: tuple[Callable[[], object], ...] = (
+        lambda: submissions.renew(records, clock, row.id, "first", NOW + 99),
+        lambda: submissions.set_version(records, clock, row.id, CANDIDATE, "first"),
+        lambda: submissions.serve(records, clock, row.id, "chat serves it", "first"),
+    )
+    for write in writes:
+        with pytest.raises(Conflict, match=f"{row.id} is no longer driven by first"):
+            write()
+    assert records.submissions.get(row.id) == ended
+
+
+def test_a_row_that_a_process_of_the_release_before_claimed_is_held_by_its_flow_run(
+    records: Database, clock: VirtualClock, row: Submission
+) -> None:
+    old = put_submission(records, row.id, NOW, state=SubmissionState.RUNNING, flow_run="old-run", lease_until=NOW + LEASE_S)
+    with pytest.raises(Conflict, match="driven by flow run old-run already"):
+        submissions.claim(records, clock, row.id, "run", "first", LEASE_S)
+    with pytest.raises(Conflict, match="driven by flow run old-run already"):
+        submissions.start_run(records, Runs(), clock, row)  # type: ignore[arg-type] # the part of the port that is used
+    assert records.submissions.get(row.id) == old
+    clock.wait(LEASE_S)
+    assert submissions.claim(records, clock, row.id, "run", "first", LEASE_S).driver == "first"
+
+
+def test_a_change_that_the_database_refuses_for_good_is_not_tried_for_ever(records: Database, row: Submission) -> None:
+    put_submission(records, row.id, NOW, state=SubmissionState.REFUSED)
+    tries = []
+
+    def reopened(found: Submission) -> Submission:
+        tries.append(found)
+        assert len(tries) < 5, "it is tried for ever"
+        return replace(found, state=SubmissionState.RUNNING)
+
+    with pytest.raises(Stale, match="refused"):
+        update(records.submissions, row.id, NOW + 1, reopened)
+    assert records.submissions.get(row.id).state is SubmissionState.REFUSED

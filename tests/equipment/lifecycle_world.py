@@ -308,9 +308,12 @@ class World:
         yield
 
     def stop_if_cancelled(self, submission: SubmissionId) -> None:
-        """Stop at a step of a submission that is being cancelled, as `tasks/step.py` does."""
-        if self.records.submissions.get(submission).state is SubmissionState.CANCELLING:
+        """Stop at a step of a submission that is being cancelled or has ended, as `tasks/step.py` does."""
+        state = self.records.submissions.get(submission).state
+        if state is SubmissionState.CANCELLING:
             raise Refused("the submission was cancelled", reason="cancelled")
+        if state.ended:
+            raise Conflict("another process ended it")
 
     def _end(self, process: Process, state: str) -> None:
         self.processes.remove(process)

@@ -321,6 +321,8 @@ def test_a_benchmark_that_is_driven_or_waits_for_a_runner_is_left_alone(yard: Be
     waiting = put_benchmark(yard.records, row.id, yard.clock.now(), flow_run="run-1")
     yard.prefect.states["run-1"] = RunState("SCHEDULED", "Scheduled")
     assert not recovery(yard.here).resume_benchmark(waiting)
+    yard.prefect.states["run-1"] = RunState("RUNNING", "Running")
+    assert not recovery(yard.here).resume_benchmark(waiting), "it has begun and has not claimed the row yet"
     yard.prefect.states["run-1"] = RunState("CANCELLED", "Cancelled")
     recovery(yard.here).resume_benchmark(waiting)
     assert "cancelled on Prefect's page" in yard.records.benchmarks.get(row.id).reason

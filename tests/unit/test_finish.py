@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from core.endpoints import RolloutState
-from core.errors import DiskFull, Exhausted, Fault, Refused, SeatrialError, Transient
+from core.errors import Conflict, DiskFull, Exhausted, Fault, Refused, SeatrialError, Transient
 from core.ids import RolloutId
 from core.submissions import StepName, Submission, SubmissionState
 from lifecycle.submissions import ending, event_of
@@ -18,7 +18,7 @@ from tasks import finish as finishing
 from tasks.finish import finish, resume_end
 from tasks.prepare import check, download, resolve, tensorize
 from tasks.release import announce, publish, register, roll_out
-from tasks.start import start
+from tasks.start import open_rollout, start
 from tasks.step import BACKOFF_S, is_transient, recorded, step_task
 from tasks.trials import benchmark, degeneration, latency, smoke
 from tests.equipment.bench_yard import BenchYard, in_yard
@@ -144,6 +144,34 @@ def test_no_step_begins_of_a_submission_that_is_being_cancelled(yard: BenchYard,
     with pytest.raises(Refused, match="was cancelled"), recorded(running.id, StepName.PUBLISH):
         pytest.fail("the step began")
     assert yard.records.submissions.get(running.id).steps == ()
+
+
+@pytest.mark.parametrize("state", [state for state in SubmissionState if state.ended])
+def test_no_step_begins_of_a_submission_that_reconcile_ended_while_its_process_slept(
+    yard: BenchYard, running: Submission, state: SubmissionState
+) -> None:
+    put_submission(yard.records, running.id, yard.clock.now(), state=state)
+    with pytest.raises(Conflict, match="this run changes nothing"), recorded(running.id, StepName.START):
+        pytest.fail("the step began")
+    assert yard.records.submissions.get(running.id).steps == ()
+
+
+def test_a_submission_that_is_cancelled_while_it_waits_for_another_rollout_withdraws_no_further_one(
+    yard: BenchYard, running: Submission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def taken(submission: str, *_: object) -> None:
+        opened.append(submission)
+        if len(opened) > 2:
+            pytest.fail("it went on after the cancellation")
+        put_submission(yard.records, running.id, yard.clock.now(), state=SubmissionState.CANCELLING)
+        raise Conflict("chat has an open rollout of another submission")
+
+    monkeypatch.setitem(vars(yard.here), "driver", SimpleNamespace(open=taken))
+    with pytest.raises(Refused, match="was cancelled"):
+        open_rollout(yard.here, running, a_version(id=CANDIDATE), SimpleNamespace(progress=lambda *_: None))  # type: ignore[arg-type]
+    assert opened == [running.id]
 
 
 def test_a_cancelled_candidate_is_given_no_further_share(yard: BenchYard, running: Submission) -> None:

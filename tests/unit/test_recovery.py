@@ -13,6 +13,7 @@ from core.flow_runs import RunState
 from core.ids import SubmissionId
 from core.services import RunnerBeat
 from core.submissions import SubmissionState
+from lifecycle.submissions import claim
 from tasks.enter import DeployRequest, enter, held
 from tasks.recovery import recovery
 from tests.equipment.bench_yard import BenchYard, in_yard
@@ -62,6 +63,24 @@ def test_a_run_that_the_living_runner_started_has_more_time_than_a_busy_machine_
     assert not resumed(yard, identity)
     yard.clock.wait(300)
     beat(yard, begun)
+    assert resumed(yard, identity)
+
+
+def test_a_run_that_continues_a_submission_is_not_called_crashed_before_it_claims(yard: BenchYard) -> None:
+    identity = submitted(yard, "CRASHED")
+    claim(yard.records, yard.clock, SubmissionId(identity), RUN, "first", 1.0)
+    yard.clock.wait(HOUR_S)
+    beat(yard, yard.clock.now())
+    assert resumed(yard, identity)
+    (continued,) = yard.prefect.submitted
+    run = str(yard.records.submissions.get(identity).flow_run)
+    yard.prefect.states[run] = RunState("RUNNING", "Running", at=yard.clock.now())
+    yard.clock.wait(10)
+    assert not recovery(yard.here).left_alone(yard.clock.now())
+    assert not resumed(yard, identity)
+    assert (yard.prefect.crashed, yard.prefect.submitted) == ([RUN], [continued])
+    claim(yard.records, yard.clock, SubmissionId(identity), run, "second", 1.0)
+    yard.clock.wait(2)
     assert resumed(yard, identity)
 
 

@@ -46,7 +46,8 @@ def _settled(yard: BenchYard) -> None:
 def submitted(yard: BenchYard, state: SubmissionState, run: str, lease_until: float = 0.0) -> SubmissionId:
     """Enter a submission with a run in Prefect that is in state `run`."""
     row = yard.records.submissions.create(a_request(), yard.records.access.principal("ann", 1.0).id, yard.clock.now())
-    put_submission(yard.records, row.id, yard.clock.now(), state=state, flow_run=RUN, runs=1, lease_until=lease_until)
+    driver = "process" if lease_until else None
+    put_submission(yard.records, row.id, yard.clock.now(), state=state, flow_run=RUN, driver=driver, runs=1, lease_until=lease_until)
     yard.prefect.states[RUN] = RunState(run, run.title())
     return row.id
 
