@@ -29,6 +29,8 @@ from tests.equipment.postgres import PostgresServer
 from tests.equipment.samples import NOW
 
 _MOST_ROUNDS = 400
+_NEWEST = 2
+_MOST_OPEN = 3
 _CANCELLING = (SubmissionState.CANCELLING, SubmissionState.CANCELLED, SubmissionState.SERVING)
 _AFTER = {state: (state,) for state in SubmissionState} | {
     SubmissionState.QUEUED: tuple(SubmissionState),
@@ -51,6 +53,7 @@ class Platform(RuleBasedStateMachine):
         self.states: dict[SubmissionId, SubmissionState] = {}
         self.promoted: set[tuple[EndpointName, VersionId | None]] = set()
 
+    @precondition(lambda self: len(self.database.submissions.find(states=OPEN, limit=_MOST_OPEN)) < _MOST_OPEN)
     @rule(endpoint=st.sampled_from(["chat", "chat", "code"]), version=st.integers(1, 3), good=st.sampled_from([True, True, False]))
     def submit(self, endpoint: str, version: int, *, good: bool) -> None:
         self.world.submit(endpoint, version, good=good)
@@ -66,7 +69,7 @@ class Platform(RuleBasedStateMachine):
     def processes_go_on(self, order: list[int]) -> None:
         for number in order:
             if self.world.processes:
-                process = self.world.processes[number % len(self.world.processes)]
+                process = self.world.processes[-1 - number % len(self.world.processes)]
                 process.frozen = False
                 self.world.step(process)
 
@@ -85,9 +88,15 @@ class Platform(RuleBasedStateMachine):
         self.world.kill(self.drawn(data))
 
     @precondition(lambda self: self.world.processes)
-    @rule(data=st.data())
-    def a_process_sleeps_through_its_lease(self, data: st.DataObject) -> None:
-        self.drawn(data).frozen = True
+    @rule(data=st.data(), steps=st.integers(0, 12), cancelled=st.booleans())
+    def a_process_sleeps_through_its_lease(self, data: st.DataObject, steps: int, *, cancelled: bool) -> None:
+        process = self.drawn(data)
+        for _ in range(steps):
+            if process in self.world.processes:
+                self.world.step(process)
+        process.frozen = True
+        if cancelled:
+            self.world.cancel(process.submission)
         self.world.wait(LEASE_S + 1)
         self.world.reconcile("first")
         self.start_waiting_runs()
@@ -123,8 +132,8 @@ class Platform(RuleBasedStateMachine):
                 self.world.start(run)
 
     def drawn(self, data: st.DataObject) -> Process:
-        """Draw one of the processes."""
-        return self.world.processes[data.draw(st.integers(0, len(self.world.processes) - 1))]
+        """Draw one of the newest processes: older ones mostly wait for a lease or are past their work."""
+        return data.draw(st.sampled_from(self.world.processes[-_NEWEST:]))
 
     @invariant()
     def the_rows_are_sound(self) -> None:
