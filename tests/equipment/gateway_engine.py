@@ -104,8 +104,8 @@ class Engine:
         elif (body.get("n") or 1) > 1 and (wish == "one only" or body.get("temperature") == 0):
             await answer.status(400)
         else:
+            self.counted = [self.counted[0] + 7, self.counted[1] + 40 * (body.get("n") or 1)]  # before anybody can look
             await answer.whole(LOOP if wish == "loop" else "".join(WORDS), body, said.get(wish))
-            self.counted = [self.counted[0] + 7, self.counted[1] + 40 * (body.get("n") or 1)]
         return True
 
     async def _hang(self, answer: _Answer, *, stream: bool) -> None:
