@@ -17,6 +17,7 @@ from core.ports.clock import Clock, SystemClock
 from core.shown import benchmark_title, run_title
 
 _OURS: Final = {"deployments": {"name": {"any_": ["submit", "on-demand", "nightly"]}}}
+_OPEN: Final = ("SCHEDULED", "PENDING", "RUNNING", "CANCELLING")
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
 _PAGE = 200  # the server's own limit
@@ -86,10 +87,10 @@ class PrefectRuns:
         return _state(found[0]) if found else None
 
     def ahead(self, run_id: str) -> int:
-        """Return how many runs of ours wait to be started before this one. NotFound."""
+        """Return how many runs of ours that have not ended come before this one: they have slots, or get them first. NotFound."""
         expected = self._call("GET", f"flow_runs/{run_id}", f"flow run {run_id}")["expected_start_time"]
-        chosen = {"state": {"type": {"any_": ["SCHEDULED", "PENDING"]}}, "expected_start_time": {"before_": expected}}
-        found = self._call("POST", "flow_runs/count", "the waiting flow runs", {**_OURS, "flow_runs": chosen})
+        chosen = {"state": {"type": {"any_": list(_OPEN)}}, "expected_start_time": {"before_": expected}}
+        found = self._call("POST", "flow_runs/count", "the open flow runs", {**_OURS, "flow_runs": chosen})
         return max(0, int(found) - 1)  # "before" includes the moment, and so the run itself
 
     def cancel(self, run_id: str) -> None:

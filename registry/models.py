@@ -29,6 +29,7 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 EXISTS = "RESOURCE_ALREADY_EXISTS"
 """MLflow's word for what another process has just made."""
+_BAD_REQUEST = "BAD_REQUEST"
 
 
 class MlflowModels:
@@ -71,7 +72,18 @@ class MlflowModels:
         if number is None:
             raise NotFound(f"MLflow has no version {version[:12]} of {endpoint}", hint="register it first")
         if str(number) != str(present):
-            self._client.set_registered_model_alias(endpoint, alias, str(number))
+            self._write_alias(endpoint, alias, str(number))
+
+    def _write_alias(self, endpoint: str, alias: str, number: str) -> None:
+        """Write an alias. MLflow fails one of two first writes at the same moment (a unique key); the second write replaces the first."""
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+        try:
+            self._client.set_registered_model_alias(endpoint, alias, number)
+        except MlflowException as error:
+            if error.error_code != _BAD_REQUEST:
+                raise
+            self._client.set_registered_model_alias(endpoint, alias, number)
 
     def _ensure_model(self, endpoint: str) -> None:
         from mlflow.exceptions import MlflowException  # noqa: PLC0415

@@ -35,7 +35,7 @@ class FlowRuns(Protocol):
         ...
 
     def ahead(self, run_id: str) -> int:
-        """Return how many runs of the platform wait to be started before this one. NotFound."""
+        """Return how many runs of the platform that have not ended come before this one. NotFound."""
         ...
 
     def cancel(self, run_id: str) -> None:

@@ -76,8 +76,8 @@ def waiting(flow_run: str | None, beat: RunnerBeat | None, queue: Queue, clock: 
 
 def _of_run(flow_run: str, state: RunState | None, beat: RunnerBeat | None, queue: Queue) -> Waiting | None:
     if state is None or state.waiting:
-        if beat is not None and beat.full:
-            before = queue.ahead(flow_run) + beat.slots
+        pending = state is not None and state.type == "PENDING"  # it has a slot; its process has not begun the run
+        if not pending and beat is not None and beat.full and (before := queue.ahead(flow_run)) >= beat.slots:
             return Waiting(Wait.BUSY, f"waiting: {before} runs before it (all {beat.slots} slots of the flow runner are taken)")
         return Waiting(Wait.STARTING, "its flow run is about to start")
     if state.could_not_start(since=beat.started if beat else 0.0):  # one that a stopped runner took down is started again

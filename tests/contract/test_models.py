@@ -66,6 +66,14 @@ def test_aliases_can_be_set_moved_and_removed_twice(models: ModelRegistry):
         models.mark(endpoint, champion=version("b").id, challenger=None)
 
 
+def test_aliases_can_be_set_and_removed_by_several_processes_at_once(models: ModelRegistry):
+    for number in range(4):
+        endpoint = EndpointName(f"alias-rush-{number}")
+        models.register(endpoint, version("a"), [], {}, "seatrial:/versions/a")
+        at_once(8, lambda _number, name=endpoint: models.mark(name, champion=version("a").id, challenger=version("a").id))
+        at_once(8, lambda _number, name=endpoint: models.mark(name, champion=None, challenger=None))
+
+
 def test_a_version_that_was_never_registered_cannot_be_marked(models: ModelRegistry):
     endpoint = EndpointName("unknown")
     models.register(endpoint, version("a"), [], {}, "seatrial:/versions/a")

@@ -97,6 +97,16 @@ def test_a_crashed_run_has_ended_and_stays_so(runs: PrefectRuns) -> None:
     assert (state.type, state.ended) == ("CRASHED", True)
 
 
+def test_the_runs_before_a_run_are_those_that_have_not_ended(runs: PrefectRuns, server: str) -> None:
+    before, pending, running, crashed, last = (runs.start(SubmissionId(f"sub-q{number}"), 0, REQUEST) for number in range(5))
+    with prefect_api(server) as prefect:
+        for run, kind in ((pending, "PENDING"), (running, "RUNNING")):
+            body = {"state": {"type": kind}, "force": True}
+            prefect.post(f"/flow_runs/{run}/set_state", json=body).raise_for_status()
+    runs.crash(crashed)
+    assert runs.ahead(last) - runs.ahead(before) == 3
+
+
 def test_logs_come_oldest_first_and_from_a_time_on(runs: PrefectRuns, server: str) -> None:
     run = runs.start(SubmissionId("sub-e"), 0, REQUEST)
     times = [datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC) for second in range(3)]

@@ -47,7 +47,9 @@ UNSTARTED = RunState("CRASHED", "Crashed", "Flow run could not start: [Errno 13]
     ("prefect", "age_s", "full", "reason"),
     [
         (Prefect(SCHEDULED), 1.0, False, Wait.STARTING),
-        (Prefect(SCHEDULED, ahead=3), 1.0, True, Wait.BUSY),
+        (Prefect(SCHEDULED, ahead=10), 1.0, True, Wait.BUSY),
+        (Prefect(SCHEDULED, ahead=9), 1.0, True, Wait.STARTING),
+        (Prefect(RunState("PENDING", "Pending", began=False), ahead=9), 1.0, True, Wait.STARTING),
         (Prefect(SCHEDULED), RUNNER_LOST_S + 1, False, Wait.RUNNER_DOWN),
         (Prefect(UNSTARTED), 1.0, False, Wait.CANNOT_START),
         (Prefect(RunState("CRASHED", "Crashed", "SIGTERM", began=False, at=50.0)), 1.0, False, None),
@@ -64,7 +66,7 @@ def test_the_reason_follows_from_the_run_and_the_heartbeat(prefect: Prefect, age
 
 def test_a_full_runner_says_how_many_runs_come_first_and_is_not_stuck() -> None:
     clock = VirtualClock()
-    found = waiting(RUN, beat(clock, full=True), Prefect(SCHEDULED, ahead=3), clock)
+    found = waiting(RUN, beat(clock, full=True), Prefect(SCHEDULED, ahead=13), clock)
     assert found is not None
     assert (found.reason.stuck, found.message) == (False, "waiting: 13 runs before it (all 10 slots of the flow runner are taken)")
 
