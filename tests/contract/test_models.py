@@ -70,8 +70,12 @@ def test_aliases_can_be_set_and_removed_by_several_processes_at_once(models: Mod
     for number in range(4):
         endpoint = EndpointName(f"alias-rush-{number}")
         models.register(endpoint, version("a"), [], {}, "seatrial:/versions/a")
-        at_once(8, lambda _number, name=endpoint: models.mark(name, champion=version("a").id, challenger=version("a").id))
-        at_once(8, lambda _number, name=endpoint: models.mark(name, champion=None, challenger=None))
+        mark_at_once(models, endpoint, version("a").id)
+        mark_at_once(models, endpoint, None)
+
+
+def mark_at_once(models: ModelRegistry, endpoint: EndpointName, marked: VersionId | None) -> None:
+    at_once(8, lambda _number: models.mark(endpoint, champion=marked, challenger=marked))
 
 
 def test_a_version_that_was_never_registered_cannot_be_marked(models: ModelRegistry):
