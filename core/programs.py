@@ -10,8 +10,8 @@ from enum import StrEnum
 class Program:
     """Generated code with the check that judges it. Limits: CPU seconds, wall seconds, bytes of address space.
 
-    `given` is the suite's own text that `code` begins with (the prompt): what the check uses of it besides the entry point is taken from
-    there and not from the program, which may have replaced it.
+    `given` is the suite's own text at the beginning of `code` (the prompt). The check takes every name but the entry point from
+    `given`, because the program may have replaced it.
     """
 
     id: str

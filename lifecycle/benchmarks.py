@@ -51,7 +51,7 @@ def next_state(state: BenchmarkState, event: Event) -> BenchmarkState:
     try:
         return TRANSITIONS[state, event]
     except KeyError:
-        raise Conflict(f"a benchmark that is {state} cannot become {event}", reason="illegal_transition") from None
+        raise Conflict(f"the event {event} is not allowed for a benchmark in state {state}", reason="illegal_transition") from None
 
 
 def start_run(records: Records, runs: FlowRuns, clock: Clock, row: Benchmark) -> Benchmark:

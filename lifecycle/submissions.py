@@ -74,7 +74,7 @@ def next_state(state: SubmissionState, event: Event) -> SubmissionState:
     try:
         return TRANSITIONS[state, event]
     except KeyError:
-        raise Conflict(f"a submission that is {state} cannot become {event}", reason="illegal_transition") from None
+        raise Conflict(f"the event {event} is not allowed for a submission in state {state}", reason="illegal_transition") from None
 
 
 def start_run(records: Records, runs: FlowRuns, clock: Clock, row: Submission) -> Submission:

@@ -16,11 +16,11 @@ class Access(Protocol):
         ...
 
     def add_key(self, key: Key) -> None:
-        """Enter a key (its sha256, never its secret). Bumps the routes' generation."""
+        """Store a key: its sha256, never its secret. Increments the routes' generation."""
         ...
 
     def revoke(self, key: KeyId, now: Epoch) -> Key:
-        """Revoke; revoking what is revoked changes nothing. NotFound."""
+        """Revoke a key and return it. Revoking it again changes nothing. NotFound."""
         ...
 
     def keys(self, *, principal: PrincipalId | None = None, role: Role | None = None) -> tuple[Key, ...]:
@@ -28,5 +28,5 @@ class Access(Protocol):
         ...
 
     def by_secret(self, secret_sha256: str) -> Key | None:
-        """Return the key with this digest, dead or alive, or None."""
+        """Return the key with this digest, also an expired or revoked one, or None."""
         ...

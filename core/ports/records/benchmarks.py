@@ -13,7 +13,7 @@ class Benchmarks(Protocol):
     """Benchmarks: one row per run of a plan on a version. The samples lie elsewhere (`rows_uri`)."""
 
     def create(self, benchmark: Benchmark) -> Benchmark:
-        """Enter one. The same id again keeps the first row and returns it."""
+        """Store a new benchmark. The same id again keeps the first row and returns it."""
         ...
 
     def get(self, benchmark: BenchmarkId) -> Benchmark:
@@ -42,5 +42,5 @@ class Benchmarks(Protocol):
         ...
 
     def remove(self, benchmark: BenchmarkId) -> None:
-        """Delete the row of one that has ended. Conflict while it runs; removing what is gone does nothing."""
+        """Delete the row of a benchmark that has ended. Conflict while it runs. Removing it again does nothing."""
         ...

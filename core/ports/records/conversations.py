@@ -11,12 +11,12 @@ from core.ids import CompletionId, EndpointName, Epoch, VersionId
 
 
 class Conversations(Protocol):
-    """What the ledger ships, and what is asked about it."""
+    """Stores the batches of the ledger and answers queries about them."""
 
     def record(self, assignments: Sequence[Assignment], completions: Sequence[Completion], feedback: Sequence[Feedback]) -> None:
         """Write a batch in one transaction.
 
-        What is there already (by id) is kept, except that a settled completion replaces a `lost` one, a later vote of the same
+        A stored entry (by id) is kept, except that a settled completion replaces a `lost` one, a later vote of the same
         principal on the same completion replaces the earlier, and `moved` is never unset. Usage is added once per completion.
         """
         ...
@@ -54,7 +54,7 @@ class Conversations(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """What one version answered lately. `errors` are those of the engine."""
+    """The recent completions of one version. `errors` are those of the engine."""
 
     endpoint: EndpointName
     version: VersionId

@@ -1,4 +1,4 @@
-"""Endpoints and what they serve."""
+"""Endpoints, with their stable and candidate versions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from core.ids import EndpointName, Epoch
 
 
 class Endpoints(Protocol):
-    """Endpoints and what they serve."""
+    """Endpoints, with their stable and candidate versions."""
 
     def ensure(self, name: EndpointName, now: Epoch) -> Endpoint:
         """Return the endpoint, made when it is not there."""
@@ -24,7 +24,7 @@ class Endpoints(Protocol):
         ...
 
     def set_policy(self, name: EndpointName, policy: EndpointPolicy) -> Endpoint:
-        """Set what the endpoint promises; the routes' generation grows. Refused as `EndpointPolicy.check` says, NotFound."""
+        """Set the endpoint's policy and increment the routes' generation. Refused by `EndpointPolicy.check`, NotFound."""
         ...
 
     def remove(self, name: EndpointName, now: Epoch) -> Endpoint:

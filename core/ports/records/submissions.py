@@ -13,7 +13,7 @@ class Submissions(Protocol):
     """Submissions and their steps."""
 
     def create(self, request: SubmissionRequest, submitter: PrincipalId, now: Epoch) -> Submission:
-        """Enter a new one, queued. The same idempotency key of the same submitter returns the first one."""
+        """Store a new submission, queued. The same idempotency key of the same submitter returns the first one."""
         ...
 
     def get(self, submission: SubmissionId) -> Submission:
@@ -32,7 +32,7 @@ class Submissions(Protocol):
         ...
 
     def step(self, submission: SubmissionId, step: Step) -> None:
-        """Enter a step or replace the one of its name."""
+        """Store a step, or replace the step of the same name."""
         ...
 
     def store(self, submission: Submission, now: Epoch) -> Submission:

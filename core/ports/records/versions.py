@@ -9,10 +9,10 @@ from core.versions import ModelVersion, TrialKind, TrialReport
 
 
 class Versions(Protocol):
-    """Model versions and what trials said of them."""
+    """Model versions, with the reports of their trials."""
 
     def put(self, version: ModelVersion) -> ModelVersion:
-        """Enter a version; the same id again keeps the first row but fills `registered_uri` when that was None.
+        """Store a version; the same id again keeps the first row but fills `registered_uri` when that was None.
 
         Also remembers (source, commit) -> version, for `find`.
         """
