@@ -24,6 +24,7 @@ from core.ids import Epoch, RolloutId, SubmissionId, VersionId
 from core.ports import Clock, FlowRuns, Records
 from core.submissions import Submission, SubmissionState
 from lifecycle.leases import expect_driver, expect_free
+from lifecycle.rollouts.precedence import SUPERSEDED
 from lifecycle.rows import update
 
 
@@ -65,7 +66,12 @@ TRANSITIONS: Final[Mapping[tuple[SubmissionState, Event], SubmissionState]] = {
 }
 """Every transition. What is not listed is illegal; no end state is ever left."""
 
-_EVENTS_OF_REASONS: Final = {"rolled_back": Event.ROLLED_BACK, "withdrawn": Event.WITHDRAWN, "cancelled": Event.WITHDRAWN}
+_EVENTS_OF_REASONS: Final = {
+    "rolled_back": Event.ROLLED_BACK,
+    "withdrawn": Event.WITHDRAWN,
+    SUPERSEDED: Event.WITHDRAWN,
+    "cancelled": Event.WITHDRAWN,
+}
 _FAULTS: Final[Mapping[str, type[SeatrialError]]] = {kind.code: kind for kind in (SeatrialError, Transient, Fault, DiskFull, Exhausted)}
 
 

@@ -28,8 +28,8 @@ _GONE_S = 60.0
 
 
 def already_serving(submission: Submission, version: ModelVersion) -> bool:
-    """Tell whether the endpoint serves this very version: submitted twice, or promoted by a run that was killed right after."""
-    return platform().records.endpoints.ensure(submission.request.endpoint, platform().clock.now()).stable == version.id
+    """Return whether the endpoint serves this version: submitted twice, or promoted by a run that was killed right after."""
+    return platform().driver.serves(submission.id, submission.request.endpoint, version.id)
 
 
 @step_task

@@ -13,6 +13,7 @@ from core.submissions import StepName, Submission, SubmissionState
 from core.versions import ModelVersion
 from evals import harness
 from lifecycle.capacity import await_room
+from lifecycle.rollouts.precedence import SUPERSEDED
 from lifecycle.submissions import set_rollout
 from tasks.lease import this_driver
 from tasks.step import StepReport, recorded, step_task, stop_if_cancelled
@@ -72,7 +73,7 @@ def find_room(here: Platform, submission: Submission, spec: EngineSpec, report: 
 def open_rollout(here: Platform, submission: Submission, version: ModelVersion, report: StepReport) -> Rollout:
     """Open the dark rollout, or return the one that an earlier run opened.
 
-    An older submission's rollout on the endpoint is withdrawn first and waited for.
+    An older submission's rollout on the endpoint is withdrawn first and waited for. Refused when a newer submission has the endpoint.
     """
     if submission.rollout is not None:
         still_wanted(here, submission.rollout)
@@ -167,6 +168,8 @@ def still_wanted(here: Platform, rollout: RolloutId) -> None:
 
 def taken_back(row: Rollout) -> Refused:
     """Return how a rollout that was not promoted ends its submission: withdrawn when no user had met the candidate or a newer one came."""
-    if row.step == 0 or row.withdrawal is Withdrawal.SUPERSEDED:
+    if row.withdrawal is Withdrawal.SUPERSEDED:
+        return Refused(row.reason, reason=SUPERSEDED, hint="submit the model again if it is to be served")
+    if row.step == 0:
         return Refused(f"the rollout was withdrawn: {row.reason}", reason="withdrawn", hint="submit again when it is still wanted")
     return Refused(f"rolled back: {row.reason}", reason="rolled_back", hint="see `seatrial rollouts` for the numbers")

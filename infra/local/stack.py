@@ -225,7 +225,7 @@ def _prefect(settings: Settings) -> Service:
 def _mlflow(settings: Settings) -> Service:
     port = str(urlsplit(settings.mlflow_url).port)
     command = (
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1"),
+        *(sys.executable, "-m", "infra.services.mlflow", "--host", "127.0.0.1", "--port", port, "--workers", "1"),
         *("--backend-store-uri", f"sqlite:///{settings.home / 'mlflow.db'}"),
         *("--artifacts-destination", str(settings.home / "mlflow-artifacts")),
     )

@@ -11,6 +11,7 @@ from core.ports import Clock, Engines, Noticeboard, Records
 from core.settings import RolloutPolicy
 from lifecycle.engines import GATEWAY_ALIVE_S, retire_unwanted
 from lifecycle.rollouts.events import narrate
+from lifecycle.rollouts.precedence import expect_newest, is_newer
 from lifecycle.rollouts.steps import begin, decide, needed_conversations, withdraw
 from lifecycle.rollouts.verdict import judge
 
@@ -32,18 +33,20 @@ class Driver:
         self._board = board
 
     def open(self, submission: SubmissionId, endpoint: EndpointName, candidate: VersionId) -> Rollout:
-        """Open a dark rollout.
+        """Open a dark rollout, or return the submission's open one.
 
-        Another submission's open rollout on the endpoint is withdrawn first (superseded): Conflict until it has ended.
+        Refused (`superseded`) when a newer submission has an open rollout on the endpoint or serves it. An older submission's open
+        rollout is withdrawn first: Conflict until it has ended.
         """
         now = self._clock.now()
-        stable = self._records.endpoints.ensure(endpoint, now).stable
+        served = self._records.endpoints.ensure(endpoint, now)
+        expect_newest(self._records, submission, served)
         row = Rollout(
             RolloutId(new_id("ro")),
             submission,
             endpoint,
             candidate,
-            stable,
+            served.stable,
             RolloutState.DARK,
             0,
             0.0,
@@ -56,6 +59,16 @@ class Driver:
         except Conflict:
             self._supersede(endpoint, submission)
             raise
+
+    def serves(self, submission: SubmissionId, endpoint: EndpointName, version: VersionId) -> bool:
+        """Return whether the endpoint serves the version already, so that the submission needs no rollout.
+
+        Older submissions' open rollouts are withdrawn (superseded) before the answer, so that none of them is promoted after it.
+        """
+        if self._records.endpoints.ensure(endpoint, self._clock.now()).stable != version:
+            return False
+        self._supersede(endpoint, submission)
+        return self._records.endpoints.get(endpoint).stable == version
 
     def begin(self, rollout: RolloutId) -> Rollout:
         """Give the candidate its first share: the trials passed. Beginning what has begun changes nothing."""
@@ -100,9 +113,10 @@ class Driver:
         return ended
 
     def _supersede(self, endpoint: EndpointName, by: SubmissionId) -> None:
+        """Withdraw the open rollouts of older submissions."""
         states = [state for state in RolloutState if not state.ended]
         for row in self._records.rollouts.find(endpoint=endpoint, states=states):
-            if row.submission != by:
+            if is_newer(self._records, by, row.submission):
                 self._change(row, withdraw(row, f"superseded by {by}", Withdrawal.SUPERSEDED))
                 self.advance(row.id)
 

@@ -39,6 +39,9 @@ class RolloutsTable:
                 return restore(Rollout, row)
             if row is not None:
                 raise _taken(rollout.endpoint, row["submission"])
+            stable = connection.execute(select(endpoints.c.stable).where(endpoints.c.name == rollout.endpoint)).scalar_one()
+            if stable != rollout.stable:
+                raise _served_changed(rollout, stable)
             connection.execute(insert(rollouts).values(**plain(rollout)))
             _set_endpoint(connection, rollout.endpoint, candidate=rollout.candidate, rollout=rollout.id)
             bump(connection)
@@ -106,6 +109,18 @@ def _moved_on(stored: Rollout, mine: Rollout) -> Stale:
         reason="rollout_moved_on",
         hint="read it again, then decide",
     )
+
+
+def _served_changed(rollout: Rollout, stable: str | None) -> Stale:
+    return Stale(
+        f"{rollout.endpoint} serves {_short(stable)}, expected {_short(rollout.stable)}",
+        reason="endpoint_moved_on",
+        hint="read the endpoint again, then decide",
+    )
+
+
+def _short(version: str | None) -> str:
+    return version[:12] if version else "no version"
 
 
 def _taken(endpoint: EndpointName, submission: str) -> Conflict:

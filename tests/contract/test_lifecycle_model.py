@@ -8,7 +8,7 @@ every example the platform is left alone, and every submission ends.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from core.endpoints import RolloutState
 from core.ids import EndpointName, SubmissionId, VersionId
 from core.ports.clock import VirtualClock
-from core.submissions import SubmissionState
+from core.submissions import Submission, SubmissionState
 from lifecycle.engines import wanted_versions
 from lifecycle.submissions import OPEN
 from registry.database import Database, open_database
@@ -149,9 +149,21 @@ class Platform(RuleBasedStateMachine):
             assert row.state in {*OPEN, SubmissionState.SERVING}, f"{row.id} is {row.state}, and its candidate was promoted"
             assert rollout.candidate == row.version, f"{row.id} promoted another submission's candidate"
             assert row.id not in self.world.refused, f"{row.id} was promoted although its trials failed"
+        self.the_newest_wins(rows)
         for row in rows.values():
             if row.state is SubmissionState.SERVING:
                 assert (row.request.endpoint, row.version) in self.promoted, f"{row.id} is called serving and was never promoted"
+
+    def the_newest_wins(self, rows: Mapping[SubmissionId, Submission]) -> None:
+        """Check that each endpoint serves what the newest submission that got through brought, whichever was ready first."""
+        promoted = {rollout.submission for rollout in self.database.rollouts.find(states=[RolloutState.PROMOTED], limit=1000)}
+        through = sorted(
+            (row for row in rows.values() if row.state is SubmissionState.SERVING or row.id in promoted),
+            key=lambda row: (row.created_at, row.id),
+        )
+        for name, newest in {row.request.endpoint: row for row in through}.items():
+            stable = self.database.endpoints.get(name).stable
+            assert stable == newest.version, f"{name} serves {stable}, and the newest submission that got through is {newest.id}"
 
     def teardown(self) -> None:
         """Leave the platform alone: every submission ends, and no engine is left that nobody needs."""

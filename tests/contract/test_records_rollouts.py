@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from core.endpoints import Cohort, Rollout, RolloutState, Verdict, Withdrawal
-from core.errors import Conflict, NotFound, Transient
+from core.errors import Conflict, NotFound, Stale, Transient
 from core.ids import EndpointName, RolloutId, SubmissionId
 from core.versions import Decision
 from registry.database import Database, migrate, open_database
@@ -39,6 +39,13 @@ def test_opening_again_returns_the_submission_s_open_rollout(records: Database, 
 def test_another_submission_s_open_rollout_is_a_conflict(records: Database, rollout: Rollout) -> None:
     with pytest.raises(Conflict, match=rollout.submission):
         records.rollouts.open(a_rollout(id=RolloutId("ro-2"), submission=SubmissionId("sub-2")))
+
+
+def test_a_rollout_against_another_version_than_the_served_one_is_stale(records: Database, rollout: Rollout) -> None:
+    records.rollouts.store(replace(rollout, state=RolloutState.PROMOTED, share=1.0, ended_at=NOW))
+    with pytest.raises(Stale, match=f"chat serves {CANDIDATE[:12]}, expected"):
+        records.rollouts.open(a_rollout(id=RolloutId("ro-2"), submission=SubmissionId("sub-2")))
+    assert records.endpoints.get(CHAT).candidate is None
 
 
 def test_a_rollout_on_no_endpoint_and_an_unknown_one_are_not_found(records: Database) -> None:

@@ -250,7 +250,7 @@ class World:
         submissions.set_version(self.records, self.clock, row.id, version, process.driver)
         yield
         self.stop_if_cancelled(row.id)
-        if self.records.endpoints.ensure(row.request.endpoint, self.clock.now()).stable != version:
+        if not self.driver_of_rollouts(process.driver).serves(row.id, row.request.endpoint, version):
             rollout = yield from self._open(row, version, process)
             self.stop_if_cancelled(row.id)
             self.engines.apply(_spec(version))

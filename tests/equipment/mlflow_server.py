@@ -28,8 +28,7 @@ def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     store, artifacts = f"sqlite:///{folder}/mlflow.db", str(folder / "artifacts")
     command = [
         "-m",
-        "mlflow",
-        "server",
+        "infra.services.mlflow",
         "--port",
         str(port),
         "--workers",

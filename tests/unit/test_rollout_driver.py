@@ -9,11 +9,11 @@ import pytest
 
 from core.endpoints import Rollout, RolloutState, Withdrawal
 from core.engines import Role
-from core.errors import Conflict
+from core.errors import Conflict, Refused
 from core.ids import Digest, EndpointName, SubmissionId, VersionId
 from core.ports.clock import VirtualClock
 from core.settings import RolloutPolicy
-from core.submissions import SubmissionRequest
+from core.submissions import SubmissionRequest, SubmissionState
 from core.versions import EngineNeeds, FileDigest, ModelRef, ModelVersion
 from lifecycle.rollouts.driver import LEASE_S, Driver
 from lifecycle.rollouts.steps import withdraw
@@ -41,10 +41,20 @@ class Yard:
         self.records.versions.put(
             ModelVersion(version, "org/m", version[:40], files, Digest("e" * 64), Digest("f" * 64), "mit", None, needs, 1.0)
         )
-        return self.records.submissions.create(SubmissionRequest(ModelRef("org/m"), CHAT), self.by.id, self.clock.now()).id
+        self.clock.wait(0.001)
+        row = self.records.submissions.create(SubmissionRequest(ModelRef("org/m"), CHAT), self.by.id, self.clock.now())
+        running = replace(row, state=SubmissionState.RUNNING, version=version)
+        return self.records.submissions.store(running, self.clock.now()).id
 
     def opened(self, version: VersionId) -> Rollout:
         return self.driver.open(self.submission(version), CHAT, version)
+
+
+def serve(yard: Yard, rollout: Rollout) -> None:
+    """Promote a rollout, and end its submission as serving."""
+    yard.driver.begin(rollout.id)
+    row = yard.records.submissions.get(rollout.submission)
+    yard.records.submissions.store(replace(row, state=SubmissionState.SERVING, version=rollout.candidate), yard.clock.now())
 
 
 @pytest.fixture
@@ -68,6 +78,45 @@ def test_a_newer_submission_takes_the_place_of_an_open_rollout(yard: Yard):
     assert (withdrawn.state, withdrawn.withdrawal) == (RolloutState.ROLLED_BACK, Withdrawal.SUPERSEDED)
     assert newer in withdrawn.reason
     assert yard.driver.open(newer, CHAT, SECOND).candidate == SECOND
+
+
+def test_an_older_submission_is_superseded_by_an_open_rollout_of_a_newer_one(yard: Yard):
+    older, newer = yard.submission(FIRST), yard.opened(SECOND)
+    with pytest.raises(Refused) as refused:
+        yard.driver.open(older, CHAT, FIRST)
+    assert (refused.value.reason, newer.submission in refused.value.what) == ("superseded", True)
+    assert yard.records.rollouts.get(newer.id).state is RolloutState.DARK
+
+
+def test_an_older_submission_is_superseded_by_a_newer_one_that_serves(yard: Yard):
+    older, newer = yard.submission(FIRST), yard.opened(SECOND)
+    serve(yard, newer)
+    with pytest.raises(Refused) as refused:
+        yard.driver.open(older, CHAT, FIRST)
+    assert refused.value.reason == "superseded"
+
+
+def test_an_older_submission_goes_on_once_the_newer_version_is_no_longer_served(yard: Yard):
+    yard.driver.begin(yard.opened(STABLE).id)
+    older, newer = yard.submission(FIRST), yard.opened(SECOND)
+    yard.driver.withdraw(newer.id, "an operator asked", Withdrawal.OPERATOR)
+    yard.driver.advance(newer.id)
+    assert yard.driver.open(older, CHAT, FIRST).candidate == FIRST
+
+
+def test_a_newer_submission_of_the_version_that_is_served_withdraws_an_open_rollout(yard: Yard):
+    serve(yard, yard.opened(STABLE))
+    canary = yard.driver.begin(yard.opened(FIRST).id)
+    assert yard.driver.serves(yard.submission(STABLE), CHAT, STABLE)
+    assert yard.records.rollouts.get(canary.id).withdrawal is Withdrawal.SUPERSEDED
+    assert yard.records.endpoints.get(CHAT).stable == STABLE
+
+
+def test_an_older_submission_of_the_version_that_is_served_leaves_an_open_rollout_alone(yard: Yard):
+    serve(yard, yard.opened(STABLE))
+    older, canary = yard.submission(STABLE), yard.driver.begin(yard.opened(FIRST).id)
+    assert yard.driver.serves(older, CHAT, STABLE)
+    assert yard.records.rollouts.get(canary.id).state is RolloutState.SHIFTING
 
 
 def test_a_rollback_waits_for_a_living_gateway_that_follows_older_routes(yard: Yard):

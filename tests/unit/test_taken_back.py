@@ -36,9 +36,9 @@ def dark(yard: BenchYard) -> Rollout:
     [
         ({"state": RolloutState.ROLLED_BACK, "step": MET, "reason": "superseded by none", "withdrawal": Withdrawal.VERDICT}, "rolled_back"),
         ({"state": RolloutState.ROLLING_BACK, "step": MET, "reason": LOOPS}, "rolled_back"),
-        ({"state": RolloutState.ROLLED_BACK, "step": MET, "reason": "x", "withdrawal": Withdrawal.SUPERSEDED}, "withdrawn"),
+        ({"state": RolloutState.ROLLED_BACK, "step": MET, "reason": "x", "withdrawal": Withdrawal.SUPERSEDED}, "superseded"),
         ({"state": RolloutState.CANCELLED, "step": DARK, "reason": "cancelled by operator"}, "withdrawn"),
-        ({"state": RolloutState.ROLLING_BACK, "step": DARK, "reason": "x", "withdrawal": Withdrawal.SUPERSEDED}, "withdrawn"),
+        ({"state": RolloutState.ROLLING_BACK, "step": DARK, "reason": "x", "withdrawal": Withdrawal.SUPERSEDED}, "superseded"),
     ],
 )
 def test_a_run_that_finds_its_rollout_taken_back_ends_as_the_one_that_saw_it(

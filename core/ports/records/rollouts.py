@@ -16,7 +16,8 @@ class Rollouts(Protocol):
     def open(self, rollout: Rollout) -> Rollout:
         """Enter a rollout and make its candidate the endpoint's. The endpoint's open rollout of the same submission is returned instead.
 
-        Another submission's open rollout on the endpoint: Conflict (the newer submission waits or the older is cancelled first).
+        Errors: Conflict while another submission has an open rollout on the endpoint, Stale when the endpoint serves another version
+        than `rollout.stable`.
         """
         ...
 
