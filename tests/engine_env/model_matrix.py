@@ -129,7 +129,7 @@ def _run(cell: Cell, folder: Path, outcome: Outcome) -> None:
     begin("plain")
     if not cell.refused_by_engine:  # vLLM alone serves some of these with parameters that were never loaded
         outcome.plain = generate(model, cell, {})
-    if cell.refused_here:
+    if cell.refused_here and not cell.refused_by_engine:
         return
     begin("tensorize")
     weights = folder / f"{cell.name}.tensors"
