@@ -56,6 +56,11 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if size >= _WHOLE or value == int(value) else f"{value:.3g}"
 
 
+def rounded(value: float) -> float:
+    """Return a number with four significant digits, for a page that shows numbers as they are stored."""
+    return 0.0 if abs(value) < _NOISE else float(f"{value:.4g}")
+
+
 def part(value: float | None) -> str:
     """Return a part of one as a percentage: `45.8 %`."""
     if value is None or math.isnan(value):

@@ -22,7 +22,7 @@ from core.benchmarks import Benchmark, BenchmarkState
 from core.errors import Fault, NotFound, Transient
 from core.ports.history import Recorded
 from core.settings import base_environ
-from core.shown import label, suite_title
+from core.shown import label, rounded, suite_title
 from registry.models import NOTE_TAG, experiment_named, translated
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class MlflowBenchmarks:
         from mlflow.entities import Metric  # noqa: PLC0415
 
         metrics = [
-            Metric(readable(name), float(value), _started(benchmark), step)
+            Metric(readable(name), rounded(value), _started(benchmark), step)
             for name, value in sorted(numbers.items())
             if math.isfinite(value)
         ]

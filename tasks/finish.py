@@ -14,7 +14,7 @@ from core.ports.records import AuditEntry
 from core.submissions import StepName, Submission, SubmissionState
 from lifecycle.benchmarks import fail
 from lifecycle.submissions import OPEN, begin_end, end, ending, reason_of
-from tasks.lease import this_driver
+from tasks.lease import end_despite_sigterm, this_driver
 from tasks.notes import run_log
 from tasks.pages import leave_pages
 from tasks.prepare import intake
@@ -33,6 +33,7 @@ def finish(submission: SubmissionId, error: SeatrialError) -> SubmissionState:
     """End the submission as `end_submission` does, and show the outcome on Prefect's page."""
     here = platform()
     ended = end_submission(here, submission, error)
+    end_despite_sigterm()
     leave_pages(here, submission)
     return ended.state
 

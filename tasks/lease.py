@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +22,16 @@ def this_driver() -> str | None:
     """Return the name of this process as the driver of its flow run's row (`lifecycle/leases.py`); None outside a run."""
     run = flow_run.id
     return None if run is None else f"{run}/{_PROCESS}"
+
+
+def end_despite_sigterm() -> None:
+    """Ignore SIGTERM from now on, in a process that the flow runner started for one run.
+
+    Call it once the run's row has its end state. Only the pages and the run's own state are left to write. Without it, a stack that
+    stops at this moment leaves a run that Prefect shows as crashed. The runner kills a process that takes longer.
+    """
+    if multiprocessing.parent_process() is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @contextmanager

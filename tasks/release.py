@@ -16,7 +16,7 @@ from core.submissions import StepName, Submission
 from core.versions import ModelVersion
 from lifecycle.submissions import serve
 from tasks.conversations import bring_conversations
-from tasks.lease import this_driver
+from tasks.lease import end_despite_sigterm, this_driver
 from tasks.notes import run_log
 from tasks.pages import leave_pages, leave_rollout
 from tasks.settle import settle_engines
@@ -134,6 +134,7 @@ def announce(submission: Submission, version: ModelVersion) -> None:
         now = here.clock.now()
         here.records.audit.add(AuditEntry(now, "seatrial", "serving", endpoint, {"submission": submission.id, "version": version.id}))
         serve(here.records, here.clock, submission.id, f"{endpoint} serves {version.short}", this_driver())
+        end_despite_sigterm()
         report.say(f"chat at {here.settings.shown_url}/v1 with model {endpoint!r}")
     leave_pages(here, submission.id)
 

@@ -6,7 +6,26 @@ import math
 
 import pytest
 
-from core.shown import benchmark_title, chance, duration, headline, key_of, label, measure, model_title, number, part, run_title, size
+from core.shown import (
+    benchmark_title,
+    chance,
+    duration,
+    headline,
+    key_of,
+    label,
+    measure,
+    model_title,
+    number,
+    part,
+    rounded,
+    run_title,
+    size,
+)
+
+
+def test_a_number_on_a_page_of_mlflow_has_four_significant_digits_and_no_noise() -> None:
+    values = [6.939e-18, 0.9258998692515198, 25.541666666666668, 123_456.0, -0.00012346, 48.0]
+    assert [rounded(value) for value in values] == [0.0, 0.9259, 25.54, 123_500.0, -0.0001235, 48.0]
 
 
 @pytest.mark.parametrize(
