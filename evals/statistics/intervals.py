@@ -26,7 +26,9 @@ def wilson(successes: float, trials: float, z: float = _Z_95) -> tuple[float, fl
     shrink = 1 + square / trials
     centre = (part + square / (2 * trials)) / shrink
     half = z / shrink * sqrt(max(0.0, part * (1 - part)) / trials + square / (4 * trials**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low = max(0.0, centre - half) if successes > 0 else 0.0  # exactly 0 and 1 at the ends, where rounding leaves 7e-18
+    high = min(1.0, centre + half) if successes < trials else 1.0
+    return low, high
 
 
 def paired_p(lost: int, won: int) -> float:

@@ -132,3 +132,11 @@ def test_a_run_in_which_nothing_was_judged_has_no_numbers():
 def test_points_of_the_grid_are_told_apart():
     numbers = by_sampling([answer("a", passed=False, sampling=GREEDY), answer("a", sampling=WARM)])
     assert {key: point["pass_at_1"] for key, point in numbers.items()} == {GREEDY: 0.0, WARM: 1.0}
+
+
+@pytest.mark.parametrize("trials", [1, 7, 48, 164, 10_000])
+def test_an_interval_ends_at_exactly_0_without_a_success_and_at_exactly_1_without_a_failure(trials: int) -> None:
+    assert wilson(0, trials)[0] == 0.0
+    assert wilson(trials, trials)[1] == 1.0
+    assert 0 < wilson(0, trials)[1] < 1
+    assert 0 < wilson(trials, trials)[0] < 1
