@@ -79,7 +79,8 @@ class Platform:
 
             return FolderWeights(Path(url.path))
         if url.scheme == "s3":
-            from registry.weights.s3 import S3Weights, s3_client  # noqa: PLC0415
+            from registry.weights.s3 import S3Weights  # noqa: PLC0415
+            from registry.weights.s3_client import s3_client  # noqa: PLC0415
 
             return S3Weights(url.netloc, url.path.strip("/"), s3_client(self.settings.s3_endpoint_url or None))
         raise Refused(

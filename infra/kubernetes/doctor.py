@@ -21,7 +21,7 @@ from core.settings import GIB, KubernetesPolicy, Settings
 from infra.kubernetes.release import Release, Subject, find_release, spool, worker_of
 from infra.local.doctor import Finding
 from infra.local.stack import answers
-from registry.weights.s3 import s3_client
+from registry.weights.s3_client import s3_client
 from serving.engines.kubernetes import kinds
 from serving.engines.kubernetes.api import Api
 from serving.engines.kubernetes.autoscaling import METRIC, may_scale

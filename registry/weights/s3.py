@@ -6,26 +6,14 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-import boto3
 from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectionClosedError,
-    HTTPClientError,
-    IncompleteReadError,
-    NoCredentialsError,
-    PartialCredentialsError,
-)
-from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.exceptions import ClientError
 
-from core.errors import Fault, NotFound, SeatrialError, Transient
+from core.errors import NotFound, Transient
 from core.ids import Digest, Epoch
 from core.ports.clock import Clock, SystemClock
 from core.ports.weights import Bundle, Leftover
@@ -52,6 +40,7 @@ from registry.weights.manifest import (
     mismatch,
     missing,
 )
+from registry.weights.s3_client import code_of, translated
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -60,42 +49,9 @@ _PART_BYTES = 16 * 1024 * 1024
 _MAX_PARTS = 9_000  # S3 takes 10,000
 _SHA256 = "sha256"  # the metadata by which a later attempt sees that an object is whole and the right one
 _ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
-_PASSING = frozenset({"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "InternalError", "ServiceUnavailable"})
 _NO_UPLOADS = frozenset({"NoSuchUpload", "NotImplemented"})  # rclone's server says the first where AWS sends an empty list
-_SERVER_ERROR = 500
 _PURGE_S = 900.0
 """A purge that began longer ago than this was cut off."""
-
-
-def s3_client(
-    endpoint_url: str | None,
-    *,
-    access_key: str | None = None,
-    secret_key: str | None = None,
-    region: str | None = None,
-    read_timeout_s: float = 60.0,
-) -> S3Client:
-    """Make a client for AWS (no `endpoint_url`) or another server. Credentials default to the usual AWS places.
-
-    Checksums only `when_required`: servers other than AWS's fail on the checksums that boto3 adds by default (measured with rclone's).
-    """
-    config = Config(
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        retries={"mode": "standard", "max_attempts": 3},
-        connect_timeout=10,
-        read_timeout=read_timeout_s,
-        s3={"addressing_style": "path"} if endpoint_url else {},
-    )
-    with _translated("making an S3 client"):
-        return boto3.client(
-            "s3",
-            endpoint_url=endpoint_url,
-            aws_access_key_id=access_key,
-            aws_secret_access_key=secret_key,
-            region_name=region or ("us-east-1" if endpoint_url else None),
-            config=config,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +76,11 @@ class S3Weights:
         try:
             return self.reclaim(digest)
         except (Incomplete, Mismatch):
-            with _translated(f"storing weights {digest[:12]}"):
+            with translated(f"storing weights {digest[:12]}"):
                 self._delete_manifests(digest)
         except NotFound:
             pass  # no manifest; one that another process writes from here on must stay
-        with _translated(f"storing weights {digest[:12]}"):
+        with translated(f"storing weights {digest[:12]}"):
             try:
                 self._upload_all(digest, source, listed)
             except Mismatch:
@@ -147,7 +103,7 @@ class S3Weights:
         bundle = self.open(digest)
         if bundle.published:
             return bundle
-        with _translated(f"publishing weights {digest[:12]}"):
+        with translated(f"publishing weights {digest[:12]}"):
             manifest, _ = self._manifest(digest)
             self._put(self._key(digest, PUBLISHED), manifest.encode())
             self._client.delete_object(Bucket=self._bucket, Key=self._key(digest, STAGED))
@@ -155,7 +111,7 @@ class S3Weights:
 
     def open(self, digest: Digest) -> Bundle:
         """Return the bundle after one listing of its objects. An object that was written since it was stored is hashed again."""
-        with _translated(f"reading weights {digest[:12]}"):
+        with translated(f"reading weights {digest[:12]}"):
             manifest, published = self._manifest(digest)
             stored = self._stored(digest)
             for entry in manifest.entries:
@@ -164,7 +120,7 @@ class S3Weights:
 
     def list(self) -> tuple[Bundle, ...]:
         """Return every bundle that has a manifest, by digest."""
-        with _translated(f"listing s3://{self._bucket}/{self._prefix}"):
+        with translated(f"listing s3://{self._bucket}/{self._prefix}"):
             names = {
                 self._digest_of(key) for key, _ in self._objects(self._join(BUNDLES) + "/") if key.endswith((f"/{STAGED}", f"/{PUBLISHED}"))
             }
@@ -173,13 +129,13 @@ class S3Weights:
 
     def delete(self, digest: Digest) -> None:
         """Remove the manifests, then the objects, then the parts of uploads that were cut off (they cost, and no listing shows them)."""
-        with _translated(f"deleting weights {digest[:12]}"):
+        with translated(f"deleting weights {digest[:12]}"):
             self._delete_manifests(digest)
             self._delete_objects(digest)
 
     def withdraw(self, digest: Digest) -> bool:
         """Write the manifest under its other name, then delete it."""
-        with _translated(f"withdrawing weights {digest[:12]}"):
+        with translated(f"withdrawing weights {digest[:12]}"):
             try:
                 manifest, published = self._manifest(digest)
             except NotFound:
@@ -190,7 +146,7 @@ class S3Weights:
 
     def reclaim(self, digest: Digest) -> Bundle:
         """Write the manifest back, then look for a purge: one that has begun wins, one that begins now sees the manifest and gives up."""
-        with _translated(f"taking back weights {digest[:12]}"):
+        with translated(f"taking back weights {digest[:12]}"):
             hidden = self._read(digest, WITHDRAWN)
             if hidden is not None and self._glance(digest) is None:
                 withdrawn = decode_withdrawn(hidden, self._key(digest, WITHDRAWN))
@@ -208,7 +164,7 @@ class S3Weights:
         newest: dict[str, float] = {}
         sizes: dict[str, int] = {}
         alive: set[str] = set()
-        with _translated(f"listing s3://{self._bucket}/{self._prefix}"):
+        with translated(f"listing s3://{self._bucket}/{self._prefix}"):
             for page in self._pages(self._join(BUNDLES) + "/"):
                 for item in page.get("Contents", ()):
                     name = self._digest_of(item["Key"])
@@ -222,7 +178,7 @@ class S3Weights:
     def claim(self, installation: str, *, take_over: bool = False) -> str:
         """Write the owner's object; without `take_over` only where there is none."""
         key = self._join(OWNER)
-        with _translated(f"claiming s3://{self._bucket}/{self._prefix}"):
+        with translated(f"claiming s3://{self._bucket}/{self._prefix}"):
             owner = self._content(key)
             if owner is None or take_over:
                 self._put(key, installation.encode("ascii"))
@@ -231,7 +187,7 @@ class S3Weights:
 
     def purge(self, digest: Digest, before: Epoch) -> bool:
         """Announce the purge, look once more for a manifest, and delete the objects. One that was cut off is finished by the next."""
-        with _translated(f"deleting weights {digest[:12]}"):
+        with translated(f"deleting weights {digest[:12]}"):
             left = next(iter(self._leftover(digest)), None)
             if left is None or left.since >= before:
                 return False
@@ -269,7 +225,7 @@ class S3Weights:
 
     def _finish_purge(self, digest: Digest) -> None:
         """Delete what a purge that was cut off left. Transient while one may be under way."""
-        with _translated(f"storing weights {digest[:12]}"):
+        with translated(f"storing weights {digest[:12]}"):
             began = self._purging(digest)
             if began is None:
                 return
@@ -284,7 +240,7 @@ class S3Weights:
         try:
             return self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
         except ClientError as error:
-            if _code(error) in _ABSENT:
+            if code_of(error) in _ABSENT:
                 return None
             raise
 
@@ -325,7 +281,7 @@ class S3Weights:
             try:
                 body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
             except ClientError as error:
-                if _code(error) in _ABSENT:
+                if code_of(error) in _ABSENT:
                     continue
                 raise
             return decode(body.read(), f"s3://{self._bucket}/{key}"), name == PUBLISHED
@@ -394,7 +350,7 @@ class S3Weights:
         try:
             self._abort_uploads(prefix)
         except ClientError as error:
-            if _code(error) not in _NO_UPLOADS:
+            if code_of(error) not in _NO_UPLOADS:
                 raise
 
     def _abort_uploads(self, prefix: str) -> None:
@@ -433,33 +389,5 @@ class _Announced(io.RawIOBase):
         return chunk
 
 
-@contextmanager
-def _translated(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except ClientError as error:
-        raise _of_server(doing, error) from error
-    except (NoCredentialsError, PartialCredentialsError) as error:
-        raise Fault(f"{doing}: no S3 credentials", hint="give them in the environment or in AWS's own files") from error
-    except (BotoConnectionError, ConnectionClosedError, HTTPClientError, IncompleteReadError) as error:
-        raise Transient(f"{doing}: the S3 server is unavailable: {error}", hint="retried automatically") from error
-    except (BotoCoreError, ValueError) as error:
-        raise Fault(f"{doing}: {error}", hint="see SEATRIAL_WEIGHTS_URL and SEATRIAL_S3_ENDPOINT_URL") from error
-
-
 def _purged(digest: Digest) -> Transient:
     return Transient(f"weights {digest[:12]} are being deleted", retry_after_s=2.0, hint="wait for the retry, which stores them again")
-
-
-def _of_server(doing: str, error: ClientError) -> SeatrialError:
-    code = _code(error)
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code in _PASSING or status >= _SERVER_ERROR:
-        return Transient(f"{doing}: the S3 server says {code}", hint="retried automatically")
-    if code == "NoSuchBucket":
-        return Fault(f"{doing}: the bucket does not exist", hint="create it, or change SEATRIAL_WEIGHTS_URL")
-    return Fault(f"{doing}: the S3 server says {code}", hint="see the bucket, its policy and the credentials")
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", "unknown"))

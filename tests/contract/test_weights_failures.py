@@ -20,7 +20,8 @@ from core.errors import Fault, NotFound, Transient
 from core.ids import Digest
 from core.versions import FileDigest
 from registry.weights.folder import FolderWeights
-from registry.weights.s3 import S3Weights, s3_client
+from registry.weights.s3 import S3Weights
+from registry.weights.s3_client import s3_client
 from tests.equipment.s3_server import S3Server
 
 ONE = Digest("1" * 64)

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.weights.s3 import s3_client
+from registry.weights.s3_client import s3_client
 from tests.equipment.postgres import dying_with_us, free_port
 
 if TYPE_CHECKING:
