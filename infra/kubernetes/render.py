@@ -28,11 +28,11 @@ resources: [seatrial.yaml]
 
 
 def helm_program(cache: Path | None = None) -> str:
-    """Return a helm: the PATH's, else the one that infra/cluster built. Raises Fault."""
+    """Return a helm: the PATH's, else the one that infra/testcluster built. Raises Fault."""
     built = (cache or Path.home() / ".cache/seatrial/cluster") / "bin/helm"
     found = shutil.which("helm") or (str(built) if built.exists() else None)
     if found is None:
-        raise Fault("there is no helm", hint="install it, or let `infra/cluster` build it (`go build` of helm.sh/helm/v3/cmd/helm)")
+        raise Fault("there is no helm", hint="install it, or let `infra/testcluster` build it (`go build` of helm.sh/helm/v3/cmd/helm)")
     return found
 
 

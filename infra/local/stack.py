@@ -217,7 +217,7 @@ def _gone(identity: Identity, clock: Clock, limit_s: float) -> bool:
 
 def _prefect(settings: Settings) -> Service:
     port = str(urlsplit(settings.prefect_api_url).port)
-    command = (sys.executable, "-m", "infra.services.prefect", "--host", "127.0.0.1", "--port", port)
+    command = (sys.executable, "-m", "infra.entrypoints.prefect", "--host", "127.0.0.1", "--port", port)
     ready = _http(settings, "prefect", f"{settings.prefect_api_url}/health")
     return _service("prefect", command, settings, ready, url=settings.prefect_api_url.removesuffix("/api"))
 
@@ -234,7 +234,7 @@ def _mlflow(settings: Settings) -> Service:
 
 
 def _platform(name: str, settings: Settings, ready: Callable[[int], bool], url: str = "") -> Service:
-    return _service(name, (sys.executable, "-m", f"infra.services.{name}"), settings, ready, url=url)
+    return _service(name, (sys.executable, "-m", f"infra.entrypoints.{name}"), settings, ready, url=url)
 
 
 def _service(name: str, command: tuple[str, ...], settings: Settings, ready: Callable[[int], bool], url: str, **more: str) -> Service:

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from core.engines import EnginePhase, EngineSpec, EngineState
 from core.ids import Digest, VersionId
-from infra.cluster.cluster import Cluster
-from infra.cluster.images import busybox_image
+from infra.testcluster.cluster import Cluster
+from infra.testcluster.images import busybox_image
 from serving.engines.kubernetes.api import Api
 from serving.engines.kubernetes.engines import KubernetesEngines
 from tests.equipment.kube_stage import a_spec, eventually

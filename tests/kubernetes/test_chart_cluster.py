@@ -13,9 +13,9 @@ import pytest
 
 from core.ports.clock import SystemClock
 from core.settings import KubernetesPolicy, read_settings
-from infra.cluster.cluster import Cluster
 from infra.kubernetes.doctor import examine
 from infra.kubernetes.render import EXAMPLE, write
+from infra.testcluster.cluster import Cluster
 from serving.engines.kubernetes.api import Api, connect
 from tests.equipment.chart_objects import VARIANTS, Object, objects, of_kind
 

@@ -13,7 +13,7 @@ from core.engine_memory import MIB
 from core.engines import EnginePhase, Role
 from core.errors import Conflict, Fault
 from core.ids import EndpointName
-from infra.cluster.cluster import Cluster
+from infra.testcluster.cluster import Cluster
 from serving.engines.kubernetes import kinds
 from serving.engines.kubernetes.api import Api
 from serving.engines.kubernetes.engines import KubernetesEngines

@@ -14,7 +14,7 @@ import pytest
 from core.engines import EnginePhase
 from core.errors import Transient
 from core.ids import Digest
-from infra.cluster.cluster import Cluster
+from infra.testcluster.cluster import Cluster
 from serving.engines.kubernetes import kinds
 from tests.equipment.kube_real import admin_client, engines_on, fake_place, namespace
 from tests.equipment.kube_stage import a_spec, eventually

@@ -14,8 +14,8 @@ import pytest
 from core.engines import EnginePhase, EngineSpec
 from core.ids import Digest, VersionId
 from core.versions import FileDigest
-from infra.cluster.addresses import GATEWAY
-from infra.cluster.cluster import Cluster
+from infra.testcluster.addresses import GATEWAY
+from infra.testcluster.cluster import Cluster
 from registry.weights.s3 import S3Weights
 from serving.engines.kubernetes import kinds
 from serving.engines.kubernetes.api import Api

@@ -17,9 +17,9 @@ from core.conversations import Outcome
 from core.errors import Refused
 from core.ids import VersionId
 from core.settings import KubernetesPolicy, listing, read_settings
+from infra.entrypoints.dispatcher import read_template
 from infra.kubernetes.render import CHART, EXAMPLE, engine_example, render, write
 from infra.kubernetes.schema import SCHEMA, schema
-from infra.services.dispatcher import read_template
 from seatrial.config import find_connection
 from seatrial.transport import Transport
 from serving.control.metrics import page as control_page

@@ -23,7 +23,7 @@ from core.submissions import SubmissionState
 from core.versions import Decision
 from flows.benchmark import benchmark
 from flows.study import study
-from infra.services.deployments import nightly
+from infra.entrypoints.deployments import nightly
 from tasks.alerts import raise_alert
 from tasks.baselines import baseline_of
 from tasks.benchmarks import (
