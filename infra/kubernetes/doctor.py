@@ -18,9 +18,8 @@ from core.engines import EngineSpec
 from core.errors import Fault, SeatrialError
 from core.ids import Digest, VersionId, new_id
 from core.settings import GIB, KubernetesPolicy, Settings
+from infra.findings import Finding, answers
 from infra.kubernetes.release import Release, Subject, find_release, spool, worker_of
-from infra.local.doctor import Finding
-from infra.local.stack import answers
 from registry.weights.s3 import s3_client
 from serving.engines.kubernetes import kinds
 from serving.engines.kubernetes.api import Api

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from core.errors import Fault
 from core.settings import Settings, read_settings
-from infra.local.doctor import Finding
+from infra.findings import Finding
 from serving.engines.kubernetes.api import Api
 from serving.engines.kubernetes.kinds import Kind
 from serving.engines.kubernetes.rights import ROLE, Rule

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import http.client
 import json
 import os
 import shlex
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 from core.errors import Conflict, Refused, Transient
 from core.ports.clock import Clock
 from core.settings import RetentionPolicy, Settings, base_environ, default_home
+from infra.findings import answers
 from infra.local import privacy
 from infra.local.ports import Chosen, choose, listens
 from infra.local.supervisor import Service, end
@@ -280,20 +280,6 @@ def prefect_retention(policy: RetentionPolicy) -> dict[str, str]:
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": f"{policy.runs_days * 86_400:.0f}",
         "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"PT{policy.events_days * 86_400:.0f}S",  # a duration, where the other takes seconds
     }
-
-
-def answers(url: str, timeout_s: float = 1.0) -> bool:
-    """Say whether a URL answers with success, soon."""
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=timeout_s)
-    try:
-        connection.request("GET", parts.path or "/")
-        return connection.getresponse().status < http.HTTPStatus.BAD_REQUEST
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def _http(settings: Settings, name: str, url: str) -> Callable[[int], bool]:
