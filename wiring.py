@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from serving.control.desk import Desk
     from serving.control.diagnosis import Limits
     from serving.control.vitals import LocalVitals
-    from serving.engines.keeper import Keeper
     from serving.engines.kubernetes.api import Api
     from serving.engines.kubernetes.engines import KubernetesEngines
+    from serving.engines.supervisor import EngineSupervisor
     from serving.webhook import Webhook
 
 _REUSE_S = 300.0
@@ -420,25 +420,25 @@ class StoredTrials:
             self._room.release()
 
 
-def engine_keeper(settings: Settings) -> Keeper:
-    """Return the keeper of this machine's engines, with its warm standby where the engine's module offers one."""
-    from serving.engines.keeper import Keeper, Limits  # noqa: PLC0415
+def engine_supervisor(settings: Settings) -> EngineSupervisor:
+    """Return the supervisor of this machine's engines, with a fork server if the engine's module has one."""
+    from serving.engines.fork_server import ForkServer  # noqa: PLC0415
     from serving.engines.launcher import VllmLauncher  # noqa: PLC0415
-    from serving.engines.standby import Standby  # noqa: PLC0415
+    from serving.engines.supervisor import EngineSupervisor, Limits  # noqa: PLC0415
 
     environ = base_environ()
     launcher = VllmLauncher(settings.engine_python, settings.engine_module, environ)
     clock = SystemClock()
-    standby = None
+    fork_server = None
     if settings.engine_standby and settings.engine_module == "seatrial_engine.serve":
         log_file = settings.logs / "standby.log"
-        standby = Standby(settings.engine_python, settings.engine_module, launcher.base_environ(), log_file, clock)
-    return Keeper(
+        fork_server = ForkServer(settings.engine_python, settings.engine_module, launcher.base_environ(), log_file, clock)
+    return EngineSupervisor(
         settings.engines,
         launcher,
         clock,
         limits=Limits(start_s=settings.models.engine_start_limit_s, log_bytes=settings.retention.log_bytes),
-        standby=standby,
+        fork_server=fork_server,
     )
 
 

@@ -99,7 +99,7 @@ def keep_engines(here: Platform, fence: Fence) -> tuple[str, ...]:
 
 
 def keep_engine(here: Platform, version: VersionId) -> SeatrialError | None:
-    """Wish for a version's engine and return what went wrong."""
+    """Request a version's engine and return the error, if any."""
     try:
         here.engines.apply(engine_spec(here, here.records.versions.get(version)))
     except NotFound:

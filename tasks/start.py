@@ -45,7 +45,7 @@ def start(submission: Submission, version: ModelVersion) -> Rollout:
         rollout = open_rollout(here, submission, version, report)
         set_rollout(here.records, here.clock, submission.id, rollout.id, this_driver())
         warm = here.engines.state(version.id).phase is EnginePhase.READY
-        wish_for(here, spec)
+        request_engine(here, spec)
         if here.noticeboard is not None:
             here.noticeboard.mark(version.id, submission.request.endpoint, Role.CANDIDATE)
         state = await_ready(here, version.id, report)
@@ -104,8 +104,8 @@ def engine_spec(here: Platform, version: ModelVersion) -> EngineSpec:
     )
 
 
-def wish_for(here: Platform, spec: EngineSpec) -> None:
-    """Apply a spec. An engine that runs from an earlier one, under other settings or of another release, keeps what it was tried with."""
+def request_engine(here: Platform, spec: EngineSpec) -> None:
+    """Apply a spec. An engine that runs from an earlier spec (other settings, another release) keeps the one of its trials."""
     try:
         here.engines.apply(spec)
     except Conflict as error:
@@ -114,9 +114,9 @@ def wish_for(here: Platform, spec: EngineSpec) -> None:
 
 
 def await_ready(here: Platform, version: VersionId, report: StepReport | None = None) -> str:
-    """Wait for an engine that is wished for, waking one that sleeps, and return its address. Refused with the cause when it cannot come up.
+    """Wait for a requested engine, activating it if it is scaled to zero, and return its address.
 
-    Transient when it is not wished for (it was stopped under us): the step is tried again.
+    Refused with the cause if it cannot start. Transient if the engine was stopped meanwhile: the step is tried again.
     """
     limit_s = longest_start_s(here)
     limit = here.clock.monotonic() + limit_s

@@ -157,13 +157,13 @@ def _engines(settings: Settings) -> Iterator[Finding]:
     for version in files.versions(settings.engines):
         engine = files.EngineFiles(settings.engines / version)
         try:
-            record = engine.record()
+            status = engine.status()
         except Fault as error:
             yield Finding(f"engine {version[:12]}", ok=False, what=error.what, next=error.hint)
             continue
-        if record is not None and record.phase is EnginePhase.FAILED:
+        if status is not None and status.phase is EnginePhase.FAILED:
             step = f"correct the cause, then submit the same model again; its log: {engine.log}"
-            yield Finding(f"engine {version[:12]}", ok=False, what=f"does not start: {record.detail}", next=step)
+            yield Finding(f"engine {version[:12]}", ok=False, what=f"does not start: {status.detail}", next=step)
 
 
 def _nearest(folder: Path) -> Path:

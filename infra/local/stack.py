@@ -27,7 +27,7 @@ from serving.engines import files, processes
 from serving.engines.processes import Identity, alive, identify, members
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
-_STOP_ORDER = ("runner", "gateway", "control", "keeper", "mlflow", "prefect")
+_STOP_ORDER = ("runner", "gateway", "control", "engines", "mlflow", "prefect")
 _PREFECT_QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_CLI_PROMPT": "false",
@@ -76,13 +76,13 @@ def services(settings: Settings) -> tuple[Service, ...]:
     flow_needs = (*names, "control")
     control = _platform("control", settings, _http(settings, "control", f"{settings.control_url}/healthz"), url=settings.control_url)
     gateway = _platform("gateway", settings, _http(settings, "gateway", f"{settings.gateway_url}/healthz"), url=settings.gateway_url)
-    keeper = replace(
-        _platform("keeper", settings, _keeps(settings.engines)),
-        death_signal=SIGKILL,  # SIGTERM would stop the engines, and they are to survive us
+    engines = replace(
+        _platform("engines", settings, _supervises(settings.engines)),
+        death_signal=SIGKILL,  # SIGTERM would stop the engines, which must outlive this process
         owns_children=False,
     )
     runner = replace(_platform("runner", settings, _takes_runs(settings)), needs=flow_needs)
-    return (*ours, keeper, control, gateway, runner)
+    return (*ours, engines, control, gateway, runner)
 
 
 @contextmanager
@@ -151,15 +151,15 @@ def read_left(home: Path) -> Left:
 
 
 def clear_left(home: Path, clock: Clock) -> tuple[str, ...]:
-    """Kill what a killed `up` left (never the engines: the next keeper adopts them); return the names of what still ran."""
+    """Kill what a killed `up` left (never the engines: the next engine supervisor adopts them); return the names of what still ran."""
     left = read_left(home).services
     found = []
     for name in _STOP_ORDER:
         folder = home / "run" / name
-        still = processes.members(folder, left.get(name), descendants=name != "keeper")
+        still = processes.members(folder, left.get(name), descendants=name != "engines")
         if still:
             found.append(name)
-            end(folder, left.get(name), descendants=name != "keeper", clock=clock)
+            end(folder, left.get(name), descendants=name != "engines", clock=clock)
     return tuple(found)
 
 
@@ -179,21 +179,18 @@ def bring_down(home: Path, clock: Clock, *, limit_s: float = 30.0) -> tuple[str,
 
 
 def end_engines(home: Path, clock: Clock) -> list[str]:
-    """End engines that no keeper keeps: one may have been killed before it had stopped them.
-
-    Their wishes stay, so that the next `up` starts them again.
-    """
+    """End engines that a killed engine supervisor left. Their desired states stay, so that the next `up` starts them again."""
     root = home / "engines"
     ended = []
     for version in files.versions(root):
         engine = files.EngineFiles(root / version)
-        record = engine.record()
-        if record is not None and processes.members(engine.folder, record.process):
-            if record.process is not None:
-                processes.send(record.process, SIGTERM)
-                _gone(record.process, clock, 10)
-            end(engine.folder, record.process, descendants=True, clock=clock)
-            engine.drop_record()
+        status = engine.status()
+        if status is not None and processes.members(engine.folder, status.process):
+            if status.process is not None:
+                processes.send(status.process, SIGTERM)
+                _gone(status.process, clock, 10)
+            end(engine.folder, status.process, descendants=True, clock=clock)
+            engine.drop_status()
             ended.append(f"engine {version[:12]}")
     return ended
 
@@ -202,8 +199,8 @@ def _engine_lives(home: Path) -> Iterator[bool]:
     root = home / "engines"
     for version in files.versions(root):
         engine = files.EngineFiles(root / version)
-        record = engine.record()
-        yield record is not None and bool(processes.members(engine.folder, record.process))
+        status = engine.status()
+        yield status is not None and bool(processes.members(engine.folder, status.process))
 
 
 def _gone(identity: Identity, clock: Clock, limit_s: float) -> bool:
@@ -308,10 +305,10 @@ def _takes_runs(settings: Settings) -> Callable[[int], bool]:
     return ready
 
 
-def _keeps(engines: Path) -> Callable[[int], bool]:
+def _supervises(engines: Path) -> Callable[[int], bool]:
     def ready(pid: int) -> bool:
-        keeper = files.keeper(engines)
-        return keeper is not None and keeper == identify(pid)
+        supervisor = files.supervisor(engines)
+        return supervisor is not None and supervisor == identify(pid)
 
     return ready
 

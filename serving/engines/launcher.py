@@ -57,7 +57,7 @@ class VllmLauncher:
 
     def command(self, spec: EngineSpec, port: int) -> list[str]:
         """Return vLLM's command line."""
-        # On SIGTERM answers in flight are finished; the keeper ends it sooner where a stop asks for less.
+        # On SIGTERM vLLM finishes the answers in flight; the engine supervisor kills it earlier if the stop has a shorter drain.
         flags = [
             *serve_flags(spec, host="127.0.0.1", port=port, drain_s=self._drain_limit_s),
             *cpu_flags(spec, _weights_on_disk(spec)),
@@ -73,7 +73,7 @@ class VllmLauncher:
     def base_environ(self) -> dict[str, str]:
         """Return the environment of every engine, independent of its model."""
         passed = {name: value for name, value in self._given.items() if name in _PASSED_ON}
-        # Process titles must not overwrite the environment by which the keeper knows its own.
+        # Process titles must not overwrite the environment, by which the engine supervisor identifies its processes.
         # Sockets between an engine's processes get names relative to its working directory: a path may have 107 bytes, a home any number.
         return {**passed, **VLLM_ENVIRON, "SPT_NOENV": "1", "VLLM_RPC_BASE_PATH": "."}
 

@@ -42,7 +42,7 @@ def yard(cluster: Cluster, image: str, tmp_path: Path) -> Iterator[Yard]:
         engines.close()
 
 
-def test_an_engine_lives_from_wish_to_absence_and_leaves_its_log(yard: Yard) -> None:
+def test_an_engine_starts_stops_and_leaves_its_log(yard: Yard) -> None:
     spec = yard.spec(1)
     yard.engines.apply(spec)
     assert yard.engines.state(spec.version).phase is EnginePhase.STARTING
@@ -65,14 +65,14 @@ def test_refused_weights_reach_the_submitter_from_the_pods_status(yard: Yard) ->
     assert yard.engines.state(spec.version).phase is EnginePhase.STARTING
 
 
-def test_an_engine_that_dies_at_its_start_fails_with_its_last_words(yard: Yard) -> None:
+def test_an_engine_that_dies_at_its_start_fails_with_the_end_of_its_log(yard: Yard) -> None:
     spec = yard.spec(3, dies_at_start="RuntimeError: the moon is full")
     yard.engines.apply(spec)
     state = yard.wait_for(spec.version, EnginePhase.FAILED)
     assert state.detail == "RuntimeError: the moon is full"
 
 
-def test_an_image_that_is_not_there_is_told_in_words(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_missing_image_is_reported(cluster: Cluster, tmp_path: Path) -> None:
     with namespace(cluster.kubeconfig) as space:
         where = fake_place(space.namespace, "nowhere.invalid/engine@sha256:" + "0" * 64, pull_limit_s=5.0)
         engines = engines_on(admin_client(cluster.kubeconfig), where, tmp_path)

@@ -90,7 +90,7 @@ def test_a_process_is_found_again_by_another_and_stopped_with_its_session(tmp_pa
     assert not (tmp_path / "home").exists()
 
 
-def test_a_process_that_ends_by_itself_is_told_with_its_last_words(tmp_path: Path) -> None:
+def test_a_process_that_ends_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.begin("simulated")
     home.run("fool", ["sh", "-c", "echo no such flag; exit 2"])

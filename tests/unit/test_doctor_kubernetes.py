@@ -18,7 +18,7 @@ from kubernetes.client import ApiClient, Configuration
 from core.ports.clock import VirtualClock
 from core.settings import GIB, KubernetesPolicy, Settings, read_settings
 from infra.kubernetes.doctor import examine
-from infra.local.doctor import Finding
+from infra.findings import Finding
 from seatrial.cli import main
 from serving.engines.kubernetes.api import Api
 from serving.engines.kubernetes.rights import ROLE

@@ -1,7 +1,7 @@
-"""Run as a script: ties this process to its parent, then becomes the command.
+"""Run as a script: sets the parent-death signal of this process, then becomes the command.
 
-`python -I -S tether.py PARENT_PID SIGNAL COMMAND...`: the kernel sends SIGNAL when the parent ends, however it ends (prctl(2)). Done in a
-small process of its own because code between fork and exec is not safe in a process with threads.
+`python -I -S parent_death.py PARENT_PID SIGNAL COMMAND...`: the kernel sends SIGNAL when the parent ends, however it ends (prctl(2)). A
+small process does this because code between fork and exec is not safe in a process with threads.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(parent: int, number: int, command: list[str]) -> None:
-    """Become the command, or end at once when the parent is gone already."""
+    """Become the command, or end at once if the parent has already ended."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")

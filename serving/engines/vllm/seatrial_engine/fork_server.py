@@ -1,17 +1,17 @@
-"""A warm process that forks vLLM servers, so that an engine starts in about two seconds.
+"""The fork server: a warm process that forks vLLM servers, so that an engine starts in about two seconds.
 
 It has imported everything and holds no thread and no model. The platform keeps one running and sends one line of JSON per engine
 to its unix socket (readable by its owner only), and reads lines back on the same connection:
 
     > {"argv": ["--model", "/models/x", "--port", "8001"], "log": "/logs/x.log", "env": {"VLLM_LOGGING_LEVEL": "INFO"}}
     < {"pid": 4711}
-    < {"exit": 0}          when the server has ended, for who stays connected; negative: the signal that ended it
+    < {"exit": 0}          when the server has ended, if the client is still connected; negative: the signal that ended it
 
 `log` takes standard output and error (appended); `log` and `env` may be left out; what is read
-when a library is loaded (OMP_NUM_THREADS) belongs into the standby's own environment. A bad request gets `{"error": "..."}`. Closing
-the connection changes nothing for the server. A server is a session of its own: it outlives the standby, and a signal to the
-standby's process group does not reach it. The standby ends on SIGTERM, and where its standard input is a pipe, when that
-pipe closes: it never outlives who started it.
+when a library is loaded (OMP_NUM_THREADS) must be in the fork server's own environment. A bad request gets `{"error": "..."}`. Closing
+the connection changes nothing for the server. A server is a session of its own: it outlives the fork server, and a signal to the
+fork server's process group does not reach it. The fork server ends on SIGTERM, and where its standard input is a pipe, when that
+pipe closes, so it never outlives its parent.
 """
 
 import json
@@ -44,14 +44,14 @@ class BadRequestError(ValueError):
     """The line is not a request; the message gives the reason."""
 
 
-def stand_by(socket_path: str) -> tuple[str, ...]:
+def serve_forks(socket_path: str) -> tuple[str, ...]:
     """Wait for requests and fork a process for each; return its argv, in that process only.
 
-    In the standby itself this never returns: it ends with SystemExit(0) on SIGTERM or when its standard input closes.
+    In the fork server itself this never returns: it ends with SystemExit(0) on SIGTERM or when its standard input closes.
     """
     signal.signal(signal.SIGTERM, _exit_quietly)
     path = Path(socket_path)
-    path.unlink(missing_ok=True)  # left by a standby that was killed
+    path.unlink(missing_ok=True)  # left by a fork server that was killed
     with _listen(path) as listener, selectors.DefaultSelector() as selector:
         parent = os.getpid()
         selector.register(listener, selectors.EVENT_READ)
@@ -102,7 +102,7 @@ def _listen(path: Path) -> socket.socket:
 
 def _announce(path: Path) -> None:
     threads = len(list(Path("/proc/self/task").iterdir()))  # more than one would make forking unsafe
-    sys.stdout.write(json.dumps({"event": "standing-by", "socket": str(path), "pid": os.getpid(), "threads": threads}) + "\n")
+    sys.stdout.write(json.dumps({"event": "listening", "socket": str(path), "pid": os.getpid(), "threads": threads}) + "\n")
     sys.stdout.flush()
 
 
@@ -127,7 +127,7 @@ class _Child:
 
 
 def _accept(selector: selectors.BaseSelector, listener: socket.socket) -> Request | None:
-    """Answer one connection; return its request in the forked child, None in the standby."""
+    """Answer one connection; return its request in the forked child, None in the fork server."""
     connection, _address = listener.accept()
     connection.settimeout(_REQUEST_TIMEOUT_S)
     try:
@@ -182,7 +182,7 @@ def _report_exit(selector: selectors.BaseSelector, child: _Child) -> None:
 
 
 def _become_own_process(selector: selectors.BaseSelector, listener: socket.socket, connection: socket.socket, log: int | None) -> None:
-    """In the child: let go of what is the standby's, and write to the log that was asked for."""
+    """In the child: close the descriptors of the fork server, and write to the requested log."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.setsid()
     for key in list(selector.get_map().values()):

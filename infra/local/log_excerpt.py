@@ -1,4 +1,4 @@
-"""What a service's log says about its end: the last exception where there is one, else the last lines."""
+"""The part of a service's log that shows why it ended: the last exception, else the last lines."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _PREFIX = re.compile(r"^(?:\[[^\]]*\]\s*)?(?:\d{4}-\d\d-\d\d[ T])?(?:\d\d:\d\d:\
 _NOISE = re.compile(r"^(?:INFO|DEBUG|\|?\s*DEBUG|\s*File \"|\s*[~^]+\s*$)")
 
 
-def mark(log: Path) -> int:
-    """Return the size of a log, from which a later `last_words` reads."""
+def size(log: Path) -> int:
+    """Return the size of a log, at which a later `excerpt` starts."""
     try:
         return log.stat().st_size
     except FileNotFoundError:
         return 0
 
 
-def last_words(log: Path, since: int = 0) -> str:
-    """Return what a log says last, written after byte `since`: its exception, or the last lines that are not progress or frames."""
+def excerpt(log: Path, since: int = 0) -> str:
+    """Return the last exception after byte `since`, else the last lines that are neither progress nor frames of a traceback."""
     try:
         with log.open("rb") as file:
             end = file.seek(0, 2)

@@ -1,4 +1,4 @@
-"""`python -m infra.entrypoints.keeper`: keeps the local engines as the wishes say."""
+"""`python -m infra.entrypoints.engines`: the engine supervisor of one machine."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import signal
 import threading
 
 from core.settings import read_settings
-from wiring import engine_keeper
+from wiring import engine_supervisor
 
 
 def main() -> None:
-    """Keep engines until SIGTERM, which stops them but keeps the wishes."""
+    """Supervise the engines until SIGTERM, which stops them and keeps their desired states."""
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
-    engine_keeper(read_settings()).run(over)
+    engine_supervisor(read_settings()).run(over)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Commands for keeping state: backup, restore, gc."""
+"""Commands on the state of a home: backup, restore, gc."""
 
 from __future__ import annotations
 

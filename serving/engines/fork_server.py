@@ -1,7 +1,7 @@
-"""The warm process from which engines are forked: an engine then starts in two seconds and not in ten.
+"""The fork server: a warm process from which engines are forked, so that an engine starts in two seconds instead of ten.
 
-The other side, with its protocol, is `seatrial_engine.standby` in the engine's environment. The standby ends when its standard input
-closes, so it never outlives the keeper; the engines that it forked are sessions of their own and do.
+Its program, with the protocol, is `seatrial_engine.fork_server` in the engine's environment. It ends when its standard input closes, so
+it never outlives the engine supervisor. The engines that it forked run in sessions of their own and outlive it.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ log = structlog.get_logger(__name__)
 _WARM_UP_S = 60.0
 _ANSWER_S = 10.0
 _MOST_DEATHS = 3
-"""A standby that died so often is given up: engines then start cold, which always works."""
+"""After this many deaths the fork server is not started again, and engines start cold."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Forked:
-    """The connection on which a standby tells what became of one request."""
+    """The connection on which the fork server reports the progress of one request."""
 
     connection: socket.socket
     lines: BinaryIO
 
     def read(self) -> dict[str, object]:
-        """Return the next line; empty when the standby is gone. Raises OSError."""
+        """Return the next line; empty when the fork server has ended. Raises OSError."""
         try:
             document = json.loads(self.lines.readline() or b"{}")
         except ValueError as error:
@@ -53,14 +53,14 @@ class _Forked:
         self.connection.close()
 
 
-class Standby:
-    """One warm process of `python -m module --standby`. Not thread-safe but for `fork`, `ended` and `forget`.
+class ForkServer:
+    """One warm process of `python -m module --fork-server`. Not thread-safe but for `fork`, `ended` and `forget`.
 
     It is the parent of what it forks, so it alone learns how that ended. The connection of each fork stays open for this.
     """
 
     def __init__(self, python: str, module: str, environ: Mapping[str, str], log_file: Path, clock: Clock) -> None:
-        self._command = [python, "-m", module, "--standby"]
+        self._command = [python, "-m", module, "--fork-server"]
         self._environ = dict(environ)
         self._log_file = log_file
         self._clock = clock
@@ -71,27 +71,27 @@ class Standby:
         self._forked: dict[int, _Forked] = {}
 
     def ensure(self) -> None:
-        """Start it when it does not run; give it up after some deaths. Its log is kept small."""
+        """Start it unless it runs, up to the limit of deaths. Bounds its log."""
         files.bound(self._log_file)
         if self._runs():
             return
         if self._process is not None:
             self._deaths += 1
-            log.warning("standby.died", code=self._process.returncode, deaths=self._deaths)
+            log.warning("fork_server.died", code=self._process.returncode, deaths=self._deaths)
             self.close()
         if self._deaths < _MOST_DEATHS:
             self._start()
 
     def ready(self) -> bool:
-        """Tell whether it can fork now."""
+        """Return whether it can fork now."""
         return self._runs() and self._socket.exists()
 
     def warming(self) -> bool:
-        """Tell whether it will be able to soon: it runs, and not for too long yet."""
+        """Return whether it is starting: it runs, and has not exceeded the limit."""
         return self._runs() and not self._socket.exists() and self._clock.monotonic() - self._started < _WARM_UP_S
 
     def fork(self, argv: Sequence[str], log_file: Path, environ: Mapping[str, str]) -> int | None:
-        """Fork a server with vLLM's arguments and return its pid; None when the standby did not do it (start it cold then)."""
+        """Fork a server with vLLM's arguments and return its pid; None if the fork server failed to (start it cold then)."""
         request = {"argv": list(argv), "log": str(log_file), "env": dict(environ)}
         connection = socket.socket(socket.AF_UNIX)
         forked = _Forked(connection, connection.makefile("rb"))
@@ -101,11 +101,11 @@ class Standby:
             connection.sendall(json.dumps(request).encode() + b"\n")
             answer = forked.read()
         except OSError as error:
-            log.warning("standby.silent", error=str(error))
+            log.warning("fork_server.silent", error=str(error))
             forked.close()
             return None
         if "pid" not in answer:
-            log.warning("standby.refused", error=str(answer.get("error", "no answer")))
+            log.warning("fork_server.refused", error=str(answer.get("error", "no answer")))
             forked.close()
             return None
         pid = int(str(answer["pid"]))
@@ -114,26 +114,26 @@ class Standby:
         return pid
 
     def ended(self, pid: int) -> int | None:
-        """Return the code of a forked server that has ended (negative: the signal), None when this standby does not know it."""
+        """Return the code of a forked server that has ended (negative: the signal), None if it did not fork it."""
         forked = self._forked.pop(pid, None)
         if forked is None:
             return None
         try:
             code = forked.read().get("exit")
         except OSError:
-            return None  # the standby that forked it is gone or hangs
+            return None  # the fork server that forked it has ended or hangs
         finally:
             forked.close()
         return code if isinstance(code, int) else None
 
     def forget(self, pid: int) -> None:
-        """Let go of a forked server whose end is of no interest."""
+        """Close the connection of a forked server whose exit status is not needed."""
         forked = self._forked.pop(pid, None)
         if forked is not None:
             forked.close()
 
     def close(self) -> None:
-        """End it; engines that it forked run on."""
+        """End it; engines that it forked keep running."""
         if self._process is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()  # type: ignore[union-attr]  # it was given a pipe
@@ -152,10 +152,10 @@ class Standby:
 
     @property
     def _socket(self) -> Path:
-        return (self._folder or Path()) / "standby"
+        return (self._folder or Path()) / "fork-server"
 
     def _start(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="seatrial-standby-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="seatrial-fork-server-"))
         self._started = self._clock.monotonic()
         try:
             self._log_file.unlink(missing_ok=True)
@@ -170,7 +170,7 @@ class Standby:
                     start_new_session=True,
                 )
         except OSError as error:
-            log.warning("standby.unstartable", error=str(error))
+            log.warning("fork_server.unstartable", error=str(error))
             self._deaths = _MOST_DEATHS
 
 

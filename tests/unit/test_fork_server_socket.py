@@ -1,4 +1,4 @@
-"""The keeper reaches its warm standby wherever the home lies: a unix socket's address has 107 bytes, a path any number."""
+"""The engine supervisor reaches its warm fork server wherever the home lies: a unix socket's address has 107 bytes, a path any number."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from core.ports.clock import SystemClock
-from serving.engines.standby import Standby
+from serving.engines.fork_server import ForkServer
 from tests.e2e.harness import within
 
 PROGRAM = """
@@ -33,16 +33,16 @@ def deep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.mkdir(parents=True)
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     yield folder
-    assert list(folder.iterdir()) == [], "the standby left something behind"
+    assert list(folder.iterdir()) == [], "the fork server left files behind"
 
 
 @pytest.mark.usefixtures("deep")
-def test_a_standby_below_a_long_path_forks(tmp_path: Path) -> None:
+def test_a_fork_server_below_a_long_path_forks(tmp_path: Path) -> None:
     (tmp_path / "warm.py").write_text(PROGRAM)
-    standby = Standby(sys.executable, "warm", {**os.environ, "PYTHONPATH": str(tmp_path)}, tmp_path / "standby.log", SystemClock())
-    standby.ensure()
+    fork_server = ForkServer(sys.executable, "warm", {**os.environ, "PYTHONPATH": str(tmp_path)}, tmp_path / "standby.log", SystemClock())
+    fork_server.ensure()
     try:
-        within(30, standby.ready, "the standby listens")
-        assert standby.fork(["--port", "1"], tmp_path / "engine.log", {}) == 4711
+        within(30, fork_server.ready, "the fork server listens")
+        assert fork_server.fork(["--port", "1"], tmp_path / "engine.log", {}) == 4711
     finally:
-        standby.close()
+        fork_server.close()

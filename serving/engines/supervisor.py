@@ -1,7 +1,7 @@
-"""The keeper: makes the engines of one folder be as wished, one pass at a time.
+"""The engine supervisor: reconciles the engines of one folder with their desired states, one pass at a time.
 
-All it knows lies in the folder, so that a keeper that was killed is replaced by one that goes on where it stood: engines run in
-sessions of their own, and the next keeper adopts them by pid and start time.
+All its state is in the folder. If it is killed, the next supervisor continues from that state: engines run in sessions of their own, and
+the next supervisor adopts them by pid and start time.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from core.ports.clock import Clock
 from serving.engines import files, processes
 from serving.engines.causes import START, Diagnosis, diagnose
 from serving.engines.endings import Ending
-from serving.engines.files import EngineFiles, Record, Wish
+from serving.engines.files import DesiredState, EngineFiles, EngineStatus
+from serving.engines.fork_server import ForkServer
 from serving.engines.launcher import Launcher
 from serving.engines.memory import bounds
 from serving.engines.probe import HttpProbe, Probe
 from serving.engines.processes import alive, identify
-from serving.engines.standby import Standby
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How patient the keeper is; times in seconds."""
+    """The limits of the engine supervisor; times in seconds."""
 
     start_s: float = 600.0
     hang_s: float = 30.0
@@ -54,13 +54,13 @@ class Limits:
     """An engine that was ready for this long has its earlier crashes forgiven."""
     longest_pause_s: float = 60.0
     shutdown_drain_s: float = 10.0
-    """What answers in flight get when the keeper itself is stopped."""
+    """The drain of engines when the engine supervisor is stopped."""
     log_bytes: int = files.LOG_BYTES
     """Size at which an engine's log is cut."""
 
 
-class Keeper:
-    """Keeps the engines of `folder`. One keeper per folder: a second one raises Conflict."""
+class EngineSupervisor:
+    """Supervises the engines of `folder`. One supervisor per folder: a second one raises Conflict."""
 
     def __init__(
         self,
@@ -70,23 +70,23 @@ class Keeper:
         *,
         limits: Limits | None = None,
         probe: Probe | None = None,
-        standby: Standby | None = None,
+        fork_server: ForkServer | None = None,
     ) -> None:
         self._folder = folder
         self._launcher = launcher
         self._clock = clock
         self._limits = limits or Limits()
         self._probe = probe or HttpProbe()
-        self._standby = standby
+        self._fork_server = fork_server
         self._children: dict[int, Popen[bytes]] = {}
         self._codes: dict[int, int] = {}
         self._generations: dict[VersionId, tuple[int, Future[bool]]] = {}
         self._looked: dict[VersionId, float] = {}
         self._held = ExitStack()
-        self._pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix="keeper")
+        self._pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix="engine-supervisor")
 
     def run(self, stop: threading.Event) -> None:
-        """Keep until `stop` is set, then stop every engine gracefully; their wishes stay for the next keeper. Raises Conflict."""
+        """Reconcile until `stop` is set, then stop every engine gracefully; desired states stay. Raises Conflict as `open` does."""
         self.open()
         try:
             while not stop.is_set():
@@ -97,7 +97,7 @@ class Keeper:
             self.close()
 
     def open(self) -> None:
-        """Become the folder's keeper. Raises Conflict when another one is."""
+        """Become the supervisor of the folder. Raises Conflict if another process is."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = os.open(self._folder / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._held.callback(os.close, handle)
@@ -105,30 +105,30 @@ class Keeper:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self.close()
-            other = files.keeper(self._folder)
+            other = files.supervisor(self._folder)
             who = f"process {other.pid}" if other else "another process"
-            raise Conflict(f"{who} keeps the engines of {self._folder} already", hint="stop it, or give another --home") from error
+            raise Conflict(f"{who} already supervises the engines of {self._folder}", hint="stop it, or give another --home") from error
         me = identify(os.getpid())
         if me is not None:
             files.write(self._folder / "keeper.json", asdict(me))
 
     def close(self) -> None:
-        """Stop being the keeper; engines run on."""
-        if self._standby is not None:
-            self._standby.close()
+        """Release the folder; engines keep running."""
+        if self._fork_server is not None:
+            self._fork_server.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._held.close()
 
     def step(self) -> None:
-        """Look at every engine once and do what is next. Never waits for an engine, but up to the health timeout for its answer."""
+        """Take the next action for every engine. Never waits for an engine to start or stop; waits up to the timeout for its health."""
         self._reap()
-        if self._standby is not None:
-            self._standby.ensure()
+        if self._fork_server is not None:
+            self._fork_server.ensure()
         for done in [self._pool.submit(self._advance, version) for version in files.versions(self._folder)]:
             done.result()
 
     def shut_down(self) -> None:
-        """Stop every engine, drained within the limit; wishes stay."""
+        """Stop every engine, drained within the limit; desired states stay."""
         deadline = self._clock.now() + self._limits.shutdown_drain_s
         leaving = list(files.versions(self._folder))
         while leaving:
@@ -140,152 +140,152 @@ class Keeper:
     def _advance(self, version: VersionId) -> None:
         engine = EngineFiles(self._folder / version)
         try:
-            wish, record = engine.wish(), engine.record()
-            if wish is None or not wish.wanted:
-                self._dismiss(version, engine, wish)
-            elif record is None or record.attempt != wish.attempt:
-                self._begin(version, engine, wish, record)
+            desired, status = engine.desired(), engine.status()
+            if desired is None or not desired.wanted:
+                self._dismiss(version, engine, desired)
+            elif status is None or status.attempt != desired.attempt:
+                self._begin(version, engine, desired, status)
             else:
-                self._keep(version, engine, wish, record)
+                self._keep(version, engine, desired, status)
         except (Fault, OSError) as error:
             log.exception("engine.unkept", version=version, cause=str(error))
 
-    def _keep(self, version: VersionId, engine: EngineFiles, wish: Wish, record: Record) -> None:
+    def _keep(self, version: VersionId, engine: EngineFiles, desired: DesiredState, status: EngineStatus) -> None:
         engine.bound_log(self._limits.log_bytes)
-        match record.phase:
+        match status.phase:
             case EnginePhase.FAILED:
                 return
-            case EnginePhase.READY if alive(record.process):
-                self._watch(version, engine, record)
+            case EnginePhase.READY if alive(status.process):
+                self._watch(version, engine, status)
             case EnginePhase.READY:
-                self._crashed(engine, record, self._diagnose(engine, wish.spec, record))
-            case _ if record.process is None:
-                if self._clock.now() >= record.not_before:
-                    self._launch(engine, wish, record)
-            case _ if alive(record.process):
-                self._await(version, engine, record)
+                self._crashed(engine, status, self._diagnose(engine, desired.spec, status))
+            case _ if status.process is None:
+                if self._clock.now() >= status.not_before:
+                    self._launch(engine, desired, status)
+            case _ if alive(status.process):
+                self._await(version, engine, status)
             case _:
-                self._start_failed(engine, record, self._diagnose(engine, wish.spec, record))
+                self._start_failed(engine, status, self._diagnose(engine, desired.spec, status))
 
-    def _begin(self, version: VersionId, engine: EngineFiles, wish: Wish, old: Record | None) -> None:
-        """Start an attempt; whatever an earlier one (or a keeper that died between start and record) left goes first."""
+    def _begin(self, version: VersionId, engine: EngineFiles, desired: DesiredState, old: EngineStatus | None) -> None:
+        """Start an attempt, after killing what an earlier one left, or a supervisor that died between a start and its status."""
         if old is not None and old.process is not None:
             deadline = old.not_before if old.asked_to_stop else self._clock.now() + self._limits.shutdown_drain_s
             if not self._stopped(version, deadline):
                 return
         self._kill(engine, old)
-        record = Record(wish.attempt, EnginePhase.STARTING, self._clock.now(), port=old.port if old else None, detail="starts")
-        engine.save_record(record)
-        self._launch(engine, wish, record)
+        status = EngineStatus(desired.attempt, EnginePhase.STARTING, self._clock.now(), port=old.port if old else None, detail="starts")
+        engine.save_status(status)
+        self._launch(engine, desired, status)
 
-    def _launch(self, engine: EngineFiles, wish: Wish, record: Record) -> None:
-        if self._standby is not None and self._standby.warming():
+    def _launch(self, engine: EngineFiles, desired: DesiredState, status: EngineStatus) -> None:
+        if self._fork_server is not None and self._fork_server.warming():
             return  # a later pass finds it ready sooner than a cold start would be
         now = self._clock.now()
-        port = _free_port(record.port)
-        record = replace(record, port=port, launched=now, process=None, unhealthy_since=None)
-        engine.save_record(record)
-        engine.note(f"{START} {wish.spec.version} on port {port}")
+        port = _free_port(status.port)
+        status = replace(status, port=port, launched=now, process=None, unhealthy_since=None)
+        engine.save_status(status)
+        engine.note(f"{START} {desired.spec.version} on port {port}")
         try:
-            pid = self._start(engine, wish.spec, port)
+            pid = self._start(engine, desired.spec, port)
         except (OSError, Refused) as error:
             why = Diagnosis(EngineCause.UNSTARTABLE, f"it cannot be started: {error}", permanent=isinstance(error, Refused))
-            self._start_failed(engine, record, why)
+            self._start_failed(engine, status, why)
             return
-        engine.save_record(replace(record, process=identify(pid) or processes.ended(pid)))
-        log.info("engine.started", version=wish.spec.version, pid=pid, port=port, restarts=record.restarts)
+        engine.save_status(replace(status, process=identify(pid) or processes.ended(pid)))
+        log.info("engine.started", version=desired.spec.version, pid=pid, port=port, restarts=status.restarts)
 
     def _start(self, engine: EngineFiles, spec: EngineSpec, port: int) -> int:
-        """Start the process, forked from the standby where there is one, and return its pid. Raises OSError and Refused."""
+        """Start the process, forked from the fork server if there is one, and return its pid. Raises OSError and Refused."""
         command, environ = self._launcher.command(spec, port), self._launcher.environ(spec)
-        if self._standby is not None and self._standby.ready():
-            warm = self._standby.fork(command[command.index("-m") + 2 :], engine.log, environ)
+        if self._fork_server is not None and self._fork_server.ready():
+            warm = self._fork_server.fork(command[command.index("-m") + 2 :], engine.log, environ)
             if warm is not None:
                 return warm
         child = processes.start(command, environ, log=engine.log, folder=engine.folder)
         self._children[child.pid] = child
         return child.pid
 
-    def _await(self, version: VersionId, engine: EngineFiles, record: Record) -> None:
-        """Record it as ready once it is healthy and has generated one token."""
-        waited = self._clock.now() - record.launched
+    def _await(self, version: VersionId, engine: EngineFiles, status: EngineStatus) -> None:
+        """Set the phase to ready once the engine is healthy and has generated one token."""
+        waited = self._clock.now() - status.launched
         if waited > self._limits.start_s:
             why = Diagnosis(EngineCause.START_TIMEOUT, f"it was not ready after {self._limits.start_s:.0f} s")
-            self._start_failed(engine, record, why)
+            self._start_failed(engine, status, why)
             return
-        if not self._generated(version, record):
+        if not self._generated(version, status):
             return
-        log.info("engine.ready", version=version, port=record.port, load_seconds=round(waited, 2))
-        engine.save_record(
-            replace(record, phase=EnginePhase.READY, since=self._clock.now(), detail="", cause=None, failed_starts=0, load_seconds=waited)
+        log.info("engine.ready", version=version, port=status.port, load_seconds=round(waited, 2))
+        engine.save_status(
+            replace(status, phase=EnginePhase.READY, since=self._clock.now(), detail="", cause=None, failed_starts=0, load_seconds=waited)
         )
 
-    def _generated(self, version: VersionId, record: Record) -> bool:
-        assert record.port is not None  # noqa: S101 - a record with a process has a port
-        pid = record.process.pid if record.process else 0
+    def _generated(self, version: VersionId, status: EngineStatus) -> bool:
+        assert status.port is not None  # noqa: S101 - a status with a process has a port
+        pid = status.process.pid if status.process else 0
         known = self._generations.get(version)
         if known is None or known[0] != pid:
-            if self._probe.healthy(record.port):
-                self._generations[version] = (pid, self._pool.submit(self._probe.generates, record.port, version))
+            if self._probe.healthy(status.port):
+                self._generations[version] = (pid, self._pool.submit(self._probe.generates, status.port, version))
             return False
         if not known[1].done():
             return False
         del self._generations[version]
         return known[1].result()
 
-    def _watch(self, version: VersionId, engine: EngineFiles, record: Record) -> None:
+    def _watch(self, version: VersionId, engine: EngineFiles, status: EngineStatus) -> None:
         now = self._clock.now()
-        if now - self._looked.get(version, 0.0) < self._limits.look_s or record.port is None:
+        if now - self._looked.get(version, 0.0) < self._limits.look_s or status.port is None:
             return
         self._looked[version] = now
-        if self._probe.healthy(record.port):
-            if record.unhealthy_since is not None:
-                engine.save_record(replace(record, unhealthy_since=None))
-        elif record.unhealthy_since is None:
-            engine.save_record(replace(record, unhealthy_since=now))
-        elif now - record.unhealthy_since >= self._limits.hang_s:
+        if self._probe.healthy(status.port):
+            if status.unhealthy_since is not None:
+                engine.save_status(replace(status, unhealthy_since=None))
+        elif status.unhealthy_since is None:
+            engine.save_status(replace(status, unhealthy_since=now))
+        elif now - status.unhealthy_since >= self._limits.hang_s:
             why = Diagnosis(EngineCause.UNRESPONSIVE, f"it did not answer /health for {self._limits.hang_s:.0f} s")
-            self._crashed(engine, record, why)
+            self._crashed(engine, status, why)
 
-    def _diagnose(self, engine: EngineFiles, spec: EngineSpec, record: Record) -> Diagnosis:
+    def _diagnose(self, engine: EngineFiles, spec: EngineSpec, status: EngineStatus) -> Diagnosis:
         """Find out why a process ended, from its exit status and its log."""
-        return diagnose(engine.tail(4000), self._ending(record), memory=bounds(spec.memory_bytes))
+        return diagnose(engine.tail(4000), self._ending(status), memory=bounds(spec.memory_bytes))
 
-    def _ending(self, record: Record) -> Ending:
-        """Return how an engine's server ended. Known by its parent only: this keeper or its standby, not a keeper that adopted it."""
-        pid = record.process.pid if record.process else 0
+    def _ending(self, status: EngineStatus) -> Ending:
+        """Return how an engine's server ended. Only its parent knows: this supervisor or its fork server. Unknown if adopted."""
+        pid = status.process.pid if status.process else 0
         child = self._children.pop(pid, None)
         if child is not None:
             with contextlib.suppress(TimeoutExpired):
                 self._codes[pid] = child.wait(timeout=1.0)
         code = self._codes.pop(pid, None)
-        if code is None and self._standby is not None:
-            code = self._standby.ended(pid)
+        if code is None and self._fork_server is not None:
+            code = self._fork_server.ended(pid)
         return Ending.of_returncode(code)
 
-    def _crashed(self, engine: EngineFiles, record: Record, why: Diagnosis) -> None:
+    def _crashed(self, engine: EngineFiles, status: EngineStatus, why: Diagnosis) -> None:
         """Restart one that was ready: at once the first time, then with growing pauses."""
         now = self._clock.now()
-        crashes = 1 if now - record.since > self._limits.steady_s else record.crashes + 1
+        crashes = 1 if now - status.since > self._limits.steady_s else status.crashes + 1
         pause = 0.0 if crashes == 1 else self._pause(crashes - 1)
         log.warning("engine.died", version=engine.folder.name, cause=why.cause, detail=why.text, pause_s=pause)
-        next_record = replace(
-            record,
+        next_status = replace(
+            status,
             phase=EnginePhase.RESTARTING,
             since=now,
             detail=why.text,
             cause=why.cause,
-            restarts=record.restarts + 1,
+            restarts=status.restarts + 1,
             crashes=crashes,
             not_before=now + pause,
         )
-        engine.save_record(next_record)  # before the kill: the gateway must not be sent to it any more
-        self._kill(engine, record)
-        engine.save_record(replace(next_record, process=None))
+        engine.save_status(next_status)  # before the kill: the gateway must not be sent to it any more
+        self._kill(engine, status)
+        engine.save_status(replace(next_status, process=None))
 
-    def _start_failed(self, engine: EngineFiles, record: Record, why: Diagnosis) -> None:
-        self._kill(engine, record)
-        failed = record.failed_starts + 1
+    def _start_failed(self, engine: EngineFiles, status: EngineStatus, why: Diagnosis) -> None:
+        self._kill(engine, status)
+        failed = status.failed_starts + 1
         now = self._clock.now()
         given_up = why.permanent or failed >= self._limits.starts
         pause = self._pause(failed)
@@ -297,16 +297,16 @@ class Keeper:
             failed_starts=failed,
             given_up=given_up,
         )
-        engine.save_record(
+        engine.save_status(
             replace(
-                record,
-                phase=EnginePhase.FAILED if given_up else record.phase,
-                since=now if given_up else record.since,
+                status,
+                phase=EnginePhase.FAILED if given_up else status.phase,
+                since=now if given_up else status.since,
                 process=None,
                 detail=why.text if given_up else f"start {failed} failed, the next one comes in {pause:.0f} s: {why.text}",
                 cause=why.cause,
                 failed_starts=failed,
-                restarts=record.restarts + (0 if given_up else 1),
+                restarts=status.restarts + (0 if given_up else 1),
                 not_before=now + pause,
             )
         )
@@ -314,34 +314,34 @@ class Keeper:
     def _pause(self, count: int) -> float:
         return float(min(self._limits.longest_pause_s, 2.0 ** min(count - 1, 16)))
 
-    def _dismiss(self, version: VersionId, engine: EngineFiles, wish: Wish | None) -> None:
-        if self._stopped(version, wish.deadline if wish else 0.0):
+    def _dismiss(self, version: VersionId, engine: EngineFiles, desired: DesiredState | None) -> None:
+        if self._stopped(version, desired.deadline if desired else 0.0):
             engine.forget_unwanted()
             log.info("engine.stopped", version=version)
 
     def _stopped(self, version: VersionId, deadline: float) -> bool:
         """Bring a stop one step on: SIGTERM once, then time until `deadline`, then SIGKILL for all. True when nothing is left."""
         engine = EngineFiles(self._folder / version)
-        record = engine.record()
-        if record is not None and record.phase is EnginePhase.FAILED and record.process is None:
-            return True  # keeps its record, which says why, until somebody stops or applies it
-        if record is not None and alive(record.process) and self._clock.now() < deadline:
-            self._ask_to_stop(engine, record, deadline)
+        status = engine.status()
+        if status is not None and status.phase is EnginePhase.FAILED and status.process is None:
+            return True  # keeps its status, which says why, until somebody stops or applies it
+        if status is not None and alive(status.process) and self._clock.now() < deadline:
+            self._ask_to_stop(engine, status, deadline)
             return False
-        self._kill(engine, record)
-        engine.drop_record()
+        self._kill(engine, status)
+        engine.drop_status()
         return True
 
-    def _ask_to_stop(self, engine: EngineFiles, record: Record, deadline: float) -> None:
-        if record.process is not None and not record.asked_to_stop:
-            engine.save_record(
-                replace(record, phase=EnginePhase.STOPPING, since=self._clock.now(), asked_to_stop=True, not_before=deadline)
+    def _ask_to_stop(self, engine: EngineFiles, status: EngineStatus, deadline: float) -> None:
+        if status.process is not None and not status.asked_to_stop:
+            engine.save_status(
+                replace(status, phase=EnginePhase.STOPPING, since=self._clock.now(), asked_to_stop=True, not_before=deadline)
             )
-            processes.send(record.process, SIGTERM)
+            processes.send(status.process, SIGTERM)
 
-    def _kill(self, engine: EngineFiles, record: Record | None) -> None:
+    def _kill(self, engine: EngineFiles, status: EngineStatus | None) -> None:
         """End every process of the engine, now. The kernel needs a moment for each; wait for it, so that a port is free again."""
-        leader = record.process if record else None
+        leader = status.process if status else None
         give_up = self._clock.monotonic() + 10.0
         while left := processes.members(engine.folder, leader):
             for process in left:
@@ -352,8 +352,8 @@ class Keeper:
             self._clock.wait(0.02)
         if leader is not None:
             self._codes.pop(leader.pid, None)
-            if self._standby is not None:
-                self._standby.forget(leader.pid)
+            if self._fork_server is not None:
+                self._fork_server.forget(leader.pid)
 
     def _reap(self) -> None:
         for pid, child in list(self._children.items()):

@@ -1,7 +1,7 @@
-"""No process of an engine outlives its server, however that ends.
+"""The parent-death signal: the kernel kills every process of an engine when its server ends, however the server ends.
 
-vLLM's engine process only notices a server that says goodbye: killed with SIGKILL, the server leaves it running with the model in
-memory (measured with a forked engine, vLLM 0.32). The kernel can be asked to end a child with its parent (Linux, prctl(2)).
+vLLM's engine process notices only a regular end of its server. If the server is killed with SIGKILL, the engine process keeps running
+with the model in memory (measured with a forked engine, vLLM 0.32). prctl(2) makes the kernel signal a child when its parent ends (Linux).
 """
 
 import ctypes
@@ -16,7 +16,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 @dataclass(slots=True)
 class _Forking:
-    """Who forks at this moment: a child of a child inherits the hooks, and has another parent."""
+    """The process that is forking: a child of a child inherits the hooks, and has another parent."""
 
     pid: int = 0
 
@@ -25,21 +25,21 @@ _forking: Final = _Forking()
 
 
 def end_forked_children_with_this_process() -> None:
-    """From now on, what Python forks here is killed when this process ends. For the server, before it forks its engine."""
+    """Set the parent-death signal in every process that Python forks from now on. The server calls this before it forks its engine."""
     os.register_at_fork(before=_remember_parent, after_in_child=lambda: end_with_parent(_forking.pid))
 
 
 def end_if_spawned_with_parent() -> None:
-    """Tie this process to the one that spawned it, where `multiprocessing` did; any other process is left as it is."""
+    """Set the parent-death signal of this process if `multiprocessing` spawned it."""
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid == os.getppid():
         end_with_parent(parent.pid)
 
 
 def end_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends. Raises OSError when the kernel refuses.
+    """Set the parent-death signal of this process to SIGKILL. Raises OSError if the kernel refuses.
 
-    `parent` is who the caller takes for its parent: where that one has ended before the kernel was asked, end now.
+    `parent` is the pid of the expected parent. If it ended before the call, this process ends at once.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:

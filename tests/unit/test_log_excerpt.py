@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.endings import describe
-from infra.local.last_words import last_words, mark
+from infra.local.log_excerpt import excerpt, size
 
 CHAIN = """INFO:     Started server process [17]
 Traceback (most recent call last):
@@ -36,7 +36,7 @@ An exception occurred.
         (255, "exit code 255"),
     ],
 )
-def test_an_ending_is_described_in_words(code: int, words: str) -> None:
+def test_an_exit_status_is_described(code: int, words: str) -> None:
     assert describe(code) == words
 
 
@@ -47,25 +47,25 @@ def log(tmp_path: Path, text: str) -> Path:
 
 
 def test_the_last_exception_counts_and_not_the_last_line(tmp_path: Path) -> None:
-    assert last_words(log(tmp_path, CHAIN)) == "RunnerError: the runner cannot make its storage"
+    assert excerpt(log(tmp_path, CHAIN)) == "RunnerError: the runner cannot make its storage"
 
 
 def test_an_error_line_counts_more_than_what_follows_it(tmp_path: Path) -> None:
     said = "INFO:     Waiting.\nERROR:    [Errno 98] address already in use\nINFO:     Application shutdown complete.\n"
-    assert last_words(log(tmp_path, said)) == "ERROR:    [Errno 98] address already in use"
+    assert excerpt(log(tmp_path, said)) == "ERROR:    [Errno 98] address already in use"
 
 
 def test_what_an_earlier_process_wrote_is_not_told(tmp_path: Path) -> None:
     path = log(tmp_path, CHAIN)
-    since = mark(path)
+    since = size(path)
     with path.open("a") as file:
         file.write("the anchor is stuck\n")
-    assert last_words(path, since) == "the anchor is stuck"
+    assert excerpt(path, since) == "the anchor is stuck"
 
 
 def test_a_log_that_was_begun_again_is_read_from_its_start(tmp_path: Path) -> None:
-    assert last_words(log(tmp_path, "short\n"), since=10_000) == "short"
+    assert excerpt(log(tmp_path, "short\n"), since=10_000) == "short"
 
 
 def test_silence_is_told(tmp_path: Path) -> None:
-    assert last_words(tmp_path / "none.log") == last_words(log(tmp_path, "\n")) == "it wrote nothing"
+    assert excerpt(tmp_path / "none.log") == excerpt(log(tmp_path, "\n")) == "it wrote nothing"
