@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from core.benchmarks import Benchmark, Sample
-    from core.ports import Capacity, Engines, FlowRuns, Hub, ModelRegistry, Noticeboard, Records, Sandbox, Waker, WeightsStore
+    from core.ports import Activator, Capacity, Engines, EventRecorder, FlowRuns, Hub, ModelRegistry, Records, Sandbox, WeightsStore
     from core.ports.examiner import Examiner, Student
     from core.ports.history import BenchmarkHistory
     from core.versions import ModelRef
@@ -116,22 +116,22 @@ class Platform:
 
     @property
     def capacity(self) -> Capacity | None:
-        """Checks whether a candidate finds room; None where machines are not allotted."""
+        """Checks whether a candidate fits; None if no scheduler assigns engines to machines."""
         return self._cluster
 
     @property
-    def noticeboard(self) -> Noticeboard | None:
-        """Where people look at engines, beside our own pages; None where there is no such place."""
+    def event_recorder(self) -> EventRecorder | None:
+        """Records events and roles beside engines, for people; None if there is no such store."""
         return self._cluster
 
     @cached_property
-    def waker(self) -> Waker | None:
-        """Who wakes a version that sleeps; None where none ever does."""
+    def activator(self) -> Activator | None:
+        """Starts an engine of a version that is scaled to zero; None if no version ever is."""
         if not self._namespace or self.settings.kubernetes.min_engines > 0:
             return None
-        from serving.engines.kubernetes.waking import KubernetesWaker  # noqa: PLC0415
+        from serving.engines.kubernetes.activator import KubernetesActivator  # noqa: PLC0415
 
-        return KubernetesWaker(self._api())
+        return KubernetesActivator(self._api())
 
     @cached_property
     def _cluster(self) -> KubernetesEngines | None:
@@ -140,10 +140,10 @@ class Platform:
         if not namespace:
             return None
         from serving.engines.kubernetes.engines import KubernetesEngines  # noqa: PLC0415
-        from serving.engines.kubernetes.place import place  # noqa: PLC0415
+        from serving.engines.kubernetes.pod_settings import pod_settings  # noqa: PLC0415
 
         settings = self.settings
-        where = place(
+        pods = pod_settings(
             namespace,
             settings.kubernetes,
             module=settings.engine_module,
@@ -151,7 +151,7 @@ class Platform:
             start_limit_s=settings.models.engine_start_limit_s,
             s3_endpoint_url=settings.s3_endpoint_url,
         )
-        return KubernetesEngines(self._api(), where, self.clock, kept_logs=settings.engines)
+        return KubernetesEngines(self._api(), pods, self.clock, kept_logs=settings.engines)
 
     def _api(self) -> Api:
         """Return a connection to the cluster's API server."""
@@ -258,7 +258,7 @@ class Platform:
         from lifecycle.rollouts.driver import Driver  # noqa: PLC0415
 
         owner = f"{socket.gethostname()}:{os.getpid()}"
-        return Driver(self.records, self.engines, self.clock, self.settings.rollout, owner, self.noticeboard)
+        return Driver(self.records, self.engines, self.clock, self.settings.rollout, owner, self.event_recorder)
 
     @cached_property
     def runs(self) -> FlowRuns:
@@ -299,7 +299,7 @@ class Platform:
     def address(self, version: VersionId) -> str | None:
         """Return the address of a version, or None while it has no ready engine.
 
-        On a cluster it is the Service's name: a gateway needs no rights in the cluster, and continues while the API server is unavailable.
+        On a cluster it is the Service's name: a gateway needs no permissions in the cluster, and works without the API server.
         A Service without a ready engine refuses the connection at once, which the client sees as 503 with Retry-After.
         """
         namespace = self._namespace

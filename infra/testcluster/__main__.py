@@ -139,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument("tar", type=Path)
     load.set_defaults(do=_load)
     kubeconfig = commands.add_parser("kubeconfig", parents=[homed], help="print the path of a kubeconfig: the administrator's, or a user's")
-    kubeconfig.add_argument("--user", default="", help="a user with no rights but what RBAC gives")
+    kubeconfig.add_argument("--user", default="", help="a user with no permissions except what RBAC grants")
     kubeconfig.add_argument("--group", action="append", default=[])
     kubeconfig.set_defaults(do=_kubeconfig)
     builder = commands.add_parser("build", help="build the programs into the cache")

@@ -227,7 +227,7 @@ def _user(name: str) -> Manifest:
 
 
 def _administrator(user: str) -> Manifest:
-    """Return the right to everything: what the cluster's own parts may is not what the tests are about."""
+    """Return the rule that permits everything: the permissions of the cluster's own parts are not under test."""
     return _bound(user, "cluster-admin", _user(user))
 
 

@@ -131,7 +131,7 @@ class Cluster:
         return tuple(loaded)
 
     def kubeconfig_of_user(self, user: str, *groups: str) -> Path:
-        """Return a kubeconfig of a user with these groups and no rights but what RBAC gives."""
+        """Return a kubeconfig of a user with these groups and no permissions except what RBAC grants."""
         return self.plane.kubeconfig(
             "-".join(("user", user.replace(":", "-"), *(group.replace(":", "-") for group in groups))), user, *groups
         )

@@ -80,9 +80,9 @@ class VllmLauncher:
 
 def serve_flags(spec: EngineSpec, *, host: str, port: int, drain_s: int) -> list[str]:
     """Return vLLM's flags that every engine has, wherever it runs. Raises Refused for a URI that engines do not read."""
-    extra = {"tensors": _place(spec.tensors_uri), "tensors_manifest_sha256": spec.tensors_manifest}
+    extra = {"tensors": _path_or_uri(spec.tensors_uri), "tensors_manifest_sha256": spec.tensors_manifest}
     options = {
-        "--model": _place(spec.model_uri),
+        "--model": _path_or_uri(spec.model_uri),
         "--load-format": "seatrial",
         "--model-loader-extra-config": json.dumps(extra),
         "--served-model-name": spec.version,
@@ -108,7 +108,7 @@ def cpu_cache(spec: EngineSpec, weights_bytes: int) -> int:
     return spec.cache_bytes or cache_by_weights(spec.memory_bytes, weights_bytes)
 
 
-def _place(uri: str) -> str:
+def _path_or_uri(uri: str) -> str:
     """Return a folder for file:///..., anything else as it is."""
     parts = urlsplit(uri)
     if parts.scheme == "file":
@@ -119,5 +119,5 @@ def _place(uri: str) -> str:
 
 
 def _weights_on_disk(spec: EngineSpec) -> int:
-    folder = Path(_place(spec.tensors_uri))
+    folder = Path(_path_or_uri(spec.tensors_uri))
     return sum(path.stat().st_size for path in folder.glob("*") if path.is_file()) if folder.is_dir() else spec.weights_bytes

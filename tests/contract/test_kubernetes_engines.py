@@ -13,14 +13,14 @@ from core.engine_memory import MIB
 from core.engines import EnginePhase, Role
 from core.errors import Conflict, Fault, Refused, Transient
 from core.ids import EndpointName, VersionId
-from core.ports import Waker
+from core.ports import Activator
 from core.ports.clock import VirtualClock
 from serving.engines.kubernetes import kinds
+from serving.engines.kubernetes.activator import KubernetesActivator
 from serving.engines.kubernetes.api import Api
 from serving.engines.kubernetes.engines import KubernetesEngines
-from serving.engines.kubernetes.mirror import Mirror
-from serving.engines.kubernetes.rights import CLUSTER_ROLE, CONTROL_ROLE, ROLE, Rule
-from serving.engines.kubernetes.waking import KubernetesWaker
+from serving.engines.kubernetes.informer import Informer
+from serving.engines.kubernetes.rbac import CLUSTER_ROLE, CONTROL_ROLE, ROLE, Rule
 from tests.equipment.kube_api import Behaviour, KubeApi, KubeServer
 from tests.equipment.kube_stage import GIB, NAMESPACE, a_spec, adapter, cluster, eventually, pass_time, where
 
@@ -156,7 +156,7 @@ def test_engines_of_a_release_that_named_no_installation_are_kept(stage: tuple[K
         for entry in kube.find(kind):
             older = {**entry["metadata"]["labels"], "app.kubernetes.io/instance": f"engine-{SPEC.version[:32]}"}
             kube.put(kind, {**entry, "metadata": {**entry["metadata"], "labels": older}})
-    later = KubernetesEngines(engines._api, engines._place, clock)
+    later = KubernetesEngines(engines._api, engines._settings, clock)
     assert phase(later) is EnginePhase.READY
     later.stop(SPEC.version, drain_s=10.0)
     later.close()
@@ -281,12 +281,12 @@ def test_a_version_that_sleeps_is_woken_and_its_autoscaler_comes_back_to_let_it_
     kube = KubeApi(clock, keda=True)
     with KubeServer(kube) as server:
         engines = adapter(server, clock, tmp_path, min_engines=0, max_engines=2, prometheus_url="http://prometheus")
-        waker: Waker = KubernetesWaker(Api(server.client(), NAMESPACE, clock))
+        activator: Activator = KubernetesActivator(Api(server.client(), NAMESPACE, clock))
         serve(kube, engines, clock)
         (live,) = kube.find("deployments")
         kube.put("deployments", {**live, "spec": {**live["spec"], "replicas": 0}})
         eventually(lambda: "asleep" in engines.state(SPEC.version).detail, partial(pass_time, kube, clock))
-        assert waker.wake(SPEC.version)
+        assert activator.activate(SPEC.version)
         assert not kube.find("scaledobjects"), "it would put the engine to sleep again at once"
         eventually(lambda: phase(engines) is EnginePhase.READY, partial(pass_time, kube, clock))
         eventually(lambda: bool(kube.find("scaledobjects")), lambda: engines.apply(SPEC))
@@ -298,11 +298,11 @@ def test_what_is_awake_or_was_never_made_is_not_woken(clock: VirtualClock, tmp_p
     kube = KubeApi(clock, keda=True)
     with KubeServer(kube) as server:
         engines = adapter(server, clock, tmp_path, min_engines=0, max_engines=2, prometheus_url="http://prometheus")
-        waker = KubernetesWaker(Api(server.client(), NAMESPACE, clock))
+        activator = KubernetesActivator(Api(server.client(), NAMESPACE, clock))
         serve(kube, engines, clock)
         before = writes(kube)
-        assert not waker.wake(SPEC.version)
-        assert not waker.wake(VersionId("f" * 64))
+        assert not activator.activate(SPEC.version)
+        assert not activator.activate(VersionId("f" * 64))
         assert writes(kube) == before
         engines.close()
 
@@ -318,7 +318,7 @@ def test_an_autoscaler_that_was_made_before_keda_was_there_makes_place_for_kedas
     with cluster(clock, tmp_path, max_engines=3) as (kube, engines):
         engines.apply(SPEC)
         kube.keda = True
-        later = KubernetesEngines(engines._api, engines._place, clock)
+        later = KubernetesEngines(engines._api, engines._settings, clock)
         later.apply(SPEC)
         later.close()
         assert (len(kube.find("scaledobjects")), len(kube.find("horizontalpodautoscalers"))) == (1, 0)
@@ -363,7 +363,7 @@ def test_a_first_size_is_not_said_again_where_somebody_scaled(clock: VirtualCloc
         fields = [entry for entry in live["metadata"]["managedFields"] if entry["manager"] != "seatrial-first-size"]
         metadata = {**live["metadata"], "managedFields": [*fields, by_hand]}
         kube.put("deployments", {**live, "metadata": metadata, "spec": {**live["spec"], "replicas": 1}})
-        later = KubernetesEngines(engines._api, engines._place, clock)
+        later = KubernetesEngines(engines._api, engines._settings, clock)
         later.apply(SPEC)
         later.close()
         assert kube.find("deployments")[0]["spec"]["replicas"] == 1
@@ -418,7 +418,7 @@ def granted(rules: Iterable[Rule], *, everywhere: bool = False) -> set[tuple[str
 def test_the_rights_are_all_that_keeping_engines_uses_and_no_more(clock: VirtualClock, tmp_path: Path) -> None:
     with cluster(clock, tmp_path, max_engines=3) as (kube, engines):
         kube.put("nodes", a_node("64Gi"))
-        assert engines.room(SPEC).fits
+        assert engines.fit(SPEC).fits
         serve(kube, engines, clock)
         kube.edit("deployments", kube.find("deployments")[0]["metadata"]["name"], lambda live: live["spec"].update(strategy={}))
         eventually(lambda: "PutRight" in reasons(kube), lambda: engines.apply(SPEC))
@@ -426,14 +426,14 @@ def test_the_rights_are_all_that_keeping_engines_uses_and_no_more(clock: Virtual
         assert engines.list()
         assert engines.logs(SPEC.version, 5)
         kube.keda = True
-        later = KubernetesEngines(engines._api, engines._place, clock)
+        later = KubernetesEngines(engines._api, engines._settings, clock)
         later.apply(SPEC)
         later.stop(SPEC.version, drain_s=0.0)
         later.stop(SPEC.version, drain_s=0.0)
         wanted = granted(ROLE) | granted(CLUSTER_ROLE, everywhere=True)
-        eventually(lambda: kube.rights >= wanted)
+        eventually(lambda: kube.permissions >= wanted)
         later.close()
-        assert kube.rights == wanted
+        assert kube.permissions == wanted
 
 
 def test_the_rights_of_the_control_api_are_all_that_it_uses_and_no_more(clock: VirtualClock, tmp_path: Path) -> None:
@@ -442,20 +442,20 @@ def test_the_rights_of_the_control_api_are_all_that_it_uses_and_no_more(clock: V
         engines = adapter(server, clock, tmp_path)
         serve(kube, engines, clock)
         engines.close()
-        kube.rights.clear()
+        kube.permissions.clear()
         control = adapter(server, clock, tmp_path)
         assert phase(control) is EnginePhase.READY
         assert control.list()
         assert control.logs(SPEC.version, 5)
-        eventually(lambda: kube.rights >= granted(CONTROL_ROLE))
+        eventually(lambda: kube.permissions >= granted(CONTROL_ROLE))
         control.close()
-        assert kube.rights == granted(CONTROL_ROLE)
+        assert kube.permissions == granted(CONTROL_ROLE)
 
 
 def test_missing_rights_are_a_fault_that_says_which(stage: tuple[KubeApi, KubernetesEngines]) -> None:
     kube, engines = stage
     kube.fail(403, plural="deployments")
-    with pytest.raises(Fault, match=r"deployments: told to fail; grant what serving/engines/kubernetes/rights\.py lists"):
+    with pytest.raises(Fault, match=r"deployments: told to fail; grant what serving/engines/kubernetes/rbac\.py lists"):
         engines.list()
 
 
@@ -510,27 +510,27 @@ def test_after_etcd_was_restored_all_is_listed_again(stage: tuple[KubeApi, Kuber
 
 
 @pytest.fixture
-def mirror(clock: VirtualClock) -> Iterator[tuple[KubeApi, Mirror]]:
+def informer(clock: VirtualClock) -> Iterator[tuple[KubeApi, Informer]]:
     """Yield a copy of the pods that never pauses."""
     kube = KubeApi(clock)
     with KubeServer(kube) as server:
-        pods = Mirror(Api(server.client(), NAMESPACE, clock), kinds.PODS, "", clock, random=lambda: -0.5)
+        pods = Informer(Api(server.client(), NAMESPACE, clock), kinds.PODS, "", clock, random=lambda: -0.5)
         pods.ensure()
         eventually(lambda: kube.calls["watch", "pods"] == 1)
         yield kube, pods
         pods.close()
 
 
-def test_a_watch_that_said_nothing_all_along_is_not_believed(mirror: tuple[KubeApi, Mirror], clock: VirtualClock) -> None:
-    kube, pods = mirror
+def test_a_watch_that_said_nothing_all_along_is_not_believed(informer: tuple[KubeApi, Informer], clock: VirtualClock) -> None:
+    kube, pods = informer
     eventually(lambda: kube.calls["watch", "pods"] >= 2, kube.cut_watches)
     assert pods.relists == 1, "it ended early, and goes on where it was"
     clock.wait(240.0)
     eventually(lambda: pods.relists == 2, kube.cut_watches)
 
 
-def test_a_watch_that_fails_again_and_again_is_begun_anew_with_a_list(mirror: tuple[KubeApi, Mirror]) -> None:
-    kube, pods = mirror
+def test_a_watch_that_fails_again_and_again_is_begun_anew_with_a_list(informer: tuple[KubeApi, Informer]) -> None:
+    kube, pods = informer
     kube.fail(500, verb="watch", times=7)
     eventually(lambda: kube.calls["watch", "pods"] >= 9, kube.cut_watches)
     assert pods.relists == 1
@@ -546,7 +546,7 @@ def test_a_fleet_costs_one_list_per_kind_and_an_unchanged_pass_nothing(clock: Vi
         eventually(lambda: all(state.phase is EnginePhase.READY for state in engines.list()), partial(pass_time, kube, clock))
         engines.close()
         kube.calls.clear()
-        fresh = KubernetesEngines(engines._api, engines._place, clock)
+        fresh = KubernetesEngines(engines._api, engines._settings, clock)
         for _ in range(3):
             for spec in specs:
                 fresh.apply(spec)
@@ -581,17 +581,17 @@ def test_a_failed_engine_is_tried_again_with_fresh_pods_and_the_same_deployment(
     assert kube.find("pods")[0]["metadata"]["name"] != old
 
 
-def test_events_are_told_once_and_a_board_that_is_away_is_skipped(stage: tuple[KubeApi, KubernetesEngines]) -> None:
+def test_events_are_recorded_once_and_dropped_while_the_api_server_is_unavailable(stage: tuple[KubeApi, KubernetesEngines]) -> None:
     kube, engines = stage
     engines.apply(SPEC)
     for _ in range(3):
-        engines.tell(SPEC.version, "ShareChanged", "candidate of demo gets 25 % of new conversations")
+        engines.record(SPEC.version, "ShareChanged", "candidate of demo gets 25 % of new conversations")
     assert len([entry for entry in kube.find("events") if entry["reason"] == "ShareChanged"]) == 1
     kube.fail(503, times=1000)
     before = sum(kube.calls.values())
-    engines.tell(SPEC.version, "Promoted", "stable of demo")
+    engines.record(SPEC.version, "Promoted", "stable of demo")
     assert sum(kube.calls.values()) == before + 1, "nobody waits for an event"
-    engines.tell(VersionId("f" * 64), "Promoted", "no such engine")
+    engines.record(VersionId("f" * 64), "Promoted", "no such engine")
 
 
 def test_labels_tell_what_a_version_is_to_each_of_its_endpoints(stage: tuple[KubeApi, KubernetesEngines]) -> None:
@@ -625,24 +625,24 @@ def a_node(memory: str) -> dict[str, Any]:
     return {"metadata": {"name": "n1"}, "spec": {}, "status": status}
 
 
-def test_room_is_told_before_anything_is_made(stage: tuple[KubeApi, KubernetesEngines]) -> None:
+def test_capacity_is_checked_before_anything_is_created(stage: tuple[KubeApi, KubernetesEngines]) -> None:
     kube, engines = stage
     kube.put("nodes", a_node("4Gi"))
-    room = engines.room(SPEC)
-    assert (room.fits, room.ever) == (False, False)
+    fit = engines.fit(SPEC)
+    assert (fit.fits, fit.ever) == (False, False)
     assert kube.find("deployments") == []
-    assert engines.room(a_spec(2, memory_bytes=2 * GIB, weights_bytes=MIB)).fits
+    assert engines.fit(a_spec(2, memory_bytes=2 * GIB, weights_bytes=MIB)).fits
     engines.apply(SPEC)
-    assert engines.room(SPEC).fits, "what runs has its room"
+    assert engines.fit(SPEC).fits, "a running engine fits"
 
 
 def test_without_the_right_to_see_nodes_only_quotas_are_looked_at(stage: tuple[KubeApi, KubernetesEngines]) -> None:
     kube, engines = stage
     kube.fail(403, plural="nodes", times=2)
-    assert engines.room(SPEC).fits
+    assert engines.fit(SPEC).fits
     hard, used = {"requests.memory": "8Gi"}, {"requests.memory": "1Gi"}
     kube.put("resourcequotas", {"metadata": {"name": "team", "namespace": NAMESPACE}, "status": {"hard": hard, "used": used}})
-    assert "the quota team leaves" in engines.room(SPEC).reason
+    assert "the quota team leaves" in engines.fit(SPEC).reason
 
 
 def test_the_log_of_a_stopped_engine_is_kept_where_it_was_stopped(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:

@@ -16,7 +16,7 @@ from core.ports.clock import VirtualClock
 from core.settings import KubernetesPolicy
 from serving.engines.kubernetes.api import Api
 from serving.engines.kubernetes.engines import KubernetesEngines
-from serving.engines.kubernetes.place import Place, place
+from serving.engines.kubernetes.pod_settings import PodSettings, pod_settings
 from tests.equipment.kube_api import KubeApi, KubeServer
 
 NAMESPACE = "models"
@@ -28,8 +28,8 @@ def policy(**more: Any) -> KubernetesPolicy:
     return KubernetesPolicy(**{"image": IMAGE, "pre_stop_s": 1.0, **more})
 
 
-def where(**more: Any) -> Place:
-    return place(NAMESPACE, policy(**more), drain_s=10.0, start_limit_s=600.0)
+def where(**more: Any) -> PodSettings:
+    return pod_settings(NAMESPACE, policy(**more), drain_s=10.0, start_limit_s=600.0)
 
 
 def a_spec(number: int = 0, **more: Any) -> EngineSpec:

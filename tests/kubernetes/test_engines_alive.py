@@ -16,7 +16,7 @@ from core.errors import Transient
 from core.ids import Digest
 from infra.testcluster.cluster import Cluster
 from serving.engines.kubernetes import kinds
-from tests.equipment.kube_real import admin_client, engines_on, fake_place, namespace
+from tests.equipment.kube_real import admin_client, engines_on, fake_settings, namespace
 from tests.equipment.kube_stage import a_spec, eventually
 from tests.equipment.kube_yard import Yard, ask, bare_image
 
@@ -33,7 +33,7 @@ def image(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def yard(cluster: Cluster, image: str, tmp_path: Path) -> Iterator[Yard]:
     with namespace(cluster.kubeconfig) as space:
-        where = fake_place(space.namespace, image, folders=(tmp_path,))
+        where = fake_settings(space.namespace, image, folders=(tmp_path,))
         engines = engines_on(admin_client(cluster.kubeconfig), where, tmp_path)
         yield Yard(space, engines, tmp_path)
         for state in engines.list():
@@ -74,7 +74,7 @@ def test_an_engine_that_dies_at_its_start_fails_with_the_end_of_its_log(yard: Ya
 
 def test_a_missing_image_is_reported(cluster: Cluster, tmp_path: Path) -> None:
     with namespace(cluster.kubeconfig) as space:
-        where = fake_place(space.namespace, "nowhere.invalid/engine@sha256:" + "0" * 64, pull_limit_s=5.0)
+        where = fake_settings(space.namespace, "nowhere.invalid/engine@sha256:" + "0" * 64, pull_limit_s=5.0)
         engines = engines_on(admin_client(cluster.kubeconfig), where, tmp_path)
         engines.apply(Yard(space, engines, tmp_path).spec(4))
         version = a_spec(4).version

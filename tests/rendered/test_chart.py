@@ -24,7 +24,7 @@ from seatrial.config import find_connection
 from seatrial.transport import Transport
 from serving.control.metrics import page as control_page
 from serving.engines.kubernetes.names import labels
-from serving.engines.kubernetes.rights import CLUSTER_ROLE, CONTROL_ROLE, ROLE
+from serving.engines.kubernetes.rbac import CLUSTER_ROLE, CONTROL_ROLE, ROLE
 from serving.gateway.metrics import Metrics
 from tests.equipment.chart_objects import (
     VARIANTS,

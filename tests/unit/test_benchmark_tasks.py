@@ -158,7 +158,7 @@ def test_an_engine_that_sleeps_and_was_made_under_other_settings_is_woken_as_it_
     yard.serve(STABLE)
     made = replace(engine_spec(yard.here, yard.records.versions.get(STABLE)), memory_bytes=7)
     yard.engines.apply(made)
-    vars(yard.here).update(waker=yard.engines)
+    vars(yard.here).update(activator=yard.engines)
     yard.engines.sleep(STABLE)
     (row,) = enter_benchmarks(BenchmarkRequest(target=CHAT))
     assert drive(yard, row).state is BenchmarkState.DONE

@@ -13,8 +13,8 @@ from core.ids import Digest, VersionId
 from core.leases import RECONCILE
 from core.ports.clock import SystemClock
 from core.settings import GIB, Settings, read_settings
-from infra.local import doctor, stack
 from infra.findings import Finding
+from infra.local import doctor, stack
 from registry.database import Database, migrate, open_database
 from serving.engines.files import DesiredState, EngineFiles, EngineStatus
 from serving.engines.processes import identify

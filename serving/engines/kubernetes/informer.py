@@ -1,4 +1,4 @@
-"""A copy of the cluster's objects of one kind, kept by one list call and a watch that resumes after an interruption.
+"""An informer: a copy of the cluster's objects of one kind, kept by one list call and a watch that resumes after an interruption.
 
 Readers never wait for the API server once the copy exists; while the server is unavailable they get the last known state.
 """
@@ -24,22 +24,22 @@ Object = dict[str, Any]
 log = structlog.get_logger(__name__)
 
 FOREIGN = "seatrial.dev/changed-by"
-"""Put on mirrored objects: who else, by `managedFields`, wrote into their spec."""
+"""Set on copied objects: the other field managers, by `managedFields`, that wrote into the spec."""
 SIZED = "seatrial.dev/sized-by"
-"""Set on mirrored objects: the field manager, by `managedFields`, that set the number of replicas. Unset for the server's default."""
+"""Set on copied objects: the field manager, by `managedFields`, that set the number of replicas. Unset for the server's default."""
 
 _WATCH_S = 240
 _SILENCE_S = 200.0
 """Servers send a bookmark about once a minute: a watch silent for this long may hang on a version that etcd no longer has."""
 _DOUBTFUL = 8
-"""Failures in a row (some 40 s) after which the place where we were is no longer believed in."""
+"""Failures in a row (about 40 s) after which the last resource version is discarded."""
 _LONGEST_PAUSE_S = 10.0
 _TOMBSTONES = 4096
 _OTHERS = frozenset({MANAGER, "kube-controller-manager", "kube-scheduler", "kubelet", "keda", "seatrial-first-size"})
 
 
-class Mirror:
-    """Objects of `kind` that `selector` chooses, by version and by name. The first read lists; a thread follows from then on.
+class Informer:
+    """Objects of `kind` that `selector` matches, by version and by name. The first read lists them; a thread then watches.
 
     Errors of the first read: Transient, Fault. Later ones are logged and retried.
     """
@@ -57,7 +57,7 @@ class Mirror:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.relists = 0
-        """How often the whole was listed: once, again after each 410, and where the place to go on from was in doubt."""
+        """Number of list calls: one at the start, one after each 410, and one each time the resource version is in doubt."""
 
     def all(self) -> tuple[Object, ...]:
         """Return every object."""
@@ -78,31 +78,31 @@ class Mirror:
             return frozenset(label for label, group in self._objects.items() if group)
 
     def put(self, entry: Object) -> None:
-        """Take over what a write of ours was answered with: a reader sees it before the watch tells it."""
+        """Store the response of our own write, so that readers see it before the watch delivers it."""
         with self._lock:
             self._keep(entry)
 
     def forget(self, entry: Object) -> None:
-        """Drop an object that we deleted; late news of that very object are not believed."""
+        """Drop an object that we deleted; later events of the same object are ignored."""
         with self._lock:
             self._bury(entry)
 
     def ensure(self) -> None:
-        """List once, and start to follow."""
+        """List once, and start the watch."""
         if self._version is not None:
             return
         with self._lock:
             if self._version is None:
                 self._relist()
-                self._thread = threading.Thread(target=self._follow, name=f"mirror-{self.kind.plural}", daemon=True)
+                self._thread = threading.Thread(target=self._follow, name=f"informer-{self.kind.plural}", daemon=True)
                 self._thread.start()
 
     def close(self) -> None:
-        """Stop following. The thread ends with its present watch; it is a daemon, so the process does not wait for it."""
+        """Stop watching. The thread ends with its current watch; it is a daemon, so the process does not wait for it."""
         self._stop.set()
 
     def follow_once(self) -> None:
-        """Follow one watch to its end, and list again where it said nothing all along. Raises Transient where it broke off."""
+        """Follow one watch to its end, and list again if it delivered nothing. Raises Transient if it broke off."""
         begun, silent = self._clock.monotonic(), True
         try:
             for what, entry in self._api.watch(self.kind, self._selector, self._version or "", timeout_s=_WATCH_S):
@@ -126,10 +126,10 @@ class Mirror:
                 failures = 0
             except Fault as error:
                 failures += 1
-                log.warning("mirror.refused", kind=self.kind.plural, error=str(error))
+                log.warning("informer.refused", kind=self.kind.plural, error=str(error))
             except SeatrialError as error:
                 failures += 1
-                log.info("mirror.away", kind=self.kind.plural, error=str(error), failures=failures)
+                log.info("informer.unavailable", kind=self.kind.plural, error=str(error), failures=failures)
             if failures:
                 self._stop.wait(min(_LONGEST_PAUSE_S, 0.2 * 2 ** min(failures, 6)) * (0.5 + self._random()))
 

@@ -1,4 +1,4 @@
-"""The rights that the adapter needs, no more: the chart's template renders them, and the tests run with exactly these."""
+"""The RBAC rules that the adapter needs: the chart renders exactly these, and the tests run with them."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ ROLE = (
     Rule(kinds.EVENTS, ("create",)),
     Rule(kinds.QUOTAS, ("list",)),
 )
-"""In the engines' namespace, for the services that keep engines. No delete for Services and policies: their Deployment owns them."""
+"""In the engines' namespace, for the services that manage engines. No delete for Services and policies: their Deployment owns them."""
 
 CONTROL_ROLE = (Rule(kinds.DEPLOYMENTS, _FOLLOW), Rule(kinds.PODS, _FOLLOW), Rule(kinds.PODS, ("get",), "log"))
-"""In the namespace of the engines, for the control API: it tells their states and logs, and changes none."""
+"""In the namespace of the engines, for the control API, which reads their states and logs."""
 
 CLUSTER_ROLE = (Rule(kinds.NODES, ("list",)), Rule(kinds.PODS, ("list",)))
-"""In the whole cluster, for the look at free room; without these, only quotas are looked at and the scheduler has the last word."""
+"""In the whole cluster, for the capacity check. Without them only quotas are checked, and the scheduler decides the rest."""

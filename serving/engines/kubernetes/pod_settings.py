@@ -1,4 +1,4 @@
-"""Where and how engines run on one cluster: the settings, read once into values."""
+"""The settings of engine pods on one cluster, read once into values."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Toleration:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Everything a manifest rests on beside the engine's spec. Times in seconds."""
+class PodSettings:
+    """What the manifests need in addition to the engine's spec. Times in seconds."""
 
     namespace: str
     policy: KubernetesPolicy
@@ -84,7 +84,7 @@ class Place:
         return count
 
 
-def place(
+def pod_settings(
     namespace: str,
     policy: KubernetesPolicy,
     *,
@@ -92,7 +92,7 @@ def place(
     drain_s: float = 30.0,
     start_limit_s: float = 600.0,
     s3_endpoint_url: str = "",
-) -> Place:
+) -> PodSettings:
     """Read the policy's lists. Raises Refused and names the setting that cannot be read."""
     if not policy.image:
         raise Refused(
@@ -118,7 +118,7 @@ def place(
             reason="bad_setting",
             hint="give the URL of the Prometheus that scrapes gateways and engines, or set MIN_ENGINES to 1",
         )
-    return Place(
+    return PodSettings(
         namespace=namespace,
         policy=policy,
         module=module,
