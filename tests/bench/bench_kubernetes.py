@@ -19,8 +19,8 @@ from serving.engines.kubernetes.api import Api, connect
 from serving.engines.kubernetes.engines import KubernetesEngines
 from serving.engines.kubernetes.pod_settings import pod_settings
 from tests.equipment.clusters import running_cluster
+from tests.equipment.kube_env import GIB, a_spec, policy
 from tests.equipment.kube_real import namespace
-from tests.equipment.kube_stage import GIB, a_spec, policy
 
 ENDPOINTS = 200
 VERSIONS = 1000

@@ -33,7 +33,7 @@ from serving.engines.supervisor import EngineSupervisor, Limits
 from tasks.start import hint_for
 from tests.equipment.fakes import FakeEngines
 from tests.equipment.kube_api import Behaviour
-from tests.equipment.kube_stage import cluster, pass_time
+from tests.equipment.kube_env import cluster, pass_time
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE_PYTHON = ROOT / "serving/engines/vllm/.venv/bin/python"

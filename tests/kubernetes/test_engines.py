@@ -19,8 +19,8 @@ from serving.engines.kubernetes.api import Api
 from serving.engines.kubernetes.engines import KubernetesEngines
 from serving.engines.kubernetes.kinds import Kind
 from serving.engines.kubernetes.pod_settings import pod_settings
+from tests.equipment.kube_env import GIB, a_spec, eventually, policy
 from tests.equipment.kube_real import engines_on, least_permissions, namespace
-from tests.equipment.kube_stage import GIB, a_spec, eventually, policy
 
 pytestmark = pytest.mark.kubernetes
 

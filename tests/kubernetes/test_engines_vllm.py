@@ -20,9 +20,9 @@ from registry.weights.s3 import S3Weights
 from serving.engines.kubernetes import kinds
 from serving.engines.kubernetes.api import Api
 from serving.engines.kubernetes.kinds import Kind
+from tests.equipment.cluster_env import ask, bare_image
+from tests.equipment.kube_env import eventually
 from tests.equipment.kube_real import admin_client, engines_on, namespace, vllm_settings
-from tests.equipment.kube_stage import eventually
-from tests.equipment.kube_yard import ask, bare_image
 from tests.equipment.s3_server import S3Server
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.vllm, pytest.mark.release]

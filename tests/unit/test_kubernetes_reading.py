@@ -13,7 +13,7 @@ from serving.engines.kubernetes.capacity import on_nodes, read_nodes, requested,
 from serving.engines.kubernetes.drift import difference
 from serving.engines.kubernetes.quantity import amount, quantity
 from serving.engines.kubernetes.reading import Patience, read_state
-from tests.equipment.kube_stage import GIB
+from tests.equipment.kube_env import GIB
 
 VERSION = VersionId("a" * 64)
 T0 = "2026-11-21T10:00:00Z"

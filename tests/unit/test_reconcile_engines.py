@@ -15,7 +15,7 @@ from core.submissions import SubmissionState
 from tasks.reconcile import keep_engines
 from tests.equipment.bench_yard import BenchYard, in_yard
 from tests.equipment.fakes import FakeEngines
-from tests.equipment.kube_stage import a_spec
+from tests.equipment.kube_env import a_spec
 from tests.equipment.rows import put_submission
 
 VERSIONS = tuple(VersionId(letter * 64) for letter in "abcdef")

@@ -13,7 +13,7 @@ from core.ids import EndpointName, RolloutId, SubmissionId, VersionId
 from core.ports.clock import VirtualClock
 from lifecycle.capacity import await_fit
 from lifecycle.rollouts.events import record_events
-from tests.equipment.kube_stage import a_spec
+from tests.equipment.kube_env import a_spec
 
 CHAT = EndpointName("chat")
 STABLE, CANDIDATE = VersionId("a" * 64), VersionId("b" * 64)

@@ -12,7 +12,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are no dependency of ours
 
 from serving.engines.kubernetes.autoscaling import METRIC, TOKEN_METRIC, activation_query, load_query, token_query
-from tests.equipment.kube_stage import a_spec, where
+from tests.equipment.kube_env import a_spec, where
 
 VERSION = a_spec(1).version
 SLEEPY = where(min_engines=0, max_engines=2, prometheus_url="http://prometheus")

@@ -15,7 +15,7 @@ from infra.testcluster.cluster import Cluster
 from infra.testcluster.images import busybox_image
 from serving.engines.kubernetes.api import Api
 from serving.engines.kubernetes.engines import KubernetesEngines
-from tests.equipment.kube_stage import a_spec, eventually
+from tests.equipment.kube_env import a_spec, eventually
 
 MIB = 2**20
 LIMIT_S = 120.0
@@ -27,7 +27,7 @@ def bare_image(cluster: Cluster, folder: Path) -> str:
     return loaded.pinned
 
 
-class Yard:
+class ClusterEnv:
     """A namespace, an adapter on it, and models of fakes in a folder that the node sees."""
 
     def __init__(self, space: Api, engines: KubernetesEngines, folder: Path) -> None:
