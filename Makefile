@@ -49,23 +49,23 @@ test-release: test test-kubernetes ## everything that takes long as well, run be
 	$(PY) -m pytest -q tests/unit tests/contract -m release
 	$(ENGINE)/.venv/bin/python -m pytest -q -c tests/engine_env/pytest.ini tests/engine_env -m release
 	$(PY) -m pytest -q tests/e2e -m release
-	$(PY) -m infra.cluster build
+	$(PY) -m infra.testcluster build
 	$(on_cluster) release
 	$(MAKE) test-images
 
 equipment: ## install what the tests need of the system (PostgreSQL)
 	infra/bin/install-equipment
 
-cluster: cluster-equipment .venv/.done ## bring a real Kubernetes cluster up on this machine (without Docker; down: python -m infra.cluster down)
-	$(PY) -m infra.cluster up --own
+cluster: cluster-equipment .venv/.done ## bring a real Kubernetes cluster up on this machine (without Docker; down: python -m infra.testcluster down)
+	$(PY) -m infra.testcluster up --own
 
 cluster-equipment: ## install what a cluster needs of the system (containerd, runc, CNI plugins and more)
 	infra/bin/install-cluster-equipment
 
 cluster-programs: .venv/.done ## compile the cluster's programs that the gate needs into the cache (minutes; once)
-	$(PY) -m infra.cluster build helm etcd kubernetes coredns
+	$(PY) -m infra.testcluster build helm etcd kubernetes coredns
 
-with_programs = PATH="$$($(PY) -c 'from infra.cluster.build import default_cache; print(default_cache())'):$$PATH"
+with_programs = PATH="$$($(PY) -c 'from infra.testcluster.build import default_cache; print(default_cache())'):$$PATH"
 on_cluster = trap '$(PY) -m tests.equipment.clusters' EXIT; $(with_programs) $(PY) -m pytest -q tests/kubernetes -m
 
 test-rendered: setup equipment cluster-programs ## chart, alerts, Terraform and Dockerfiles without a cluster (about 2 minutes)

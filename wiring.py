@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from core.benchmarks import Benchmark, Sample
-    from core.ports import Capacity, Engines, FlowRuns, Hub, ModelRegistry, Noticeboard, Records, Sandbox, Waker, WeightsStore
+    from core.ports import Activator, Capacity, Engines, EventRecorder, FlowRuns, Hub, ModelRegistry, Records, Sandbox, WeightsStore
     from core.ports.examiner import Examiner, Student
     from core.ports.history import BenchmarkHistory
     from core.versions import ModelRef
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from serving.control.desk import Desk
     from serving.control.diagnosis import Limits
     from serving.control.vitals import LocalVitals
-    from serving.engines.keeper import Keeper
     from serving.engines.kubernetes.api import Api
     from serving.engines.kubernetes.engines import KubernetesEngines
+    from serving.engines.supervisor import EngineSupervisor
     from serving.webhook import Webhook
 
 _REUSE_S = 300.0
@@ -117,22 +117,22 @@ class Platform:
 
     @property
     def capacity(self) -> Capacity | None:
-        """Checks whether a candidate finds room; None where machines are not allotted."""
+        """Checks whether a candidate fits; None if no scheduler assigns engines to machines."""
         return self._cluster
 
     @property
-    def noticeboard(self) -> Noticeboard | None:
-        """Where people look at engines, beside our own pages; None where there is no such place."""
+    def event_recorder(self) -> EventRecorder | None:
+        """Records events and roles beside engines, for people; None if there is no such store."""
         return self._cluster
 
     @cached_property
-    def waker(self) -> Waker | None:
-        """Who wakes a version that sleeps; None where none ever does."""
+    def activator(self) -> Activator | None:
+        """Starts an engine of a version that is scaled to zero; None if no version ever is."""
         if not self._namespace or self.settings.kubernetes.min_engines > 0:
             return None
-        from serving.engines.kubernetes.waking import KubernetesWaker  # noqa: PLC0415
+        from serving.engines.kubernetes.activator import KubernetesActivator  # noqa: PLC0415
 
-        return KubernetesWaker(self._api())
+        return KubernetesActivator(self._api())
 
     @cached_property
     def _cluster(self) -> KubernetesEngines | None:
@@ -141,10 +141,10 @@ class Platform:
         if not namespace:
             return None
         from serving.engines.kubernetes.engines import KubernetesEngines  # noqa: PLC0415
-        from serving.engines.kubernetes.place import place  # noqa: PLC0415
+        from serving.engines.kubernetes.pod_settings import pod_settings  # noqa: PLC0415
 
         settings = self.settings
-        where = place(
+        pods = pod_settings(
             namespace,
             settings.kubernetes,
             module=settings.engine_module,
@@ -152,7 +152,7 @@ class Platform:
             start_limit_s=settings.models.engine_start_limit_s,
             s3_endpoint_url=settings.s3_endpoint_url,
         )
-        return KubernetesEngines(self._api(), where, self.clock, kept_logs=settings.engines)
+        return KubernetesEngines(self._api(), pods, self.clock, kept_logs=settings.engines)
 
     def _api(self) -> Api:
         """Return a connection to the cluster's API server."""
@@ -259,7 +259,7 @@ class Platform:
         from lifecycle.rollouts.driver import Driver  # noqa: PLC0415
 
         owner = f"{socket.gethostname()}:{os.getpid()}"
-        return Driver(self.records, self.engines, self.clock, self.settings.rollout, owner, self.noticeboard)
+        return Driver(self.records, self.engines, self.clock, self.settings.rollout, owner, self.event_recorder)
 
     @cached_property
     def runs(self) -> FlowRuns:
@@ -300,7 +300,7 @@ class Platform:
     def address(self, version: VersionId) -> str | None:
         """Return the address of a version, or None while it has no ready engine.
 
-        On a cluster it is the Service's name: a gateway needs no rights in the cluster, and continues while the API server is unavailable.
+        On a cluster it is the Service's name: a gateway needs no permissions in the cluster, and works without the API server.
         A Service without a ready engine refuses the connection at once, which the client sees as 503 with Retry-After.
         """
         namespace = self._namespace
@@ -421,25 +421,25 @@ class StoredTrials:
             self._room.release()
 
 
-def engine_keeper(settings: Settings) -> Keeper:
-    """Return the keeper of this machine's engines, with its warm standby where the engine's module offers one."""
-    from serving.engines.keeper import Keeper, Limits  # noqa: PLC0415
+def engine_supervisor(settings: Settings) -> EngineSupervisor:
+    """Return the supervisor of this machine's engines, with a fork server if the engine's module has one."""
+    from serving.engines.fork_server import ForkServer  # noqa: PLC0415
     from serving.engines.launcher import VllmLauncher  # noqa: PLC0415
-    from serving.engines.standby import Standby  # noqa: PLC0415
+    from serving.engines.supervisor import EngineSupervisor, Limits  # noqa: PLC0415
 
     environ = base_environ()
     launcher = VllmLauncher(settings.engine_python, settings.engine_module, environ)
     clock = SystemClock()
-    standby = None
+    fork_server = None
     if settings.engine_standby and settings.engine_module == "seatrial_engine.serve":
         log_file = settings.logs / "standby.log"
-        standby = Standby(settings.engine_python, settings.engine_module, launcher.base_environ(), log_file, clock)
-    return Keeper(
+        fork_server = ForkServer(settings.engine_python, settings.engine_module, launcher.base_environ(), log_file, clock)
+    return EngineSupervisor(
         settings.engines,
         launcher,
         clock,
         limits=Limits(start_s=settings.models.engine_start_limit_s, log_bytes=settings.retention.log_bytes),
-        standby=standby,
+        fork_server=fork_server,
     )
 
 

@@ -136,13 +136,13 @@ class EngineState:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """Whether an engine fits where it would run. `ever` is False when waiting cannot help: no machine is large enough."""
+class Fit:
+    """Whether an engine fits on the cluster. `ever` is False if waiting cannot help: no machine is large enough."""
 
     fits: bool
     ever: bool = True
     reason: str = ""
-    """For people, where it does not fit: what is asked for, what is there, what to do."""
+    """For people, if it does not fit: the requested and the free resources."""
 
 
 class Role(StrEnum):

@@ -69,7 +69,7 @@ class Forbidden(Refused):
 
 
 class Transient(SeatrialError):
-    """It may work in a moment. `retry_after_s` is the other side's own wish, where it told one."""
+    """It may work in a moment. `retry_after_s` is the delay that the other side requested, if any."""
 
     code = "transient"
 

@@ -116,7 +116,7 @@ class KubernetesPolicy:
     pull_secret: str = setting("", "Secret with which the image is pulled")
     python: str = setting("python3", "the interpreter of vLLM's environment inside the image")
     environ: str = setting("", "more environment of an engine: NAME=value, separated by commas")
-    service_account: str = setting("", "service account of engine pods, for workload identity; it needs no rights in the cluster")
+    service_account: str = setting("", "service account of engine pods, for workload identity; it needs no permissions in the cluster")
     weights_secret: str = setting("", "Secret whose keys become the AWS variables of an engine, where no workload identity does it")
     cpu: float = setting(2.0, "cores that one engine asks for")
     gpu_resource: str = setting("", "resource name of GPUs (nvidia.com/gpu); empty: engines run on the CPU")
@@ -147,7 +147,7 @@ class KubernetesPolicy:
     scale_down_s: float = setting(300.0, "time of lower load after which an engine is removed, in seconds")
     prometheus_url: str = setting("", "Prometheus that scrapes engines and gateways; default: the autoscaler asks the engines themselves")
     pull_limit_s: float = setting(300.0, "longest time that an image which cannot be pulled is waited for, in seconds")
-    queue_s: float = setting(600.0, "longest time that a candidate waits for room, before and after its engine is made, in seconds")
+    queue_s: float = setting(600.0, "longest time that a candidate waits until it fits, before and after its engine is created, in seconds")
     grows: int = setting(0, "1: the cluster adds nodes automatically, so a candidate that fits no present node is not refused")
 
 
@@ -190,7 +190,7 @@ class Settings:
     engine_python: str = setting("", "interpreter of vLLM's environment; default: serving/engines/vllm/.venv")
     tensorize_python: str = setting("", "interpreter of the environment that tensorizes; default: serving/engines/vllm/.venv")
     engine_module: str = setting("seatrial_engine.serve", "module that serves a model; tests put a fake engine here")
-    engine_standby: int = setting(1, "1: keep a warm process from which engines start in seconds (about 0.9 GB); 0: start each cold")
+    engine_standby: int = setting(1, "1: run a fork server, from which engines start in seconds (about 0.9 GB); 0: start each cold")
     synthetic_key: str = setting("", "bearer key of the rollout's own conversations; made by `seatrial up`")
     lease_s: float = setting(15.0, "lease of a submission: without a renewal for this time another run takes it over, in seconds")
     pickup_s: float = setting(

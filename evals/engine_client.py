@@ -179,8 +179,8 @@ class EngineClient:
         said = _said(response.read())
         what = f"the engine of {self._version[:12]} answers {status}: {said}"
         if status in _FOR_A_MOMENT or status >= httpx.codes.INTERNAL_SERVER_ERROR:
-            wish = response.headers.get("Retry-After", "")
-            raise Transient(what, retry_after_s=float(wish) if wish.isdecimal() else None)
+            delay = response.headers.get("Retry-After", "")
+            raise Transient(what, retry_after_s=float(delay) if delay.isdecimal() else None)
         if status == httpx.codes.NOT_FOUND:
             raise Fault(what, hint="the engine serves another version than it was started for")
         if status in _REQUESTS_FAULT:

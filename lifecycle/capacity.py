@@ -1,4 +1,4 @@
-"""Before anything is touched: a candidate that finds no room is refused, or queued with the reason."""
+"""The capacity check before a candidate starts: a candidate that does not fit is queued with the reason, or refused."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from core.ports import Capacity, Clock
 _LOOK_S = 5.0
 
 
-def await_room(
+def await_fit(
     capacity: Capacity, spec: EngineSpec, clock: Clock, *, queue_s: float, say: Callable[[str], None], wanted: Callable[[], bool]
 ) -> None:
-    """Return when the engine fits. Refused when it never will, or did not within `queue_s`, or when it is not wanted any more.
+    """Return when the engine fits. Refused if it never will, did not within `queue_s`, or is no longer wanted.
 
-    `say` is told why it waits. Errors of the port: Transient, Fault.
+    `say` receives the reason of the wait. Errors of the port: Transient, Fault.
     """
     limit = clock.monotonic() + queue_s
-    while not (room := capacity.room(spec)).fits:
-        if not room.ever:
+    while not (fit := capacity.fit(spec)).fits:
+        if not fit.ever:
             raise Refused(
-                f"no machine of the cluster can run {spec.version[:12]}: {room.reason}",
+                f"no machine of the cluster can run {spec.version[:12]}: {fit.reason}",
                 reason="unschedulable",
                 hint="add a larger node, lower SEATRIAL_MODELS_ENGINE_MEMORY_BYTES or SEATRIAL_KUBERNETES_CPU, or submit a smaller model",
             )
         if clock.monotonic() >= limit:
             raise Refused(
-                f"{spec.version[:12]} found no room within {queue_s:.0f} s: {room.reason}",
+                f"{spec.version[:12]} did not fit within {queue_s:.0f} s: {fit.reason}",
                 reason="no_room",
                 hint="stop other engines, add a node, or raise SEATRIAL_KUBERNETES_QUEUE_S; then submit again",
             )
         if not wanted():
-            raise Refused("cancelled while it waited for room", reason="cancelled")
-        say(f"queued: {room.reason}")
+            raise Refused("cancelled while it waited for capacity", reason="cancelled")
+        say(f"queued: {fit.reason}")
         clock.wait(_LOOK_S)

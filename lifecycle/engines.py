@@ -37,8 +37,8 @@ def retire_unwanted(records: Records, engines: Engines, clock: Clock, *, drain_s
 
     In-flight answers get `drain_s`. Idempotent: stopping an engine that already stops changes nothing.
 
-    Safe beside concurrent passes, however long this one pauses: engines are listed before the rows are read (a row is written before
-    its wish), and each stop is fenced by the routes' generation: when that has grown, the decision has changed, and the next pass looks.
+    Safe beside concurrent passes, however long this one pauses. Engines are listed before the rows are read (a row is written before its
+    engine's desired state). Each stop is fenced by the routes' generation: if it has grown, the next pass decides again.
     """
     listed = engines.list()
     generation = records.gateways.generation()

@@ -160,11 +160,11 @@ def _read(answer: httpx.Response, what: str) -> Any:
     if answer.status_code == httpx.codes.NOT_FOUND:
         raise NotFound(f"Prefect has no {what}", reason="unknown_run", hint="is the flow runner up? `seatrial doctor` tells")
     if answer.is_server_error or answer.status_code in {408, 409, 425, 429}:
-        wish = answer.headers.get("Retry-After", "")
+        delay = answer.headers.get("Retry-After", "")
         raise Transient(
             f"Prefect answered {answer.status_code} for {what}",
             hint="try again in a minute",
-            retry_after_s=float(wish) if wish.isdecimal() else None,
+            retry_after_s=float(delay) if delay.isdecimal() else None,
         )
     if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY and "uuid" in answer.text.lower():
         raise Refused(f"{what} is not an id of Prefect", reason="bad_run_id", hint="give the id of a flow run")

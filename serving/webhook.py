@@ -19,7 +19,7 @@ from core.errors import Refused, Transient
 from core.ports.clock import Clock
 
 BACKOFF_S = (1.0, 4.0, 15.0)
-_LONGEST_WISH_S = 60.0
+_LONGEST_RETRY_AFTER_S = 60.0
 _LATER = frozenset({408, 409, 425, 429})
 
 
@@ -45,7 +45,7 @@ class Webhook:
             except Transient as error:
                 if pause is None:
                     raise
-                self._clock.wait(min(error.retry_after_s or pause, _LONGEST_WISH_S))
+                self._clock.wait(min(error.retry_after_s or pause, _LONGEST_RETRY_AFTER_S))
             else:
                 return
 
@@ -67,8 +67,8 @@ class Webhook:
             return
         what = f"the webhook at {self._host} answered {answer.status_code}"
         if answer.is_server_error or answer.status_code in _LATER:
-            wish = answer.headers.get("Retry-After", "")
-            raise Transient(what, retry_after_s=float(wish) if wish.isdecimal() else None, hint="see its log")
+            delay = answer.headers.get("Retry-After", "")
+            raise Transient(what, retry_after_s=float(delay) if delay.isdecimal() else None, hint="see its log")
         raise Refused(what, reason="webhook_refused", hint="check SEATRIAL_BENCHMARKS_WEBHOOK_URL and the receiver's log")
 
 

@@ -110,7 +110,7 @@ def held_benchmarks(rows: tuple[Benchmark, ...]) -> Iterator[None]:
 
 @step_task
 def bring_up(benchmark: BenchmarkId) -> str:
-    """Return where the version answers; one that does not run is started dark from its stored weights (the row is its wish)."""
+    """Return where the version answers; one that does not run is started dark from its stored weights (the row requests it)."""
     here = platform()
     version = here.records.versions.get(here.records.benchmarks.get(benchmark).version)
     if here.engines.state(version.id).phase is not EnginePhase.READY:

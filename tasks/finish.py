@@ -66,7 +66,7 @@ def resume_end(submission: SubmissionId) -> None:
 
 
 def close_gates(here: Platform, row: Submission, error: SeatrialError) -> None:
-    """End what the submission's gate left running: a running benchmark is a wish for its engine."""
+    """End what the submission's gate left running: a running benchmark requests its engine."""
     for gate in here.records.benchmarks.find(submission=row.id, states=[BenchmarkState.RUNNING]):
         fail(here.records, here.clock, gate.id, error.what, None)
 

@@ -99,7 +99,7 @@ def keep_engines(here: Platform, fence: Fence) -> tuple[str, ...]:
 
 
 def keep_engine(here: Platform, version: VersionId) -> SeatrialError | None:
-    """Wish for a version's engine and return what went wrong."""
+    """Request a version's engine and return the error, if any."""
     try:
         here.engines.apply(engine_spec(here, here.records.versions.get(version)))
     except NotFound:
@@ -162,17 +162,17 @@ def mark_engines(here: Platform, wanted: Iterable[VersionId]) -> None:
 
     A removed endpoint's mark is taken from the engines of `wanted`, which are kept for others.
     """
-    board = here.noticeboard
-    if board is None:
+    recorder = here.event_recorder
+    if recorder is None:
         return
     for endpoint in here.records.endpoints.list():
         if endpoint.candidate is not None:
-            board.mark(endpoint.candidate, endpoint.name, Role.CANDIDATE)
+            recorder.mark(endpoint.candidate, endpoint.name, Role.CANDIDATE)
         if endpoint.stable is not None:
-            board.mark(endpoint.stable, endpoint.name, Role.STABLE)
+            recorder.mark(endpoint.stable, endpoint.name, Role.STABLE)
     for name in here.records.endpoints.removed(here.clock.now() - _REMOVED_S):
         for version in wanted:
-            board.mark(version, name, None)
+            recorder.mark(version, name, None)
 
 
 def reconcile_duty(settings: Settings) -> Duty:

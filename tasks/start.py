@@ -12,7 +12,7 @@ from core.ids import Digest, RolloutId, VersionId
 from core.submissions import StepName, Submission, SubmissionState
 from core.versions import ModelVersion
 from evals import harness
-from lifecycle.capacity import await_room
+from lifecycle.capacity import await_fit
 from lifecycle.rollouts.precedence import SUPERSEDED
 from lifecycle.submissions import set_rollout
 from tasks.lease import this_driver
@@ -20,8 +20,8 @@ from tasks.step import StepReport, recorded, step_task, stop_if_cancelled
 from wiring import Platform, platform
 
 _LOOK_S = 0.2
-_WAKE_EVERY = 50
-"""Looks between two wakes: an autoscaler that was deciding just then may undo the first."""
+_ACTIVATE_EVERY = 50
+"""Looks between two activations: an autoscaler that was just deciding may undo the first."""
 _HINTS = {
     Responsible.SUBMITTER: "correct the model and submit it again; the engine's log is in `seatrial logs`",
     Responsible.OPERATOR: "ask the platform's operator: the cause is not the model, see `seatrial doctor`; then submit again",
@@ -42,13 +42,13 @@ def start(submission: Submission, version: ModelVersion) -> Rollout:
         here = platform()
         harness.warm()  # what the benchmark imports is there by the time the engine is
         spec = engine_spec(here, version)
-        find_room(here, submission, spec, report)
+        await_capacity(here, submission, spec, report)
         rollout = open_rollout(here, submission, version, report)
         set_rollout(here.records, here.clock, submission.id, rollout.id, this_driver())
         warm = here.engines.state(version.id).phase is EnginePhase.READY
-        wish_for(here, spec)
-        if here.noticeboard is not None:
-            here.noticeboard.mark(version.id, submission.request.endpoint, Role.CANDIDATE)
+        request_engine(here, spec)
+        if here.event_recorder is not None:
+            here.event_recorder.mark(version.id, submission.request.endpoint, Role.CANDIDATE)
         state = await_ready(here, version.id, report)
         plan = str(plan_memory(version.needs, here.settings.models, here.engine_host))
         report.say(f"engine of {version.short} is ready; {plan}", address=state, plan=plan)
@@ -57,10 +57,10 @@ def start(submission: Submission, version: ModelVersion) -> Rollout:
         return rollout
 
 
-def find_room(here: Platform, submission: Submission, spec: EngineSpec, report: StepReport) -> None:
-    """Wait until the candidate's engine would find room; nothing is touched before. Refused with the numbers when it does not."""
+def await_capacity(here: Platform, submission: Submission, spec: EngineSpec, report: StepReport) -> None:
+    """Wait until the candidate's engine fits on the cluster, before it is created. Refused with the numbers if it does not."""
     if here.capacity is not None:
-        await_room(
+        await_fit(
             here.capacity,
             spec,
             here.clock,
@@ -105,8 +105,8 @@ def engine_spec(here: Platform, version: ModelVersion) -> EngineSpec:
     )
 
 
-def wish_for(here: Platform, spec: EngineSpec) -> None:
-    """Apply a spec. An engine that runs from an earlier one, under other settings or of another release, keeps what it was tried with."""
+def request_engine(here: Platform, spec: EngineSpec) -> None:
+    """Apply a spec. An engine that runs from an earlier spec (other settings, another release) keeps the one of its trials."""
     try:
         here.engines.apply(spec)
     except Conflict as error:
@@ -115,9 +115,9 @@ def wish_for(here: Platform, spec: EngineSpec) -> None:
 
 
 def await_ready(here: Platform, version: VersionId, report: StepReport | None = None) -> str:
-    """Wait for an engine that is wished for, waking one that sleeps, and return its address. Refused with the cause when it cannot come up.
+    """Wait for a requested engine, activating it if it is scaled to zero, and return its address.
 
-    Transient when it is not wished for (it was stopped under us): the step is tried again.
+    Refused with the cause if it cannot start. Transient if the engine was stopped meanwhile: the step is tried again.
     """
     limit_s = longest_start_s(here)
     limit = here.clock.monotonic() + limit_s
@@ -135,8 +135,8 @@ def await_ready(here: Platform, version: VersionId, report: StepReport | None = 
                 reason="engine_start_timeout",
                 hint=hint_for(state),
             )
-        if here.waker is not None and look % _WAKE_EVERY == 0:
-            here.waker.wake(version)
+        if here.activator is not None and look % _ACTIVATE_EVERY == 0:
+            here.activator.activate(version)
         if report is not None:
             report.progress(0.0, state.detail)
         here.clock.wait(_LOOK_S)

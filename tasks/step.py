@@ -28,7 +28,7 @@ R = TypeVar("R")
 
 BACKOFF_S = [1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0]
 """Exponential and capped (Prefect's own back-off has no cap); jitter comes on top. Outlasts two minutes of absence."""
-_LONGEST_WISH_S = 60.0
+_LONGEST_RETRY_AFTER_S = 60.0
 _SHOW_EVERY_S = 0.25
 
 
@@ -121,7 +121,7 @@ def stop_if_cancelled(here: Platform, submission: SubmissionId) -> None:
 
 @contextmanager
 def recorded(submission: SubmissionId, name: StepName, *, cancellable: bool = True) -> Iterator[StepReport]:
-    """Record a step around a block. Waits out a wish of `Transient.retry_after_s` (up to a minute) before the retry's own delay.
+    """Record a step around a block. Waits for `Transient.retry_after_s` (up to a minute) before the retry's own delay.
 
     Raises Refused instead of beginning a `cancellable` step of a submission that is being cancelled, and Conflict when it has ended.
     """
@@ -136,7 +136,7 @@ def recorded(submission: SubmissionId, name: StepName, *, cancellable: bool = Tr
         retries = attempt <= len(BACKOFF_S)
         report.end(StepState.RETRYING if retries else StepState.FAILED, str(error))
         run_log().warning("%s: attempt %d of %d failed: %s", _words(name), attempt, len(BACKOFF_S) + 1, error)
-        here.clock.wait(min(error.retry_after_s or 0.0, _LONGEST_WISH_S))
+        here.clock.wait(min(error.retry_after_s or 0.0, _LONGEST_RETRY_AFTER_S))
         raise
     except SeatrialError as error:
         report.end(StepState.FAILED, str(error))

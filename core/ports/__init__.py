@@ -5,7 +5,7 @@ A port's docstring is its contract; `tests/contract/` holds one suite per port t
 
 from core.ports.assignments import Assignments
 from core.ports.clock import Clock
-from core.ports.engines import Capacity, Engines, Noticeboard, Waker
+from core.ports.engines import Activator, Capacity, Engines, EventRecorder
 from core.ports.flow_runs import FlowRuns
 from core.ports.hub import Hub
 from core.ports.ledger import Ledger
@@ -16,18 +16,18 @@ from core.ports.sandbox import Sandbox
 from core.ports.weights import WeightsStore
 
 __all__ = [
+    "Activator",
     "Assignments",
     "Capacity",
     "Clock",
     "Engines",
+    "EventRecorder",
     "FlowRuns",
     "Hub",
     "Ledger",
     "ModelRegistry",
-    "Noticeboard",
     "Records",
     "Routes",
     "Sandbox",
-    "Waker",
     "WeightsStore",
 ]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from core.engines import EngineSpec, EngineState, Role, Room
+from core.engines import EngineSpec, EngineState, Fit, Role
 from core.ids import EndpointName, VersionId
 
 
 class Engines(Protocol):
     """Engines by model version, each started from an immutable spec. Adapters: local vLLM processes, Kubernetes.
 
-    The port takes the desired state and reports the actual state. A separate supervisor (a keeper process, the kubelet) keeps engines
-    alive: it restarts an engine that died, with growing pauses, and adopts engines that outlived it. Errors: Transient, Fault.
+    The port takes the desired state and reports the actual state. A separate supervisor (the engine supervisor, the kubelet) restarts an
+    engine that died, with growing pauses, and adopts engines that outlived it. Errors: Transient, Fault.
     """
 
     def apply(self, spec: EngineSpec) -> None:
@@ -28,13 +28,13 @@ class Engines(Protocol):
         ...
 
     def list(self) -> tuple[EngineState, ...]:
-        """Return the state of every engine that is wished for or still there, by version."""
+        """Return the state of every engine that is requested or still exists, by version."""
         ...
 
     def stop(self, version: VersionId, *, drain_s: float) -> None:
-        """Wish it gone: no new requests are expected, those in flight may take `drain_s`, then it is killed. Returns at once.
+        """Request the end of an engine: answers in flight get `drain_s`, then it is killed. Returns at once.
 
-        Its phase is `stopping` until its processes are gone, then `absent`. Stopping what is gone does nothing.
+        Its phase is `stopping` until its processes are gone, then `absent`. Stopping an absent engine does nothing.
         """
         ...
 
@@ -44,31 +44,32 @@ class Engines(Protocol):
 
 
 class Capacity(Protocol):
-    """Tells before anything is touched whether an engine would find room. Only where engines share machines that somebody else allots."""
+    """Checks before a start whether an engine fits. Only where a scheduler assigns engines to shared machines."""
 
-    def room(self, spec: EngineSpec) -> Room:
-        """Compare what the engine asks for with what is there now. An engine that runs already has its room. Errors: Transient, Fault."""
+    def fit(self, spec: EngineSpec) -> Fit:
+        """Compare the engine's requests with the free resources. An engine that already runs fits. Errors: Transient, Fault."""
         ...
 
 
-class Waker(Protocol):
-    """Wakes what an autoscaler put to sleep, for trials and benchmarks, which ask engines directly. Only where engines may sleep."""
+class Activator(Protocol):
+    """Starts an engine of a version that is scaled to zero, for trials and benchmarks, which call engines directly."""
 
-    def wake(self, version: VersionId) -> bool:
-        """Bring one engine of a sleeping version up, and keep it up for as long as a start may take; return whether it slept.
+    def activate(self, version: VersionId) -> bool:
+        """Start one engine of a version that is scaled to zero, and keep it for as long as a start may take; return whether it was at zero.
 
-        What is awake, stopped or was never applied is left as it is. Returns before the engine is ready. Errors: Transient, Fault.
+        A version that is running, stopped or was never applied stays unchanged. Returns before the engine is ready. Errors: Transient,
+        Fault.
         """
         ...
 
 
-class Noticeboard(Protocol):
-    """Where people look at engines: the actions on an engine, their reasons and its owner. Raises nothing; skips an unavailable board."""
+class EventRecorder(Protocol):
+    """Shows events and roles beside engines, for people who look there. Raises nothing; drops an event if its store is unavailable."""
 
-    def tell(self, version: VersionId, reason: str, message: str, *, warning: bool = False) -> None:
-        """Show one event beside the engine. `reason` is a word in CamelCase for programs. The same event again shows once."""
+    def record(self, version: VersionId, reason: str, message: str, *, warning: bool = False) -> None:
+        """Record one event of an engine. `reason` is a word in CamelCase for programs. The same event again is shown once."""
         ...
 
     def mark(self, version: VersionId, endpoint: EndpointName, role: Role | None) -> None:
-        """Show what the version is to an endpoint; None: nothing any more. Marking again changes nothing."""
+        """Show the role of the version at an endpoint; None removes it. Marking again changes nothing."""
         ...

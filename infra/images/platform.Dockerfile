@@ -34,4 +34,4 @@ LABEL org.opencontainers.image.title=seatrial org.opencontainers.image.licenses=
 WORKDIR /opt/seatrial
 USER 10001:10001
 ENTRYPOINT []
-CMD ["python", "-m", "infra.services.control"]
+CMD ["python", "-m", "infra.entrypoints.control"]

@@ -1,8 +1,7 @@
-"""What a cluster lacks for seatrial: rights, kinds, room, storage, reach, pod security. Each look says what to do where it is not fine.
+"""Checks of a cluster: RBAC, kinds, capacity, storage, network, pod security. Each failed check gives the next step.
 
-From a laptop it looks at the cluster with the kubeconfig's rights, for the release that is there: under its settings, and at its worker's
-rights where it may ask for them. Inside the cluster (`helm test`) it looks with the worker's own, and at storage, database, Prefect and
-MLflow too.
+On a laptop the checks use the kubeconfig's permissions, and the settings of the installed release; they review the worker's permissions if
+they may. Inside the cluster (`helm test`) they use the worker's permissions, and check storage, database, Prefect and MLflow too.
 """
 
 from __future__ import annotations
@@ -18,19 +17,18 @@ from core.engines import EngineSpec
 from core.errors import Fault, SeatrialError
 from core.ids import Digest, VersionId, new_id
 from core.settings import GIB, KubernetesPolicy, Settings
+from infra.findings import Finding, answers
 from infra.kubernetes.release import Release, Subject, find_release, spool, worker_of
-from infra.local.doctor import Finding
-from infra.local.stack import answers
 from registry.weights.s3_client import s3_client
 from serving.engines.kubernetes import kinds
 from serving.engines.kubernetes.api import Api
 from serving.engines.kubernetes.autoscaling import METRIC, may_scale
-from serving.engines.kubernetes.capacity import room_for
+from serving.engines.kubernetes.capacity import fit_of
 from serving.engines.kubernetes.kinds import Kind
-from serving.engines.kubernetes.place import place
 from serving.engines.kubernetes.pod import resources
+from serving.engines.kubernetes.pod_settings import pod_settings
 from serving.engines.kubernetes.quantity import amount
-from serving.engines.kubernetes.rights import CLUSTER_ROLE, ROLE, Rule
+from serving.engines.kubernetes.rbac import CLUSTER_ROLE, ROLE, Rule
 from wiring import Platform
 
 _NAMESPACES = Kind("api/v1", "namespaces", namespaced=False)
@@ -38,7 +36,7 @@ _API_GROUPS = Kind("apis", "", namespaced=False)
 _EXTERNAL = "external.metrics.k8s.io"
 _ENFORCE = "pod-security.kubernetes.io/enforce"
 _SMALLEST_WEIGHTS = 2**20
-_GRANT = "grant what serving/engines/kubernetes/rights.py lists, or install with the chart, which does"
+_GRANT = "grant what serving/engines/kubernetes/rbac.py lists, or install with the chart, which does"
 
 
 def examine(settings: Settings, api: Api) -> Iterator[Finding]:
@@ -49,7 +47,7 @@ def examine(settings: Settings, api: Api) -> Iterator[Finding]:
         return
     inside = bool(settings.engines_url)
     if inside:
-        yield from _rights(Subject(api))
+        yield from _permissions(Subject(api))
         yield from _engines(api, settings)
         yield from _inside(settings)
         return
@@ -59,7 +57,7 @@ def examine(settings: Settings, api: Api) -> Iterator[Finding]:
         settings = replace(settings, kubernetes=release.settings.kubernetes, models=release.settings.models)
     subject, told = worker_of(api, release)
     yield told
-    yield from _rights(subject)
+    yield from _permissions(subject)
     yield from _engines(api, settings)
     yield _told("spool", lambda: spool(api, release))
     yield Finding("reach", ok=True, what="storage, database, Prefect and MLflow are looked at from inside: `helm test seatrial`")
@@ -69,7 +67,7 @@ def _engines(api: Api, settings: Settings) -> Iterator[Finding]:
     yield _told("pod security", lambda: _pod_security(api))
     yield _told("autoscaling", lambda: _autoscaling(api, settings.kubernetes))
     yield _image(settings.kubernetes, inside=bool(settings.engines_url))
-    yield _told("room", lambda: _room(api, settings))
+    yield _told("capacity", lambda: _capacity(api, settings))
 
 
 def _told(name: str, look: Callable[[], Finding], mend: str = "") -> Finding:
@@ -104,18 +102,18 @@ def _installed(api: Api) -> tuple[Release | None, Finding]:
     return release, Finding(name, ok=True, what=f"those of release {release.name}")
 
 
-def _rights(subject: Subject) -> Iterator[Finding]:
+def _permissions(subject: Subject) -> Iterator[Finding]:
     """Ask the API server itself, one review per verb: roles may come from anywhere."""
-    yield from (_told(f"rights: {_shown(rule)}", lambda rule=rule: _right(subject, rule)) for rule in ROLE)  # type: ignore[misc]  # bound now
+    yield from (_told(f"rbac: {_shown(rule)}", lambda rule=rule: _permission(subject, rule)) for rule in ROLE)  # type: ignore[misc]  # bound now
     missing = [rule for rule in CLUSTER_ROLE if _missing(subject, rule, everywhere=True)]
-    lacks = f"may not list {' and '.join(_shown(rule) for rule in missing)} of the whole cluster: only quotas are looked at before a start"
-    yield Finding("rights: room", ok=True, what=lacks if missing else "may look at the nodes' free room")
+    lacks = f"may not list {' and '.join(_shown(rule) for rule in missing)} of the whole cluster: only quotas are checked before a start"
+    yield Finding("rbac: nodes", ok=True, what=lacks if missing else "may list nodes and pods, for the capacity check")
 
 
-def _right(subject: Subject, rule: Rule) -> Finding:
+def _permission(subject: Subject, rule: Rule) -> Finding:
     missing = _missing(subject, rule)
     what = f"may not {', '.join(missing)}" if missing else f"may {', '.join(rule.verbs)}"
-    return Finding(f"rights: {_shown(rule)}", not missing, what, _GRANT if missing else "")
+    return Finding(f"rbac: {_shown(rule)}", not missing, what, _GRANT if missing else "")
 
 
 def _shown(rule: Rule) -> str:
@@ -169,9 +167,9 @@ def _image(policy: KubernetesPolicy, *, inside: bool) -> Finding:
     return Finding("engine image", pinned, image, mend * (not pinned))
 
 
-def _room(api: Api, settings: Settings) -> Finding:
-    """Look for room for one engine of the configured size."""
-    policy = replace(settings.kubernetes, image=settings.kubernetes.image or "any", allow_tags=1)  # the image has a look of its own
+def _capacity(api: Api, settings: Settings) -> Finding:
+    """Check whether one engine of the configured size fits."""
+    policy = replace(settings.kubernetes, image=settings.kubernetes.image or "any", allow_tags=1)  # another check covers the image
     spec = EngineSpec(
         version=VersionId("0" * 64),
         model_uri="s3://any/model",
@@ -182,14 +180,14 @@ def _room(api: Api, settings: Settings) -> Finding:
         memory_bytes=settings.models.engine_memory_bytes,
         weights_bytes=_SMALLEST_WEIGHTS,
     )
-    where = place(api.namespace, policy)
-    room = room_for(api, spec, where)
-    memory = amount(resources(spec, where)["requests"]["memory"])
+    pods = pod_settings(api.namespace, policy)
+    fit = fit_of(api, spec, pods)
+    memory = amount(resources(spec, pods)["requests"]["memory"])
     asks = f"one engine: {policy.cpu:g} cores, {memory / GIB:.1f} GiB" + (f", 1 {policy.gpu_resource}" if policy.gpu_resource else "")
-    if room.fits:
-        return Finding("room", ok=True, what=f"there is room for {asks}")
-    mend = "free some, or add a node" if room.ever else "add a larger node, or lower models_engine_memory_bytes or engines.cpu"
-    return Finding("room", ok=False, what=f"{asks} does not fit: {room.reason}", next=mend)
+    if fit.fits:
+        return Finding("capacity", ok=True, what=f"{asks} fits")
+    mend = "free some, or add a node" if fit.ever else "add a larger node, or lower models_engine_memory_bytes or engines.cpu"
+    return Finding("capacity", ok=False, what=f"{asks} does not fit: {fit.reason}", next=mend)
 
 
 def _inside(settings: Settings) -> Iterator[Finding]:
@@ -229,7 +227,8 @@ def _storage(settings: Settings) -> Finding:
         client.delete_object(Bucket=bucket, Key=key)
     except (ClientError, BotoCoreError) as error:
         hint = (
-            "the bucket, its region and endpoint, the role's or key's rights (infra/terraform/modules/identity), the NetworkPolicy's ports"
+            "the bucket, its region and endpoint, the permissions of the role or key (infra/terraform/modules/identity), "
+            "the NetworkPolicy's ports"
         )
         return Finding("storage", ok=False, what=f"could not {doing} {settings.weights_url}: {error}", next=f"look at {hint}")
     return Finding("storage", ok=True, what=f"{settings.weights_url}: written, read, listed, uploaded in parts, deleted")

@@ -1,4 +1,4 @@
-"""What is installed in a namespace: under which settings, with whose rights, on which claim. Asked from outside, with a kubeconfig."""
+"""What is installed in a namespace: its settings, the permissions of its worker, its volume claim. Read from outside, with a kubeconfig."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from core.errors import Fault
 from core.settings import Settings, read_settings
-from infra.local.doctor import Finding
+from infra.findings import Finding
 from serving.engines.kubernetes.api import Api
 from serving.engines.kubernetes.kinds import Kind
-from serving.engines.kubernetes.rights import ROLE, Rule
+from serving.engines.kubernetes.rbac import ROLE, Rule
 
 _CONFIG_MAPS = Kind("api/v1", "configmaps")
 _CLAIMS = Kind("api/v1", "persistentvolumeclaims")
@@ -44,7 +44,7 @@ def find_release(api: Api) -> Release | None:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whose rights are looked at: a service account's of the namespace, or with an empty name our own."""
+    """The subject of an access review: a service account of the namespace, or with an empty name our own user."""
 
     api: Api
     account: str = ""
@@ -63,18 +63,16 @@ class Subject:
 
 
 def worker_of(api: Api, release: Release | None) -> tuple[Subject, Finding]:
-    """Return whose rights to look at, the worker's where there is one and we may ask, and the words that tell it."""
+    """Return the subject to review, the worker if there is one and we may review it, and the finding that names it."""
     if release is None:
-        return Subject(api), Finding(
-            "rights", ok=True, what="this kubeconfig's own: an administrator's always suffice, the worker's may not"
-        )
+        return Subject(api), Finding("rbac", ok=True, what="this kubeconfig's own: an administrator's always suffice, the worker's may not")
     worker = Subject(api, f"{release.name}-worker")
     try:
         worker.may(ROLE[0], ROLE[0].verbs[0])
     except Fault:
         what = f"this kubeconfig's own, as it may not ask for those of {worker.account} (create subjectaccessreviews)"
-        return Subject(api), Finding("rights", ok=True, what=what)
-    return worker, Finding("rights", ok=True, what=f"those of service account {worker.account}")
+        return Subject(api), Finding("rbac", ok=True, what=what)
+    return worker, Finding("rbac", ok=True, what=f"those of service account {worker.account}")
 
 
 def spool(api: Api, release: Release | None) -> Finding:

@@ -16,7 +16,7 @@ from core.ids import Digest, VersionId
 from core.settings import GIB, read_settings
 from serving.engines.kubernetes import autoscaling, manifests
 from serving.engines.kubernetes.names import APPLIED
-from serving.engines.kubernetes.place import place
+from serving.engines.kubernetes.pod_settings import pod_settings
 
 CHART = Path(__file__).parent / "chart"
 EXAMPLE = Path(__file__).parent / "example-values.yaml"
@@ -28,11 +28,11 @@ resources: [seatrial.yaml]
 
 
 def helm_program(cache: Path | None = None) -> str:
-    """Return a helm: the PATH's, else the one that infra/cluster built. Raises Fault."""
+    """Return a helm: the PATH's, else the one that infra/testcluster built. Raises Fault."""
     built = (cache or Path.home() / ".cache/seatrial/cluster") / "bin/helm"
     found = shutil.which("helm") or (str(built) if built.exists() else None)
     if found is None:
-        raise Fault("there is no helm", hint="install it, or let `infra/cluster` build it (`go build` of helm.sh/helm/v3/cmd/helm)")
+        raise Fault("there is no helm", hint="install it, or let `infra/testcluster` build it (`go build` of helm.sh/helm/v3/cmd/helm)")
     return found
 
 
@@ -74,7 +74,7 @@ def engine_example(text: str, namespace: str) -> str:
     documents = [document for document in yaml.safe_load_all(text) if document]
     environ = next(item["data"] for item in documents if item["kind"] == "ConfigMap" and "SEATRIAL_HOME" in item["data"])
     settings = read_settings({"HOME": "/nowhere", **environ})
-    here = place(namespace, settings.kubernetes, s3_endpoint_url=settings.s3_endpoint_url)
+    here = pod_settings(namespace, settings.kubernetes, s3_endpoint_url=settings.s3_endpoint_url)
     spec = EngineSpec(
         version=VersionId("0" * 64),
         model_uri=f"{settings.weights_url}/MODEL",

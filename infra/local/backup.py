@@ -62,7 +62,7 @@ def back_up(settings: Settings, target: Path, now: Epoch) -> Backup:
             _copy_database(home / name, draft / name)
         for name in _FOLDERS:
             _copy_folder(home / name, draft / name)
-        _copy_wishes(home, draft)
+        _copy_desired_states(home, draft)
         for name in _FILES:
             _copy_secret(home / name, draft / name)
         made = Backup(_FORMAT, now, str(home), _size(draft), tuple(_elsewhere(settings)))
@@ -150,10 +150,10 @@ def _unless_gone(error: OSError) -> None:
         raise error
 
 
-def _copy_wishes(home: Path, draft: Path) -> None:
-    """Copy what should run, not what runs: processes and ports are of this machine."""
-    for wish in sorted((home / "engines").glob("*/wish.json")):
-        _copy_secret(wish, draft / wish.relative_to(home))
+def _copy_desired_states(home: Path, draft: Path) -> None:
+    """Copy the desired states of the engines, not their status: its processes and ports belong to this machine."""
+    for desired in sorted((home / "engines").glob("*/wish.json")):
+        _copy_secret(desired, draft / desired.relative_to(home))
 
 
 def _copy_secret(source: Path, target: Path) -> None:

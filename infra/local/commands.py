@@ -20,8 +20,9 @@ from rich.text import Text
 
 from core.ports.clock import SystemClock
 from core.settings import Settings, listing, read_settings
+from infra.findings import Finding
 from infra.local import prefect_database, privacy, runs_watch, stack
-from infra.local.doctor import Finding, examine
+from infra.local.doctor import examine
 from infra.local.failures import reported
 from infra.local.supervisor import Event, PortTaken, Service, Supervisor
 from serving.engines.processes import Identity

@@ -17,7 +17,7 @@ from core.errors import Fault
 from core.ports.clock import SystemClock
 from core.settings import base_environ
 from infra.local.demo_endings import EXPECTED
-from infra.local.last_words import last_words
+from infra.local.log_excerpt import excerpt
 from infra.local.stack import bring_down
 
 T = TypeVar("T")
@@ -75,7 +75,7 @@ def stack(home: Path, environ: Mapping[str, str], say: Callable[[str], None]) ->
     try:
         if not _came_up(child, say):
             child.wait(_STOP_S)
-            raise Fault(f"the stack did not come up: {last_words(log).removeprefix('Error: ')}", hint=f"read {log.parent}")
+            raise Fault(f"the stack did not come up: {excerpt(log).removeprefix('Error: ')}", hint=f"read {log.parent}")
         yield round(monotonic() - begun, 1)
     finally:
         _stop(child, home)

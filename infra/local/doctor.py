@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,26 +15,17 @@ from core.engines import EnginePhase
 from core.errors import Fault, SeatrialError
 from core.leases import HOUSEKEEPING, RECONCILE, Lease
 from core.settings import GIB, Settings
+from infra.findings import Finding, answers
 from infra.local import cpu
 from infra.local.ports import DEFAULTS, free, holder
 from infra.local.runs_watch import trouble
-from infra.local.stack import Left, answers, at_ports, read_left
+from infra.local.stack import Left, at_ports, read_left
 from serving.engines import files
 from serving.engines.processes import alive
 
 _DISK_BYTES = 10 * GIB
 _MEMORY_BYTES = 6 * GIB  # the platform's own 1.5 GiB, one engine of 3, and room
 _NEWEST = (3, 14)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One look: whether it is fine, what was seen, and what to do next where it is not."""
-
-    name: str
-    ok: bool
-    what: str
-    next: str = ""
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -167,13 +157,13 @@ def _engines(settings: Settings) -> Iterator[Finding]:
     for version in files.versions(settings.engines):
         engine = files.EngineFiles(settings.engines / version)
         try:
-            record = engine.record()
+            status = engine.status()
         except Fault as error:
             yield Finding(f"engine {version[:12]}", ok=False, what=error.what, next=error.hint)
             continue
-        if record is not None and record.phase is EnginePhase.FAILED:
+        if status is not None and status.phase is EnginePhase.FAILED:
             step = f"correct the cause, then submit the same model again; its log: {engine.log}"
-            yield Finding(f"engine {version[:12]}", ok=False, what=f"does not start: {record.detail}", next=step)
+            yield Finding(f"engine {version[:12]}", ok=False, what=f"does not start: {status.detail}", next=step)
 
 
 def _nearest(folder: Path) -> Path:

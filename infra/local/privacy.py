@@ -1,7 +1,7 @@
 """Where the stack's processes write: below the home, readable by its owner only.
 
 Temporary files and caches of libraries follow environment variables; `environ` sets every one that the stack's programs know.
-Unix sockets have short, relative names (serving/engines/standby.py, launcher.py), so that a home may lie at any depth.
+Unix sockets have short, relative names (serving/engines/fork_server.py, launcher.py), so that a home may lie at any depth.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import http.client
 import json
 import os
 import shlex
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 from core.errors import Conflict, Refused, Transient
 from core.ports.clock import Clock
 from core.settings import RetentionPolicy, Settings, base_environ, default_home
+from infra.findings import answers
 from infra.local import privacy
 from infra.local.ports import Chosen, choose, listens
 from infra.local.supervisor import Service, end
@@ -27,7 +27,7 @@ from serving.engines import files, processes
 from serving.engines.processes import Identity, alive, identify, members
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
-_STOP_ORDER = ("runner", "gateway", "control", "keeper", "mlflow", "prefect")
+_STOP_ORDER = ("runner", "gateway", "control", "engines", "mlflow", "prefect")
 _PREFECT_QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_CLI_PROMPT": "false",
@@ -76,13 +76,13 @@ def services(settings: Settings) -> tuple[Service, ...]:
     flow_needs = (*names, "control")
     control = _platform("control", settings, _http(settings, "control", f"{settings.control_url}/healthz"), url=settings.control_url)
     gateway = _platform("gateway", settings, _http(settings, "gateway", f"{settings.gateway_url}/healthz"), url=settings.gateway_url)
-    keeper = replace(
-        _platform("keeper", settings, _keeps(settings.engines)),
-        death_signal=SIGKILL,  # SIGTERM would stop the engines, and they are to survive us
+    engines = replace(
+        _platform("engines", settings, _supervises(settings.engines)),
+        death_signal=SIGKILL,  # SIGTERM would stop the engines, which must outlive this process
         owns_children=False,
     )
     runner = replace(_platform("runner", settings, _takes_runs(settings)), needs=flow_needs)
-    return (*ours, keeper, control, gateway, runner)
+    return (*ours, engines, control, gateway, runner)
 
 
 @contextmanager
@@ -151,15 +151,15 @@ def read_left(home: Path) -> Left:
 
 
 def clear_left(home: Path, clock: Clock) -> tuple[str, ...]:
-    """Kill what a killed `up` left (never the engines: the next keeper adopts them); return the names of what still ran."""
+    """Kill what a killed `up` left (never the engines: the next engine supervisor adopts them); return the names of what still ran."""
     left = read_left(home).services
     found = []
     for name in _STOP_ORDER:
         folder = home / "run" / name
-        still = processes.members(folder, left.get(name), descendants=name != "keeper")
+        still = processes.members(folder, left.get(name), descendants=name != "engines")
         if still:
             found.append(name)
-            end(folder, left.get(name), descendants=name != "keeper", clock=clock)
+            end(folder, left.get(name), descendants=name != "engines", clock=clock)
     return tuple(found)
 
 
@@ -179,21 +179,18 @@ def bring_down(home: Path, clock: Clock, *, limit_s: float = 30.0) -> tuple[str,
 
 
 def end_engines(home: Path, clock: Clock) -> list[str]:
-    """End engines that no keeper keeps: one may have been killed before it had stopped them.
-
-    Their wishes stay, so that the next `up` starts them again.
-    """
+    """End engines that a killed engine supervisor left. Their desired states stay, so that the next `up` starts them again."""
     root = home / "engines"
     ended = []
     for version in files.versions(root):
         engine = files.EngineFiles(root / version)
-        record = engine.record()
-        if record is not None and processes.members(engine.folder, record.process):
-            if record.process is not None:
-                processes.send(record.process, SIGTERM)
-                _gone(record.process, clock, 10)
-            end(engine.folder, record.process, descendants=True, clock=clock)
-            engine.drop_record()
+        status = engine.status()
+        if status is not None and processes.members(engine.folder, status.process):
+            if status.process is not None:
+                processes.send(status.process, SIGTERM)
+                _gone(status.process, clock, 10)
+            end(engine.folder, status.process, descendants=True, clock=clock)
+            engine.drop_status()
             ended.append(f"engine {version[:12]}")
     return ended
 
@@ -202,8 +199,8 @@ def _engine_lives(home: Path) -> Iterator[bool]:
     root = home / "engines"
     for version in files.versions(root):
         engine = files.EngineFiles(root / version)
-        record = engine.record()
-        yield record is not None and bool(processes.members(engine.folder, record.process))
+        status = engine.status()
+        yield status is not None and bool(processes.members(engine.folder, status.process))
 
 
 def _gone(identity: Identity, clock: Clock, limit_s: float) -> bool:
@@ -217,7 +214,7 @@ def _gone(identity: Identity, clock: Clock, limit_s: float) -> bool:
 
 def _prefect(settings: Settings) -> Service:
     port = str(urlsplit(settings.prefect_api_url).port)
-    command = (sys.executable, "-m", "infra.services.prefect", "--host", "127.0.0.1", "--port", port)
+    command = (sys.executable, "-m", "infra.entrypoints.prefect", "--host", "127.0.0.1", "--port", port)
     ready = _http(settings, "prefect", f"{settings.prefect_api_url}/health")
     return _service("prefect", command, settings, ready, url=settings.prefect_api_url.removesuffix("/api"))
 
@@ -225,7 +222,7 @@ def _prefect(settings: Settings) -> Service:
 def _mlflow(settings: Settings) -> Service:
     port = str(urlsplit(settings.mlflow_url).port)
     command = (
-        *(sys.executable, "-m", "infra.services.mlflow", "--host", "127.0.0.1", "--port", port, "--workers", "1"),
+        *(sys.executable, "-m", "infra.entrypoints.mlflow", "--host", "127.0.0.1", "--port", port, "--workers", "1"),
         *("--backend-store-uri", f"sqlite:///{settings.home / 'mlflow.db'}"),
         *("--artifacts-destination", str(settings.home / "mlflow-artifacts")),
     )
@@ -234,7 +231,7 @@ def _mlflow(settings: Settings) -> Service:
 
 
 def _platform(name: str, settings: Settings, ready: Callable[[int], bool], url: str = "") -> Service:
-    return _service(name, (sys.executable, "-m", f"infra.services.{name}"), settings, ready, url=url)
+    return _service(name, (sys.executable, "-m", f"infra.entrypoints.{name}"), settings, ready, url=url)
 
 
 def _service(name: str, command: tuple[str, ...], settings: Settings, ready: Callable[[int], bool], url: str, **more: str) -> Service:
@@ -282,20 +279,6 @@ def prefect_retention(policy: RetentionPolicy) -> dict[str, str]:
     }
 
 
-def answers(url: str, timeout_s: float = 1.0) -> bool:
-    """Say whether a URL answers with success, soon."""
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=timeout_s)
-    try:
-        connection.request("GET", parts.path or "/")
-        return connection.getresponse().status < http.HTTPStatus.BAD_REQUEST
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
 def _http(settings: Settings, name: str, url: str) -> Callable[[int], bool]:
     """Ready when the service's own process answers: two stacks that start at one moment may have chosen the same port."""
     folder, port = _folder(settings, name), urlsplit(url).port or 0
@@ -322,10 +305,10 @@ def _takes_runs(settings: Settings) -> Callable[[int], bool]:
     return ready
 
 
-def _keeps(engines: Path) -> Callable[[int], bool]:
+def _supervises(engines: Path) -> Callable[[int], bool]:
     def ready(pid: int) -> bool:
-        keeper = files.keeper(engines)
-        return keeper is not None and keeper == identify(pid)
+        supervisor = files.supervisor(engines)
+        return supervisor is not None and supervisor == identify(pid)
 
     return ready
 

@@ -15,12 +15,12 @@ from subprocess import Popen
 from core.endings import describe
 from core.errors import Conflict, Fault
 from core.ports.clock import Clock
-from infra.local.last_words import last_words, mark
+from infra.local.log_excerpt import excerpt, size
 from infra.local.ports import free, holder
 from serving.engines import files, processes
 from serving.engines.processes import Identity, alive, identify, members
 
-_TETHER = Path(__file__).with_name("tether.py")
+_PARENT_DEATH = Path(__file__).with_name("parent_death.py")
 _PASS_S = 0.1
 _LONGEST_PAUSE_S = 30.0
 
@@ -41,9 +41,9 @@ class Service:
     port: int = 0
     """Where it listens; 0: nowhere."""
     death_signal: Signals = SIGTERM
-    """What the kernel sends it when the supervisor is killed."""
+    """Its parent-death signal: the kernel sends it when the supervisor ends."""
     owns_children: bool = True
-    """False for the keeper: its engines live on and are adopted."""
+    """False for the engine supervisor: its engines keep running and are adopted."""
 
 
 class PortTaken(Conflict):
@@ -90,8 +90,8 @@ class _Run:
     crashes: int = 0
     ready: bool = False
     was_ready: bool = False
-    log_mark: int = 0
-    """Size of the log at the last start: what was written before is another process's."""
+    log_start: int = 0
+    """Size of the log at the last start: an earlier process wrote the part before."""
 
 
 @dataclass(slots=True)
@@ -162,10 +162,10 @@ class Supervisor:
         service = run.service
         service.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         service.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        tether = (sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), str(int(service.death_signal)))
-        run.log_mark = mark(service.log)
+        prefix = (sys.executable, "-I", "-S", str(_PARENT_DEATH), str(os.getpid()), str(int(service.death_signal)))
+        run.log_start = size(service.log)
         try:
-            run.child = processes.start((*tether, *service.command), service.environ, log=service.log, folder=service.folder)
+            run.child = processes.start((*prefix, *service.command), service.environ, log=service.log, folder=service.folder)
         except OSError as error:
             raise Fault(f"{service.name} cannot be started: {error.strerror or error}", hint="run `seatrial doctor`") from error
         run.identity, run.started, run.ready = identify(run.child.pid), now, False
@@ -178,7 +178,7 @@ class Supervisor:
             self.report(run.service, Event.READY, f"{now - run.started:.1f} s")
         elif now - run.started > self.patience.start_s:
             raise Fault(
-                f"{run.service.name} was not ready after {self.patience.start_s:.0f} s: {last_words(run.service.log, run.log_mark)}",
+                f"{run.service.name} was not ready after {self.patience.start_s:.0f} s: {excerpt(run.service.log, run.log_start)}",
                 hint=f"see its log: {run.service.log}",
             )
 
@@ -186,7 +186,7 @@ class Supervisor:
         code = run.child.returncode if run.child is not None else 0
         self._clear(run)
         run.crashes += 1
-        service, said = run.service, f"{describe(code)}: {last_words(run.service.log, run.log_mark)}"
+        service, said = run.service, f"{describe(code)}: {excerpt(run.service.log, run.log_start)}"
         if not run.was_ready and service.port and not free(service.port):
             raise PortTaken(service.name, service.port)
         if not run.was_ready and run.crashes >= self.patience.first_crashes:

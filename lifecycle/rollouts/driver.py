@@ -7,10 +7,10 @@ from dataclasses import replace
 from core.endpoints import Rollout, RolloutState, Withdrawal
 from core.errors import Conflict
 from core.ids import EndpointName, Epoch, RolloutId, SubmissionId, VersionId, new_id
-from core.ports import Clock, Engines, Noticeboard, Records
+from core.ports import Clock, Engines, EventRecorder, Records
 from core.settings import RolloutPolicy
 from lifecycle.engines import GATEWAY_ALIVE_S, retire_unwanted
-from lifecycle.rollouts.events import narrate
+from lifecycle.rollouts.events import record_events
 from lifecycle.rollouts.precedence import expect_newest, is_newer
 from lifecycle.rollouts.steps import begin, decide, needed_conversations, withdraw
 from lifecycle.rollouts.verdict import judge
@@ -23,14 +23,14 @@ class Driver:
     """Brings rollouts forward. Holds nothing between passes: all state is the row, so any driver can take over."""
 
     def __init__(
-        self, records: Records, engines: Engines, clock: Clock, policy: RolloutPolicy, owner: str, board: Noticeboard | None = None
+        self, records: Records, engines: Engines, clock: Clock, policy: RolloutPolicy, owner: str, recorder: EventRecorder | None = None
     ) -> None:
         self._records = records
         self._engines = engines
         self._clock = clock
         self._policy = policy
         self._owner = owner
-        self._board = board
+        self._recorder = recorder
 
     def open(self, submission: SubmissionId, endpoint: EndpointName, candidate: VersionId) -> Rollout:
         """Open a dark rollout, or return the submission's open one.
@@ -98,8 +98,8 @@ class Driver:
             adopted = self._records.rollouts.store(replace(row, lease_owner=self._owner, lease_until=self._clock.now() + LEASE_S))
         except Conflict:
             return self._records.rollouts.get(row.id)
-        if self._board is not None:
-            narrate(self._board, replace(row, state=RolloutState.SHIFTING), adopted)
+        if self._recorder is not None:
+            record_events(self._recorder, replace(row, state=RolloutState.SHIFTING), adopted)
         return adopted
 
     def _finish_rollback(self, row: Rollout) -> Rollout:
@@ -129,8 +129,8 @@ class Driver:
             changed = self._records.rollouts.store(replace(after, lease_owner=self._owner, lease_until=now + LEASE_S))
         except Conflict:  # another driver was faster; its row is as good as ours, and it told of it
             return self._records.rollouts.get(before.id)
-        if self._board is not None:
-            narrate(self._board, before, changed)
+        if self._recorder is not None:
+            record_events(self._recorder, before, changed)
         return changed
 
 

@@ -1,26 +1,26 @@
-"""What a rollout does, told where people look at engines: events and labels beside them."""
+"""The steps of a rollout as events and roles of its engines."""
 
 from __future__ import annotations
 
 from core.endpoints import Rollout, RolloutState
 from core.engines import Role
-from core.ports import Noticeboard
+from core.ports import EventRecorder
 
 
-def narrate(board: Noticeboard, before: Rollout, after: Rollout) -> None:
-    """Tell the step from one row to the next; nothing where neither state nor share changed."""
+def record_events(recorder: EventRecorder, before: Rollout, after: Rollout) -> None:
+    """Record the step from one row to the next; nothing if neither state nor share changed."""
     if (before.state, before.share, before.step) == (after.state, after.share, after.step):
         return
     if before.state is RolloutState.DARK and after.state is RolloutState.SHIFTING:
-        board.tell(after.candidate, "Tried", f"candidate of {after.endpoint}: passed its trials")
+        recorder.record(after.candidate, "Tried", f"candidate of {after.endpoint}: passed its trials")
     reason, message = _said(after)
-    board.tell(after.candidate, reason, message, warning=after.state is RolloutState.ROLLING_BACK)
+    recorder.record(after.candidate, reason, message, warning=after.state is RolloutState.ROLLING_BACK)
     if after.state is RolloutState.PROMOTED:
-        _take_over(board, after)
+        _take_over(recorder, after)
     elif after.state.ended:
-        board.mark(after.candidate, after.endpoint, Role.STABLE if after.candidate == after.stable else None)
+        recorder.mark(after.candidate, after.endpoint, Role.STABLE if after.candidate == after.stable else None)
     else:
-        board.mark(after.candidate, after.endpoint, Role.CANDIDATE)
+        recorder.mark(after.candidate, after.endpoint, Role.CANDIDATE)
 
 
 def _said(row: Rollout) -> tuple[str, str]:
@@ -37,8 +37,8 @@ def _said(row: Rollout) -> tuple[str, str]:
     return words[row.state]
 
 
-def _take_over(board: Noticeboard, row: Rollout) -> None:
-    board.mark(row.candidate, row.endpoint, Role.STABLE)
+def _take_over(recorder: EventRecorder, row: Rollout) -> None:
+    recorder.mark(row.candidate, row.endpoint, Role.STABLE)
     if row.stable is not None and row.stable != row.candidate:
-        board.tell(row.stable, "Replaced", f"{row.candidate[:12]} is the stable version of {row.endpoint} now")
-        board.mark(row.stable, row.endpoint, None)
+        recorder.record(row.stable, "Replaced", f"{row.candidate[:12]} is the stable version of {row.endpoint} now")
+        recorder.mark(row.stable, row.endpoint, None)

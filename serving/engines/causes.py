@@ -16,7 +16,7 @@ from core.engines import EngineCause
 from serving.engines.endings import CRASHES, Ending
 
 START: Final = "seatrial: start of engine"
-"""Begins the line that the keeper writes into the log before each start."""
+"""Begins the line that the engine supervisor writes into the log before each start."""
 UNKNOWN_ENDING: Final = Ending()
 _MOST: Final = 400
 

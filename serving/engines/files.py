@@ -1,10 +1,10 @@
 """The files in an engine's folder, and their writers.
 
-    <engines>/<version>/wish.json     the port's side (LocalEngines): the spec, and whether it is wanted
-    <engines>/<version>/record.json   the keeper: which process, in which phase
+    <engines>/<version>/wish.json     the desired state, written by LocalEngines: the spec, and whether the engine should run
+    <engines>/<version>/record.json   the status, written by the engine supervisor: the process and its phase
     <engines>/<version>/engine.log    the engine's output, kept after it stopped; engine.log.1 is the part before
-    <engines>/<version>/.lock         held briefly by a process that changes or removes the wish
-    <engines>/keeper.json             the identity of the keeper
+    <engines>/<version>/.lock         held briefly by a process that changes or removes the desired state
+    <engines>/keeper.json             the identity of the engine supervisor
 
 Each write replaces a whole file, so a reader sees the old or the new content, never a mixture.
 """
@@ -27,13 +27,13 @@ from core.ids import Epoch, VersionId
 from serving.engines.processes import Identity
 
 HOME = "home:"
-"""Begins an address below the home, in a wish file."""
+"""Begins an address below the home, in a desired-state file."""
 LOG_BYTES = 20_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What is asked for. `attempt` grows with each new beginning; `deadline` ends the drain of one that is not wanted."""
+class DesiredState:
+    """The desired state of an engine. `attempt` grows with each new start; `deadline` ends the drain of an engine that should stop."""
 
     spec: EngineSpec
     attempt: int
@@ -42,8 +42,8 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """What the keeper did about an attempt. `process` is the server, leader of its session; None between two starts."""
+class EngineStatus:
+    """The status of an attempt. `process` is the server, which leads its session; None between two starts."""
 
     attempt: int
     phase: EnginePhase
@@ -79,17 +79,17 @@ class EngineFiles:
         """The engine's output."""
         return self.folder / "engine.log"
 
-    def wish(self) -> Wish | None:
-        """Return the wish, None when there is none. Raises Fault when it cannot be read."""
+    def desired(self) -> DesiredState | None:
+        """Return the desired state, None when there is none. Raises Fault when it cannot be read."""
         document = _read(self.folder / "wish.json")
         if document is None:
             return None
         spec = EngineSpec(**document["spec"])
         placed = replace(spec, model_uri=self._absolute(spec.model_uri), tensors_uri=self._absolute(spec.tensors_uri))
-        return Wish(**{**document, "spec": placed})
+        return DesiredState(**{**document, "spec": placed})
 
-    def record(self) -> Record | None:
-        """Return the keeper's record, None when there is none. Raises Fault when it cannot be read."""
+    def status(self) -> EngineStatus | None:
+        """Return the status, None when there is none. Raises Fault when it cannot be read."""
         document = _read(self.folder / "record.json")
         if document is None:
             return None
@@ -99,13 +99,13 @@ class EngineFiles:
             "process": Identity(**process) if process else None,
             "cause": EngineCause(cause) if cause else None,
         }
-        return Record(**{**document, **typed})
+        return EngineStatus(**{**document, **typed})
 
-    def save_wish(self, wish: Wish) -> None:
-        """Replace the wish. Addresses below the home are written relative to it, so that a restored home works under another path."""
-        spec = wish.spec
+    def save_desired(self, desired: DesiredState) -> None:
+        """Replace the desired state. Addresses below the home are stored relative to it, so that a home can be restored elsewhere."""
+        spec = desired.spec
         moved = replace(spec, model_uri=self._relative(spec.model_uri), tensors_uri=self._relative(spec.tensors_uri))
-        write(self.folder / "wish.json", asdict(replace(wish, spec=moved)))
+        write(self.folder / "wish.json", asdict(replace(desired, spec=moved)))
 
     @property
     def _home(self) -> Path:
@@ -123,20 +123,20 @@ class EngineFiles:
         here = self._home.joinpath(*stored.parts[-3:])  # weights/bundles/DIGEST
         return here.as_uri() if uri.startswith("file:") and not stored.exists() and here.exists() else uri
 
-    def save_record(self, record: Record) -> None:
-        """Replace the record."""
-        write(self.folder / "record.json", asdict(record))
+    def save_status(self, status: EngineStatus) -> None:
+        """Replace the status."""
+        write(self.folder / "record.json", asdict(status))
 
-    def drop_record(self) -> None:
-        """Forget the process; the wish stays."""
+    def drop_status(self) -> None:
+        """Remove the status; the desired state stays."""
         (self.folder / "record.json").unlink(missing_ok=True)
 
     def forget_unwanted(self) -> None:
-        """Remove wish and record, unless the engine is wanted again. The log stays."""
+        """Remove desired state and status, unless the engine is wanted again. The log stays."""
         with self.locked():
-            wish = self.wish()
-            if wish is None or not wish.wanted:
-                self.drop_record()
+            desired = self.desired()
+            if desired is None or not desired.wanted:
+                self.drop_status()
                 (self.folder / "wish.json").unlink(missing_ok=True)
 
     @contextmanager
@@ -200,13 +200,13 @@ def bound(log: Path, limit: int = LOG_BYTES) -> None:
         file.truncate(0)
 
 
-def stopped_wish(wish: Wish, deadline: Epoch) -> Wish:
-    """Return the wish that the engine goes, at the latest soon after `deadline`."""
-    return replace(wish, wanted=False, deadline=deadline)
+def stopped(desired: DesiredState, deadline: Epoch) -> DesiredState:
+    """Return the desired state of an engine that stops, at the latest soon after `deadline`."""
+    return replace(desired, wanted=False, deadline=deadline)
 
 
 def versions(root: Path) -> tuple[VersionId, ...]:
-    """Return every version that has a wish or a record, in order."""
+    """Return every version that has a desired state or a status, in order."""
     if not root.is_dir():
         return ()
     return tuple(
@@ -216,7 +216,7 @@ def versions(root: Path) -> tuple[VersionId, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """The folder of an engine that has neither a wish nor a record: its logs."""
+    """The folder of an engine that has neither desired state nor status: its logs."""
 
     folder: Path
     bytes: int
@@ -254,8 +254,8 @@ def retired(root: Path) -> tuple[Retired, ...]:
     return tuple(found)
 
 
-def keeper(root: Path) -> Identity | None:
-    """Return who keeps, by its own note; it may be gone."""
+def supervisor(root: Path) -> Identity | None:
+    """Return the process that wrote itself down as the engine supervisor; it may have ended."""
     document = _read(root / "keeper.json")
     return None if document is None else Identity(**document)
 

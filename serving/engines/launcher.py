@@ -57,7 +57,7 @@ class VllmLauncher:
 
     def command(self, spec: EngineSpec, port: int) -> list[str]:
         """Return vLLM's command line."""
-        # On SIGTERM answers in flight are finished; the keeper ends it sooner where a stop asks for less.
+        # On SIGTERM vLLM finishes the answers in flight; the engine supervisor kills it earlier if the stop has a shorter drain.
         flags = [
             *serve_flags(spec, host="127.0.0.1", port=port, drain_s=self._drain_limit_s),
             *cpu_flags(spec, _weights_on_disk(spec)),
@@ -73,16 +73,16 @@ class VllmLauncher:
     def base_environ(self) -> dict[str, str]:
         """Return the environment of every engine, independent of its model."""
         passed = {name: value for name, value in self._given.items() if name in _PASSED_ON}
-        # Process titles must not overwrite the environment by which the keeper knows its own.
+        # Process titles must not overwrite the environment, by which the engine supervisor identifies its processes.
         # Sockets between an engine's processes get names relative to its working directory: a path may have 107 bytes, a home any number.
         return {**passed, **VLLM_ENVIRON, "SPT_NOENV": "1", "VLLM_RPC_BASE_PATH": "."}
 
 
 def serve_flags(spec: EngineSpec, *, host: str, port: int, drain_s: int) -> list[str]:
     """Return vLLM's flags that every engine has, wherever it runs. Raises Refused for a URI that engines do not read."""
-    extra = {"tensors": _place(spec.tensors_uri), "tensors_manifest_sha256": spec.tensors_manifest}
+    extra = {"tensors": _path_or_uri(spec.tensors_uri), "tensors_manifest_sha256": spec.tensors_manifest}
     options = {
-        "--model": _place(spec.model_uri),
+        "--model": _path_or_uri(spec.model_uri),
         "--load-format": "seatrial",
         "--model-loader-extra-config": json.dumps(extra),
         "--served-model-name": spec.version,
@@ -108,7 +108,7 @@ def cpu_cache(spec: EngineSpec, weights_bytes: int) -> int:
     return spec.cache_bytes or cache_by_weights(spec.memory_bytes, weights_bytes)
 
 
-def _place(uri: str) -> str:
+def _path_or_uri(uri: str) -> str:
     """Return a folder for file:///..., anything else as it is."""
     parts = urlsplit(uri)
     if parts.scheme == "file":
@@ -119,5 +119,5 @@ def _place(uri: str) -> str:
 
 
 def _weights_on_disk(spec: EngineSpec) -> int:
-    folder = Path(_place(spec.tensors_uri))
+    folder = Path(_path_or_uri(spec.tensors_uri))
     return sum(path.stat().st_size for path in folder.glob("*") if path.is_file()) if folder.is_dir() else spec.weights_bytes

@@ -119,7 +119,7 @@ def _stat(pid: int) -> _Stat | None:
 
 
 def _marked(pid: int, folder: Path) -> bool:
-    """Say whether a process carries the folder's mark, or writes the folder's log: what a standby forks has the standby's environment."""
+    """Say whether a process carries the folder's mark, or writes the folder's log: a forked engine has the fork server's environment."""
     process = _PROC / str(pid)
     try:
         if (process / "fd/1").readlink() == (folder / "engine.log").resolve():

@@ -92,7 +92,7 @@ def measure(models: Path, home: Path, console: Console) -> dict[str, Any]:
     results["starts_s"] = {
         "stack, fresh home (1 run)": fresh_s,
         "stack, existing home (1 run)": again_s,
-        f"engine, from the warm standby (median of {COPIES - 1})": warm,
+        f"engine, from the fork server (median of {COPIES - 1})": warm,
         f"engine, cold (1 run; {cold['start'] / warm:.1f} x)": cold["start"],
     }
     return results

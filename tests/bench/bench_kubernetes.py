@@ -17,10 +17,10 @@ from core.ids import EndpointName
 from core.ports.clock import SystemClock
 from serving.engines.kubernetes.api import Api, connect
 from serving.engines.kubernetes.engines import KubernetesEngines
-from serving.engines.kubernetes.place import place
+from serving.engines.kubernetes.pod_settings import pod_settings
 from tests.equipment.clusters import running_cluster
+from tests.equipment.kube_env import GIB, a_spec, policy
 from tests.equipment.kube_real import namespace
-from tests.equipment.kube_stage import GIB, a_spec, policy
 
 ENDPOINTS = 200
 VERSIONS = 1000
@@ -87,8 +87,8 @@ def _reconciled(kubeconfig: Path, space: str, specs: list[EngineSpec], endpoints
     first = _pass(engines, specs, endpoints)
     later = [_pass(engines, specs, endpoints) for _ in range(3)]
     engines.close()
-    mirrored_mb = _memory(kubeconfig, space, specs, endpoints)
-    return {"first_pass": _row(first), "later_passes": [_row(one) for one in later], "memory_mb": mirrored_mb}
+    informer_mb = _memory(kubeconfig, space, specs, endpoints)
+    return {"first_pass": _row(first), "later_passes": [_row(one) for one in later], "memory_mb": informer_mb}
 
 
 def _memory(kubeconfig: Path, space: str, specs: list[EngineSpec], endpoints: int) -> float:
@@ -118,7 +118,7 @@ def _pass(engines: KubernetesEngines, specs: list[EngineSpec], endpoints: int) -
 
 def _engines(kubeconfig: Path, space: str) -> KubernetesEngines:
     clock = SystemClock()
-    where = place(space, policy(cpu=0.1, node_selector="seatrial.dev/simulated=true"), drain_s=1.0)
+    where = pod_settings(space, policy(cpu=0.1, node_selector="seatrial.dev/simulated=true"), drain_s=1.0)
     return KubernetesEngines(Api(connect(str(kubeconfig)), space, clock), where, clock)
 
 

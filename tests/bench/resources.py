@@ -33,8 +33,8 @@ def idle_cost(home: Path) -> dict[str, dict[str, float]]:
 def _roots(home: Path) -> dict[str, int]:
     services = json.loads((home / "run" / "stack.json").read_text(encoding="utf-8"))["services"]
     roots = {name: int(identity["pid"]) for name, identity in services.items()}
-    standby = [pid for pid in children(roots["keeper"]) if alive(pid)]
-    roots |= {"warm standby": standby[0]} if standby else {}
+    fork_server = [pid for pid in children(roots["engines"]) if alive(pid)]
+    roots |= {"fork server": fork_server[0]} if fork_server else {}
     for number, path in enumerate(sorted(home.glob("engines/*/record.json")), 1):
         roots[f"engine {number}"] = int(json.loads(path.read_text(encoding="utf-8"))["process"]["pid"])
     return roots

@@ -25,15 +25,15 @@ from core.ids import Digest, VersionId
 from core.ports import Engines
 from core.ports.clock import SystemClock, VirtualClock
 from serving.engines.files import EngineFiles
-from serving.engines.keeper import Keeper, Limits
+from serving.engines.fork_server import ForkServer
 from serving.engines.launcher import VllmLauncher
 from serving.engines.local import LocalEngines
 from serving.engines.processes import identify, members
-from serving.engines.standby import Standby
+from serving.engines.supervisor import EngineSupervisor, Limits
 from tasks.start import hint_for
 from tests.equipment.fakes import FakeEngines
 from tests.equipment.kube_api import Behaviour
-from tests.equipment.kube_stage import cluster, pass_time
+from tests.equipment.kube_env import cluster, pass_time
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE_PYTHON = ROOT / "serving/engines/vllm/.venv/bin/python"
@@ -83,12 +83,12 @@ class ModuleLauncher(VllmLauncher):
 
 
 class LocalHarbour:
-    """A keeper in a thread over a folder; what it left is killed at the end."""
+    """An engine supervisor in a thread over a folder; what it left is killed at the end."""
 
     def __init__(self, folder: Path, launcher: VllmLauncher, limits: Limits) -> None:
         self.folder = folder
         self.engines = LocalEngines(folder, SystemClock())
-        self._make = partial(Keeper, folder, launcher, SystemClock(), limits=limits)
+        self._make = partial(EngineSupervisor, folder, launcher, SystemClock(), limits=limits)
         self._stop = threading.Event()
         self._thread = threading.Thread()
 
@@ -102,14 +102,14 @@ class LocalHarbour:
         self._thread.join(timeout=60)
 
     def processes(self, version: VersionId = VERSION) -> tuple[int, ...]:
-        record = EngineFiles(self.folder / version).record()
-        return tuple(process.pid for process in members(self.folder / version, record.process if record else None))
+        status = EngineFiles(self.folder / version).status()
+        return tuple(process.pid for process in members(self.folder / version, status.process if status else None))
 
     def pid(self, version: VersionId = VERSION) -> int:
-        record = EngineFiles(self.folder / version).record()
-        assert record is not None
-        assert record.process is not None
-        return record.process.pid
+        status = EngineFiles(self.folder / version).status()
+        assert status is not None
+        assert status.process is not None
+        return status.process.pid
 
 
 def pause() -> None:
@@ -189,7 +189,7 @@ def test_stopping_what_is_gone_does_nothing(harbour: Harbour) -> None:
     assert harbour.engines.state(VERSION).phase is EnginePhase.ABSENT
 
 
-def test_an_engine_lives_from_wish_to_absence_and_again(harbour: Harbour) -> None:
+def test_an_engine_starts_stops_and_starts_again(harbour: Harbour) -> None:
     harbour.engines.apply(harbour.spec)
     assert harbour.engines.state(VERSION).phase is EnginePhase.STARTING
     assert harbour.engines.state(VERSION).address is None
@@ -242,7 +242,7 @@ def test_an_engine_killed_while_ready_is_restarted_and_nothing_of_the_old_one_is
     assert identify(old) is None
 
 
-def test_a_keeper_that_stops_takes_its_engines_along_and_the_next_one_starts_them(local: LocalHarbour, tmp_path: Path) -> None:
+def test_a_supervisor_that_stops_ends_its_engines_and_the_next_one_starts_them(local: LocalHarbour, tmp_path: Path) -> None:
     here = Harbour(local.engines, fake_spec(tmp_path / "model"), pause)
     here.engines.apply(here.spec)
     here.wait_for(EnginePhase.READY)
@@ -253,12 +253,12 @@ def test_a_keeper_that_stops_takes_its_engines_along_and_the_next_one_starts_the
     here.wait_for(EnginePhase.READY)
 
 
-def test_a_second_keeper_of_the_same_folder_is_refused(local: LocalHarbour, tmp_path: Path) -> None:
+def test_a_second_supervisor_of_the_same_folder_is_refused(local: LocalHarbour, tmp_path: Path) -> None:
     here = Harbour(local.engines, fake_spec(tmp_path / "model"), pause)
     here.engines.apply(here.spec)
     here.wait_for(EnginePhase.READY)
-    with pytest.raises(Conflict, match="keeps the engines"):
-        Keeper(local.folder, fake_launcher(), SystemClock()).open()
+    with pytest.raises(Conflict, match="already supervises the engines"):
+        EngineSupervisor(local.folder, fake_launcher(), SystemClock()).open()
 
 
 def test_a_stop_lets_an_answer_in_flight_finish(local: LocalHarbour, tmp_path: Path) -> None:
@@ -295,25 +295,25 @@ def test_a_hung_engine_is_killed_and_started_anew(local: LocalHarbour, tmp_path:
 def test_an_engine_that_dies_at_its_start_is_given_up_after_three_with_the_cause(tmp_path: Path) -> None:
     clock = VirtualClock()
     folder = tmp_path / "engines"
-    keeper = Keeper(
+    supervisor = EngineSupervisor(
         folder, ModuleLauncher(sys.executable, "tests.equipment.fake_engine", dict(os.environ)), clock, limits=Limits(start_s=1e9)
     )
     engines = LocalEngines(folder, clock)
     engines.apply(fake_spec(tmp_path / "model", dies_at_start="RuntimeError: the moon is full"))
-    keeper.open()
+    supervisor.open()
     give_up = time.monotonic() + 30
     while (state := engines.state(VERSION)).phase is not EnginePhase.FAILED:
         assert time.monotonic() < give_up, state
-        keeper.step()
+        supervisor.step()
         clock.wait(1)
         pause()
-    keeper.close()
+    supervisor.close()
     assert state.detail == "RuntimeError: the moon is full"
     assert sum(line.startswith("seatrial: start of engine") for line in engines.logs(VERSION, 100)) == 3
 
 
-class StandbyLauncher(VllmLauncher):
-    """The fake engine, forked by the engine environment's own standby."""
+class ForkServerLauncher(VllmLauncher):
+    """The fake engine, forked by the engine environment's own fork server."""
 
     def base_environ(self) -> dict[str, str]:
         return {**super().base_environ(), "PYTHONPATH": os.pathsep.join([str(ROOT), str(ENGINE_PYTHON.parents[2])])}
@@ -345,33 +345,33 @@ def test_a_failed_start_gives_its_submitter_the_cause_in_words(
     tmp_path: Path, started: str, dies: dict[str, str], cause: EngineCause, words: str, next_step: str
 ) -> None:
     clock, folder = VirtualClock(), tmp_path / "engines"
-    launcher = StandbyLauncher(sys.executable, "tests.equipment.fake_standby", dict(os.environ))
-    standby = None
+    launcher = ForkServerLauncher(sys.executable, "tests.equipment.fake_fork_server", dict(os.environ))
+    fork_server = None
     if started == "forked":
         folder.mkdir()
-        standby = Standby(sys.executable, "tests.equipment.fake_standby", launcher.base_environ(), folder / "standby.log", clock)
-    keeper = Keeper(folder, launcher, clock, limits=Limits(start_s=1e9), standby=standby)
+        fork_server = ForkServer(sys.executable, "tests.equipment.fake_fork_server", launcher.base_environ(), folder / "standby.log", clock)
+    supervisor = EngineSupervisor(folder, launcher, clock, limits=Limits(start_s=1e9), fork_server=fork_server)
     engines = LocalEngines(folder, clock)
-    keeper.open()
+    supervisor.open()
     give_up = time.monotonic() + 60
-    while standby is not None and not standby.ready():
+    while fork_server is not None and not fork_server.ready():
         assert time.monotonic() < give_up, (folder / "standby.log").read_text()
-        keeper.step()
+        supervisor.step()
         pause()
     engines.apply(fake_spec(tmp_path / "model", **dies))
     while (state := engines.state(VERSION)).phase is not EnginePhase.FAILED:
         assert time.monotonic() < give_up, (state, engines.logs(VERSION, 30))
-        keeper.step()
+        supervisor.step()
         clock.wait(1)
         pause()
-    keeper.close()
+    supervisor.close()
     assert state.cause is cause
     assert words in state.detail
     assert "/health" not in state.detail
     assert next_step in hint_for(state)
 
 
-def test_a_record_of_an_earlier_release_has_an_unknown_cause_and_its_words(tmp_path: Path) -> None:
+def test_a_status_of_an_earlier_release_has_an_unknown_cause_and_keeps_its_detail(tmp_path: Path) -> None:
     engines = LocalEngines(tmp_path, SystemClock())
     spec = fake_spec(tmp_path / "model")
     engines.apply(spec)
@@ -381,15 +381,15 @@ def test_a_record_of_an_earlier_release_has_an_unknown_cause_and_its_words(tmp_p
     assert (state.phase, state.cause, state.detail) == (EnginePhase.FAILED, EngineCause.UNKNOWN, "the disk is full")
 
 
-KEEPER = """
+SUPERVISOR = """
 import os, sys, threading
 from functools import partial
 from pathlib import Path
 from core.ports.clock import SystemClock
-from serving.engines.keeper import Keeper, Limits
+from serving.engines.supervisor import EngineSupervisor, Limits
 from tests.contract.test_engines import ModuleLauncher
 launcher = ModuleLauncher(sys.executable, "tests.equipment.fake_engine", dict(os.environ))
-Keeper(Path(sys.argv[1]), launcher, SystemClock(), limits=Limits(pause_s=0.05)).run(threading.Event())
+EngineSupervisor(Path(sys.argv[1]), launcher, SystemClock(), limits=Limits(pause_s=0.05)).run(threading.Event())
 """
 
 
@@ -397,48 +397,48 @@ def test_an_adopted_engine_that_dies_has_no_exit_status_and_says_so(tmp_path: Pa
     folder = tmp_path / "engines"
     engines = LocalEngines(folder, SystemClock())
     here = Harbour(engines, fake_spec(tmp_path / "model"), pause, limit_s=120)
-    with subprocess.Popen([sys.executable, "-c", KEEPER, str(folder)], cwd=ROOT) as first:
+    with subprocess.Popen([sys.executable, "-c", SUPERVISOR, str(folder)], cwd=ROOT) as first:
         try:
             engines.apply(here.spec)
             here.wait_for(EnginePhase.READY)
         finally:
             first.kill()
-    adopting = Keeper(folder, fake_launcher(), SystemClock(), limits=QUICK)
+    adopting = EngineSupervisor(folder, fake_launcher(), SystemClock(), limits=QUICK)
     adopting.open()
     adopting.step()
-    record = EngineFiles(folder / VERSION).record()
-    assert record is not None
-    assert record.process is not None
-    os.kill(record.process.pid, signal.SIGILL)
+    status = EngineFiles(folder / VERSION).status()
+    assert status is not None
+    assert status.process is not None
+    os.kill(status.process.pid, signal.SIGILL)
     give_up = time.monotonic() + here.limit_s
-    while (record := EngineFiles(folder / VERSION).record()) is None or record.restarts == 0:
+    while (status := EngineFiles(folder / VERSION).status()) is None or status.restarts == 0:
         assert time.monotonic() < give_up
         adopting.step()
         pause()
-    assert record.cause is EngineCause.UNKNOWN
-    assert "its exit status is not known, because its parent process ended before it did" in record.detail
+    assert status.cause is EngineCause.UNKNOWN
+    assert "its exit status is not known, because its parent process ended before it did" in status.detail
     adopting.shut_down()
     adopting.close()
 
 
-def test_engines_outlive_a_killed_keeper_and_the_next_one_adopts_them(tmp_path: Path) -> None:
+def test_engines_outlive_a_killed_supervisor_and_the_next_one_adopts_them(tmp_path: Path) -> None:
     folder = tmp_path / "engines"
     engines = LocalEngines(folder, SystemClock())
     here = Harbour(engines, fake_spec(tmp_path / "model"), pause)
-    with subprocess.Popen([sys.executable, "-c", KEEPER, str(folder)], cwd=ROOT) as first:
+    with subprocess.Popen([sys.executable, "-c", SUPERVISOR, str(folder)], cwd=ROOT) as first:
         engines.apply(here.spec)
         before = here.wait_for(EnginePhase.READY)
         first.kill()
-    next_keeper = LocalHarbour(folder, fake_launcher(), QUICK)
-    pid = next_keeper.pid()
-    assert engines.state(VERSION) == before, "it serves without a keeper"
-    next_keeper.open()
+    next_supervisor = LocalHarbour(folder, fake_launcher(), QUICK)
+    pid = next_supervisor.pid()
+    assert engines.state(VERSION) == before, "it serves without an engine supervisor"
+    next_supervisor.open()
     threading.Event().wait(0.5)
     assert engines.state(VERSION) == before
-    assert next_keeper.pid() == pid
+    assert next_supervisor.pid() == pid
     engines.stop(VERSION, drain_s=2)
     here.wait_for(EnginePhase.ABSENT)
-    next_keeper.close()
+    next_supervisor.close()
     assert identify(pid) is None
 
 

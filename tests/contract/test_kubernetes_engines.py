@@ -13,16 +13,16 @@ from core.engine_memory import MIB
 from core.engines import EnginePhase, Role
 from core.errors import Conflict, Fault, Refused, Transient
 from core.ids import EndpointName, VersionId
-from core.ports import Waker
+from core.ports import Activator
 from core.ports.clock import VirtualClock
 from serving.engines.kubernetes import kinds
+from serving.engines.kubernetes.activator import KubernetesActivator
 from serving.engines.kubernetes.api import Api
 from serving.engines.kubernetes.engines import KubernetesEngines
-from serving.engines.kubernetes.mirror import Mirror
-from serving.engines.kubernetes.rights import CLUSTER_ROLE, CONTROL_ROLE, ROLE, Rule
-from serving.engines.kubernetes.waking import KubernetesWaker
+from serving.engines.kubernetes.informer import Informer
+from serving.engines.kubernetes.rbac import CLUSTER_ROLE, CONTROL_ROLE, ROLE, Rule
 from tests.equipment.kube_api import Behaviour, KubeApi, KubeServer
-from tests.equipment.kube_stage import GIB, NAMESPACE, a_spec, adapter, cluster, eventually, pass_time, where
+from tests.equipment.kube_env import GIB, NAMESPACE, a_spec, adapter, cluster, eventually, pass_time, where
 
 KINDS = ("deployments", "services", "networkpolicies", "scaledobjects", "horizontalpodautoscalers", "pods")
 SPEC = a_spec(1)
@@ -35,7 +35,7 @@ def clock() -> VirtualClock:
 
 
 @pytest.fixture
-def stage(clock: VirtualClock, tmp_path: Path) -> Iterator[tuple[KubeApi, KubernetesEngines]]:
+def kube_env(clock: VirtualClock, tmp_path: Path) -> Iterator[tuple[KubeApi, KubernetesEngines]]:
     with cluster(clock, tmp_path) as made:
         yield made
 
@@ -66,9 +66,9 @@ def reasons(kube: KubeApi) -> set[str]:
 
 
 def test_the_same_version_applied_twice_changes_no_object_and_calls_nothing(
-    stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
+    kube_env: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
 ) -> None:
-    kube, engines = stage
+    kube, engines = kube_env
     serve(kube, engines, clock)
     before, calls = versions_of(kube), reads_and_writes(kube)
     for _ in range(3):
@@ -92,9 +92,9 @@ def test_another_process_that_applies_the_same_version_changes_no_object(clock: 
 
 
 def test_a_deployment_edited_by_hand_is_put_right_and_an_event_says_so(
-    stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
+    kube_env: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
 ) -> None:
-    kube, engines = stage
+    kube, engines = kube_env
     serve(kube, engines, clock)
 
     def change(live: dict[str, Any]) -> None:
@@ -108,8 +108,8 @@ def test_a_deployment_edited_by_hand_is_put_right_and_an_event_says_so(
     assert "spec.template.spec.containers[engine].image was changed by hand" in told["message"]
 
 
-def test_a_port_that_a_hand_opened_is_closed_again(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
-    kube, engines = stage
+def test_a_port_that_a_hand_opened_is_closed_again(kube_env: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = kube_env
     serve(kube, engines, clock)
     (before,) = kube.find("networkpolicies")
     kube.edit("networkpolicies", before["metadata"]["name"], lambda live: live["spec"]["ingress"][0]["ports"].append({"port": 22}))
@@ -117,8 +117,10 @@ def test_a_port_that_a_hand_opened_is_closed_again(stage: tuple[KubeApi, Kuberne
     assert kube.find("networkpolicies")[0]["spec"] == before["spec"]
 
 
-def test_what_a_hand_added_beside_our_fields_stays_and_is_reported(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
-    kube, engines = stage
+def test_what_a_hand_added_beside_our_fields_stays_and_is_reported(
+    kube_env: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
+) -> None:
+    kube, engines = kube_env
     serve(kube, engines, clock)
 
     def change(live: dict[str, Any]) -> None:
@@ -149,22 +151,22 @@ def test_two_installations_in_one_namespace_leave_each_others_engines_alone(cloc
         theirs.close()
 
 
-def test_engines_of_a_release_that_named_no_installation_are_kept(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
-    kube, engines = stage
+def test_engines_of_a_release_that_named_no_installation_are_kept(kube_env: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = kube_env
     serve(kube, engines, clock)
     for kind in ("deployments", "pods"):
         for entry in kube.find(kind):
             older = {**entry["metadata"]["labels"], "app.kubernetes.io/instance": f"engine-{SPEC.version[:32]}"}
             kube.put(kind, {**entry, "metadata": {**entry["metadata"], "labels": older}})
-    later = KubernetesEngines(engines._api, engines._place, clock)
+    later = KubernetesEngines(engines._api, engines._settings, clock)
     assert phase(later) is EnginePhase.READY
     later.stop(SPEC.version, drain_s=10.0)
     later.close()
     assert kube.find("deployments") == []
 
 
-def test_replicas_belong_to_whoever_scales(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
-    kube, engines = stage
+def test_replicas_belong_to_whoever_scales(kube_env: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = kube_env
     serve(kube, engines, clock)
     (live,) = kube.find("deployments")
     kube.put("deployments", {**live, "spec": {**live["spec"], "replicas": 3}})
@@ -173,8 +175,8 @@ def test_replicas_belong_to_whoever_scales(stage: tuple[KubeApi, KubernetesEngin
     assert kube.find("deployments")[0]["spec"]["replicas"] == 3
 
 
-def test_a_service_or_a_policy_that_was_deleted_is_made_again(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
-    kube, engines = stage
+def test_a_service_or_a_policy_that_was_deleted_is_made_again(kube_env: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = kube_env
     serve(kube, engines, clock)
     name = kube.find("services")[0]["metadata"]["name"]
     for kind in ("services", "networkpolicies"):
@@ -191,9 +193,9 @@ def keep_under_other_settings(engines: KubernetesEngines) -> None:
 
 
 def test_after_a_change_of_settings_an_engine_is_still_kept_as_it_was_made(
-    stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
+    kube_env: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
 ) -> None:
-    kube, engines = stage
+    kube, engines = kube_env
     serve(kube, engines, clock)
     before = kube.find("deployments")[0]["spec"]
 
@@ -209,9 +211,9 @@ def test_after_a_change_of_settings_an_engine_is_still_kept_as_it_was_made(
 
 
 def test_after_a_change_of_settings_a_failed_engine_is_tried_again_as_it_was_made(
-    stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
+    kube_env: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
 ) -> None:
-    kube, engines = stage
+    kube, engines = kube_env
     kube.behave(SPEC.version, Behaviour(dies="RuntimeError: the moon is full"))
     engines.apply(SPEC)
     eventually(lambda: phase(engines) is EnginePhase.FAILED, partial(pass_time, kube, clock))
@@ -223,9 +225,9 @@ def test_after_a_change_of_settings_a_failed_engine_is_tried_again_as_it_was_mad
 
 
 def test_after_a_change_of_settings_an_engine_that_lost_its_memory_is_made_anew_from_its_own_spec(
-    stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
+    kube_env: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
 ) -> None:
-    kube, engines = stage
+    kube, engines = kube_env
     serve(kube, engines, clock)
     (live,) = kube.find("deployments")
     forgotten = {name: value for name, value in live["metadata"]["annotations"].items() if name != "seatrial.dev/applied"}
@@ -247,8 +249,8 @@ def test_a_stop_leaves_no_object_behind(clock: VirtualClock, tmp_path: Path) -> 
         assert versions_of(kube) == {}
 
 
-def test_a_stop_with_less_drain_shortens_what_pods_get(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
-    kube, engines = stage
+def test_a_stop_with_less_drain_shortens_what_pods_get(kube_env: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = kube_env
     serve(kube, engines, clock)
     engines.stop(SPEC.version, drain_s=3.0)
     assert kube.find("pods")[0]["metadata"]["deletionGracePeriodSeconds"] == 9, (
@@ -257,9 +259,9 @@ def test_a_stop_with_less_drain_shortens_what_pods_get(stage: tuple[KubeApi, Kub
 
 
 def test_an_ordinary_stop_leaves_pods_the_time_that_they_were_made_with(
-    stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
+    kube_env: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
 ) -> None:
-    kube, engines = stage
+    kube, engines = kube_env
     serve(kube, engines, clock)
     made_with = kube.find("pods")[0]["spec"]["terminationGracePeriodSeconds"]
     engines.stop(SPEC.version, drain_s=10.0)
@@ -268,8 +270,8 @@ def test_an_ordinary_stop_leaves_pods_the_time_that_they_were_made_with(
     assert made_with > 1 + 10, "the pause before it is told to end, and the drain"
 
 
-def test_applied_again_while_it_stops_it_starts_anew(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
-    kube, engines = stage
+def test_applied_again_while_it_stops_it_starts_anew(kube_env: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = kube_env
     serve(kube, engines, clock)
     engines.stop(SPEC.version, drain_s=10.0)
     engines.apply(a_spec(1, max_model_len=99))
@@ -281,12 +283,12 @@ def test_a_version_that_sleeps_is_woken_and_its_autoscaler_comes_back_to_let_it_
     kube = KubeApi(clock, keda=True)
     with KubeServer(kube) as server:
         engines = adapter(server, clock, tmp_path, min_engines=0, max_engines=2, prometheus_url="http://prometheus")
-        waker: Waker = KubernetesWaker(Api(server.client(), NAMESPACE, clock))
+        activator: Activator = KubernetesActivator(Api(server.client(), NAMESPACE, clock))
         serve(kube, engines, clock)
         (live,) = kube.find("deployments")
         kube.put("deployments", {**live, "spec": {**live["spec"], "replicas": 0}})
         eventually(lambda: "asleep" in engines.state(SPEC.version).detail, partial(pass_time, kube, clock))
-        assert waker.wake(SPEC.version)
+        assert activator.activate(SPEC.version)
         assert not kube.find("scaledobjects"), "it would put the engine to sleep again at once"
         eventually(lambda: phase(engines) is EnginePhase.READY, partial(pass_time, kube, clock))
         eventually(lambda: bool(kube.find("scaledobjects")), lambda: engines.apply(SPEC))
@@ -298,11 +300,11 @@ def test_what_is_awake_or_was_never_made_is_not_woken(clock: VirtualClock, tmp_p
     kube = KubeApi(clock, keda=True)
     with KubeServer(kube) as server:
         engines = adapter(server, clock, tmp_path, min_engines=0, max_engines=2, prometheus_url="http://prometheus")
-        waker = KubernetesWaker(Api(server.client(), NAMESPACE, clock))
+        activator = KubernetesActivator(Api(server.client(), NAMESPACE, clock))
         serve(kube, engines, clock)
         before = writes(kube)
-        assert not waker.wake(SPEC.version)
-        assert not waker.wake(VersionId("f" * 64))
+        assert not activator.activate(SPEC.version)
+        assert not activator.activate(VersionId("f" * 64))
         assert writes(kube) == before
         engines.close()
 
@@ -318,7 +320,7 @@ def test_an_autoscaler_that_was_made_before_keda_was_there_makes_place_for_kedas
     with cluster(clock, tmp_path, max_engines=3) as (kube, engines):
         engines.apply(SPEC)
         kube.keda = True
-        later = KubernetesEngines(engines._api, engines._place, clock)
+        later = KubernetesEngines(engines._api, engines._settings, clock)
         later.apply(SPEC)
         later.close()
         assert (len(kube.find("scaledobjects")), len(kube.find("horizontalpodautoscalers"))) == (1, 0)
@@ -363,7 +365,7 @@ def test_a_first_size_is_not_said_again_where_somebody_scaled(clock: VirtualCloc
         fields = [entry for entry in live["metadata"]["managedFields"] if entry["manager"] != "seatrial-first-size"]
         metadata = {**live["metadata"], "managedFields": [*fields, by_hand]}
         kube.put("deployments", {**live, "metadata": metadata, "spec": {**live["spec"], "replicas": 1}})
-        later = KubernetesEngines(engines._api, engines._place, clock)
+        later = KubernetesEngines(engines._api, engines._settings, clock)
         later.apply(SPEC)
         later.close()
         assert kube.find("deployments")[0]["spec"]["replicas"] == 1
@@ -371,9 +373,9 @@ def test_a_first_size_is_not_said_again_where_somebody_scaled(clock: VirtualCloc
 
 @pytest.mark.parametrize(("status", "verb"), [(500, "patch"), (429, "patch"), (503, "list"), (-1, "list"), (-1, "patch")])
 def test_a_server_that_is_away_for_a_moment_is_asked_again(
-    stage: tuple[KubeApi, KubernetesEngines], status: int, verb: str, clock: VirtualClock
+    kube_env: tuple[KubeApi, KubernetesEngines], status: int, verb: str, clock: VirtualClock
 ) -> None:
-    kube, engines = stage
+    kube, engines = kube_env
     kube.fail(status, times=3, verb=verb, retry_after="1")
     before = clock.now()
     engines.apply(SPEC)
@@ -390,22 +392,22 @@ NONSENSE: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("verb", ["list", "patch"])
 @pytest.mark.parametrize("answer", NONSENSE)
-def test_an_answer_that_cannot_be_read_is_asked_for_again(stage: tuple[KubeApi, KubernetesEngines], answer: str, verb: str) -> None:
-    kube, engines = stage
+def test_an_answer_that_cannot_be_read_is_asked_for_again(kube_env: tuple[KubeApi, KubernetesEngines], answer: str, verb: str) -> None:
+    kube, engines = kube_env
     kube.fail(**NONSENSE[answer], times=3, verb=verb)
     engines.apply(SPEC)
     assert kube.find("deployments")
 
 
-def test_a_server_that_answers_nothing_but_nonsense_is_a_transient_error(stage: tuple[KubeApi, KubernetesEngines]) -> None:
-    kube, engines = stage
+def test_a_server_that_answers_nothing_but_nonsense_is_a_transient_error(kube_env: tuple[KubeApi, KubernetesEngines]) -> None:
+    kube, engines = kube_env
     kube.fail(**NONSENSE["no json"], times=1000)
     with pytest.raises(Transient, match="returned invalid JSON: b'<html>one moment"):
         engines.apply(SPEC)
 
 
-def test_a_server_that_stays_away_is_a_transient_error(stage: tuple[KubeApi, KubernetesEngines]) -> None:
-    kube, engines = stage
+def test_a_server_that_stays_away_is_a_transient_error(kube_env: tuple[KubeApi, KubernetesEngines]) -> None:
+    kube, engines = kube_env
     kube.fail(503, times=1000)
     with pytest.raises(Transient, match="told to fail"):
         engines.apply(SPEC)
@@ -418,7 +420,7 @@ def granted(rules: Iterable[Rule], *, everywhere: bool = False) -> set[tuple[str
 def test_the_rights_are_all_that_keeping_engines_uses_and_no_more(clock: VirtualClock, tmp_path: Path) -> None:
     with cluster(clock, tmp_path, max_engines=3) as (kube, engines):
         kube.put("nodes", a_node("64Gi"))
-        assert engines.room(SPEC).fits
+        assert engines.fit(SPEC).fits
         serve(kube, engines, clock)
         kube.edit("deployments", kube.find("deployments")[0]["metadata"]["name"], lambda live: live["spec"].update(strategy={}))
         eventually(lambda: "PutRight" in reasons(kube), lambda: engines.apply(SPEC))
@@ -426,14 +428,14 @@ def test_the_rights_are_all_that_keeping_engines_uses_and_no_more(clock: Virtual
         assert engines.list()
         assert engines.logs(SPEC.version, 5)
         kube.keda = True
-        later = KubernetesEngines(engines._api, engines._place, clock)
+        later = KubernetesEngines(engines._api, engines._settings, clock)
         later.apply(SPEC)
         later.stop(SPEC.version, drain_s=0.0)
         later.stop(SPEC.version, drain_s=0.0)
         wanted = granted(ROLE) | granted(CLUSTER_ROLE, everywhere=True)
-        eventually(lambda: kube.rights >= wanted)
+        eventually(lambda: kube.permissions >= wanted)
         later.close()
-        assert kube.rights == wanted
+        assert kube.permissions == wanted
 
 
 def test_the_rights_of_the_control_api_are_all_that_it_uses_and_no_more(clock: VirtualClock, tmp_path: Path) -> None:
@@ -442,25 +444,25 @@ def test_the_rights_of_the_control_api_are_all_that_it_uses_and_no_more(clock: V
         engines = adapter(server, clock, tmp_path)
         serve(kube, engines, clock)
         engines.close()
-        kube.rights.clear()
+        kube.permissions.clear()
         control = adapter(server, clock, tmp_path)
         assert phase(control) is EnginePhase.READY
         assert control.list()
         assert control.logs(SPEC.version, 5)
-        eventually(lambda: kube.rights >= granted(CONTROL_ROLE))
+        eventually(lambda: kube.permissions >= granted(CONTROL_ROLE))
         control.close()
-        assert kube.rights == granted(CONTROL_ROLE)
+        assert kube.permissions == granted(CONTROL_ROLE)
 
 
-def test_missing_rights_are_a_fault_that_says_which(stage: tuple[KubeApi, KubernetesEngines]) -> None:
-    kube, engines = stage
+def test_missing_rights_are_a_fault_that_says_which(kube_env: tuple[KubeApi, KubernetesEngines]) -> None:
+    kube, engines = kube_env
     kube.fail(403, plural="deployments")
-    with pytest.raises(Fault, match=r"deployments: told to fail; grant what serving/engines/kubernetes/rights\.py lists"):
+    with pytest.raises(Fault, match=r"deployments: told to fail; grant what serving/engines/kubernetes/rbac\.py lists"):
         engines.list()
 
 
-def test_states_are_still_told_while_the_server_is_away(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
-    kube, engines = stage
+def test_states_are_still_told_while_the_server_is_away(kube_env: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = kube_env
     serve(kube, engines, clock)
     kube.fail(503, times=10_000)
     kube.cut_watches()
@@ -469,9 +471,9 @@ def test_states_are_still_told_while_the_server_is_away(stage: tuple[KubeApi, Ku
 
 
 def test_a_watch_that_was_cut_goes_on_where_it_was_without_another_list(
-    stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
+    kube_env: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
 ) -> None:
-    kube, engines = stage
+    kube, engines = kube_env
     serve(kube, engines, clock)
     kube.cut_watches()
     kube.remove(("pods", NAMESPACE, kube.find("pods")[0]["metadata"]["name"]))
@@ -479,8 +481,8 @@ def test_a_watch_that_was_cut_goes_on_where_it_was_without_another_list(
     assert kube.calls["list", "pods"] == 1
 
 
-def test_a_watch_whose_history_is_gone_lists_again(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
-    kube, engines = stage
+def test_a_watch_whose_history_is_gone_lists_again(kube_env: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = kube_env
     serve(kube, engines, clock)
     with kube.lock:
         kube.remove(("pods", NAMESPACE, kube.find("pods")[0]["metadata"]["name"]))
@@ -490,8 +492,10 @@ def test_a_watch_whose_history_is_gone_lists_again(stage: tuple[KubeApi, Kuberne
 
 
 @pytest.mark.parametrize("line", ["<html>one moment</html>\n", "[]\n", "{}\n", '{"type": "ADDED", "object": {}}\n'])
-def test_a_watch_that_tells_nonsense_goes_on_where_it_was(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock, line: str) -> None:
-    kube, engines = stage
+def test_a_watch_that_tells_nonsense_goes_on_where_it_was(
+    kube_env: tuple[KubeApi, KubernetesEngines], clock: VirtualClock, line: str
+) -> None:
+    kube, engines = kube_env
     serve(kube, engines, clock)
     kube.fail(200, body=line, verb="watch", plural="pods")
     kube.cut_watches()
@@ -500,8 +504,8 @@ def test_a_watch_that_tells_nonsense_goes_on_where_it_was(stage: tuple[KubeApi, 
     assert kube.calls["list", "pods"] == 1
 
 
-def test_after_etcd_was_restored_all_is_listed_again(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
-    kube, engines = stage
+def test_after_etcd_was_restored_all_is_listed_again(kube_env: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = kube_env
     serve(kube, engines, clock)
     with kube.lock:
         kube.remove(("pods", NAMESPACE, kube.find("pods")[0]["metadata"]["name"]))
@@ -510,27 +514,27 @@ def test_after_etcd_was_restored_all_is_listed_again(stage: tuple[KubeApi, Kuber
 
 
 @pytest.fixture
-def mirror(clock: VirtualClock) -> Iterator[tuple[KubeApi, Mirror]]:
+def informer(clock: VirtualClock) -> Iterator[tuple[KubeApi, Informer]]:
     """Yield a copy of the pods that never pauses."""
     kube = KubeApi(clock)
     with KubeServer(kube) as server:
-        pods = Mirror(Api(server.client(), NAMESPACE, clock), kinds.PODS, "", clock, random=lambda: -0.5)
+        pods = Informer(Api(server.client(), NAMESPACE, clock), kinds.PODS, "", clock, random=lambda: -0.5)
         pods.ensure()
         eventually(lambda: kube.calls["watch", "pods"] == 1)
         yield kube, pods
         pods.close()
 
 
-def test_a_watch_that_said_nothing_all_along_is_not_believed(mirror: tuple[KubeApi, Mirror], clock: VirtualClock) -> None:
-    kube, pods = mirror
+def test_a_watch_that_said_nothing_all_along_is_not_believed(informer: tuple[KubeApi, Informer], clock: VirtualClock) -> None:
+    kube, pods = informer
     eventually(lambda: kube.calls["watch", "pods"] >= 2, kube.cut_watches)
     assert pods.relists == 1, "it ended early, and goes on where it was"
     clock.wait(240.0)
     eventually(lambda: pods.relists == 2, kube.cut_watches)
 
 
-def test_a_watch_that_fails_again_and_again_is_begun_anew_with_a_list(mirror: tuple[KubeApi, Mirror]) -> None:
-    kube, pods = mirror
+def test_a_watch_that_fails_again_and_again_is_begun_anew_with_a_list(informer: tuple[KubeApi, Informer]) -> None:
+    kube, pods = informer
     kube.fail(500, verb="watch", times=7)
     eventually(lambda: kube.calls["watch", "pods"] >= 9, kube.cut_watches)
     assert pods.relists == 1
@@ -546,7 +550,7 @@ def test_a_fleet_costs_one_list_per_kind_and_an_unchanged_pass_nothing(clock: Vi
         eventually(lambda: all(state.phase is EnginePhase.READY for state in engines.list()), partial(pass_time, kube, clock))
         engines.close()
         kube.calls.clear()
-        fresh = KubernetesEngines(engines._api, engines._place, clock)
+        fresh = KubernetesEngines(engines._api, engines._settings, clock)
         for _ in range(3):
             for spec in specs:
                 fresh.apply(spec)
@@ -557,8 +561,10 @@ def test_a_fleet_costs_one_list_per_kind_and_an_unchanged_pass_nothing(clock: Vi
         fresh.close()
 
 
-def test_an_image_that_cannot_be_had_reaches_the_submitter_in_words(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
-    kube, engines = stage
+def test_an_image_that_cannot_be_had_reaches_the_submitter_in_words(
+    kube_env: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
+) -> None:
+    kube, engines = kube_env
     kube.behave(SPEC.version, Behaviour(waiting=("InvalidImageName", "couldn't parse image name")))
     engines.apply(SPEC)
     eventually(lambda: phase(engines) is EnginePhase.FAILED, partial(pass_time, kube, clock))
@@ -566,9 +572,9 @@ def test_an_image_that_cannot_be_had_reaches_the_submitter_in_words(stage: tuple
 
 
 def test_a_failed_engine_is_tried_again_with_fresh_pods_and_the_same_deployment(
-    stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
+    kube_env: tuple[KubeApi, KubernetesEngines], clock: VirtualClock
 ) -> None:
-    kube, engines = stage
+    kube, engines = kube_env
     kube.behave(SPEC.version, Behaviour(dies="RuntimeError: the moon is full"))
     engines.apply(SPEC)
     eventually(lambda: phase(engines) is EnginePhase.FAILED, partial(pass_time, kube, clock))
@@ -581,21 +587,21 @@ def test_a_failed_engine_is_tried_again_with_fresh_pods_and_the_same_deployment(
     assert kube.find("pods")[0]["metadata"]["name"] != old
 
 
-def test_events_are_told_once_and_a_board_that_is_away_is_skipped(stage: tuple[KubeApi, KubernetesEngines]) -> None:
-    kube, engines = stage
+def test_events_are_recorded_once_and_dropped_while_the_api_server_is_unavailable(kube_env: tuple[KubeApi, KubernetesEngines]) -> None:
+    kube, engines = kube_env
     engines.apply(SPEC)
     for _ in range(3):
-        engines.tell(SPEC.version, "ShareChanged", "candidate of demo gets 25 % of new conversations")
+        engines.record(SPEC.version, "ShareChanged", "candidate of demo gets 25 % of new conversations")
     assert len([entry for entry in kube.find("events") if entry["reason"] == "ShareChanged"]) == 1
     kube.fail(503, times=1000)
     before = sum(kube.calls.values())
-    engines.tell(SPEC.version, "Promoted", "stable of demo")
+    engines.record(SPEC.version, "Promoted", "stable of demo")
     assert sum(kube.calls.values()) == before + 1, "nobody waits for an event"
-    engines.tell(VersionId("f" * 64), "Promoted", "no such engine")
+    engines.record(VersionId("f" * 64), "Promoted", "no such engine")
 
 
-def test_labels_tell_what_a_version_is_to_each_of_its_endpoints(stage: tuple[KubeApi, KubernetesEngines]) -> None:
-    kube, engines = stage
+def test_labels_tell_what_a_version_is_to_each_of_its_endpoints(kube_env: tuple[KubeApi, KubernetesEngines]) -> None:
+    kube, engines = kube_env
     engines.apply(SPEC)
     engines.mark(SPEC.version, DEMO, Role.CANDIDATE)
     engines.mark(SPEC.version, EndpointName("other"), Role.STABLE)
@@ -612,8 +618,8 @@ def test_labels_tell_what_a_version_is_to_each_of_its_endpoints(stage: tuple[Kub
     assert writes(kube) == calls, "marking again costs nothing, and marks are no drift"
 
 
-def test_a_mark_never_makes_a_deployment(stage: tuple[KubeApi, KubernetesEngines]) -> None:
-    kube, engines = stage
+def test_a_mark_never_makes_a_deployment(kube_env: tuple[KubeApi, KubernetesEngines]) -> None:
+    kube, engines = kube_env
     engines.apply(SPEC)
     kube.remove(("deployments", NAMESPACE, kube.find("deployments")[0]["metadata"]["name"]))
     engines.mark(SPEC.version, DEMO, Role.STABLE)
@@ -625,28 +631,28 @@ def a_node(memory: str) -> dict[str, Any]:
     return {"metadata": {"name": "n1"}, "spec": {}, "status": status}
 
 
-def test_room_is_told_before_anything_is_made(stage: tuple[KubeApi, KubernetesEngines]) -> None:
-    kube, engines = stage
+def test_capacity_is_checked_before_anything_is_created(kube_env: tuple[KubeApi, KubernetesEngines]) -> None:
+    kube, engines = kube_env
     kube.put("nodes", a_node("4Gi"))
-    room = engines.room(SPEC)
-    assert (room.fits, room.ever) == (False, False)
+    fit = engines.fit(SPEC)
+    assert (fit.fits, fit.ever) == (False, False)
     assert kube.find("deployments") == []
-    assert engines.room(a_spec(2, memory_bytes=2 * GIB, weights_bytes=MIB)).fits
+    assert engines.fit(a_spec(2, memory_bytes=2 * GIB, weights_bytes=MIB)).fits
     engines.apply(SPEC)
-    assert engines.room(SPEC).fits, "what runs has its room"
+    assert engines.fit(SPEC).fits, "a running engine fits"
 
 
-def test_without_the_right_to_see_nodes_only_quotas_are_looked_at(stage: tuple[KubeApi, KubernetesEngines]) -> None:
-    kube, engines = stage
+def test_without_the_right_to_see_nodes_only_quotas_are_looked_at(kube_env: tuple[KubeApi, KubernetesEngines]) -> None:
+    kube, engines = kube_env
     kube.fail(403, plural="nodes", times=2)
-    assert engines.room(SPEC).fits
+    assert engines.fit(SPEC).fits
     hard, used = {"requests.memory": "8Gi"}, {"requests.memory": "1Gi"}
     kube.put("resourcequotas", {"metadata": {"name": "team", "namespace": NAMESPACE}, "status": {"hard": hard, "used": used}})
-    assert "the quota team leaves" in engines.room(SPEC).reason
+    assert "the quota team leaves" in engines.fit(SPEC).reason
 
 
-def test_the_log_of_a_stopped_engine_is_kept_where_it_was_stopped(stage: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
-    kube, engines = stage
+def test_the_log_of_a_stopped_engine_is_kept_where_it_was_stopped(kube_env: tuple[KubeApi, KubernetesEngines], clock: VirtualClock) -> None:
+    kube, engines = kube_env
     serve(kube, engines, clock)
     assert engines.logs(SPEC.version, 5) == ("the engine says hello",)
     engines.stop(SPEC.version, drain_s=10.0)
@@ -654,9 +660,9 @@ def test_the_log_of_a_stopped_engine_is_kept_where_it_was_stopped(stage: tuple[K
     assert engines.logs(SPEC.version, 5) == ("the engine says hello",)
 
 
-def test_a_name_that_is_no_version_is_refused(stage: tuple[KubeApi, KubernetesEngines]) -> None:
+def test_a_name_that_is_no_version_is_refused(kube_env: tuple[KubeApi, KubernetesEngines]) -> None:
     with pytest.raises(Refused, match="is not a version id"):
-        stage[1].state(VersionId("../x"))
+        kube_env[1].state(VersionId("../x"))
 
 
 def test_an_address_may_be_the_services_own(clock: VirtualClock, tmp_path: Path) -> None:

@@ -144,16 +144,16 @@ def events(stack: Stack) -> set[str]:
 def degrade(stack: Stack, version: VersionId, with_weights_of: VersionId) -> None:
     """Put the other version's weights below this version's name, as a mistaken hand would: the engine comes back with them."""
     files = EngineFiles(stack.settings.engines / version)
-    worse = EngineFiles(stack.settings.engines / with_weights_of).wish()
-    wish = files.wish()
-    assert wish is not None
+    worse = EngineFiles(stack.settings.engines / with_weights_of).desired()
+    desired = files.desired()
+    assert desired is not None
     assert worse is not None
-    record = files.record()
-    assert record is not None
-    assert record.process is not None
+    status = files.status()
+    assert status is not None
+    assert status.process is not None
     with files.locked():
-        files.save_wish(replace(wish, spec=replace(worse.spec, version=version)))
-    kill(record.process.pid)
+        files.save_desired(replace(desired, spec=replace(worse.spec, version=version)))
+    kill(status.process.pid)
     engines = stack.platform.engines
     within(30, lambda: engines.state(version).address is None, "the engine is gone")
     within(120, lambda: engines.state(version).address, "the engine is back")

@@ -99,7 +99,7 @@ def test_a_stop_goes_on_to_the_server_and_its_end_is_the_pods(tmp_path: Path):
         assert not here.message.exists()
 
 
-def test_a_server_that_dies_leaves_its_last_words_and_its_exit_code(tmp_path: Path):
+def test_a_server_that_dies_leaves_the_end_of_its_log_and_its_exit_code(tmp_path: Path):
     with pod(tmp_path, DIES="ERROR 11-21 [loader.py:62] seatrial: weights refused: tensors.json: there is none") as here:
         said, _ = here.process.communicate(timeout=20)
         assert here.process.returncode == 3

@@ -1,4 +1,4 @@
-"""Real vLLM: our loader, our launcher and our standby, against vLLM's own start and its own safetensors loader.
+"""Real vLLM: our loader, our launcher and our fork server, against vLLM's own start and its own safetensors loader.
 
 Plain vLLM runs on this CPU as it is. Everything of ours runs where torch reports AMX (see `amx`), and gives the same tokens.
 """
@@ -85,9 +85,9 @@ def attention_kernel(log: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def standby(tmp_path_factory: pytest.TempPathFactory, with_amx: dict[str, str]) -> Iterator[Path]:
-    path = tmp_path_factory.mktemp("standby") / "socket"
-    command = [sys.executable, "-m", "seatrial_engine.serve", "--standby", str(path)]
+def fork_server(tmp_path_factory: pytest.TempPathFactory, with_amx: dict[str, str]) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("fork_server") / "socket"
+    command = [sys.executable, "-m", "seatrial_engine.serve", "--fork-server", str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=with_amx, text=True) as process:
         ready = next(json.loads(line) for line in process.stdout if line.startswith("{"))
         assert ready["threads"] == 1, "forking is safe only without other threads"
@@ -108,13 +108,13 @@ def ours(bare: Path, weights: Path, sha256: str | None = None) -> list[str]:
 
 
 class Engine:
-    """A server that the standby forks."""
+    """A server that the fork server forks."""
 
-    def __init__(self, standby: Path, arguments: list[str], log: Path) -> None:
+    def __init__(self, fork_server: Path, arguments: list[str], log: Path) -> None:
         self.port, self.log = free_port(), log
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(START_S)
-        connection.connect(str(standby))
+        connection.connect(str(fork_server))
         argv = [*arguments, *OPTIONS, *SMALL_CACHE, "--port", str(self.port)]
         connection.sendall(json.dumps({"argv": argv, "log": str(log)}).encode() + b"\n")
         self._answers = connection.makefile()
@@ -169,11 +169,11 @@ def tokens_of_plain_vllm(model: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_our_loader_gives_the_tokens_of_safetensors_and_of_plain_vllm(
-    model: Path, bare: Path, weights: Path, standby: Path, tokens_of_plain_vllm: list[int], tmp_path: Path
+    model: Path, bare: Path, weights: Path, fork_server: Path, tokens_of_plain_vllm: list[int], tmp_path: Path
 ):
-    with Engine(standby, ours(bare, weights), tmp_path / "ours.log") as engine:
+    with Engine(fork_server, ours(bare, weights), tmp_path / "ours.log") as engine:
         ours_tokens = complete(engine.port)
-    with Engine(standby, ["--model", str(model)], tmp_path / "safetensors.log") as engine:
+    with Engine(fork_server, ["--model", str(model)], tmp_path / "safetensors.log") as engine:
         safetensors_tokens = complete(engine.port)
     assert len(ours_tokens) == 16
     assert ours_tokens == safetensors_tokens == tokens_of_plain_vllm
@@ -251,33 +251,33 @@ def refusal_of(engine: Engine) -> str:
     return line.partition("seatrial: weights refused: ")[2]
 
 
-def test_a_wrong_manifest_hash_ends_the_start_with_one_line_that_says_so(bare: Path, weights: Path, standby: Path, tmp_path: Path):
-    engine = Engine(standby, ours(bare, weights, "0" * 64), tmp_path / "log")
+def test_a_wrong_manifest_hash_ends_the_start_with_one_line_that_says_so(bare: Path, weights: Path, fork_server: Path, tmp_path: Path):
+    engine = Engine(fork_server, ours(bare, weights, "0" * 64), tmp_path / "log")
     assert "is not the expected 0000" in refusal_of(engine)
 
 
-def test_a_corrupted_file_ends_the_start_with_one_line_that_names_it(bare: Path, model: Path, standby: Path, tmp_path: Path):
+def test_a_corrupted_file_ends_the_start_with_one_line_that_names_it(bare: Path, model: Path, fork_server: Path, tmp_path: Path):
     tensorize(model, tmp_path / "weights")
     file = tmp_path / "weights" / "model-00001.tensors"
     content = bytearray(file.read_bytes())
     content[-100] ^= 1
     file.write_bytes(content)
-    engine = Engine(standby, ours(bare, tmp_path / "weights"), tmp_path / "log")
+    engine = Engine(fork_server, ours(bare, tmp_path / "weights"), tmp_path / "log")
     assert refusal_of(engine).startswith("model-00001.tensors: its SHA-256 differs")
 
 
-def test_weights_that_lack_a_parameter_of_the_model_are_refused(bare: Path, model: Path, standby: Path, tmp_path: Path):
+def test_weights_that_lack_a_parameter_of_the_model_are_refused(bare: Path, model: Path, fork_server: Path, tmp_path: Path):
     llama = LlamaForCausalLM.from_pretrained(model)
     state = {name: tensor for name, tensor in llama.state_dict().items() if name != "model.norm.weight"}
     llama.save_pretrained(tmp_path / "source", state_dict=state)
     tensorize(tmp_path / "source", tmp_path / "weights")
-    engine = Engine(standby, ours(bare, tmp_path / "weights"), tmp_path / "log")
+    engine = Engine(fork_server, ours(bare, tmp_path / "weights"), tmp_path / "log")
     assert "model.norm.weight" in refusal_of(engine)
 
 
-def test_answers_in_flight_are_finished_when_the_server_is_told_to_stop(bare: Path, weights: Path, standby: Path, tmp_path: Path):
+def test_answers_in_flight_are_finished_when_the_server_is_told_to_stop(bare: Path, weights: Path, fork_server: Path, tmp_path: Path):
     answers: list[list[int]] = []
-    with Engine(standby, ours(bare, weights), tmp_path / "log") as engine:
+    with Engine(fork_server, ours(bare, weights), tmp_path / "log") as engine:
         asking = threading.Thread(target=lambda: answers.append(complete(engine.port, max_tokens=480)))
         asking.start()
         wait_until(lambda: running(engine.port) == 1, 20, "the request is running")
@@ -297,8 +297,8 @@ def gone(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("more", [[], ["--distributed-executor-backend", "mp"]], ids=["forked", "spawned"])
-def test_a_killed_server_leaves_no_engine_process_behind(bare: Path, weights: Path, standby: Path, tmp_path: Path, more: list[str]):
-    engine = Engine(standby, [*ours(bare, weights), *more], tmp_path / "log")
+def test_a_killed_server_leaves_no_engine_process_behind(bare: Path, weights: Path, fork_server: Path, tmp_path: Path, more: list[str]):
+    engine = Engine(fork_server, [*ours(bare, weights), *more], tmp_path / "log")
     wait_until(lambda: healthy(engine.port), START_S, "healthy")
     assert attention_kernel(engine.log).startswith("vec; AMX is switched off")
     family = children_of(engine.pid)

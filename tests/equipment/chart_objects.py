@@ -12,8 +12,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are no dependency of ours
 
 from core.errors import Fault
-from infra.cluster.build import default_cache
 from infra.kubernetes.render import CHART, EXAMPLE, helm_program, render
+from infra.testcluster.build import default_cache
 
 Object = dict[str, Any]
 
@@ -42,11 +42,11 @@ def need_helm() -> None:
 
 
 def kubectl_program() -> str:
-    """Return a kubectl: the PATH's, else the one that infra/cluster built. Skips, loudly, where there is none."""
+    """Return a kubectl: the PATH's, else the one that infra/testcluster built. Skips, loudly, where there is none."""
     built = default_cache() / "kubectl"
     found = shutil.which("kubectl") or (str(built) if built.exists() else None)
     if found is None:
-        pytest.skip("NOT CHECKED: there is no kubectl; install it, or let `python -m infra.cluster build` make it")
+        pytest.skip("NOT CHECKED: there is no kubectl; install it, or let `python -m infra.testcluster build` make it")
     return found
 
 

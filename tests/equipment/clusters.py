@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from core.errors import SeatrialError
-from infra.cluster.cluster import Cluster
-from infra.cluster.host import MOUNT_POINTS, bridge_owner
+from infra.testcluster.cluster import Cluster
+from infra.testcluster.host import MOUNT_POINTS, bridge_owner
 
 WITHOUT = "SEATRIAL_TEST_WITHOUT_CLUSTER"
 _PREFIX = "/tmp/st-k8s-"

@@ -1,6 +1,6 @@
 """A stand-in for vLLM that starts at once: the same flags, routes, streams and metrics, and no model.
 
-Run by the keeper as `python -m tests.equipment.fake_engine <flags of VllmLauncher>`. How good it is comes from `seatrial_fake` in the
+The supervisor runs `python -m tests.equipment.fake_engine <flags of VllmLauncher>`. Its behaviour comes from `seatrial_fake` in the
 model's config.json: {"solves": 0.95, "loops_in_chat": false, "ttft_s": 0.0, "fails": 0.0, "start_s": 0.0, "token_s": 0.0,
 "chat_token_s": 0.0, "dies_at_start": "RuntimeError: ...", "dies_by": "SIGILL"}. `dies_by` is a signal or an exit code, after a line of an
 access log. `solves` answers that part of the harbour suite, from its beginning, with the

@@ -67,8 +67,8 @@ class FakeEngines:
             since=math.inf,
         )
 
-    def wake(self, version: VersionId) -> bool:
-        """See the port Waker."""
+    def activate(self, version: VersionId) -> bool:
+        """See the port Activator."""
         engine = self._engines.get(version)
         slept = engine is not None and engine.state.since == math.inf
         if engine is not None and slept:

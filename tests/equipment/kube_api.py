@@ -80,7 +80,7 @@ class KubeApi:
     history: list[tuple[int, str, Key, Object]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
-    rights: set[tuple[str, str, bool]] = field(default_factory=set)
+    permissions: set[tuple[str, str, bool]] = field(default_factory=set)
     """What a caller would have needed, as a real server asks for it: verb, resource, and whether in the whole cluster."""
     behaviours: dict[str, Behaviour] = field(default_factory=dict)
     default: Behaviour = field(default_factory=Behaviour)
@@ -287,7 +287,7 @@ class Handler(BaseHTTPRequestHandler):
         plural, name, sub = [*(rest[2:] if namespace else rest), "", ""][:3]
         if verb == "get" and not name:
             verb = "watch" if query.get("watch") == "true" else "list"
-        self.kube.rights.add((verb, f"{plural}/{sub}" if sub else plural, not namespace))
+        self.kube.permissions.add((verb, f"{plural}/{sub}" if sub else plural, not namespace))
         if self._faulted(verb if not sub else "log", plural):
             return
         try:
@@ -316,7 +316,7 @@ class Handler(BaseHTTPRequestHandler):
         assert self.headers["Content-Type"] == "application/apply-patch+yaml"
         body["metadata"].setdefault("namespace", key[1])
         if key not in self.kube.objects:
-            self.kube.rights.add(("create", key[0], not key[1]))
+            self.kube.permissions.add(("create", key[0], not key[1]))
         return self.kube.put(key[0], applied(self.kube.objects.get(key), body, query["fieldManager"], force=query.get("force") == "true"))
 
     def _get(self, key: Key) -> Object:

@@ -22,11 +22,11 @@ from typing import Any, Self
 from core.ids import SubmissionId
 from core.settings import Settings, read_settings
 from core.submissions import StepName, StepState
-from infra.cluster.addresses import GATEWAY
-from infra.cluster.cluster import Cluster
-from infra.cluster.images import File, busybox, make_image
-from infra.cluster.images import Settings as ImageSettings
 from infra.kubernetes.render import CHART, helm_program
+from infra.testcluster.addresses import GATEWAY
+from infra.testcluster.cluster import Cluster
+from infra.testcluster.images import File, busybox, make_image
+from infra.testcluster.images import Settings as ImageSettings
 from seatrial import Client
 from seatrial.words import Submission
 from serving.engines.kubernetes.api import Api

@@ -1,4 +1,4 @@
-"""The Kubernetes adapter on a real API server: a namespace of its own, an identity with exactly its rights, and engines that are fakes."""
+"""The Kubernetes adapter on a real API server, in its own namespace, with exactly its RBAC rules and with fake engines."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from core.settings import KubernetesPolicy
 from serving.engines.kubernetes.api import Api, connect
 from serving.engines.kubernetes.engines import KubernetesEngines
 from serving.engines.kubernetes.kinds import Kind
-from serving.engines.kubernetes.place import Place, place
-from serving.engines.kubernetes.rights import CLUSTER_ROLE, ROLE
+from serving.engines.kubernetes.pod_settings import PodSettings, pod_settings
+from serving.engines.kubernetes.rbac import CLUSTER_ROLE, ROLE
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACES = Kind("api/v1", "namespaces", namespaced=False)
@@ -53,8 +53,8 @@ def namespace(kubeconfig: Path, *, restricted: bool = False) -> Iterator[Api]:
 
 
 @contextmanager
-def least_rights(kubeconfig: Path, api: Api) -> Iterator[ApiClient]:
-    """Yield a client of a service account that may do exactly what serving/engines/kubernetes/rights.py lists."""
+def least_permissions(kubeconfig: Path, api: Api) -> Iterator[ApiClient]:
+    """Yield a client of a service account that may do exactly what serving/engines/kubernetes/rbac.py lists."""
     name = f"seatrial-{api.namespace}"
     subject = {"kind": "ServiceAccount", "name": "platform", "namespace": api.namespace}
     api.create(ACCOUNTS, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "platform"}})
@@ -84,7 +84,7 @@ def client_of(kubeconfig: Path, token: str) -> ApiClient:
     return ApiClient(configuration)
 
 
-def fake_place(space: str, image: str, *, folders: tuple[Path, ...] = (), **more: Any) -> Place:
+def fake_settings(space: str, image: str, *, folders: tuple[Path, ...] = (), **more: Any) -> PodSettings:
     """Return a place whose engines are tests/equipment/fake_engine.py, run from this checkout by this very interpreter."""
     interpreter = Path(sys.executable)
     home = {Path("/usr"), Path("/lib"), Path("/lib64"), ROOT, interpreter.parents[1], Path(sys.base_prefix), *folders}
@@ -98,10 +98,10 @@ def fake_place(space: str, image: str, *, folders: tuple[Path, ...] = (), **more
         "pre_stop_s": 1.0,
     }
     chosen = KubernetesPolicy(**{**policy, **more})
-    return place(space, chosen, module="tests.equipment.fake_engine", drain_s=20.0, start_limit_s=120.0)
+    return pod_settings(space, chosen, module="tests.equipment.fake_engine", drain_s=20.0, start_limit_s=120.0)
 
 
-def vllm_place(space: str, image: str, s3_endpoint_url: str, **more: Any) -> Place:
+def vllm_settings(space: str, image: str, s3_endpoint_url: str, **more: Any) -> PodSettings:
     """Return a place whose engines are real vLLM, its environment from the node's own folders."""
     python = ROOT / "serving/engines/vllm/.venv/bin/python"
     prefix = Path(
@@ -117,13 +117,13 @@ def vllm_place(space: str, image: str, s3_endpoint_url: str, **more: Any) -> Pla
         "cpu": 1.0,
         "pre_stop_s": 1.0,
     }
-    return place(space, KubernetesPolicy(**{**policy, **more}), drain_s=20.0, start_limit_s=300.0, s3_endpoint_url=s3_endpoint_url)
+    return pod_settings(space, KubernetesPolicy(**{**policy, **more}), drain_s=20.0, start_limit_s=300.0, s3_endpoint_url=s3_endpoint_url)
 
 
 def _outermost(folders: set[Path]) -> list[Path]:
     return [path for path in sorted(folders) if path.exists() and not any(other != path and other in path.parents for other in folders)]
 
 
-def engines_on(client: ApiClient, where: Place, folder: Path) -> KubernetesEngines:
+def engines_on(client: ApiClient, where: PodSettings, folder: Path) -> KubernetesEngines:
     clock = SystemClock()
     return KubernetesEngines(Api(client, where.namespace, clock), where, clock, kept_logs=folder / "kept")

@@ -28,7 +28,7 @@ def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     store, artifacts = f"sqlite:///{folder}/mlflow.db", str(folder / "artifacts")
     command = [
         "-m",
-        "infra.services.mlflow",
+        "infra.entrypoints.mlflow",
         "--port",
         str(port),
         "--workers",

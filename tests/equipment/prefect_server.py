@@ -25,7 +25,7 @@ def prefect_server(home: Path) -> Iterator[str]:
     """Yield the URL of the API of a fresh server whose state lies in `home`."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "infra.services.prefect", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "infra.entrypoints.prefect", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--no-services", "--no-ui"]
     environ = base_environ() | {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     prefect_database.provide(home)

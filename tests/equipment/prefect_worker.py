@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from infra.cluster.build import default_cache
+from infra.testcluster.build import default_cache
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "infra/images/prefect-worker/requirements.txt"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from prefect import flow
 
-from infra.services.deployments import Entry
-from infra.services.runner import serve
+from infra.entrypoints.deployments import Entry
+from infra.entrypoints.runner import serve
 
 
 @flow(name="endless", persist_result=False)

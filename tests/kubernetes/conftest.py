@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra.cluster.cluster import Cluster
+from infra.testcluster.cluster import Cluster
 from tests.equipment.clusters import own_folder, running_cluster
 from tests.equipment.kube_platform import KubePlatform
 

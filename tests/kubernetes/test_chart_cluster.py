@@ -13,9 +13,9 @@ import pytest
 
 from core.ports.clock import SystemClock
 from core.settings import KubernetesPolicy, read_settings
-from infra.cluster.cluster import Cluster
 from infra.kubernetes.doctor import examine
 from infra.kubernetes.render import EXAMPLE, write
+from infra.testcluster.cluster import Cluster
 from serving.engines.kubernetes.api import Api, connect
 from tests.equipment.chart_objects import VARIANTS, Object, objects, of_kind
 
@@ -103,20 +103,20 @@ def test_applying_the_chart_twice_changes_nothing(namespace: Cluster):
 def test_the_doctor_finds_the_workers_account_to_have_exactly_what_is_needed(namespace: Cluster):
     found = _doctor(namespace.kubeconfig_of_service_account(NAMESPACE, "seatrial-worker"))
     assert [name for name, finding in found.items() if not finding.ok] == [], found
-    assert found["rights: room"].what == "may look at the nodes' free room"
+    assert found["rbac: nodes"].what == "may list nodes and pods, for the capacity check"
     assert "may not look at the namespace" in found["pod security"].what
 
 
 def test_the_doctor_tells_what_the_control_apis_account_lacks(namespace: Cluster):
     found = _doctor(namespace.kubeconfig_of_service_account(NAMESPACE, "seatrial-control"))
-    assert not found["rights: deployments"].ok
-    assert found["rights: deployments"].what == "may not get, create, patch, delete"
-    assert found["rights: pods/log"].ok
+    assert not found["rbac: deployments"].ok
+    assert found["rbac: deployments"].what == "may not get, create, patch, delete"
+    assert found["rbac: pods/log"].ok
 
 
 def test_the_gateways_account_may_nothing(namespace: Cluster):
     found = _doctor(namespace.kubeconfig_of_service_account(NAMESPACE, "seatrial-gateway"))
-    assert not any(finding.ok for name, finding in found.items() if name.startswith("rights: ") and name != "rights: room")
+    assert not any(finding.ok for name, finding in found.items() if name.startswith("rbac: ") and name != "rbac: nodes")
 
 
 def test_an_administrators_doctor_sees_the_pod_security_level(namespace: Cluster):

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from core.errors import Conflict, Fault, NotFound, Refused
-from infra.cluster.borrowed import Existing
-from infra.cluster.cluster import Cluster, LoadedImage
-from infra.cluster.images import File, Settings, busybox, make_image
-from infra.cluster.state import Home
+from infra.testcluster.borrowed import Existing
+from infra.testcluster.cluster import Cluster, LoadedImage
+from infra.testcluster.images import File, Settings, busybox, make_image
+from infra.testcluster.state import Home
 from tests.equipment.clusters import left, running_cluster, traces
 
 pytestmark = pytest.mark.kubernetes

@@ -1,4 +1,4 @@
-"""Engines on a real API server: what it says to our objects, our rights and our changes. No node is needed."""
+"""Engines on a real API server: what it says to our objects, our RBAC rules and our changes. No node is needed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from core.engine_memory import MIB
 from core.engines import EnginePhase, Role
 from core.errors import Conflict, Fault
 from core.ids import EndpointName
-from infra.cluster.cluster import Cluster
+from infra.testcluster.cluster import Cluster
 from serving.engines.kubernetes import kinds
 from serving.engines.kubernetes.api import Api
 from serving.engines.kubernetes.engines import KubernetesEngines
 from serving.engines.kubernetes.kinds import Kind
-from serving.engines.kubernetes.place import place
-from tests.equipment.kube_real import engines_on, least_rights, namespace
-from tests.equipment.kube_stage import GIB, a_spec, eventually, policy
+from serving.engines.kubernetes.pod_settings import pod_settings
+from tests.equipment.kube_env import GIB, a_spec, eventually, policy
+from tests.equipment.kube_real import engines_on, least_permissions, namespace
 
 pytestmark = pytest.mark.kubernetes
 
@@ -37,9 +37,9 @@ def space(cluster: Cluster) -> Iterator[Api]:
 
 @pytest.fixture
 def engines(cluster: Cluster, space: Api, tmp_path: Path) -> Iterator[KubernetesEngines]:
-    """The adapter with exactly the rights that it lists."""
-    with least_rights(cluster.kubeconfig, space) as client:
-        made = engines_on(client, place(space.namespace, policy(max_engines=2), drain_s=10.0), tmp_path)
+    """The adapter with exactly the RBAC rules that it lists."""
+    with least_permissions(cluster.kubeconfig, space) as client:
+        made = engines_on(client, pod_settings(space.namespace, policy(max_engines=2), drain_s=10.0), tmp_path)
         yield made
         made.close()
 
@@ -90,7 +90,7 @@ def test_the_same_version_twice_changes_nothing_also_from_another_process(space:
     before = settled(space, engines)
     assert len(before) == len(kinds_of(engines))
     engines.apply(SPEC)
-    other = engines_on(engines._api._client, engines._place, tmp_path)
+    other = engines_on(engines._api._client, engines._settings, tmp_path)
     other.apply(SPEC)
     with pytest.raises(Conflict):
         other.apply(a_spec(1, max_model_len=99))
@@ -128,7 +128,7 @@ def test_labels_and_events_show_where_people_look(cluster: Cluster, space: Api, 
     engines.apply(SPEC)
     engines.mark(SPEC.version, EndpointName("demo"), Role.CANDIDATE)
     engines.mark(SPEC.version, EndpointName("demo"), Role.STABLE)
-    engines.tell(SPEC.version, "Promoted", "stable version of demo")
+    engines.record(SPEC.version, "Promoted", "stable version of demo")
     assert "stable" in kubectl(cluster, space, "get", "deployments", "-L", "endpoint.seatrial.dev/demo")
     assert "stable version of demo" in kubectl(cluster, space, "describe", "deployments")
     before = settled(space, engines)
@@ -150,10 +150,10 @@ def test_a_quota_is_told_before_anything_is_made(space: Api, engines: Kubernetes
     hard = {"requests.memory": "4Gi"}
     space.create(kinds.QUOTAS, {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "team"}, "spec": {"hard": hard}})
     eventually(lambda: bool(space.list(kinds.QUOTAS).items[0].get("status", {}).get("hard")))
-    room = engines.room(SPEC)
-    assert (room.fits, room.ever) == (False, False)
-    assert "the quota team leaves 4.0 GiB of requests.memory" in room.reason
-    assert engines.room(a_spec(2, memory_bytes=GIB, weights_bytes=MIB)).reason != room.reason
+    fit = engines.fit(SPEC)
+    assert (fit.fits, fit.ever) == (False, False)
+    assert "the quota team leaves 4.0 GiB of requests.memory" in fit.reason
+    assert engines.fit(a_spec(2, memory_bytes=GIB, weights_bytes=MIB)).reason != fit.reason
     assert space.list(kinds.DEPLOYMENTS).items == ()
 
 
@@ -168,5 +168,5 @@ def test_the_adapters_rights_do_not_reach_secrets_or_other_namespaces(engines: K
 
 def test_a_pod_without_a_node_tells_the_schedulers_words(engines: KubernetesEngines) -> None:
     engines.apply(a_spec(3, memory_bytes=2**50))
-    eventually(lambda: "no node has room for it: " in engines.state(a_spec(3).version).detail, limit_s=30.0)
+    eventually(lambda: "it fits on no node: " in engines.state(a_spec(3).version).detail, limit_s=30.0)
     assert engines.state(a_spec(3).version).phase is EnginePhase.STARTING

@@ -14,15 +14,15 @@ import pytest
 from core.engines import EnginePhase, EngineSpec
 from core.ids import Digest, VersionId
 from core.versions import FileDigest
-from infra.cluster.addresses import GATEWAY
-from infra.cluster.cluster import Cluster
+from infra.testcluster.addresses import GATEWAY
+from infra.testcluster.cluster import Cluster
 from registry.weights.s3 import S3Weights
 from serving.engines.kubernetes import kinds
 from serving.engines.kubernetes.api import Api
 from serving.engines.kubernetes.kinds import Kind
-from tests.equipment.kube_real import admin_client, engines_on, namespace, vllm_place
-from tests.equipment.kube_stage import eventually
-from tests.equipment.kube_yard import ask, bare_image
+from tests.equipment.cluster_env import ask, bare_image
+from tests.equipment.kube_env import eventually
+from tests.equipment.kube_real import admin_client, engines_on, namespace, vllm_settings
 from tests.equipment.s3_server import S3Server
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.vllm, pytest.mark.release]
@@ -73,7 +73,7 @@ def test_real_vllm_serves_from_s3_in_a_restricted_pod(cluster: Cluster, store: S
     with namespace(cluster.kubeconfig) as space:
         keys = {"AWS_ACCESS_KEY_ID": store.access_key, "AWS_SECRET_ACCESS_KEY": store.secret_key, "AWS_DEFAULT_REGION": "us-east-1"}
         give(space, "weights", keys)
-        where = vllm_place(space.namespace, bare_image(cluster, tmp_path), store.url, weights_secret="weights")
+        where = vllm_settings(space.namespace, bare_image(cluster, tmp_path), store.url, weights_secret="weights")
         engines = engines_on(admin_client(cluster.kubeconfig), where, tmp_path)
         engines.apply(spec)
         eventually(lambda: engines.state(spec.version).phase in {EnginePhase.READY, EnginePhase.FAILED}, limit_s=LIMIT_S)

@@ -173,18 +173,18 @@ def test_a_candidate_that_no_node_can_hold_is_refused_before_anything_is_touched
     with serving.worker_with(SEATRIAL_MODELS_ENGINE_MEMORY_BYTES=str(2**50)), serving.traffic(GOOD) as traffic:
         ended = serving.deploy(serving.model("too-large", solves=0.9, start_s=0.6), GOOD, LIMIT_S)
     assert ended.state == "refused", ended.message
-    assert "none has ever room: it asks for 1048576.0 GiB of memory" in ended.message
+    assert "none ever fits it: it asks for 1048576.0 GiB of memory" in ended.message
     assert ended.rollout is None
     traffic.expect_nobody_noticed()
     expect_only_the_stable(serving)
 
 
 @pytest.mark.release
-def test_a_candidate_without_room_is_queued_with_the_reason_and_goes_on_when_there_is_room(serving: KubePlatform) -> None:
+def test_a_candidate_that_does_not_fit_is_queued_with_the_reason_and_starts_when_it_fits(serving: KubePlatform) -> None:
     with serving.worker_with(SEATRIAL_KUBERNETES_QUEUE_S="200"), serving.traffic(GOOD) as traffic:
         with filled(serving, but=2 * GIB):
             submission = serving.submit(serving.model("queued", solves=0.9, start_s=0.7), GOOD).id
-            within(LIMIT_S, lambda: "none has room now" in serving.message(submission, StepName.START), "the reason")
+            within(LIMIT_S, lambda: "none fits it now" in serving.message(submission, StepName.START), "the reason")
             assert [role for role in serving.engines(GOOD).values() if role != "stable"] == []
         ended = serving.finish(submission, LIMIT_S)
     assert ended.state == "serving", ended.message

@@ -10,7 +10,7 @@ import pytest
 
 from core.ids import SubmissionId
 from core.submissions import StepName
-from infra.cluster.cluster import Cluster
+from infra.testcluster.cluster import Cluster
 from tests.e2e.harness import kill, within
 from tests.equipment.clusters import own_folder
 from tests.equipment.kube_platform import KubePlatform

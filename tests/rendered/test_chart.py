@@ -17,14 +17,14 @@ from core.conversations import Outcome
 from core.errors import Refused
 from core.ids import VersionId
 from core.settings import KubernetesPolicy, listing, read_settings
+from infra.entrypoints.dispatcher import read_template
 from infra.kubernetes.render import CHART, EXAMPLE, engine_example, render, write
 from infra.kubernetes.schema import SCHEMA, schema
-from infra.services.dispatcher import read_template
 from seatrial.config import find_connection
 from seatrial.transport import Transport
 from serving.control.metrics import page as control_page
 from serving.engines.kubernetes.names import labels
-from serving.engines.kubernetes.rights import CLUSTER_ROLE, CONTROL_ROLE, ROLE
+from serving.engines.kubernetes.rbac import CLUSTER_ROLE, CONTROL_ROLE, ROLE
 from serving.gateway.metrics import Metrics
 from tests.equipment.chart_objects import (
     VARIANTS,

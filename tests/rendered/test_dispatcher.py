@@ -11,8 +11,8 @@ from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 
 from core.settings import read_settings
-from infra.services.deployments import deployments
-from infra.services.dispatcher import register
+from infra.entrypoints.deployments import deployments
+from infra.entrypoints.dispatcher import register
 from tests.equipment.chart_objects import VARIANTS, objects, of_kind
 
 pytestmark = pytest.mark.slow

@@ -299,11 +299,12 @@ def test_the_platforms_image_builds_here_and_its_commands_run(tool: Builder, pla
     with _inside(tool, platform) as run:
         assert run("seatrial", "--version").startswith("seatrial, version ")
         assert "submit" in run("seatrial", "--help")
-        modules = "infra.services.gateway, infra.services.control, infra.services.runner, infra.services.prepare, infra.kubernetes.doctor"
+        services = ("gateway", "control", "runner", "prepare")
+        modules = ", ".join([f"infra.entrypoints.{name}" for name in services] + ["infra.kubernetes.doctor"])
         assert run("python", "-c", f"import os, {modules}; print(os.getuid())").strip() == "10001"
         with pytest.raises(Fault):
             run("touch", "/opt/seatrial/written")
-        lines = run("sh", "-c", "SEATRIAL_HOME=/tmp/h python -m infra.services.prepare; ls /opt/seatrial")
+        lines = run("sh", "-c", "SEATRIAL_HOME=/tmp/h python -m infra.entrypoints.prepare; ls /opt/seatrial")
         assert "prepared" in lines
         assert "tests" not in lines.split()
 
@@ -367,7 +368,7 @@ def test_the_workers_image_is_the_platform_with_what_tensorizes_beside_it(tool: 
     image = _build(tool, Build("worker", engine.tag, "localhost/seatrial-worker:test"))
     with _inside(tool, image) as run:
         assert run("seatrial", "--version").startswith("seatrial, version ")
-        run("python", "-c", "import infra.services.runner, infra.services.prepare")
+        run("python", "-c", "import infra.entrypoints.runner, infra.entrypoints.prepare")
         run("/opt/engine/bin/python", "-c", "import tensorizer, torch, seatrial_engine.loader")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.engines import EngineCause, EngineSpec, Responsible, Room
+from core.engines import EngineCause, EngineSpec, Fit, Responsible
 from core.errors import Refused
 from core.ids import VersionId
 from serving.engines.kubernetes.reading import Patience, read_state
@@ -60,11 +60,11 @@ def test_every_cause_has_somebody_who_can_remove_it() -> None:
 
 
 class Plenty:
-    """A cluster with room."""
+    """A cluster with free capacity."""
 
-    def room(self, spec: EngineSpec) -> Room:
+    def fit(self, spec: EngineSpec) -> Fit:
         del spec
-        return Room(fits=True)
+        return Fit(fits=True)
 
 
 def test_on_one_machine_a_start_has_its_limit(yard: BenchYard) -> None:

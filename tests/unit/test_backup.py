@@ -21,7 +21,7 @@ from core.settings import GIB, Settings, read_settings
 from infra.local.backup import MARK, back_up, restore
 from registry.database import migrate, open_database
 from registry.weights.folder import FolderWeights
-from serving.engines.files import EngineFiles, Wish
+from serving.engines.files import DesiredState, EngineFiles
 from serving.engines.local import LocalEngines
 from tests.equipment.samples import CHAT, NOW
 
@@ -55,7 +55,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def spec_of(home: Path) -> EngineSpec:
-    """Store weights in a home, wish for their engine, and return its spec."""
+    """Store weights in a home, request their engine, and return its spec."""
     source = home.parent / "source"
     source.mkdir(exist_ok=True)
     weights = FolderWeights(home / "weights", VirtualClock())
@@ -65,7 +65,7 @@ def spec_of(home: Path) -> EngineSpec:
     return spec
 
 
-def test_a_restored_home_has_the_rows_files_and_wishes_under_its_own_path(settings: Settings, tmp_path: Path) -> None:
+def test_a_restored_home_has_the_rows_files_and_desired_states_under_its_own_path(settings: Settings, tmp_path: Path) -> None:
     with open_database(settings.database_url) as records:
         records.endpoints.ensure(CHAT, NOW)
         made = back_up(settings, tmp_path / "backup", NOW)
@@ -75,9 +75,9 @@ def test_a_restored_home_has_the_rows_files_and_wishes_under_its_own_path(settin
     restore(tmp_path / "backup", moved)
     with open_database(f"sqlite:///{moved / 'seatrial.db'}") as records:
         assert records.endpoints.get(CHAT).created_at == NOW
-    wish = EngineFiles(moved / "engines" / VERSION).wish()
-    assert wish is not None
-    assert wish.spec.model_uri == FolderWeights(moved / "weights").open(Digest(VERSION)).uri
+    desired = EngineFiles(moved / "engines" / VERSION).desired()
+    assert desired is not None
+    assert desired.spec.model_uri == FolderWeights(moved / "weights").open(Digest(VERSION)).uri
     assert (moved / "spool/1.log").read_text() == "spool/1.log"
     assert made.elsewhere == ()
 
@@ -158,17 +158,17 @@ def test_a_folder_that_is_not_a_whole_backup_of_this_format_is_refused(tmp_path:
     assert not (tmp_path / "home").exists()
 
 
-def test_a_wish_that_an_earlier_release_wrote_under_another_home_is_found_in_this_one(tmp_path: Path) -> None:
+def test_a_desired_state_that_an_earlier_release_wrote_under_another_home_is_found_in_this_one(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     engine = EngineFiles(tmp_path / "engines" / VERSION)
     former = spec.model_uri.replace(str(tmp_path), "/a/former/home")
     document = json.loads((engine.folder / "wish.json").read_text())
     document["spec"] |= {"model_uri": former, "tensors_uri": former}
     (engine.folder / "wish.json").write_text(json.dumps(document))
-    assert engine.wish() == Wish(spec, attempt=1)
+    assert engine.desired() == DesiredState(spec, attempt=1)
 
 
-def test_a_wish_file_holds_no_absolute_path(tmp_path: Path) -> None:
+def test_a_desired_state_file_holds_no_absolute_path(tmp_path: Path) -> None:
     spec_of(tmp_path)
     assert str(tmp_path) not in (tmp_path / "engines" / VERSION / "wish.json").read_text()
 
@@ -177,5 +177,5 @@ def test_an_address_on_s3_is_written_as_it_is(tmp_path: Path) -> None:
     spec = replace(spec_of(tmp_path), tensors_uri="s3://bucket/prefix/bundles/x")
     engine = EngineFiles(tmp_path / "engines" / "other")
     engine.folder.mkdir()
-    engine.save_wish(Wish(spec, attempt=1))
-    assert engine.wish() == Wish(spec, attempt=1)
+    engine.save_desired(DesiredState(spec, attempt=1))
+    assert engine.desired() == DesiredState(spec, attempt=1)

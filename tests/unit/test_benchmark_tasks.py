@@ -23,7 +23,7 @@ from core.submissions import SubmissionState
 from core.versions import Decision
 from flows.benchmark import benchmark
 from flows.study import study
-from infra.services.deployments import nightly
+from infra.entrypoints.deployments import nightly
 from tasks.alerts import raise_alert
 from tasks.baselines import baseline_of
 from tasks.benchmarks import (
@@ -158,7 +158,7 @@ def test_an_engine_that_sleeps_and_was_made_under_other_settings_is_woken_as_it_
     yard.serve(STABLE)
     made = replace(engine_spec(yard.here, yard.records.versions.get(STABLE)), memory_bytes=7)
     yard.engines.apply(made)
-    vars(yard.here).update(waker=yard.engines)
+    vars(yard.here).update(activator=yard.engines)
     yard.engines.sleep(STABLE)
     (row,) = enter_benchmarks(BenchmarkRequest(target=CHAT))
     assert drive(yard, row).state is BenchmarkState.DONE

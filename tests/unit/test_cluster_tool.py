@@ -12,13 +12,13 @@ import pytest
 
 from core.errors import Conflict, Fault, NotFound, Refused
 from core.ports.clock import VirtualClock
-from infra.cluster.api import wait_until
-from infra.cluster.borrowed import Existing, at_hand
-from infra.cluster.build import PIECES, build, folder_of, version_of
-from infra.cluster.certificates import Certificates
-from infra.cluster.cluster import Cluster, running
-from infra.cluster.images import Content, File, Folder, Link, Settings, make_image
-from infra.cluster.state import Home
+from infra.testcluster.api import wait_until
+from infra.testcluster.borrowed import Existing, at_hand
+from infra.testcluster.build import PIECES, build, folder_of, version_of
+from infra.testcluster.certificates import Certificates
+from infra.testcluster.cluster import Cluster, running
+from infra.testcluster.images import Content, File, Folder, Link, Settings, make_image
+from infra.testcluster.state import Home
 
 
 @pytest.mark.parametrize("name", sorted(PIECES))
@@ -37,7 +37,7 @@ def test_a_piece_in_the_cache_is_not_built_again(tmp_path: Path) -> None:
 
 def test_without_go_the_machine_is_told_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("infra.cluster.build._USUAL_GO", tmp_path / "go")
+    monkeypatch.setattr("infra.testcluster.build._USUAL_GO", tmp_path / "go")
     with pytest.raises(Fault, match=r"Go toolchain is not on this machine.*install Go"):
         build("etcd", tmp_path / "cache", lambda _words: None)
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
@@ -90,7 +90,7 @@ def test_a_process_is_found_again_by_another_and_stopped_with_its_session(tmp_pa
     assert not (tmp_path / "home").exists()
 
 
-def test_a_process_that_ends_by_itself_is_told_with_its_last_words(tmp_path: Path) -> None:
+def test_a_process_that_ends_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.begin("simulated")
     home.run("fool", ["sh", "-c", "echo no such flag; exit 2"])

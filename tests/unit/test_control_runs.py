@@ -18,7 +18,7 @@ from core.errors import NotFound, Refused, SeatrialError, Transient
 from core.flow_runs import BENCHMARK, DEPLOY, STUDY, LogLine
 from core.ids import BenchmarkId, SubmissionId
 from core.settings import read_settings
-from infra.services.deployments import deployments, remove_former
+from infra.entrypoints.deployments import deployments, remove_former
 from registry.flow_runs import PrefectRuns
 from tests.equipment.prefect_api import prefect_api
 from tests.equipment.prefect_server import prefect_server

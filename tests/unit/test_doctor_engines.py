@@ -13,10 +13,10 @@ from core.ids import Digest, VersionId
 from core.leases import RECONCILE
 from core.ports.clock import SystemClock
 from core.settings import GIB, Settings, read_settings
+from infra.findings import Finding
 from infra.local import doctor, stack
-from infra.local.doctor import Finding
 from registry.database import Database, migrate, open_database
-from serving.engines.files import EngineFiles, Record, Wish
+from serving.engines.files import DesiredState, EngineFiles, EngineStatus
 from serving.engines.processes import identify
 
 VERSION = VersionId("a" * 64)
@@ -30,8 +30,8 @@ def settings(tmp_path: Path) -> Settings:
 def engine_in(settings: Settings, phase: EnginePhase, detail: str = "") -> None:
     engine = EngineFiles(settings.engines / VERSION)
     engine.folder.mkdir(parents=True, exist_ok=True)
-    engine.save_wish(Wish(EngineSpec(VERSION, "file:///m", "file:///t", Digest("d" * 64), 1024, "bfloat16", 8 * GIB), attempt=1))
-    engine.save_record(Record(1, phase, since=1.0, detail=detail))
+    engine.save_desired(DesiredState(EngineSpec(VERSION, "file:///m", "file:///t", Digest("d" * 64), 1024, "bfloat16", 8 * GIB), attempt=1))
+    engine.save_status(EngineStatus(1, phase, since=1.0, detail=detail))
 
 
 def of_engines(settings: Settings) -> list[Finding]:

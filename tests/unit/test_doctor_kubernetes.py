@@ -17,11 +17,11 @@ from kubernetes.client import ApiClient, Configuration
 
 from core.ports.clock import VirtualClock
 from core.settings import GIB, KubernetesPolicy, Settings, read_settings
+from infra.findings import Finding
 from infra.kubernetes.doctor import examine
-from infra.local.doctor import Finding
 from seatrial.cli import main
 from serving.engines.kubernetes.api import Api
-from serving.engines.kubernetes.rights import ROLE
+from serving.engines.kubernetes.rbac import ROLE
 from tests.equipment.s3_server import S3Server
 
 IMAGE = "r/engine@sha256:" + "0" * 64
@@ -58,9 +58,9 @@ class Cluster:
             self.users.add(body["spec"].get("user", ""))
             if "user" in body["spec"] and not self.asks_for_others:
                 return 403, {"message": "subjectaccessreviews is forbidden"}
-            wish = body["spec"]["resourceAttributes"]
-            self.asked.append(wish)
-            allowed = (wish["resource"], wish["verb"]) not in self.forbidden and ("namespace" in wish or self.sees_nodes)
+            attributes = body["spec"]["resourceAttributes"]
+            self.asked.append(attributes)
+            allowed = (attributes["resource"], attributes["verb"]) not in self.forbidden and ("namespace" in attributes or self.sees_nodes)
             return 201, {"status": {"allowed": allowed}}
         return self.read(path)
 
@@ -149,24 +149,24 @@ def test_a_cluster_that_lacks_nothing_is_fine():
 def test_every_verb_of_the_role_is_asked_for_in_the_namespace():
     cluster = Cluster()
     look(cluster)
-    asked = {(wish["group"], wish["resource"], wish["subresource"], wish["verb"]) for wish in cluster.asked if "namespace" in wish}
+    asked = {(one["group"], one["resource"], one["subresource"], one["verb"]) for one in cluster.asked if "namespace" in one}
     assert asked == {(rule.kind.group, rule.kind.plural, rule.sub, verb) for rule in ROLE for verb in rule.verbs}
 
 
 def test_a_missing_verb_is_named_with_where_it_is_granted():
     found = look(Cluster(forbidden={("deployments", "patch"), ("events", "create")}))
-    assert not found["rights: deployments"].ok
-    assert found["rights: deployments"].what == "may not patch"
-    assert "rights.py" in found["rights: deployments"].next
-    assert not found["rights: events"].ok
-    assert found["rights: services"].ok
+    assert not found["rbac: deployments"].ok
+    assert found["rbac: deployments"].what == "may not patch"
+    assert "rbac.py" in found["rbac: deployments"].next
+    assert not found["rbac: events"].ok
+    assert found["rbac: services"].ok
 
 
 def test_without_a_look_at_nodes_it_says_what_is_lost_and_is_fine():
     found = look(Cluster(sees_nodes=False))
-    assert found["rights: room"].ok
-    assert "only quotas" in found["rights: room"].what
-    assert found["room"].ok
+    assert found["rbac: nodes"].ok
+    assert "only quotas" in found["rbac: nodes"].what
+    assert found["capacity"].ok
 
 
 @pytest.mark.parametrize("level", [None, "baseline", "privileged"])
@@ -187,7 +187,7 @@ def test_an_account_that_may_not_see_the_namespace_is_no_fault():
 
 
 def test_an_engine_that_fits_no_node_is_told_with_both_numbers():
-    found = look(Cluster(cores="2"))["room"]
+    found = look(Cluster(cores="2"))["capacity"]
     assert not found.ok
     assert "4 cores" in found.what
     assert "larger node" in found.next
@@ -195,14 +195,14 @@ def test_an_engine_that_fits_no_node_is_told_with_both_numbers():
 
 def test_an_engine_larger_than_the_nodes_memory_does_not_fit():
     models = replace(settings_with().models, engine_memory_bytes=128 * GIB)
-    found = look(Cluster(), settings_with(models=models))["room"]
+    found = look(Cluster(), settings_with(models=models))["capacity"]
     assert not found.ok
     assert "128.0 GiB" in found.what
 
 
 def test_the_memory_of_an_engine_contains_that_of_vllm_itself():
     models = replace(settings_with().models, engine_memory_bytes=GIB)
-    assert "one engine: 4 cores, 3.4 GiB" in look(Cluster(), settings_with(models=models))["room"].what
+    assert "one engine: 4 cores, 3.4 GiB" in look(Cluster(), settings_with(models=models))["capacity"].what
 
 
 def test_sleeping_engines_need_keda():
@@ -246,15 +246,15 @@ def test_the_rights_are_the_workers_and_not_those_of_whoever_looks():
     cluster = Cluster(release={}, forbidden={("deployments", "patch")})
     found = look(cluster)
     assert cluster.users == {"system:serviceaccount:seatrial:prod-worker"}
-    assert found["rights"].what == "those of service account prod-worker"
-    assert not found["rights: deployments"].ok
+    assert found["rbac"].what == "those of service account prod-worker"
+    assert not found["rbac: deployments"].ok
 
 
 def test_who_may_not_ask_for_the_worker_is_told_whose_rights_were_looked_at():
     cluster = Cluster(release={}, asks_for_others=False)
     found = look(cluster)
-    assert "this kubeconfig's own" in found["rights"].what
-    assert found["rights: deployments"].ok
+    assert "this kubeconfig's own" in found["rbac"].what
+    assert found["rbac: deployments"].ok
     assert "this machine's" in look(Cluster(sees_release=False))["settings"].what
 
 

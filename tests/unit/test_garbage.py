@@ -121,7 +121,7 @@ def asked(yard: BenchYard, version: VersionId) -> None:
 
 
 def runs(yard: BenchYard, version: VersionId) -> None:
-    from tests.equipment.kube_stage import a_spec  # noqa: PLC0415
+    from tests.equipment.kube_env import a_spec  # noqa: PLC0415
 
     yard.engines.apply(a_spec(0, version=version))
 

@@ -95,7 +95,7 @@ def test_gate_that_is_tried_again_asks_nothing_twice(yard: BenchYard):
 
 def test_the_stable_version_that_sleeps_is_woken_for_its_baseline(yard: BenchYard):
     examiner = examined(yard, {STABLE: 20, CANDIDATE: 20})
-    vars(yard.here).update(waker=yard.engines)
+    vars(yard.here).update(activator=yard.engines)
     yard.engines.sleep(STABLE)
     gated(yard.here, SUBMISSION, ROLLOUT, gate_plan(TrialPolicy()), said)
     assert yard.engines.woken == [STABLE]

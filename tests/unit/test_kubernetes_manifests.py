@@ -16,7 +16,7 @@ from core.errors import Refused
 from serving.engines.kubernetes.autoscaling import METRIC, TOKEN_METRIC, autoscaled, horizontal_autoscaler, scaled_object
 from serving.engines.kubernetes.manifests import applied, decode_spec, deployment, encode_spec, network_policy, service
 from serving.engines.kubernetes.names import endpoint_label, object_name, version_label
-from tests.equipment.kube_stage import GIB, IMAGE, a_spec, where
+from tests.equipment.kube_env import GIB, IMAGE, a_spec, where
 
 ROOT = Path(__file__).parents[2]
 OWNER = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "engine", "uid": "u1"}

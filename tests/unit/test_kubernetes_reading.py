@@ -1,4 +1,4 @@
-"""From Deployments and pods to phases, in words; drift, quantities and free room."""
+"""From Deployments and pods to phases, in words; drift, quantities and free capacity."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from serving.engines.kubernetes.capacity import on_nodes, read_nodes, requested,
 from serving.engines.kubernetes.drift import difference
 from serving.engines.kubernetes.quantity import amount, quantity
 from serving.engines.kubernetes.reading import Patience, read_state
-from tests.equipment.kube_stage import GIB
+from tests.equipment.kube_env import GIB
 
 VERSION = VersionId("a" * 64)
 T0 = "2026-11-21T10:00:00Z"
 T1 = "2026-11-21T10:00:24Z"
 NOW = 1795255230.0  # T0 + 30 s
-PATIENCE = Patience(start_s=600, pull_s=300, room_s=600)
+PATIENCE = Patience(start_s=600, pull_s=300, scheduling_s=600)
 
 
 def deployment(**more: Any) -> dict[str, Any]:
@@ -299,20 +299,20 @@ def taken(on: str, cpu: str, memory: str, phase: str = "Running") -> dict[str, A
 ASKED = {"cpu": 2.0, "memory": 8.0 * GIB}
 
 
-def test_a_free_node_has_room() -> None:
+def test_an_engine_fits_on_a_free_node() -> None:
     assert on_nodes(ASKED, {}, read_nodes([node()], []), grows=False).fits
 
 
-def test_a_full_node_has_room_later_and_the_numbers_are_told() -> None:
-    room = on_nodes(ASKED, {}, read_nodes([node()], [taken("n1", "1", "10Gi"), taken("n1", "3", "1Gi", "Succeeded")]), grows=False)
-    assert (room.fits, room.ever) == (False, True)
-    assert "asks for 8.0 GiB of memory, the largest has 6.0 GiB of memory free" in room.reason
+def test_an_engine_may_fit_on_a_full_node_later_and_the_numbers_are_given() -> None:
+    fit = on_nodes(ASKED, {}, read_nodes([node()], [taken("n1", "1", "10Gi"), taken("n1", "3", "1Gi", "Succeeded")]), grows=False)
+    assert (fit.fits, fit.ever) == (False, True)
+    assert "asks for 8.0 GiB of memory, the largest has 6.0 GiB of memory free" in fit.reason
 
 
-def test_a_node_that_is_too_small_when_empty_never_has_room() -> None:
-    room = on_nodes(ASKED, {}, read_nodes([node(memory="4Gi")], []), grows=False)
-    assert (room.fits, room.ever) == (False, False)
-    assert room.reason.startswith("1 of 1 nodes may run it, none has ever room: it asks for 8.0 GiB of memory")
+def test_an_engine_never_fits_on_a_node_that_is_too_small_when_empty() -> None:
+    fit = on_nodes(ASKED, {}, read_nodes([node(memory="4Gi")], []), grows=False)
+    assert (fit.fits, fit.ever) == (False, False)
+    assert fit.reason.startswith("1 of 1 nodes may run it, none ever fits it: it asks for 8.0 GiB of memory")
 
 
 def test_selectors_and_taints_leave_nodes_out_and_tolerations_let_them_in() -> None:
@@ -324,7 +324,7 @@ def test_selectors_and_taints_leave_nodes_out_and_tolerations_let_them_in() -> N
     assert not tolerated({"key": "a", "value": "b", "effect": "NoExecute"}, [{"key": "a", "value": "c"}])
 
 
-def test_a_cordoned_node_has_room_once_it_is_open_again_and_a_cluster_that_grows_always() -> None:
+def test_an_engine_fits_on_a_cordoned_node_once_it_is_open_again_and_always_on_a_cluster_that_grows() -> None:
     nodes = read_nodes([node(cordoned=True)], [])
     assert (on_nodes(ASKED, {}, nodes, grows=False).fits, on_nodes(ASKED, {}, nodes, grows=False).ever) == (False, True)
     assert on_nodes(ASKED, {}, (), grows=True).fits
@@ -338,9 +338,9 @@ def test_a_pod_takes_its_containers_or_its_largest_init_container() -> None:
 
 def test_a_quota_that_is_used_up_is_named_and_one_that_is_too_small_never_fits() -> None:
     quota = {"metadata": {"name": "team"}, "status": {"hard": {"requests.memory": "16Gi"}, "used": {"requests.memory": "10Gi"}}}
-    room = within_quotas(ASKED, [quota])
-    assert (room.fits, room.ever) == (False, True)
-    assert "the quota team leaves 6.0 GiB of requests.memory" in room.reason
+    fit = within_quotas(ASKED, [quota])
+    assert (fit.fits, fit.ever) == (False, True)
+    assert "the quota team leaves 6.0 GiB of requests.memory" in fit.reason
     small = {"metadata": {"name": "team"}, "status": {"hard": {"pods": "0"}, "used": {"pods": "0"}}}
     assert not within_quotas(ASKED, [small]).ever
     assert within_quotas(ASKED, []).fits
@@ -372,14 +372,14 @@ def test_a_quota_counts_only_what_its_scopes_name(spec: dict[str, Any], counts: 
     assert within_quotas(ASKED, [a_quota(**spec)], priority="models").fits is not counts
 
 
-def test_room_is_looked_at_for_all_the_engines_that_a_version_starts_with() -> None:
+def test_capacity_is_checked_for_all_the_engines_that_a_version_starts_with() -> None:
     assert within_quotas(ASKED, [a_quota("2")], engines=2).fits
     assert not within_quotas(ASKED, [a_quota("1")], engines=2).ever
     nodes = read_nodes([node("n1", memory="12Gi"), node("n2", memory="12Gi")], [taken("n2", "1", "6Gi")])
     assert on_nodes(ASKED, {}, nodes, grows=False, engines=1).fits
-    room = on_nodes(ASKED, {}, nodes, grows=False, engines=2)
-    assert (room.fits, room.ever) == (False, True)
-    assert "room for 1 of the 2 engines" in room.reason
+    fit = on_nodes(ASKED, {}, nodes, grows=False, engines=2)
+    assert (fit.fits, fit.ever) == (False, True)
+    assert "they fit 1 of the 2 engines" in fit.reason
     assert not on_nodes(ASKED, {}, nodes, grows=False, engines=3).ever
 
 

@@ -15,7 +15,7 @@ from core.submissions import SubmissionState
 from tasks.reconcile import keep_engines
 from tests.equipment.bench_yard import BenchYard, in_yard
 from tests.equipment.fakes import FakeEngines
-from tests.equipment.kube_stage import a_spec
+from tests.equipment.kube_env import a_spec
 from tests.equipment.rows import put_submission
 
 VERSIONS = tuple(VersionId(letter * 64) for letter in "abcdef")
@@ -37,8 +37,8 @@ class Troubled(FakeEngines):
         super().apply(spec)
 
 
-class Board:
-    """A noticeboard that remembers what each version is to each endpoint."""
+class Recorder:
+    """An event recorder that remembers the role of each version at each endpoint."""
 
     def __init__(self) -> None:
         self.marks: dict[tuple[VersionId, EndpointName], Role | None] = {}
@@ -99,17 +99,17 @@ def test_a_removed_endpoint_leaves_no_mark_on_an_engine_that_another_keeps(yard:
     yard.serve(shared, gone)
     for row in yard.records.submissions.find(states=[SubmissionState.QUEUED], limit=100):
         put_submission(yard.records, row.id, yard.clock.now(), state=SubmissionState.SERVING)
-    board = Board()
-    vars(yard.here).update(_cluster=board)
+    recorder = Recorder()
+    vars(yard.here).update(_cluster=recorder)
     keep_engines(yard.here, unfenced)
-    assert board.marks[shared, gone] is Role.STABLE
+    assert recorder.marks[shared, gone] is Role.STABLE
     yard.records.endpoints.remove(gone, yard.clock.now())
     keep_engines(yard.here, unfenced)
-    assert board.marks[shared, gone] is None
-    assert board.marks[shared, EndpointName("e0")] is Role.STABLE
+    assert recorder.marks[shared, gone] is None
+    assert recorder.marks[shared, EndpointName("e0")] is Role.STABLE
 
 
-def test_an_engine_of_another_installation_is_told(yard: BenchYard, engines: Troubled) -> None:
+def test_an_engine_of_another_installation_is_reported(yard: BenchYard, engines: Troubled) -> None:
     engines.troubles = {VERSIONS[0]: Conflict("it belongs to the installation 'blue'", reason=ANOTHERS)}
     with pytest.raises(Fault, match="'blue'"):
         keep_engines(yard.here, unfenced)

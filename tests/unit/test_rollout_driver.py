@@ -150,7 +150,7 @@ def test_past_its_deadline_a_rollout_without_data_goes_back(yard: Yard):
 def test_a_rollback_by_an_operator_is_told_as_one_by_the_verdict(yard: Yard):
     """The control API changes the row; the next pass, in whatever process, tells of it."""
     told: list[str] = []
-    driver = Driver(yard.records, yard.engines, yard.clock, RolloutPolicy(), "another", Board(told))
+    driver = Driver(yard.records, yard.engines, yard.clock, RolloutPolicy(), "another", Recorder(told))
     yard.driver.begin(yard.opened(STABLE).id)
     row = yard.driver.begin(yard.opened(FIRST).id)
     back = withdraw(row, "rolled back by olga", Withdrawal.OPERATOR)
@@ -176,10 +176,10 @@ def test_a_driver_shortens_a_lease_that_its_clock_wrote_before_it_was_set_back(y
 
 
 @dataclass
-class Board:
+class Recorder:
     told: list[str]
 
-    def tell(self, _version: VersionId, reason: str, _message: str, *, warning: bool = False) -> None:
+    def record(self, _version: VersionId, reason: str, _message: str, *, warning: bool = False) -> None:
         self.told.append(reason)
 
     def mark(self, version: VersionId, endpoint: EndpointName, role: Role | None) -> None:

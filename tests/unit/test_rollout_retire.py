@@ -11,7 +11,7 @@ from core.engines import EngineState
 from core.ids import VersionId
 from lifecycle.engines import retire_unwanted
 from tests.equipment.fakes import FakeEngines
-from tests.equipment.kube_stage import a_spec
+from tests.equipment.kube_env import a_spec
 from tests.unit.test_rollout_driver import CHAT, FIRST, Yard
 
 

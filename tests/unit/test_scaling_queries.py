@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are no dependency of ours
 
-from serving.engines.kubernetes.autoscaling import METRIC, TOKEN_METRIC, load_query, token_query, wake_query
-from tests.equipment.kube_stage import a_spec, where
+from serving.engines.kubernetes.autoscaling import METRIC, TOKEN_METRIC, activation_query, load_query, token_query
+from tests.equipment.kube_env import a_spec, where
 
 VERSION = a_spec(1).version
 SLEEPY = where(min_engines=0, max_engines=2, prometheus_url="http://prometheus")
@@ -57,9 +57,9 @@ TURNED_AWAY = of_gateway("0x40 1x20", outcome="engine_error")
         (token_query(VERSION, AWAKE), {}, None),
         (token_query(VERSION, SLEEPY), ASKED, None),
         (token_query(VERSION, SLEEPY), QUIET, 0.0),
-        (wake_query(VERSION, SLEEPY), TURNED_AWAY, 1.0),
-        (wake_query(VERSION, SLEEPY), of_gateway("4x60", outcome="engine_error"), 0.0),
-        (wake_query(VERSION, SLEEPY), ASKED, None),
+        (activation_query(VERSION, SLEEPY), TURNED_AWAY, 1.0),
+        (activation_query(VERSION, SLEEPY), of_gateway("4x60", outcome="engine_error"), 0.0),
+        (activation_query(VERSION, SLEEPY), ASKED, None),
     ],
 )
 def test_a_query_gives_one_value_or_none(tmp_path: Path, query: str, series: dict[str, str], value: float | None) -> None:

@@ -97,7 +97,7 @@ def test_a_crashed_service_is_restarted_and_its_children_go_with_it(up: Stack) -
     supervisor.stop(threading.Event())
 
 
-def test_a_service_that_never_comes_up_ends_the_start_with_its_last_words(up: Stack) -> None:
+def test_a_service_that_never_comes_up_ends_the_start_with_the_end_of_its_log(up: Stack) -> None:
     supervisor = up.supervise(up.service("broken", "raise SystemExit('the anchor is stuck')", ready=lambda _pid: False))
     with pytest.raises(Fault, match=r"broken ended 3 times before it was ready \(exit code 1: the anchor is stuck\)"):
         supervisor.start(threading.Event())
@@ -246,7 +246,7 @@ def test_prefect_and_mlflow_of_another_machine_are_used_and_not_started(tmp_path
     settings = read_settings({}, home=tmp_path, prefect_api_url="https://prefect.example/api", mlflow_url="https://mlflow.example")
     ours, _chosen = stack.with_ports(settings, {})
     assert ours.prefect_api_url == "https://prefect.example/api"
-    assert {service.name for service in stack.services(ours)} == {"keeper", "control", "gateway", "runner"}
+    assert {service.name for service in stack.services(ours)} == {"engines", "control", "gateway", "runner"}
 
 
 class Listener:

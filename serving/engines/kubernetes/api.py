@@ -95,7 +95,7 @@ class _Call:
 class Api:
     """Calls to one API server, in one namespace unless told otherwise. Thread-safe.
 
-    Errors: NotFound, Conflict, Fault (rights, a body that it refuses), Transient (away, too busy) after some attempts.
+    Errors: NotFound, Conflict, Fault (RBAC, a refused body), Transient (unavailable, overloaded) after some attempts.
     """
 
     def __init__(self, client: ApiClient, namespace: str, clock: Clock, *, random: Callable[[], float] = random.random) -> None:
@@ -218,7 +218,7 @@ class Api:
         return self._answered(_Call(verb, kind, path, chosen, query or {}, body, content), _document)
 
     def _answered(self, call: _Call, read: Callable[[BaseHTTPResponse], T]) -> T:
-        """Ask until the whole answer is read, with growing, jittered, capped pauses; the server's own wish (Retry-After) comes first."""
+        """Ask until the whole answer is read, with growing, jittered, capped pauses, or the server's Retry-After if it is longer."""
         for attempt in range(self._attempts):
             try:
                 return read(self._once(call, _TIMEOUT_S))
@@ -316,10 +316,10 @@ def _refusal(doing: str, response: BaseHTTPResponse) -> SeatrialError:
     if status == HTTPStatus.GONE or _ahead(said):
         return Gone(what)
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        return Fault(what, hint="grant what serving/engines/kubernetes/rights.py lists; see `seatrial doctor --kubernetes`")
+        return Fault(what, hint="grant what serving/engines/kubernetes/rbac.py lists; see `seatrial doctor --kubernetes`")
     if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT} or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        wish = response.headers.get("Retry-After", "")
-        return Transient(what, retry_after_s=float(wish) if wish.isdigit() else None)
+        delay = response.headers.get("Retry-After", "")
+        return Transient(what, retry_after_s=float(delay) if delay.isdigit() else None)
     return Fault(what, hint="the API server does not take this object; see the message")
 
 

@@ -1,4 +1,4 @@
-"""Whether an engine would find room: what it asks for against the nodes' free resources and the namespace's quotas, before it is made."""
+"""Whether an engine fits: its requests against the nodes' free resources and the namespace's quotas, before it is created."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.engines import EngineSpec, Room
+from core.engines import EngineSpec, Fit
 from core.errors import Fault
 from serving.engines.kubernetes import kinds
 from serving.engines.kubernetes.api import Api
-from serving.engines.kubernetes.place import Place
 from serving.engines.kubernetes.pod import pod_template, resources
+from serving.engines.kubernetes.pod_settings import PodSettings
 from serving.engines.kubernetes.quantity import amount
 
 Object = Mapping[str, Any]
@@ -35,19 +35,19 @@ class Node:
     """Ready, and not cordoned."""
 
 
-def room_for(api: Api, spec: EngineSpec, place: Place) -> Room:
-    """Ask the cluster and compare. Where we may not see nodes, only the quotas speak. Errors: Transient."""
-    asked = {name: amount(value) for name, value in resources(spec, place)["requests"].items()}
-    pod, engines = pod_template(spec, place)["spec"], max(1, place.policy.min_engines)
+def fit_of(api: Api, spec: EngineSpec, settings: PodSettings) -> Fit:
+    """Query the cluster and compare. Without permission to list nodes, only the quotas count. Errors: Transient."""
+    asked = {name: amount(value) for name, value in resources(spec, settings)["requests"].items()}
+    pod, engines = pod_template(spec, settings)["spec"], max(1, settings.policy.min_engines)
     quotas = within_quotas(asked, api.list(kinds.QUOTAS).items, priority=pod.get("priorityClassName", ""), engines=engines)
     try:
         nodes = read_nodes(api.list(kinds.NODES).items, api.list(kinds.PODS, everywhere=True).items)
     except Fault:
         return quotas
-    return on_nodes(asked, pod, nodes, grows=place.policy.grows == 1, engines=engines) if quotas.fits else quotas
+    return on_nodes(asked, pod, nodes, grows=settings.policy.grows == 1, engines=engines) if quotas.fits else quotas
 
 
-def within_quotas(asked: Mapping[str, float], quotas: Iterable[Object], *, priority: str = "", engines: int = 1) -> Room:
+def within_quotas(asked: Mapping[str, float], quotas: Iterable[Object], *, priority: str = "", engines: int = 1) -> Fit:
     """Compare what `engines` of these ask for with what each quota leaves that counts them. One too small even when empty never fits."""
     wanted = {"pods": 1.0} | {f"requests.{name}": value for name, value in asked.items()} | dict(asked) | {"limits.memory": asked["memory"]}
     wanted = {name: engines * value for name, value in wanted.items()}
@@ -58,41 +58,41 @@ def within_quotas(asked: Mapping[str, float], quotas: Iterable[Object], *, prior
             need, limit, used = wanted.get(name, 0.0), amount(hard), amount((status.get("used") or {}).get(name))
             if need and used + need > limit:
                 left = _shown(name, max(0.0, limit - used))
-                return Room(
+                return Fit(
                     fits=False,
                     ever=need <= limit,
                     reason=f"the quota {quota['metadata']['name']} leaves {left} {name} of {_shown(name, limit)}, "
                     f"the engine asks for {_shown(name, need)}",
                 )
-    return Room(fits=True)
+    return Fit(fits=True)
 
 
-def on_nodes(asked: Mapping[str, float], pod: Object, nodes: Sequence[Node], *, grows: bool, engines: int = 1) -> Room:
+def on_nodes(asked: Mapping[str, float], pod: Object, nodes: Sequence[Node], *, grows: bool, engines: int = 1) -> Fit:
     """Compare what each of `engines` pods asks for with the nodes that it may run on."""
     if grows:
-        return Room(fits=True)  # a pod that waits is what makes such a cluster grow
+        return Fit(fits=True)  # a pod that waits is what makes such a cluster grow
     suitable = [node for node in nodes if _admits(node, pod)]
     if not suitable:
-        return Room(fits=False, ever=False, reason=_none_suitable(nodes, pod))
+        return Fit(fits=False, ever=False, reason=_none_suitable(nodes, pod))
     now = sum(_holds(node.free, asked) for node in suitable if node.open)
     if now >= engines:
-        return Room(fits=True)
+        return Fit(fits=True)
     most = sum(_holds(node.allocatable, asked) for node in suitable)
     ever = most >= engines
     if (now if ever else most) > 0:
-        lacks = f"they have room for {now if ever else most} of the {engines} engines of SEATRIAL_KUBERNETES_MIN_ENGINES"
+        lacks = f"they fit {now if ever else most} of the {engines} engines of SEATRIAL_KUBERNETES_MIN_ENGINES"
     else:
-        lacks = f"none has {'room now' if ever else 'ever room'}: {_tightest(asked, suitable, free=ever)}"
-    return Room(fits=False, ever=ever, reason=f"{len(suitable)} of {len(nodes)} nodes may run it, {lacks}")
+        lacks = f"{'none fits it now' if ever else 'none ever fits it'}: {_tightest(asked, suitable, free=ever)}"
+    return Fit(fits=False, ever=ever, reason=f"{len(suitable)} of {len(nodes)} nodes may run it, {lacks}")
 
 
 def read_nodes(nodes: Iterable[Object], pods: Iterable[Object]) -> tuple[Node, ...]:
     """Return the nodes with what pods that have not ended leave of them."""
     used: dict[str, dict[str, float]] = {}
     for pod in pods:
-        place = pod.get("spec", {}).get("nodeName")
-        if place and pod.get("status", {}).get("phase") not in _ENDED:
-            of_node = used.setdefault(place, {"pods": 0.0})
+        node = pod.get("spec", {}).get("nodeName")
+        if node and pod.get("status", {}).get("phase") not in _ENDED:
+            of_node = used.setdefault(node, {"pods": 0.0})
             of_node["pods"] += 1
             for name, value in requested(pod["spec"]).items():
                 of_node[name] = of_node.get(name, 0.0) + value

@@ -1,4 +1,4 @@
-"""Engines on Kubernetes: a wish is a Deployment, the kubelet keeps it, and what is known of it comes from a mirror of the cluster."""
+"""Engines on Kubernetes: the desired state is a Deployment, the kubelet supervises it, and reads come from an informer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from core.engines import ANOTHERS, EnginePhase, EngineSpec, EngineState, Role, Room
+from core.engines import ANOTHERS, EnginePhase, EngineSpec, EngineState, Fit, Role
 from core.errors import Conflict, Refused, SeatrialError
 from core.ids import EndpointName, VersionId
 from core.ports.clock import Clock
@@ -17,14 +17,14 @@ from serving.engines.causes import START
 from serving.engines.kubernetes import kinds, names
 from serving.engines.kubernetes.api import Api
 from serving.engines.kubernetes.autoscaling import autoscaled, horizontal_autoscaler, scaled_object
-from serving.engines.kubernetes.capacity import room_for
+from serving.engines.kubernetes.capacity import fit_of
 from serving.engines.kubernetes.drift import difference
 from serving.engines.kubernetes.events import event
+from serving.engines.kubernetes.informer import FOREIGN, SIZED, Informer
 from serving.engines.kubernetes.kinds import Kind
 from serving.engines.kubernetes.manifests import applied, decode_spec, deployment, network_policy, owner_reference, service
-from serving.engines.kubernetes.mirror import FOREIGN, SIZED, Mirror
-from serving.engines.kubernetes.place import Place
 from serving.engines.kubernetes.pod import CONTAINER
+from serving.engines.kubernetes.pod_settings import PodSettings
 from serving.engines.kubernetes.reading import Patience, read_state
 
 Object = dict[str, Any]
@@ -38,25 +38,25 @@ _MARGIN_S = 5
 
 
 class KubernetesEngines:
-    """The ports Engines, Capacity and Noticeboard on one namespace. Any number of processes may work on it.
+    """The ports Engines, Capacity and EventRecorder on one namespace. Any number of processes may work on it.
 
     `kept_logs` is where the end of a stopped engine's log is kept: with its pod the cluster drops it.
     """
 
-    def __init__(self, api: Api, place: Place, clock: Clock, *, kept_logs: Path | None = None) -> None:
+    def __init__(self, api: Api, settings: PodSettings, clock: Clock, *, kept_logs: Path | None = None) -> None:
         self._api = api
-        self._place = place
+        self._settings = settings
         self._clock = clock
         self._kept_logs = kept_logs
-        self._mirrors: dict[Kind, Mirror] = {}
+        self._informers: dict[Kind, Informer] = {}
         self._checked: dict[tuple[str, str], str] = {}
-        self._told: set[str] = set()
-        self._patience = Patience(place.start_limit_s, place.policy.pull_limit_s, place.policy.queue_s)
+        self._recorded: set[str] = set()
+        self._patience = Patience(settings.start_limit_s, settings.policy.pull_limit_s, settings.policy.queue_s)
 
     def apply(self, spec: EngineSpec) -> None:
         """Make the version's objects, or see that they are as they were made. See the port. Conflict where another installation has it.
 
-        An engine of another spec is kept from its own before Conflict is raised: settings that changed since do not leave it alone.
+        An engine of another spec is first reconciled with its own spec; then Conflict is raised.
         """
         live = self._deployment(spec.version)
         if live is None:
@@ -68,7 +68,7 @@ class KubernetesEngines:
             raise Conflict(f"engine {spec.version[:12]} runs from another spec", hint="stop it first")
 
     def state(self, version: VersionId) -> EngineState:
-        """Read the mirrors. See the port."""
+        """Read the informers. See the port."""
         live, pods = self._deployment(version), self._pods(version)
         return read_state(version, live, pods, self._clock.now(), address=self._address(version), patience=self._patience)
 
@@ -77,7 +77,7 @@ class KubernetesEngines:
         found = {
             str(entry["metadata"].get("annotations", {}).get(names.VERSION, ""))
             for kind in (kinds.DEPLOYMENTS, kinds.PODS)
-            for entry in self._mirror(kind).all()
+            for entry in self._informer(kind).all()
             if self._ours(entry)
         }
         states = (self.state(VersionId(version)) for version in sorted(found) if _VERSION.fullmatch(version))
@@ -88,11 +88,11 @@ class KubernetesEngines:
         live = self._deployment(version) or self._api.get(kinds.DEPLOYMENTS, names.object_name(version))
         if live is not None and self._ours(live) and not live["metadata"].get("deletionTimestamp"):
             self._keep_log(version)
-            self.tell(version, "Stopped", f"{version[:12]} is no longer wanted; answers in flight get {drain_s:.0f} s")
+            self.record(version, "Stopped", f"{version[:12]} is no longer wanted; answers in flight get {drain_s:.0f} s")
             self._delete_scalers(version)
             self._delete(kinds.DEPLOYMENTS, live)
-        if drain_s < self._place.drain_s:  # else pods have what they were made with, which is longer than pause and drain together
-            self._hurry(version, round(self._place.policy.pre_stop_s + drain_s) + _MARGIN_S if drain_s > 0 else 1)
+        if drain_s < self._settings.drain_s:  # else pods have what they were made with, which is longer than pause and drain together
+            self._hurry(version, round(self._settings.policy.pre_stop_s + drain_s) + _MARGIN_S if drain_s > 0 else 1)
 
     def logs(self, version: VersionId, lines: int) -> tuple[str, ...]:
         """Ask the newest pod; of a stopped engine return what was kept. See the port."""
@@ -104,29 +104,29 @@ class KubernetesEngines:
         before = self._api.log(name, CONTAINER, lines, previous=True) if len(spoken) < lines else ()
         return ((*before, f"{START} {version[:12]}", *spoken) if before else spoken)[-lines:]
 
-    def room(self, spec: EngineSpec) -> Room:
+    def fit(self, spec: EngineSpec) -> Fit:
         """See the port Capacity."""
         if self._deployment(spec.version) is not None:
-            return Room(fits=True)
-        return room_for(self._api, spec, self._place)
+            return Fit(fits=True)
+        return fit_of(self._api, spec, self._settings)
 
-    def tell(self, version: VersionId, reason: str, message: str, *, warning: bool = False) -> None:
-        """Write an event about the Deployment. See the port Noticeboard."""
+    def record(self, version: VersionId, reason: str, message: str, *, warning: bool = False) -> None:
+        """Write an event about the Deployment. See the port EventRecorder."""
         try:
             live = self._deployment(version)
             if live is None:
                 return
             body = event(live, reason, message, self._clock.now(), warning=warning)
-            if body["metadata"]["name"] not in self._told:
+            if body["metadata"]["name"] not in self._recorded:
                 self._api.once().create(kinds.EVENTS, body)
-                self._told.add(body["metadata"]["name"])
+                self._recorded.add(body["metadata"]["name"])
         except Conflict:
-            self._told.add(body["metadata"]["name"])  # told before, by another process
+            self._recorded.add(body["metadata"]["name"])  # another process recorded it
         except SeatrialError as error:
             log.warning("event.lost", version=version[:12], reason=reason, error=str(error))
 
     def mark(self, version: VersionId, endpoint: EndpointName, role: Role | None) -> None:
-        """Label the Deployment. See the port Noticeboard."""
+        """Label the Deployment. See the port EventRecorder."""
         try:
             live = self._deployment(version)
             name = names.endpoint_label(endpoint)
@@ -141,14 +141,14 @@ class KubernetesEngines:
             log.warning("mark.lost", version=version[:12], endpoint=endpoint, error=str(error))
 
     def close(self) -> None:
-        """Stop to follow the cluster."""
-        for mirror in self._mirrors.values():
-            mirror.close()
+        """Stop the informers."""
+        for informer in self._informers.values():
+            informer.close()
 
     @cached_property
     def scaler(self) -> Kind | None:
         """The kind of autoscaler that is made: the best that this cluster offers; None where the number of engines never moves."""
-        return self._scalers[0] if autoscaled(self._place) else None
+        return self._scalers[0] if autoscaled(self._settings) else None
 
     @cached_property
     def _scalers(self) -> tuple[Kind, ...]:
@@ -157,15 +157,15 @@ class KubernetesEngines:
 
     def _make(self, spec: EngineSpec) -> None:
         self._refuse_another(spec.version)
-        live = self._api.apply(kinds.DEPLOYMENTS, deployment(spec, self._place), manager=names.MANAGER)
+        live = self._api.apply(kinds.DEPLOYMENTS, deployment(spec, self._settings), manager=names.MANAGER)
         self._take(kinds.DEPLOYMENTS, live)
         self._size(spec.version)
         self._companions(spec.version, live)
-        self.tell(spec.version, "Made", f"engine of {spec.version[:12]}: {spec.dtype}, {spec.max_model_len} tokens")
+        self.record(spec.version, "Made", f"engine of {spec.version[:12]}: {spec.dtype}, {spec.max_model_len} tokens")
 
     def _size(self, version: VersionId) -> None:
         """Set the first number of engines, unless the number is already set; afterwards the autoscaler owns it."""
-        live, first = self._deployment(version), self._place.policy.min_engines
+        live, first = self._deployment(version), self._settings.policy.min_engines
         if first <= 1 or live is None or live["metadata"].get(SIZED):
             return
         metadata = {"name": live["metadata"]["name"], "uid": live["metadata"]["uid"]}
@@ -174,18 +174,18 @@ class KubernetesEngines:
 
     def _refuse_another(self, version: VersionId) -> None:
         """Raise Conflict where another installation has an engine of the version here: the name, made of the version, is taken."""
-        for entry in self._mirror(kinds.DEPLOYMENTS).of(names.version_label(version)):
+        for entry in self._informer(kinds.DEPLOYMENTS).of(names.version_label(version)):
             if not self._ours(entry):
                 whose = names.installation_of(entry["metadata"]["labels"])
                 raise Conflict(
-                    f"the engine of {version[:12]} in the namespace {self._place.namespace} belongs to the installation {whose!r}",
+                    f"the engine of {version[:12]} in the namespace {self._settings.namespace} belongs to the installation {whose!r}",
                     reason=ANOTHERS,
                     hint="give each installation a namespace of its own",
                 )
 
     def _ours(self, entry: Object) -> bool:
         """Tell whether an object is of this installation, or of none."""
-        return names.installation_of(entry["metadata"].get("labels") or {}) in {None, self._place.policy.installation}
+        return names.installation_of(entry["metadata"].get("labels") or {}) in {None, self._settings.policy.installation}
 
     def _keep(self, spec: EngineSpec, live: Object) -> None:
         """See that what was made from `spec` is there, as it was made, and begin a new attempt where it has failed."""
@@ -198,7 +198,7 @@ class KubernetesEngines:
     def _make_anew(self, spec: EngineSpec) -> Object:
         """Render the Deployment again: it has lost the memory of how it was applied."""
         self._report(spec.version, "PutRight", "its Deployment had lost its spec; it was created again from the spec")
-        live = self._api.apply(kinds.DEPLOYMENTS, deployment(spec, self._place), manager=names.MANAGER)
+        live = self._api.apply(kinds.DEPLOYMENTS, deployment(spec, self._settings), manager=names.MANAGER)
         self._take(kinds.DEPLOYMENTS, live)
         return live
 
@@ -224,10 +224,10 @@ class KubernetesEngines:
         """See that Service, policy and autoscaler are there and as the settings of today say."""
         self._delete_scalers(version, but=self.scaler)  # first: KEDA refuses a Deployment that another autoscaler has
         owner = owner_reference(live)
-        wanted = {kinds.SERVICES: service(version, self._place, owner), kinds.POLICIES: network_policy(version, self._place, owner)}
+        wanted = {kinds.SERVICES: service(version, self._settings, owner), kinds.POLICIES: network_policy(version, self._settings, owner)}
         if self.scaler is not None:
             make = scaled_object if self.scaler is kinds.SCALED_OBJECTS else horizontal_autoscaler
-            wanted[self.scaler] = make(version, self._place, owner)
+            wanted[self.scaler] = make(version, self._settings, owner)
         for kind, body in wanted.items():
             there = self._find(kind, version)
             if there is None or _memory(there) != _memory(body):
@@ -236,15 +236,15 @@ class KubernetesEngines:
                 self._put_right(kind, there, version)
 
     def _try_again(self, version: VersionId) -> None:
-        """Begin a new attempt: the pods that failed make place for fresh ones."""
+        """Begin a new attempt: delete the failed pods, which the Deployment replaces."""
         for pod in self._pods(version):
             self._delete(kinds.PODS, pod)
-        self.tell(version, "NewAttempt", f"it had failed; tried again at {self._clock.now():.0f}")
+        self.record(version, "NewAttempt", f"it had failed; tried again at {self._clock.now():.0f}")
 
     def _hurry(self, version: VersionId, grace_s: int) -> None:
         """Shorten what pods get until they are killed; the server never lengthens it."""
         for pod in self._pods(version):
-            if pod["metadata"].get("deletionGracePeriodSeconds", self._place.grace_s) > grace_s:
+            if pod["metadata"].get("deletionGracePeriodSeconds", self._settings.grace_s) > grace_s:
                 self._delete(kinds.PODS, pod, grace_s=grace_s)
 
     def _delete_scalers(self, version: VersionId, *, but: Kind | None = None) -> None:
@@ -261,11 +261,11 @@ class KubernetesEngines:
         if answer is not None and leaving:
             self._take(kind, answer)
         else:
-            self._mirror(kind).forget(live)
+            self._informer(kind).forget(live)
 
     def _report(self, version: VersionId, reason: str, message: str) -> None:
         log.warning("engine.changed", version=version[:12], reason=reason, message=message)
-        self.tell(version, reason, message, warning=True)
+        self.record(version, reason, message, warning=True)
 
     def _deployment(self, version: VersionId) -> Object | None:
         return self._find(kinds.DEPLOYMENTS, version)
@@ -278,21 +278,21 @@ class KubernetesEngines:
         return self._of(kinds.PODS, version)
 
     def _of(self, kind: Kind, version: VersionId) -> tuple[Object, ...]:
-        return tuple(entry for entry in self._mirror(kind).of(names.version_label(_checked(version))) if self._ours(entry))
+        return tuple(entry for entry in self._informer(kind).of(names.version_label(_checked(version))) if self._ours(entry))
 
-    def _mirror(self, kind: Kind) -> Mirror:
-        if kind not in self._mirrors:
-            self._mirrors[kind] = Mirror(self._api, kind, names.SELECTOR, self._clock)
-        return self._mirrors[kind]
+    def _informer(self, kind: Kind) -> Informer:
+        if kind not in self._informers:
+            self._informers[kind] = Informer(self._api, kind, names.SELECTOR, self._clock)
+        return self._informers[kind]
 
     def _take(self, kind: Kind, entry: Object) -> None:
-        mirror = self._mirror(kind)
-        mirror.ensure()
-        mirror.put(entry)
+        informer = self._informer(kind)
+        informer.ensure()
+        informer.put(entry)
 
     def _address(self, version: VersionId) -> str | None:
-        if self._place.policy.address == "service":
-            return names.service_address(version, self._place.namespace)
+        if self._settings.policy.address == "service":
+            return names.service_address(version, self._settings.namespace)
         there = self._find(kinds.SERVICES, version)
         return f"http://{there['spec']['clusterIP']}:{names.PORT}" if there is not None else None
 

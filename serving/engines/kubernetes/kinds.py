@@ -15,7 +15,7 @@ class Kind:
 
     @property
     def group(self) -> str:
-        """The group as rights name it; the core group's name is empty."""
+        """The group as RBAC names it; the core group's name is empty."""
         return self.api.split("/")[1] if self.api.startswith("apis/") else ""
 
     def path(self, namespace: str, name: str = "", sub: str = "") -> str:

@@ -1,4 +1,4 @@
-"""The objects of an engine as pure functions: from its spec and the place to plain documents, one name for all of them.
+"""The objects of an engine as pure functions: from its spec and the pod settings to plain documents that share one name.
 
 The Deployment owns the others (`ownerReferences`), so deleting it in any way removes all of them.
 """
@@ -14,32 +14,32 @@ from urllib.parse import urlsplit
 from core.engines import EngineSpec
 from core.ids import VersionId
 from serving.engines.kubernetes.names import APPLIED, PORT, SPEC, VERSION, labels, object_name, selector
-from serving.engines.kubernetes.place import Place
 from serving.engines.kubernetes.pod import pod_template
+from serving.engines.kubernetes.pod_settings import PodSettings
 
 Object = dict[str, Any]
 
 
-def deployment(spec: EngineSpec, place: Place) -> Object:
+def deployment(spec: EngineSpec, settings: PodSettings) -> Object:
     """Return the Deployment. It carries its spec and its own applied form, by which a manual change is detected and reverted.
 
     It does not set `replicas`, which the autoscaler owns. Its pods are replaced one at a time, the new pod first.
     """
-    body = _document("apps/v1", "Deployment", spec.version, place)
+    body = _document("apps/v1", "Deployment", spec.version, settings)
     body["metadata"]["annotations"] = {VERSION: spec.version, SPEC: encode_spec(spec)}
     body["spec"] = {
         "selector": {"matchLabels": selector(spec.version)},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "revisionHistoryLimit": 1,
-        "progressDeadlineSeconds": round(place.start_limit_s) + 60,
-        "template": pod_template(spec, place),
+        "progressDeadlineSeconds": round(settings.start_limit_s) + 60,
+        "template": pod_template(spec, settings),
     }
     return with_memory(body)
 
 
-def service(version: VersionId, place: Place, owner: Mapping[str, str]) -> Object:
+def service(version: VersionId, settings: PodSettings, owner: Mapping[str, str]) -> Object:
     """Return the Service: ready engines only, so that a request while none is ready fails at once instead of after a timeout."""
-    body = _owned(_document("v1", "Service", version, place), owner)
+    body = _owned(_document("v1", "Service", version, settings), owner)
     body["spec"] = {
         "type": "ClusterIP",
         "selector": selector(version),
@@ -48,23 +48,23 @@ def service(version: VersionId, place: Place, owner: Mapping[str, str]) -> Objec
     return with_memory(body)
 
 
-def network_policy(version: VersionId, place: Place, owner: Mapping[str, str]) -> Object:
+def network_policy(version: VersionId, settings: PodSettings, owner: Mapping[str, str]) -> Object:
     """Return the policy: in come only our own callers (and who scrapes), out go only name look-ups and the weights' store.
 
     An engine has no key of its own: vLLM's leaves routes open.
     """
-    body = _owned(_document("networking.k8s.io/v1", "NetworkPolicy", version, place), owner)
+    body = _owned(_document("networking.k8s.io/v1", "NetworkPolicy", version, settings), owner)
     mine = {"app.kubernetes.io/part-of": "seatrial"}
-    component = {"key": "app.kubernetes.io/component", "operator": "In", "values": list(place.callers)}
+    component = {"key": "app.kubernetes.io/component", "operator": "In", "values": list(settings.callers)}
     peers: list[Object] = [{"podSelector": {"matchLabels": mine, "matchExpressions": [component]}}]
-    peers += [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}} for name in place.scrapers]
+    peers += [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}} for name in settings.scrapers]
     body["spec"] = {
         "podSelector": {"matchLabels": selector(version)},
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [{"from": peers, "ports": [{"port": PORT, "protocol": "TCP"}]}],
         "egress": [
             {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]},
-            {"ports": [{"port": port, "protocol": "TCP"} for port in _store_ports(place.s3_endpoint_url)]},
+            {"ports": [{"port": port, "protocol": "TCP"} for port in _store_ports(settings.s3_endpoint_url)]},
         ],
     }
     return with_memory(body)
@@ -104,8 +104,8 @@ def applied(live: Mapping[str, Any]) -> Object | None:
     return body if isinstance(body, dict) else None
 
 
-def _document(api: str, kind: str, version: VersionId, place: Place) -> Object:
-    metadata = {"name": object_name(version), "namespace": place.namespace, "labels": labels(version, place.policy.installation)}
+def _document(api: str, kind: str, version: VersionId, settings: PodSettings) -> Object:
+    metadata = {"name": object_name(version), "namespace": settings.namespace, "labels": labels(version, settings.policy.installation)}
     return {"apiVersion": api, "kind": kind, "metadata": metadata}
 
 

@@ -1,7 +1,7 @@
 """From a Deployment and its pods to the port's phases, in words for the submitter of the model. Pure functions.
 
 Starting or failed is decided like this. A cause that another attempt cannot remove (weights refused, an invalid image name) fails at
-once. A cause that may pass without action (an image that cannot be pulled, no room on any node) fails after a limit. The kubelet
+once. A cause that may pass without action (an image that cannot be pulled, no node on which it fits) fails after a limit. The kubelet
 restarts a container that ends; it fails when it has ended three times without ever having been ready.
 """
 
@@ -43,7 +43,7 @@ class Patience:
 
     start_s: float = 600.0
     pull_s: float = 300.0
-    room_s: float = 600.0
+    scheduling_s: float = 600.0
     settle_s: float = 3.0
     """What nodes take, after a pod is ready, to lead its Service's address to it (kube-proxy writes rules once a second at most)."""
 
@@ -133,9 +133,9 @@ def trouble(pod: Object, now: Epoch, patience: Patience, *, was_ready: bool) -> 
 
 def _unplaced(placed: Object, now: Epoch, patience: Patience) -> Trouble:
     """Say it in the scheduler's own words, which tell what is missing on how many nodes."""
-    late = now - epoch(placed.get("lastTransitionTime")) > patience.room_s
+    late = now - epoch(placed.get("lastTransitionTime")) > patience.scheduling_s
     why = placed.get("message") or placed.get("reason", "unschedulable")
-    return Trouble(f"no node has room for it: {why}", EngineCause.NO_ROOM, failed=late)
+    return Trouble(f"it fits on no node: {why}", EngineCause.NO_ROOM, failed=late)
 
 
 def _loading(pod: Object, now: Epoch, patience: Patience, *, was_ready: bool) -> Trouble:
@@ -212,7 +212,7 @@ def _without_pods(deployment: Object, now: Epoch, patience: Patience) -> Trouble
         return Trouble("waits for its pod", EngineCause.WAITING)
     message = str(refused.get("message") or "see the Deployment")
     since = epoch(refused.get("lastTransitionTime") or deployment["metadata"].get("creationTimestamp"))
-    limit_s = _ADMISSION_LIMIT_S if any(word in message for word in _FORBIDDEN) and _USED_UP not in message else patience.room_s
+    limit_s = _ADMISSION_LIMIT_S if any(word in message for word in _FORBIDDEN) and _USED_UP not in message else patience.scheduling_s
     return Trouble(f"its pod is not admitted: {message}", EngineCause.NOT_ADMITTED, failed=now - since > limit_s)
 
 

@@ -202,7 +202,7 @@ topologySpreadConstraints:
 {{- define "seatrial.prepare" -}}
 - name: prepare
   image: {{ include "seatrial.image" (dict "root" .root "image" .image "value" "images") }}
-  command: [python, -m, infra.services.prepare]
+  command: [python, -m, infra.entrypoints.prepare]
   envFrom:
     {{- include "seatrial.envFrom" .root | nindent 4 }}
   env:

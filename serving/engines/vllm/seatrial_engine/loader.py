@@ -27,8 +27,8 @@ from vllm.platforms import current_platform
 from seatrial_engine.endings import report_endings_of_children
 from seatrial_engine.errors import WeightsRefused
 from seatrial_engine.kernels import report_attention_kernel, restrict_cpu
-from seatrial_engine.lifeline import end_if_spawned_with_parent
 from seatrial_engine.manifest import TensorsManifest, header_only_safetensors
+from seatrial_engine.parent_death import end_if_spawned_with_parent
 from seatrial_engine.weights import open_manifest, open_tensors, read_weights
 
 LOAD_FORMAT = "seatrial"

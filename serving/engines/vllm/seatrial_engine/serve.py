@@ -1,7 +1,7 @@
 """Starts vLLM's OpenAI server: the one place for what makes its start short.
 
 `python -m seatrial_engine.serve VLLM_ARGUMENTS...` becomes the server.
-`python -m seatrial_engine.serve --standby SOCKET` imports everything once and then forks a server per request: see `standby`.
+`python -m seatrial_engine.serve --fork-server SOCKET` imports everything once and then forks a server per request: see `fork_server`.
 
 Every argument goes to vLLM as it is. Two things are added where the caller left them open: the executor (one engine process
 instead of an engine and a worker, on a CPU with no parallelism asked for), and forking the engine process from the server, so
@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from seatrial_engine.endings import report_endings_of_children
+from seatrial_engine.fork_server import serve_forks
 from seatrial_engine.forking import FORK_VARIABLE, UNIPROC_EXECUTOR
-from seatrial_engine.lifeline import end_forked_children_with_this_process
-from seatrial_engine.standby import stand_by
+from seatrial_engine.parent_death import end_forked_children_with_this_process
 
 _DEFAULT_ENVIRONMENT: Final = {
     FORK_VARIABLE: "1",
@@ -55,13 +55,13 @@ _PARALLEL_FLAGS: Final = (
 
 
 def main(argv: Sequence[str]) -> None:
-    """Become vLLM's server, or stand by to fork servers when the first argument is `--standby`."""
+    """Become vLLM's server, or a fork server if the first argument is `--fork-server`."""
     for name, value in _DEFAULT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("OMP_NUM_THREADS", str(compute_threads(len(os.sched_getaffinity(0)))))
     preload()
-    if argv[:1] == ["--standby"]:
-        argv = stand_by(argv[1])
+    if argv[:1] == ["--fork-server"]:
+        argv = serve_forks(argv[1])
     become_server(argv)
 
 
