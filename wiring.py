@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from core.ports.examiner import Examiner, Student
     from core.ports.history import BenchmarkHistory
     from core.versions import ModelRef
-    from evals.suite import PromptTemplate
+    from evals.suites.suite import PromptTemplate
     from lifecycle.rollouts.driver import Driver
     from registry.answers import Answers
     from registry.prompts import MlflowPrompts

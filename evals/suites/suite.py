@@ -15,7 +15,7 @@ from core.benchmarks import Form, Plan, Sampling
 from core.errors import Refused
 from core.ids import Digest
 from core.settings import TrialPolicy
-from evals.suite_sources import SUITES, bad_suite, content, sidecar
+from evals.suites.sources import SUITES, bad_suite, content, sidecar
 
 LMEVAL = "lmeval:"
 _NAME = re.compile(r"[A-Za-z0-9][\w-]{0,63}")

@@ -14,7 +14,7 @@ from typing import Any
 
 from core.errors import Refused
 
-SUITES = Path(__file__).with_name("suites")
+SUITES = Path(__file__).parent
 HUMANEVAL = "humaneval"
 HUMANEVAL_HUB_ID = "openai/openai_humaneval"
 _HUMANEVAL_COMMIT = "7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544"
