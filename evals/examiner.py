@@ -18,7 +18,8 @@ from core.settings import TrialPolicy
 from evals.harness.run import run_plan
 from evals.ranker import HttpRanker
 from evals.study import MeanLogprob, Policy, RandomChoice, Ranked, Voting, choose, compare_policies
-from evals.suites.suite import PromptTemplate, Suite, load_suite, plan_of
+from evals.suite_loader import load_suite
+from evals.suites.suite import PromptTemplate, Suite, plan_of
 
 
 class SuiteExaminer:

