@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from core.benchmarks import Benchmark, Sample
     from core.ports import Capacity, Engines, FlowRuns, Hub, ModelRegistry, Noticeboard, Records, Sandbox, Waker, WeightsStore
-    from core.ports.examiner import Examiner, Student
+    from core.ports.benchmark_runner import BenchmarkRunner, SamplingStudy
     from core.ports.history import BenchmarkHistory
     from core.versions import ModelRef
     from evals.suites.suite import PromptTemplate
@@ -199,11 +199,11 @@ class Platform:
         return Answers(self.settings.answers, self.history)
 
     @cached_property
-    def examiner(self) -> Examiner:
-        """Who asks a model the problems of a suite and judges its answers."""
-        from evals.examiner import SuiteExaminer  # noqa: PLC0415
+    def benchmark_runner(self) -> BenchmarkRunner:
+        """Sends the problems of a suite to a model and judges its answers."""
+        from evals.benchmark_runner import SuiteBenchmarkRunner  # noqa: PLC0415
 
-        return SuiteExaminer(lambda: self.sandbox, self.settings.trials, self.pinned)
+        return SuiteBenchmarkRunner(lambda: self.sandbox, self.settings.trials, self.pinned)
 
     def pinned(self, prompt: PromptTemplate) -> str:
         """Return `name@version` of a suite's prompt, which from then on stands in MLflow's prompt registry too.
@@ -222,11 +222,11 @@ class Platform:
         return MlflowPrompts(self.settings.mlflow_url)
 
     @cached_property
-    def student(self) -> Student:
-        """Who compares ways of choosing among answers."""
-        from evals.examiner import SuiteStudent  # noqa: PLC0415
+    def sampling_study(self) -> SamplingStudy:
+        """Compares policies that choose among stored answers."""
+        from evals.benchmark_runner import SuiteSamplingStudy  # noqa: PLC0415
 
-        return SuiteStudent(lambda: self.sandbox, self.settings.trials, self.settings.benchmarks.ranker_key, self.clock)
+        return SuiteSamplingStudy(lambda: self.sandbox, self.settings.trials, self.settings.benchmarks.ranker_key, self.clock)
 
     @cached_property
     def alarm(self) -> Webhook | None:

@@ -8,7 +8,7 @@ from core.benchmarks import Benchmark, Plan, Sample
 from core.endpoints import Rollout
 from core.errors import Fault, Refused, Transient
 from core.ids import SubmissionId, VersionId
-from core.ports.examiner import Progress
+from core.ports.benchmark_runner import Progress
 from core.shown import headline
 from core.submissions import StepName
 from core.versions import Decision, TrialKind, TrialReport
