@@ -393,7 +393,7 @@ class StoredTrials:
 
     def compare(self, candidate: Sequence[Sample], baseline: Sequence[Sample], margin: float) -> dict[str, Any]:
         """Return the paired comparison as JSON."""
-        from evals.statistics import compare  # noqa: PLC0415 - a second of scipy that only this needs
+        from evals.statistics import compare  # noqa: PLC0415 - numpy, which only this needs
 
         with self._turn():
             return compare(candidate, baseline, margin=margin).shown()
