@@ -51,7 +51,7 @@ def openings(path: Path = SUITES / "conversations.jsonl") -> tuple[Opening, ...]
 
 
 def _with_header(suite: Suite, header: Mapping[str, Any], path: Path) -> Suite:
-    """Return the suite as its sidecar wants it asked: the top level speaks of `form`, the table of the other form's name of that."""
+    """Return the suite with the rules in its .suite.toml. The top level holds those of `form`, a table those of the other form."""
     asked = header.get("form", Form.COMPLETION)
     if asked not in _FORMS:
         raise bad_suite(path, f"its form {str(asked)[:40]!r} is neither completion nor chat", "correct its .suite.toml")

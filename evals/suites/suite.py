@@ -27,7 +27,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
-    """Text around a problem's prompt: `{{prompt}}` and `{{entry_point}}` are put in. Another text needs another version."""
+    """The text around a problem's prompt, with `{{prompt}}` and `{{entry_point}}`. A changed text needs a new version."""
 
     name: str
     version: int
@@ -35,7 +35,7 @@ class PromptTemplate:
 
     @property
     def pinned(self) -> str:
-        """`name@version`, as plans and results name it."""
+        """`name@version`, the form in plans and results."""
         return f"{self.name}@{self.version}"
 
     @property
@@ -51,7 +51,7 @@ class PromptTemplate:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How problems are put in one form: the prompt, what cuts code out of the answer (evals/harness/extract.py), stops, longest answer."""
+    """The rules for one form: prompt, extractor of the program (evals/harness/extract.py), stops, and longest answer in tokens."""
 
     prompt: PromptTemplate
     extractor: str
@@ -67,16 +67,16 @@ _CHAT_TEXT = """Complete this Python function. Answer with the whole function, i
 COMPLETION = Way(
     PromptTemplate("seatrial-completion", 1, PROMPT), "completion-v1", ("\ndef ", "\nclass ", "\nif __name__", "\nprint("), 512
 )
-"""What holds where a suite's sidecar says nothing."""
+"""The default where a suite's .suite.toml has no value."""
 CHAT = Way(PromptTemplate("seatrial-chat", 1, _CHAT_TEXT), "chat-v1", (), 1024)
-"""As COMPLETION."""
+"""The default for the form chat."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
     """Problems under a name. `digest` is the sha256 of their (unpacked) file: scores are comparable when it is equal.
 
-    `form` is the one it is made for; `completion` and `chat` say how it is asked in either.
+    `form` is the suite's own form; `completion` and `chat` are the rules for either form.
     """
 
     name: str
@@ -87,42 +87,42 @@ class Suite:
     chat: Way = CHAT
 
     def way(self, form: Form = Form.OWN) -> Way:
-        """Return how it is asked in a form."""
+        """Return the rules for a form."""
         return self.chat if (self.form if form is Form.OWN else form) is Form.CHAT else self.completion
 
     @property
     def prompt(self) -> PromptTemplate:
-        """Of its own form."""
+        """The prompt of its own form."""
         return self.way().prompt
 
     @property
     def extractor(self) -> str:
-        """Of its own form."""
+        """The extractor of its own form."""
         return self.way().extractor
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """Of its own form."""
+        """The stops of its own form."""
         return self.way().stops
 
     @property
     def max_tokens(self) -> int:
-        """Longest answer in its own form."""
+        """The longest answer in its own form, in tokens."""
         return self.way().max_tokens
 
     @property
     def lmeval(self) -> bool:
-        """Whether it is one of lm-eval's tasks, which lm-eval asks and scores itself."""
+        """Whether it is a task of lm-eval, which lm-eval runs and scores."""
         return self.name.startswith(LMEVAL)
 
     def shown(self, problem: Problem, form: Form) -> str:
-        """Return what is sent for a problem: the raw prompt, or the user's message."""
+        """Return the text that is sent for a problem: the raw prompt, or the user's message."""
         return self.way(form).prompt.render(problem.prompt, problem.entry_point)
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What a synthetic user says, turn by turn."""
+    """The messages of a synthetic user, turn by turn."""
 
     id: str
     turns: tuple[str, ...]
@@ -137,9 +137,9 @@ def plan_of(
     seed: int = 0,
     prompt: str | None = None,
 ) -> Plan:
-    """Return the plan that asks every problem `samples` times at every point of `grid` (default: greedy, the suite's longest answer).
+    """Return the plan that requests `samples` answers per problem and point of `grid` (default: greedy, the suite's longest answer).
 
-    `prompt` is the pin in the prompt registry, where that is not the suite file's own `name@version`.
+    `prompt` is the pin in the prompt registry, if it differs from the `name@version` in the suite's file.
     """
     asked = suite.form if form is Form.OWN else form
     way = suite.way(asked)
