@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from core.benchmarks import Benchmark, Sample
     from core.ports import Activator, Capacity, Engines, EventRecorder, FlowRuns, Hub, ModelRegistry, Records, Sandbox, WeightsStore
-    from core.ports.examiner import Examiner, Student
+    from core.ports.benchmark_runner import BenchmarkRunner, SamplingStudy
     from core.ports.history import BenchmarkHistory
     from core.versions import ModelRef
-    from evals.suite import PromptTemplate
+    from evals.suites.suite import PromptTemplate
     from lifecycle.rollouts.driver import Driver
     from registry.answers import Answers
     from registry.prompts import MlflowPrompts
@@ -200,11 +200,11 @@ class Platform:
         return Answers(self.settings.answers, self.history)
 
     @cached_property
-    def examiner(self) -> Examiner:
-        """Who asks a model the problems of a suite and judges its answers."""
-        from evals.examiner import SuiteExaminer  # noqa: PLC0415
+    def benchmark_runner(self) -> BenchmarkRunner:
+        """Sends the problems of a suite to a model and judges its answers."""
+        from evals.benchmark_runner import SuiteBenchmarkRunner  # noqa: PLC0415
 
-        return SuiteExaminer(lambda: self.sandbox, self.settings.trials, self.pinned)
+        return SuiteBenchmarkRunner(lambda: self.sandbox, self.settings.trials, self.pinned)
 
     def pinned(self, prompt: PromptTemplate) -> str:
         """Return `name@version` of a suite's prompt, which from then on stands in MLflow's prompt registry too.
@@ -223,11 +223,11 @@ class Platform:
         return MlflowPrompts(self.settings.mlflow_url)
 
     @cached_property
-    def student(self) -> Student:
-        """Who compares ways of choosing among answers."""
-        from evals.examiner import SuiteStudent  # noqa: PLC0415
+    def sampling_study(self) -> SamplingStudy:
+        """Compares policies that choose among stored answers."""
+        from evals.benchmark_runner import SuiteSamplingStudy  # noqa: PLC0415
 
-        return SuiteStudent(lambda: self.sandbox, self.settings.trials, self.settings.benchmarks.ranker_key, self.clock)
+        return SuiteSamplingStudy(lambda: self.sandbox, self.settings.trials, self.settings.benchmarks.ranker_key, self.clock)
 
     @cached_property
     def alarm(self) -> Webhook | None:
@@ -394,7 +394,7 @@ class StoredTrials:
 
     def compare(self, candidate: Sequence[Sample], baseline: Sequence[Sample], margin: float) -> dict[str, Any]:
         """Return the paired comparison as JSON."""
-        from evals.statistics import compare  # noqa: PLC0415 - a second of scipy that only this needs
+        from evals.statistics import compare  # noqa: PLC0415 - numpy, which only this needs
 
         with self._turn():
             return compare(candidate, baseline, margin=margin).shown()

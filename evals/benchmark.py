@@ -13,7 +13,8 @@ from core.programs import RunOutcome
 from core.settings import TrialPolicy
 from core.versions import Decision, Finding, TrialKind, TrialReport
 from evals.statistics import Comparison, compare, summarize
-from evals.suite import load_suite, plan_of
+from evals.suite_loader import load_suite
+from evals.suites.suite import plan_of
 
 _SHOWN_CHARS = 4000
 _TINY = 1e-9

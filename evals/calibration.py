@@ -8,7 +8,7 @@ from dataclasses import replace
 from core.errors import Fault, Refused
 from core.ports.sandbox import Sandbox
 from core.programs import Program, RunOutcome, RunResult
-from evals.suite import Problem
+from evals.suites.suite import Problem
 
 FACTOR = 10.0
 FLOOR_S = 1.0

@@ -25,7 +25,7 @@ from evals.statistics.bounds import clustered_bounds
 from evals.statistics.intervals import Floats
 from evals.statistics.summary import suite_interval
 from evals.statistics.tally import judged
-from evals.suite import Problem
+from evals.suites.suite import Problem
 
 _Z_95 = NormalDist().inv_cdf(0.95)
 _WORST = float("-inf")

@@ -24,7 +24,7 @@ _PREFIX = "prompt."
 
 
 class Template(Protocol):
-    """A prompt as suites have it (`evals.suite.PromptTemplate`): a text under a name, and the version that its file gives it."""
+    """A prompt as suites have it (`evals.suites.suite.PromptTemplate`): a text under a name, and the version that its file gives it."""
 
     @property
     def name(self) -> str: ...  # noqa: D102

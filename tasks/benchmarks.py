@@ -136,7 +136,7 @@ def pin_plan(benchmark: BenchmarkId) -> Benchmark:
     row = here.records.benchmarks.get(benchmark)
     if row.planned:
         return row
-    pinned = lifecycle.pin(here.records, here.clock, benchmark, here.examiner.pin(row.plan), this_driver())
+    pinned = lifecycle.pin(here.records, here.clock, benchmark, here.benchmark_runner.pin(row.plan), this_driver())
     plan = pinned.plan
     run_log().info("pin plan: %s, %s, %d samples a problem at %d points", plan.suite, plan.form, plan.samples, len(plan.grid))
     return pinned
@@ -150,14 +150,14 @@ def ask(benchmark: BenchmarkId, address: str) -> None:
     if here.answers.packed(benchmark).is_file():
         return
     rows = here.answers.growing(benchmark)
-    samples = here.examiner.examine(address, row.version, row.plan, rows, shown_progress(here, benchmark))
+    samples = here.benchmark_runner.run(address, row.version, row.plan, rows, shown_progress(here, benchmark))
     here.answers.pack(benchmark, samples)
     run_log().info("ask: %d answers, %s passed", len(samples), part(sum(sample.passed for sample in samples) / max(1, len(samples))))
 
 
 def shown_progress(here: Platform, benchmark: BenchmarkId) -> Callable[[float, str], None]:
     """Return what writes progress into the row, at most once a second, and stops the work when the row has ended (cancelled)."""
-    last, driver = here.clock.monotonic() - _LOOK_S, this_driver()  # asked here: the examiner's threads know no run
+    last, driver = here.clock.monotonic() - _LOOK_S, this_driver()  # read here: the benchmark runner's threads have no Prefect run
 
     def progress(part: float, _said: str) -> None:
         nonlocal last

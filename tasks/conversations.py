@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.endpoints import Rollout, RolloutState
-from evals.suite import openings
+from evals.suites.files import openings
 from lifecycle.rollouts.steps import needed_conversations
 from serving.synthetic import hold_conversations
 from wiring import Platform

@@ -17,7 +17,7 @@ from lifecycle.submissions import OPEN, begin_end, end, ending, reason_of
 from tasks.lease import end_despite_sigterm, this_driver
 from tasks.notes import run_log
 from tasks.pages import leave_pages
-from tasks.prepare import intake
+from tasks.prepare import model_import
 from tasks.settle import settle_engines
 from tasks.step import BACKOFF_S, is_transient
 from wiring import Platform, platform
@@ -87,11 +87,11 @@ def clear_away(here: Platform, row: Submission) -> None:
     """Remove staged weights and downloads, except what another open submission of the same content still needs."""
     commit = next((step.detail.get("commit") for step in row.steps if step.name is StepName.RESOLVE), None)
     if commit:
-        intake().forget_download(row.request.model.source, str(commit))
+        model_import().forget_download(row.request.model.source, str(commit))
     if row.version is None:
         return
     try:
-        intake().discard(here.records.versions.get(row.version), partial(bundles_in_use, here, row.id))
+        model_import().discard(here.records.versions.get(row.version), partial(bundles_in_use, here, row.id))
     except (NotFound, Conflict):
         return  # it was refused before it became a version
 

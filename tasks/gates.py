@@ -11,7 +11,7 @@ import structlog
 from core.benchmarks import Benchmark, BenchmarkState, Plan, Sample, Trigger
 from core.errors import NotFound, SeatrialError
 from core.ids import BenchmarkId, EndpointName, SubmissionId, VersionId, new_id
-from core.ports.examiner import Progress
+from core.ports.benchmark_runner import Progress
 from core.versions import Decision
 from lifecycle.benchmarks import Judgement, fail, finish_gate
 from tasks.baselines import numbers_in
@@ -55,7 +55,7 @@ def known_run(here: Platform, version: VersionId, plan: Plan) -> tuple[Benchmark
 def gate_answers(here: Platform, row: Benchmark, address: str, progress: Progress) -> tuple[Sample, ...]:
     """Return the gate's answers, asked now as far as an earlier attempt has not."""
     if not here.answers.packed(row.id).is_file():
-        here.answers.pack(row.id, here.examiner.examine(address, row.version, row.plan, here.answers.growing(row.id), progress))
+        here.answers.pack(row.id, here.benchmark_runner.run(address, row.version, row.plan, here.answers.growing(row.id), progress))
     return here.answers.read(row)
 
 

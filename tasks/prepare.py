@@ -15,7 +15,7 @@ from core.submissions import StepName, Submission
 from core.versions import FileDigest, ModelVersion, ResolvedModel
 from evals.checks import Examination, examine, screen
 from lifecycle.submissions import set_version
-from registry.intake import Intake
+from registry.model_import import ModelImport
 from tasks.lease import this_driver
 from tasks.step import recorded, step_task
 from wiring import platform
@@ -30,11 +30,11 @@ class Downloaded:
     files: tuple[FileDigest, ...]
 
 
-def intake() -> Intake:
-    """Return the registry's intake on this process's adapters."""
+def model_import() -> ModelImport:
+    """Return the model import on this process's adapters."""
     here = platform()
     settings, installation = here.settings, here.records.installation.id()
-    return Intake(here.records.versions, here.weights, settings.downloads, settings.scratch, settings.tensorize_python, installation)
+    return ModelImport(here.records.versions, here.weights, settings.downloads, settings.scratch, settings.tensorize_python, installation)
 
 
 @step_task
@@ -51,10 +51,10 @@ def resolve(submission: Submission) -> ResolvedModel:
 @step_task
 def known_version(submission: SubmissionId, model: ResolvedModel) -> ModelVersion | None:
     """Return the version that this very commit became earlier, stored whole, and mark its steps as done before."""
-    version = intake().find(model)
+    version = model_import().find(model)
     if version is not None:
         set_version(platform().records, platform().clock, submission, version.id, this_driver())
-        if not intake().stored(version):  # garbage collection reads rows after it has withdrawn: one of us saw the other
+        if not model_import().stored(version):  # garbage collection reads rows after it has withdrawn: one of us saw the other
             return None
         for name in (StepName.DOWNLOAD, StepName.CHECK, StepName.TENSORIZE):
             with recorded(submission, name) as report:
@@ -68,7 +68,7 @@ def download(submission: SubmissionId, model: ResolvedModel) -> Downloaded:
     with recorded(submission, StepName.DOWNLOAD) as report:
         here = platform()
         needed = screen(model, here.settings.models)
-        with intake().download_folder(model.ref.source, model.commit) as folder:
+        with model_import().download_folder(model.ref.source, model.commit) as folder:
             files = here.hub(model.ref).download(
                 model,
                 needed,
@@ -103,7 +103,7 @@ def tensorize(submission: SubmissionId, downloaded: Downloaded, examination: Exa
     """Stream the weights into tensorizer's format, staged; the same weights are never stored twice."""
     with recorded(submission, StepName.TENSORIZE) as report:
         here = platform()
-        version, stored = intake().stage(
+        version, stored = model_import().stage(
             downloaded.model, downloaded.folder, downloaded.files, examination, now=here.clock.now(), progress=report.progress
         )
         set_version(here.records, here.clock, submission, version.id, this_driver())

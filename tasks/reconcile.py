@@ -24,7 +24,7 @@ from lifecycle.stale_leases import StaleLeases
 from lifecycle.submissions import OPEN
 from tasks.benchmarks import mirror_missing
 from tasks.finish import bundles_in_use
-from tasks.prepare import intake
+from tasks.prepare import model_import
 from tasks.recovery import recovery
 from tasks.service import Duty, Fence, Part
 from tasks.start import engine_spec
@@ -128,8 +128,8 @@ def sweep_leftovers(here: Platform, _fence: Fence) -> tuple[str, ...]:
     if not under_way and not here.records.versions.find(limit=1):
         return ()  # a new database beside a store that may be another one's
     if not under_way:
-        intake().clear_work()
-    return tuple(f"removed the staged weights {digest[:12]}" for digest in intake().sweep(partial(bundles_in_use, here)))
+        model_import().clear_work()
+    return tuple(f"removed the staged weights {digest[:12]}" for digest in model_import().sweep(partial(bundles_in_use, here)))
 
 
 def mark_catalogue(here: Platform, _fence: Fence) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ def compare_stored(request: StudyRequest) -> str:
     """Compare the policies, and keep the table with the benchmark and on Prefect's page."""
     here = platform()
     row = here.records.benchmarks.get(BenchmarkId(request.benchmark))
-    found = here.student.compare(
+    found = here.sampling_study.compare(
         here.answers.read(row),
         row.plan,
         policies=tuple(request.policies),

@@ -8,13 +8,13 @@ from core.benchmarks import Benchmark, Plan, Sample
 from core.endpoints import Rollout
 from core.errors import Fault, Refused, Transient
 from core.ids import SubmissionId, VersionId
-from core.ports.examiner import Progress
+from core.ports.benchmark_runner import Progress
 from core.shown import headline
 from core.submissions import StepName
 from core.versions import Decision, TrialKind, TrialReport
 from evals.benchmark import benchmark_key, gate_benchmark, gate_plan, score_benchmark, wider_plan
 from evals.engine_client import EngineClient
-from evals.suite import load_suite
+from evals.suite_loader import load_suite
 from evals.trials import degeneration as judge_degeneration
 from evals.trials import latency as measure_latency
 from evals.trials import smoke as try_smoke

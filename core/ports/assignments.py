@@ -17,7 +17,7 @@ class Assignments(Protocol):
     """
 
     async def place(self, proposal: Assignment, now: Epoch) -> Assignment:
-        """Return the standing assignment of (endpoint, conversation), or store `proposal` and return it. Atomic."""
+        """Return the existing assignment of (endpoint, conversation), or store `proposal` and return it. Atomic."""
         ...
 
     async def move(self, proposal: Assignment, now: Epoch) -> Assignment:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from core.versions import Finding
-from evals.checks.evidence import Evidence
+from evals.checks.model_files import ModelFiles
 from evals.checks.reading import shown
 from evals.checks.report import NotCheckable, fail, first_of
 
@@ -63,63 +63,63 @@ def _model_types() -> frozenset[str]:
     return frozenset(vllm()["model_types"])
 
 
-def served_architecture(evidence: Evidence) -> Iterator[Finding]:
+def served_architecture(files: ModelFiles) -> Iterator[Finding]:
     """Compare config.json's `architectures` and `model_type` with what vLLM serves on this hardware without the model's own code."""
-    name = _known(evidence)
+    name = _known(files)
     if name is None:
-        yield _unserved(evidence)
-    elif not evidence.host.gpu and name in _GPU_ONLY:
+        yield _unserved(files)
+    elif not files.host.gpu and name in _GPU_ONLY:
         yield fail(
             "architecture_needs_gpu",
-            f"{evidence.model}: vLLM {vllm()['vllm']} serves {name} on GPUs only: {_GPU_ONLY[name]}",
+            f"{files.model}: vLLM {vllm()['vllm']} serves {name} on GPUs only: {_GPU_ONLY[name]}",
             "Submit a model of another architecture, or run engines on GPUs",
         )
     else:
-        yield from _readable_type(evidence)
+        yield from _readable_type(files)
 
 
-def architecture(evidence: Evidence) -> str:
+def architecture(files: ModelFiles) -> str:
     """Return the architecture that the engine will take. Raises NotCheckable."""
-    found = _known(evidence)
+    found = _known(files)
     if found is None:
         raise NotCheckable
     return found
 
 
-def _readable_type(evidence: Evidence) -> Iterator[Finding]:
-    kind = evidence.config.get("model_type")
+def _readable_type(files: ModelFiles) -> Iterator[Finding]:
+    kind = files.config.get("model_type")
     if not isinstance(kind, str) or not kind:
         yield fail(
             "no_model_type",
-            f"{evidence.model}: config.json has no model_type, by which transformers chooses how to read it",
+            f"{files.model}: config.json has no model_type, by which transformers chooses how to read it",
             "Add the model_type of the architecture to config.json (save_pretrained writes it) and submit again",
         )
     elif kind not in _model_types():
         yield fail(
             "model_type_needs_code",
-            f"{evidence.model}: config.json has the model_type {kind[:80]}, which only the model's own code can read; it is never run",
+            f"{files.model}: config.json has the model_type {kind[:80]}, which only the model's own code can read; it is never run",
             _SERVE_ANOTHER,
         )
 
 
-def _unserved(evidence: Evidence) -> Finding:
-    named = _named(evidence)
+def _unserved(files: ModelFiles) -> Finding:
+    named = _named(files)
     other, removed = vllm()["other"], vllm()["removed"]
     for name in named:
         if name in removed:
             return fail(
                 "architecture_removed",
-                f"{evidence.model}: vLLM served {name} up to version {removed[name]}, the engine has {vllm()['vllm']}",
+                f"{files.model}: vLLM served {name} up to version {removed[name]}, the engine has {vllm()['vllm']}",
                 _SERVE_ANOTHER,
             )
         kind = other.get(name) or next((kind for suffix, kind in _SUFFIXES.items() if name.endswith(suffix)), None)
         if kind is not None:
-            return fail("not_a_text_model", f"{evidence.model}: {name[:80]} {_KINDS[kind]}; engines serve text generation", _SERVE_ANOTHER)
-    return fail("unknown_architecture", f"{evidence.model}: {_unknown(evidence, named)}", _SERVE_ANOTHER)
+            return fail("not_a_text_model", f"{files.model}: {name[:80]} {_KINDS[kind]}; engines serve text generation", _SERVE_ANOTHER)
+    return fail("unknown_architecture", f"{files.model}: {_unknown(files, named)}", _SERVE_ANOTHER)
 
 
-def _unknown(evidence: Evidence, named: list[str]) -> str:
-    stated = evidence.config.get("architectures")
+def _unknown(files: ModelFiles, named: list[str]) -> str:
+    stated = files.config.get("architectures")
     if stated is None:
         return "config.json has no `architectures`"
     if not named:
@@ -127,10 +127,10 @@ def _unknown(evidence: Evidence, named: list[str]) -> str:
     return f"vLLM {vllm()['vllm']} does not serve the architecture {first_of(named)} for text generation"
 
 
-def _known(evidence: Evidence) -> str | None:
-    return next((name for name in _named(evidence) if name in known_architectures()), None)
+def _known(files: ModelFiles) -> str | None:
+    return next((name for name in _named(files) if name in known_architectures()), None)
 
 
-def _named(evidence: Evidence) -> list[str]:
-    names = evidence.config.get("architectures")
+def _named(files: ModelFiles) -> list[str]:
+    names = files.config.get("architectures")
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from core.versions import Finding
-from evals.checks.evidence import Evidence
+from evals.checks.model_files import ModelFiles
 from evals.checks.names import ADDED_TOKENS, CONFIG, GENERATION_CONFIG, SPECIAL_TOKENS, TOKENIZER_CONFIG, is_wanted
 from evals.checks.reading import Unreadable
 from evals.checks.report import counted, fail, first_of
@@ -18,59 +18,59 @@ _CODE_KEYS = {"auto_map", "custom_pipelines"}
 _MAX_DEPTH = 8
 
 
-def only_known_files(evidence: Evidence) -> Iterator[Finding]:
+def only_known_files(files: ModelFiles) -> Iterator[Finding]:
     """Hold the folder to the allow-list; a link could point at anything on this machine."""
-    if evidence.links:
+    if files.links:
         yield fail(
             "link_in_model",
-            f"{evidence.model}: {first_of(evidence.links)} must be plain files, not links or devices",
+            f"{files.model}: {first_of(files.links)} must be plain files, not links or devices",
             "Replace each by a plain file and submit again",
         )
-    others = [path for path in evidence.paths if not is_wanted(path) and path not in evidence.links]
+    others = [path for path in files.paths if not is_wanted(path) and path not in files.links]
     if others:
         yield fail(
             "unexpected_file",
-            f"{evidence.model}: {counted(len(others), 'file')} not accepted as part of a model: {first_of(others)}",
+            f"{files.model}: {counted(len(others), 'file')} not accepted as part of a model: {first_of(others)}",
             "Keep only safetensors, JSON, tokenizer, template, README and licence files, and submit again",
         )
 
 
-def whole_files(evidence: Evidence) -> Iterator[Finding]:
+def whole_files(files: ModelFiles) -> Iterator[Finding]:
     """Refuse pointers of large-file stores and web pages that were saved under a model file's name."""
     for reason, hint in (("pointer_file", _POINTER_HINT), ("web_page", _PAGE_HINT)):
-        found = {path: what.what for path, what in evidence.stand_ins.items() if what.reason == reason}
+        found = {path: what.what for path, what in files.stand_ins.items() if what.reason == reason}
         if found:
             verb = (
                 f"is {next(iter(found.values()))}"
                 if len(found) == 1
                 else f"are not the files themselves but {_plural(set(found.values()))}"
             )
-            yield fail(reason, f"{evidence.model}: {first_of(sorted(found))} {verb}", hint)
+            yield fail(reason, f"{files.model}: {first_of(sorted(found))} {verb}", hint)
 
 
-def readable_json(evidence: Evidence) -> Iterator[Finding]:
+def readable_json(files: ModelFiles) -> Iterator[Finding]:
     """Read every small JSON file that transformers reads, within its bounds; config.json must be there."""
     for name in _READ:
-        if name in evidence.stand_ins:
+        if name in files.stand_ins:
             continue
         try:
-            missing = evidence.load(name) is None and name == CONFIG and CONFIG not in evidence.links
+            missing = files.load(name) is None and name == CONFIG and CONFIG not in files.links
         except Unreadable as error:
-            yield fail("bad_json", f"{evidence.model}: {error}", f"Save {name} again as UTF-8 without a byte-order mark and submit again")
+            yield fail("bad_json", f"{files.model}: {error}", f"Save {name} again as UTF-8 without a byte-order mark and submit again")
             continue
         if missing:
-            yield fail("no_config", f"{evidence.model}: there is no config.json", "Add the transformers config.json and submit again")
+            yield fail("no_config", f"{files.model}: there is no config.json", "Add the transformers config.json and submit again")
 
 
-def no_remote_code(evidence: Evidence) -> Iterator[Finding]:
+def no_remote_code(files: ModelFiles) -> Iterator[Finding]:
     """Refuse what would need `trust_remote_code`: engines run with it off, always."""
     for name in (CONFIG, TOKENIZER_CONFIG):
-        document = evidence.json(name)
+        document = files.json(name)
         found = sorted(_code_keys(document or {}, 0))
         if found:
             yield fail(
                 "remote_code",
-                f"{evidence.model}: {name} requires the model's own code ({first_of(found)}), which is never run",
+                f"{files.model}: {name} requires the model's own code ({first_of(found)}), which is never run",
                 f"Remove {found[0]} from {name}, for an architecture that vLLM has built in, and submit again",
             )
 

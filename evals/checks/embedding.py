@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evals.checks.evidence import Evidence
+from evals.checks.model_files import ModelFiles
 
 _ENDS = (
     "embed_tokens.weight",
@@ -16,12 +16,12 @@ _ENDS = (
 _MATRIX = 2
 
 
-def embedding(evidence: Evidence) -> tuple[str, int] | None:
+def embedding(files: ModelFiles) -> tuple[str, int] | None:
     """Return the name of the input embedding and its rows, the largest of several; None when no tensor has a known name.
 
     Raises NotCheckable when a weights file's header is not sound.
     """
-    found = {name: shape[0] for name, shape in evidence.tensors.items() if is_embedding(name) and len(shape) == _MATRIX and shape[0] > 0}
+    found = {name: shape[0] for name, shape in files.tensors.items() if is_embedding(name) and len(shape) == _MATRIX and shape[0] > 0}
     if found:
         name = max(found, key=lambda name: found[name])
         return name, found[name]

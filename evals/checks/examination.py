@@ -11,11 +11,11 @@ from core.settings import ModelPolicy
 from core.versions import EngineNeeds, Finding, ResolvedModel
 from evals.checks.architecture import served_architecture
 from evals.checks.contents import no_remote_code, only_known_files, readable_json, whole_files
-from evals.checks.evidence import Evidence
 from evals.checks.finite import finite_weights
 from evals.checks.hardware import heads_served, quantization_on_cpu
 from evals.checks.licence import licence, licence_allowed
 from evals.checks.memory import engine_needs, fits_engine
+from evals.checks.model_files import ModelFiles
 from evals.checks.quantization import served_quantization
 from evals.checks.report import Examination, NotCheckable
 from evals.checks.sampling import default_sampling
@@ -30,7 +30,7 @@ class Check:
     """One check. `look` yields a failed finding for each fault; nothing found is reported as a pass under `name`."""
 
     name: str
-    look: Callable[[Evidence], Iterable[Finding]]
+    look: Callable[[ModelFiles], Iterable[Finding]]
 
 
 CHECKS: tuple[Check, ...] = (
@@ -67,20 +67,20 @@ def examine(folder: Path, model: ResolvedModel, policy: ModelPolicy, host: Engin
     A check that cannot work on what another one refuses (no config.json, a broken header), or does not know the model's family, is left
     out of the findings.
     """
-    evidence = Evidence(folder, model, policy, host)
-    findings = tuple(finding for check in CHECKS for finding in _run(check, evidence))
-    return Examination(findings, _needs(evidence), template_digest(evidence), licence(evidence))
+    files = ModelFiles(folder, model, policy, host)
+    findings = tuple(finding for check in CHECKS for finding in _run(check, files))
+    return Examination(findings, _needs(files), template_digest(files), licence(files))
 
 
-def _run(check: Check, evidence: Evidence) -> tuple[Finding, ...]:
+def _run(check: Check, files: ModelFiles) -> tuple[Finding, ...]:
     try:
-        return tuple(check.look(evidence)) or (Finding(check.name, passed=True),)
+        return tuple(check.look(files)) or (Finding(check.name, passed=True),)
     except NotCheckable:
         return ()
 
 
-def _needs(evidence: Evidence) -> EngineNeeds | None:
+def _needs(files: ModelFiles) -> EngineNeeds | None:
     try:
-        return engine_needs(evidence)
+        return engine_needs(files)
     except NotCheckable:
         return None

@@ -8,8 +8,8 @@ from typing import IO, Any
 import numpy as np
 
 from core.versions import Finding
-from evals.checks.evidence import Evidence, Shard
 from evals.checks.header import Tensor
+from evals.checks.model_files import ModelFiles, Shard
 from evals.checks.report import fail, first_of
 
 _BLOCK_BYTES = 1024**2  # stays in the processor's cache; measured faster than 16 MiB
@@ -27,26 +27,26 @@ _PATTERNS: dict[str, tuple[Any, int, int]] = {
 }
 
 
-def finite_weights(evidence: Evidence) -> Iterator[Finding]:
+def finite_weights(files: ModelFiles) -> Iterator[Finding]:
     """Scan every floating-point tensor of every sound file."""
     bad: list[str] = []
-    for shard in evidence.shards:
-        bad.extend(not_finite(evidence, shard))
+    for shard in files.shards:
+        bad.extend(not_finite(files, shard))
     if bad:
         hold = "tensor holds" if len(bad) == 1 else "tensors hold"
         yield fail(
             "nan_in_weights",
-            f"{evidence.model}: {len(bad)} {hold} NaN or infinite numbers, first {first_of(bad[:1])}",
+            f"{files.model}: {len(bad)} {hold} NaN or infinite numbers, first {first_of(bad[:1])}",
             "Upload weights without NaN and infinite numbers and submit again",
         )
 
 
-def not_finite(evidence: Evidence, shard: Shard) -> Iterator[str]:
+def not_finite(files: ModelFiles, shard: Shard) -> Iterator[str]:
     """Yield the names of a shard's tensors that hold NaN or an infinity, in the order of their bytes. A cut file says nothing."""
     if shard.header is None or shard.cut:
         return
     buffer = bytearray(_BLOCK_BYTES)
-    with evidence.open(shard.path) as file:
+    with files.open(shard.path) as file:
         for tensor in shard.header.tensors:
             if tensor.dtype in _PATTERNS and _holds_not_finite(file, shard.data_begin, tensor, buffer):
                 yield tensor.name

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from core.versions import Finding
-from evals.checks.evidence import Evidence
 from evals.checks.memory import engine_dtype
+from evals.checks.model_files import ModelFiles
 from evals.checks.quantization import served_methods
 from evals.checks.report import fail
 
@@ -28,27 +28,27 @@ class Quantisation:
     integer: bool
 
 
-def quantization_on_cpu(evidence: Evidence) -> Iterator[Finding]:
+def quantization_on_cpu(files: ModelFiles) -> Iterator[Finding]:
     """Refuse layouts that vLLM has no CPU kernel for, and number types that a method does not take."""
-    found = quantisation(evidence.config)
+    found = quantisation(files.config)
     if found is None or found.method not in served_methods():
         return
-    if found.method in _HALF_ONLY and engine_dtype(evidence) == "float32":
-        reason = f"{evidence.model}: {found.method} runs in float16 or bfloat16 only, config.json states float32"
+    if found.method in _HALF_ONLY and engine_dtype(files) == "float32":
+        reason = f"{files.model}: {found.method} runs in float16 or bfloat16 only, config.json states float32"
         yield fail("unsupported_quantization", reason, "Set dtype to float16 in config.json and submit again")
-    elif not evidence.host.gpu:
-        yield from _on_cpu(evidence, found)
+    elif not files.host.gpu:
+        yield from _on_cpu(files, found)
 
 
-def heads_served(evidence: Evidence) -> Iterator[Finding]:
+def heads_served(files: ModelFiles) -> Iterator[Finding]:
     """Refuse heads that vLLM's CPU attention has no kernel for."""
-    if evidence.host.gpu:
+    if files.host.gpu:
         return
-    size = _head_size(evidence.text_config)
+    size = _head_size(files.text_config)
     if 0 < size < _SMALLEST_HEAD:
         yield fail(
             "heads_not_on_cpu",
-            f"{evidence.model}: attention heads of {size} numbers; vLLM's CPU attention needs {_SMALLEST_HEAD} or more",
+            f"{files.model}: attention heads of {size} numbers; vLLM's CPU attention needs {_SMALLEST_HEAD} or more",
             "Submit a model with larger heads, or run engines on GPUs",
         )
 
@@ -68,19 +68,19 @@ def quantisation(config: Mapping[str, Any]) -> Quantisation | None:
     return Quantisation(method, bits if type(bits) is int else 0, integer=method in _INT4)
 
 
-def _on_cpu(evidence: Evidence, found: Quantisation) -> Iterator[Finding]:
+def _on_cpu(files: ModelFiles, found: Quantisation) -> Iterator[Finding]:
     why = ""
     if found.method not in _CPU_METHODS:
         why = f"the quantisation method {found.method} runs on GPUs only"
-    elif found.integer and _has_experts(evidence.text_config):
+    elif found.integer and _has_experts(files.text_config):
         why = f"{found.method} with {found.bits} bits of a mixture of experts runs on GPUs only"
     elif found.integer and found.method in _INT4 and found.bits != 4:  # noqa: PLR2004 - bits
         why = f"{found.method} with {found.bits} bits runs on GPUs only"
-    elif found.integer and found.bits == 4 and not evidence.host.avx512:  # noqa: PLR2004 - bits
+    elif found.integer and found.bits == 4 and not files.host.avx512:  # noqa: PLR2004 - bits
         why = f"{found.method} with 4 bits needs AVX-512, which the CPU of the engines lacks"
     if why:
         hint = "Submit compressed-tensors W8A8 or the unquantised weights, or run engines on GPUs"
-        yield fail("quantization_not_on_cpu", f"{evidence.model}: {why}", hint)
+        yield fail("quantization_not_on_cpu", f"{files.model}: {why}", hint)
 
 
 def _first_group(described: Mapping[str, Any]) -> Mapping[str, Any]:

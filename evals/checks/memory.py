@@ -8,7 +8,7 @@ from typing import Any
 from core.engine_memory import cache_for, plan_memory
 from core.versions import EngineNeeds, Finding
 from evals.checks.architecture import architecture, latent_attention
-from evals.checks.evidence import Evidence
+from evals.checks.model_files import ModelFiles
 from evals.checks.report import NotCheckable, fail
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -37,28 +37,28 @@ _RECURRENT = ("mamba_d_state", "ssm_state_size", "state_size", "mamba_d_ssm", "l
 _HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 
 
-def fits_engine(evidence: Evidence) -> Iterator[Finding]:
+def fits_engine(files: ModelFiles) -> Iterator[Finding]:
     """Hold weights plus the KV cache of one conversation of ordinary length against the policy's engine memory."""
-    needs = engine_needs(evidence)
-    plan = plan_memory(needs, evidence.policy)
+    needs = engine_needs(files)
+    plan = plan_memory(needs, files.policy)
     if not plan.fits:
-        length = min(needs.max_model_len, evidence.policy.max_model_len or needs.max_model_len, evidence.policy.conversation_tokens)
+        length = min(needs.max_model_len, files.policy.max_model_len or needs.max_model_len, files.policy.conversation_tokens)
         cache = cache_for(length, needs.kv_bytes_per_token)
         yield fail(
             "too_large_for_engine",
-            f"{evidence.model}: {needs.weights_bytes} bytes of weights and {cache} of KV cache for {length} tokens "
-            f"are {needs.weights_bytes + cache}, above an engine's {evidence.policy.engine_memory_bytes}",
+            f"{files.model}: {needs.weights_bytes} bytes of weights and {cache} of KV cache for {length} tokens "
+            f"are {needs.weights_bytes + cache}, above an engine's {files.policy.engine_memory_bytes}",
             "Submit a smaller or quantised model, or ask an operator to raise SEATRIAL_MODELS_ENGINE_MEMORY_BYTES",
         )
 
 
-def engine_needs(evidence: Evidence) -> EngineNeeds:
+def engine_needs(files: ModelFiles) -> EngineNeeds:
     """Return what an engine needs to serve this model. Raises NotCheckable when its files do not say."""
-    name = architecture(evidence)
-    if not evidence.shards or any(shard.header is None for shard in evidence.shards):
+    name = architecture(files)
+    if not files.shards or any(shard.header is None for shard in files.shards):
         raise NotCheckable
-    weights = sum(shard.header.data_bytes for shard in evidence.shards if shard.header)
-    config, dtype = evidence.text_config, _dtype(evidence)
+    weights = sum(shard.header.data_bytes for shard in files.shards if shard.header)
+    config, dtype = files.text_config, _dtype(files)
     return EngineNeeds(
         name,
         dtype,
@@ -67,7 +67,7 @@ def engine_needs(evidence: Evidence) -> EngineNeeds:
         _number(config, *_HEADS),
         kv_bytes_per_token=kv_bytes_per_token(config, dtype),
         recurrent=any(_number(config, name) for name in _RECURRENT),
-        quantized=any(evidence.config.get(name) for name in ("quantization_config", "compression_config")),
+        quantized=any(files.config.get(name) for name in ("quantization_config", "compression_config")),
     )
 
 
@@ -118,11 +118,11 @@ def kv_bytes_per_token(config: Mapping[str, Any], dtype: str) -> int:
     return 2 * layers * kv_heads * head_size * _BYTES.get(dtype, 2)
 
 
-def engine_dtype(evidence: Evidence) -> str:
+def engine_dtype(files: ModelFiles) -> str:
     """Return the type of numbers that the engine computes with. Raises NotCheckable where neither configuration nor weights say."""
-    if not evidence.shards or any(shard.header is None for shard in evidence.shards):
+    if not files.shards or any(shard.header is None for shard in files.shards):
         raise NotCheckable
-    return _dtype(evidence)
+    return _dtype(files)
 
 
 def _ropes(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -144,13 +144,13 @@ def _factor(rope: Mapping[str, Any]) -> float:
     return float(min(factor, _LARGEST_FACTOR)) if isinstance(factor, int | float) and factor >= 1.0 else 0.0
 
 
-def _dtype(evidence: Evidence) -> str:
-    for config in (evidence.config, evidence.text_config):
+def _dtype(files: ModelFiles) -> str:
+    for config in (files.config, files.text_config):
         said = config.get("dtype") or config.get("torch_dtype")
         if isinstance(said, str) and said.removeprefix("torch.") in _BYTES:
             return said.removeprefix("torch.")
     sizes: dict[str, int] = {}
-    for shard in evidence.shards:
+    for shard in files.shards:
         for tensor in shard.header.tensors if shard.header else ():
             sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.end - tensor.begin
     most = max(sizes, key=lambda dtype: sizes[dtype])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.versions import Finding
-from evals.checks.evidence import Evidence
+from evals.checks.model_files import ModelFiles
 from evals.checks.names import QUANTIZATION
 from evals.checks.reading import shown
 from evals.checks.report import NotCheckable, fail
@@ -24,14 +24,14 @@ def served_methods() -> frozenset[str]:
     return frozenset(Path(__file__).with_name("quantizations.txt").read_text(encoding="ascii").split())
 
 
-def served_quantization(evidence: Evidence) -> Iterator[Finding]:
+def served_quantization(files: ModelFiles) -> Iterator[Finding]:
     """Hold config.json's quantization_config against vLLM's list."""
-    key, stated = _stated(evidence)
+    key, stated = _stated(files)
     if stated is None:
-        yield from _unstated(evidence)
+        yield from _unstated(files)
         return
     if not isinstance(stated, dict):
-        reason = f"{evidence.model}: `{key}` in config.json must be an object, got {shown(stated)}"
+        reason = f"{files.model}: `{key}` in config.json must be an object, got {shown(stated)}"
         yield fail("unsupported_quantization", reason, f"Correct or remove {key} in config.json and submit again")
         return
     method = stated.get("quant_method", "")
@@ -40,31 +40,31 @@ def served_quantization(evidence: Evidence) -> Iterator[Finding]:
         return  # vLLM takes this as not quantized, or as ModelOpt's by its other keys
     if name not in served_methods():
         reason = (
-            f"{evidence.model}: {key} in config.json states the quantization method {shown(name)}, which vLLM does not serve; "
+            f"{files.model}: {key} in config.json states the quantization method {shown(name)}, which vLLM does not serve; "
             f"it serves {', '.join(sorted(served_methods()))}"
         )
         yield fail("unsupported_quantization", reason, _FULL)
 
 
-def is_quantized(evidence: Evidence) -> bool:
+def is_quantized(files: ModelFiles) -> bool:
     """Whether config.json states any quantization: shapes of tensors then follow the method."""
-    return _stated(evidence)[1] is not None or QUANTIZATION in evidence.paths
+    return _stated(files)[1] is not None or QUANTIZATION in files.paths
 
 
-def _stated(evidence: Evidence) -> tuple[str, Any]:
-    configs: tuple[Mapping[str, Any], ...] = (evidence.config, evidence.text_config)
+def _stated(files: ModelFiles) -> tuple[str, Any]:
+    configs: tuple[Mapping[str, Any], ...] = (files.config, files.text_config)
     return next(((key, config[key]) for config in configs for key in _KEYS if config.get(key) is not None), (_KEYS[0], None))
 
 
-def _unstated(evidence: Evidence) -> Iterator[Finding]:
+def _unstated(files: ModelFiles) -> Iterator[Finding]:
     try:
-        names = evidence.tensors
+        names = files.tensors
     except NotCheckable:
         return
     packed = next((name for name in sorted(names) if name.endswith(_PACKED)), None)
-    if packed is not None and QUANTIZATION not in evidence.paths:
+    if packed is not None and QUANTIZATION not in files.paths:
         yield fail(
             "unsupported_quantization",
-            f"{evidence.model}: the tensor {packed[:80]} holds quantized weights, but config.json has no quantization_config",
+            f"{files.model}: the tensor {packed[:80]} holds quantized weights, but config.json has no quantization_config",
             "Add the quantization_config that the quantizing tool wrote to config.json and submit again",
         )

@@ -7,21 +7,21 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from core.versions import Finding
-from evals.checks.evidence import Evidence
+from evals.checks.model_files import ModelFiles
 from evals.checks.names import GENERATION_CONFIG
 from evals.checks.reading import shown
 from evals.checks.report import fail
 
 
-def default_sampling(evidence: Evidence) -> Iterator[Finding]:
+def default_sampling(files: ModelFiles) -> Iterator[Finding]:
     """Hold the keys that vLLM takes from generation_config.json against its own limits (`SamplingParams`); it ignores all others."""
-    document = evidence.json(GENERATION_CONFIG) or {}
+    document = files.json(GENERATION_CONFIG) or {}
     for key, (accepts, expected) in _LIMITS.items():
         value = document.get(key)
         if value is not None and not accepts(value):
             yield fail(
                 "bad_generation_config",
-                f"{evidence.model}: {key} in {GENERATION_CONFIG} must be {expected}, got {shown(value)}",
+                f"{files.model}: {key} in {GENERATION_CONFIG} must be {expected}, got {shown(value)}",
                 f"Correct or remove {key} in {GENERATION_CONFIG} and submit again",
             )
 

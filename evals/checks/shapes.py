@@ -12,7 +12,7 @@ from typing import Any
 
 from core.versions import Finding
 from evals.checks.architecture import architecture
-from evals.checks.evidence import Evidence
+from evals.checks.model_files import ModelFiles
 from evals.checks.quantization import is_quantized
 from evals.checks.report import counted, fail, not_checked
 
@@ -37,11 +37,11 @@ class _Size:
     key: str
 
 
-def shapes_match_config(evidence: Evidence) -> Iterator[Finding]:
+def shapes_match_config(files: ModelFiles) -> Iterator[Finding]:
     """Hold the layers and the shapes against config.json."""
-    config, tensors = evidence.text_config, evidence.tensors
-    family = architecture(evidence)
-    skipped = "quantized weights" if is_quantized(evidence) else "" if family in _FAMILIES else family
+    config, tensors = files.text_config, files.tensors
+    family = architecture(files)
+    skipped = "quantized weights" if is_quantized(files) else "" if family in _FAMILIES else family
     if not any(_LAYER.fullmatch(name) for name in tensors):
         skipped = skipped or "names of tensors that are not those of the family"
     if skipped:
@@ -49,7 +49,7 @@ def shapes_match_config(evidence: Evidence) -> Iterator[Finding]:
         return
     problems = [*_heads(config, family), *_layers(config, tensors), *_head(config, tensors), *_shapes(config, tensors, family)]
     for what in problems[:_SHOWN]:
-        yield fail("shape_mismatch", f"{evidence.model}: {what}", _HINT)
+        yield fail("shape_mismatch", f"{files.model}: {what}", _HINT)
 
 
 def _heads(config: Mapping[str, Any], family: str) -> Iterator[str]:

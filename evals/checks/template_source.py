@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from evals.checks.evidence import Evidence
+from evals.checks.model_files import ModelFiles
 from evals.checks.names import TEMPLATE, TEMPLATE_JSON, TOKENIZER_CONFIG
 from evals.checks.reading import Unreadable, plain_text, shown
 from evals.checks.report import NotCheckable, first_of
@@ -24,18 +24,18 @@ class Source:
     hint: str = "Add the template that the model was trained with as chat_template.jinja and submit again (a base model needs one, too)"
 
 
-def template_source(evidence: Evidence) -> Source:
+def template_source(files: ModelFiles) -> Source:
     """Return the template that vLLM renders. Raises Unreadable for a broken one, NotCheckable where another check refuses the file."""
-    if TEMPLATE in evidence.stand_ins:
+    if TEMPLATE in files.stand_ins:
         raise NotCheckable
-    raw = evidence.read(TEMPLATE, _MAX_TEMPLATE_BYTES)
+    raw = files.read(TEMPLATE, _MAX_TEMPLATE_BYTES)
     if raw is not None:
         text = plain_text(TEMPLATE, raw)
         return Source(text, "" if text else f"{TEMPLATE} is empty")
-    found = _of_config((evidence.json(TOKENIZER_CONFIG) or {}).get("chat_template"))
+    found = _of_config((files.json(TOKENIZER_CONFIG) or {}).get("chat_template"))
     if found is not None:
         return found
-    if TEMPLATE_JSON in evidence.paths:
+    if TEMPLATE_JSON in files.paths:
         return Source("", f"the only chat template is in {TEMPLATE_JSON}, which vLLM reads for multimodal processors only", _RENAME)
     return Source("", f"there is no chat template, neither {TEMPLATE} nor `chat_template` in {TOKENIZER_CONFIG}")
 

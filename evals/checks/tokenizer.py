@@ -10,7 +10,7 @@ from typing import Any
 from core.versions import Finding
 from evals.checks.confined import Answer, End, Limits, confined
 from evals.checks.embedding import embedding
-from evals.checks.evidence import Evidence
+from evals.checks.model_files import ModelFiles
 from evals.checks.names import CONFIG, GENERATION_CONFIG, SENTENCEPIECE, TOKENIZER
 from evals.checks.reading import Unreadable, json_object, shown
 from evals.checks.report import NotCheckable, fail, not_checked
@@ -32,49 +32,49 @@ class _Loaded:
     top_token: str
 
 
-def tokenizer_round_trip(evidence: Evidence) -> Iterator[Finding]:
+def tokenizer_round_trip(files: ModelFiles) -> Iterator[Finding]:
     """Encode and decode some text with tokenizer.json; spacing may differ (SentencePiece adds and drops it), characters may not."""
-    if TOKENIZER not in evidence.paths:
+    if TOKENIZER not in files.paths:
         hint = "Save the fast tokenizer beside the weights (AutoTokenizer.from_pretrained(...).save_pretrained(...)) and submit again"
-        yield fail("no_tokenizer", f"{evidence.model}: there is no tokenizer.json", hint)
+        yield fail("no_tokenizer", f"{files.model}: there is no tokenizer.json", hint)
         return
-    if TOKENIZER in evidence.stand_ins:
+    if TOKENIZER in files.stand_ins:
         raise NotCheckable
-    why = _fault(evidence)
+    why = _fault(files)
     if why:
-        yield fail("tokenizer_broken", f"{evidence.model}: {why}", "Save the tokenizer that the model was trained with and submit again")
+        yield fail("tokenizer_broken", f"{files.model}: {why}", "Save the tokenizer that the model was trained with and submit again")
 
 
-def ids_within_embedding(evidence: Evidence) -> Iterator[Finding]:
+def ids_within_embedding(files: ModelFiles) -> Iterator[Finding]:
     """Hold every id that the tokenizer or the configuration can produce against the embedding's rows.
 
     vLLM looks an id up without a bound: one request with such an id ends the engine's process for everybody.
     """
-    known = embedding(evidence)
+    known = embedding(files)
     if known is None:
         yield not_checked("ids_within_embedding", "no tensor has the name of an input embedding that this check knows")
         return
     name, rows = known
-    for what in (*_tokenizer_excess(evidence, rows), *_configured_excess(evidence, rows)):
+    for what in (*_tokenizer_excess(files, rows), *_configured_excess(files, rows)):
         yield fail(
-            "token_id_beyond_embedding", f"{evidence.model}: {what}, but {name[:80]} has only {rows} rows (ids 0 to {rows - 1})", _RESIZE
+            "token_id_beyond_embedding", f"{files.model}: {what}, but {name[:80]} has only {rows} rows (ids 0 to {rows - 1})", _RESIZE
         )
 
 
-def _tokenizer_excess(evidence: Evidence, rows: int) -> Iterator[str]:
-    if TOKENIZER in evidence.paths and TOKENIZER not in evidence.links and TOKENIZER not in evidence.stand_ins:
-        loaded = _load(evidence, tokens(evidence))
+def _tokenizer_excess(files: ModelFiles, rows: int) -> Iterator[str]:
+    if TOKENIZER in files.paths and TOKENIZER not in files.links and TOKENIZER not in files.stand_ins:
+        loaded = _load(files, tokens(files))
         if isinstance(loaded, _Loaded) and loaded.top_id >= rows:
             yield f"the tokenizer has the token {loaded.top_token!r} with id {loaded.top_id}"
-    raw = _sentencepiece(evidence)
+    raw = _sentencepiece(files)
     if raw is not None and (count := pieces(raw)) is not None and count > rows:
         yield f"{SENTENCEPIECE} has {count} tokens"
 
 
-def _configured_excess(evidence: Evidence, rows: int) -> Iterator[str]:
-    documents: dict[str, Mapping[str, Any] | None] = {CONFIG: evidence.config, GENERATION_CONFIG: evidence.json(GENERATION_CONFIG)}
-    if evidence.text_config is not evidence.config:
-        documents["text_config in config.json"] = evidence.text_config
+def _configured_excess(files: ModelFiles, rows: int) -> Iterator[str]:
+    documents: dict[str, Mapping[str, Any] | None] = {CONFIG: files.config, GENERATION_CONFIG: files.json(GENERATION_CONFIG)}
+    if files.text_config is not files.config:
+        documents["text_config in config.json"] = files.text_config
     for name, document in documents.items():
         for key in _IDS:
             stated = (document or {}).get(key)
@@ -84,42 +84,42 @@ def _configured_excess(evidence: Evidence, rows: int) -> Iterator[str]:
                 yield f"{key} in {name} is {shown(beyond)}"
 
 
-def _sentencepiece(evidence: Evidence) -> bytes | None:
-    if SENTENCEPIECE in evidence.stand_ins:
+def _sentencepiece(files: ModelFiles) -> bytes | None:
+    if SENTENCEPIECE in files.stand_ins:
         return None
     try:
-        return evidence.read(SENTENCEPIECE, _MAX_SENTENCEPIECE_BYTES)
+        return files.read(SENTENCEPIECE, _MAX_SENTENCEPIECE_BYTES)
     except Unreadable:
         return None  # the engine reads tokenizer.json
 
 
-def _fault(evidence: Evidence) -> str:
-    if TOKENIZER in evidence.links:
+def _fault(files: ModelFiles) -> str:
+    if TOKENIZER in files.links:
         return "tokenizer.json is a link"
-    found = tokens(evidence)
+    found = tokens(files)
     if found.faults:
         return found.faults[0]
-    loaded = _load(evidence, found)
+    loaded = _load(files, found)
     if isinstance(loaded, Answer):
-        return f"tokenizer.json cannot be loaded: {_first_bytes(evidence) or loaded.why or loaded.end}"
+        return f"tokenizer.json cannot be loaded: {_first_bytes(files) or loaded.why or loaded.end}"
     for text, (count, decoded) in zip(_TEXTS, loaded.trips, strict=True):
         if not count or "".join(decoded.split()) != "".join(text.split()):
             return f"tokenizer.json encodes {text!r} as {count} tokens, which decode to {decoded[:60]!r}"
     return ""
 
 
-def _first_bytes(evidence: Evidence) -> str:
+def _first_bytes(files: ModelFiles) -> str:
     """Return why a file that begins like this cannot be JSON, in words that the tokenizers library does not give."""
     try:
-        json_object("it", evidence.head(TOKENIZER))
+        json_object("it", files.head(TOKENIZER))
     except Unreadable as error:
         return str(error) if "is not JSON" not in str(error) else ""
     return ""
 
 
-def _load(evidence: Evidence, found: Tokens) -> _Loaded | Answer:
-    question = {"path": str((evidence.folder / TOKENIZER).absolute()), "texts": _TEXTS, "added": found.added}
-    answer = evidence.once(TOKENIZER, lambda: confined(_SCRIPT, question, _LIMITS))
+def _load(files: ModelFiles, found: Tokens) -> _Loaded | Answer:
+    question = {"path": str((files.folder / TOKENIZER).absolute()), "texts": _TEXTS, "added": found.added}
+    answer = files.once(TOKENIZER, lambda: confined(_SCRIPT, question, _LIMITS))
     if answer.end is not End.DONE:
         return answer
     trips, (top_id, top_token) = answer.value["trips"], answer.value["top"]

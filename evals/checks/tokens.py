@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from evals.checks.evidence import Evidence
+from evals.checks.model_files import ModelFiles
 from evals.checks.names import ADDED_TOKENS, CONFIG, SPECIAL_TOKENS, TOKENIZER_CONFIG
 from evals.checks.reading import shown
 
@@ -31,12 +31,12 @@ class Tokens:
     faults: tuple[str, ...]
 
 
-def tokens(evidence: Evidence) -> Tokens:
+def tokens(files: ModelFiles) -> Tokens:
     """Read the tokens of tokenizer_config.json, special_tokens_map.json and added_tokens.json. Raises NotCheckable for a broken file.
 
     As transformers: with `added_tokens_decoder` in tokenizer_config.json the other two files are not read.
     """
-    return read_tokens(evidence.json)
+    return read_tokens(files.json)
 
 
 def read_tokens(load: Callable[[str], Mapping[str, Any] | None]) -> Tokens:

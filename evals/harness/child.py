@@ -25,8 +25,8 @@ _IDLE_S = 600.0
 _NICE = 5  # the engine that answers has the processors first
 
 
-class Wire:
-    """Lines from and to the platform. The end of its input ends the process, whatever runs."""
+class Channel:
+    """Lines from and to the platform. The end of the input ends the process at once."""
 
     def __init__(self) -> None:
         self._out = os.dup(1)
@@ -56,41 +56,41 @@ class Wire:
 def main() -> None:
     """Say ready, and do what is asked until nothing is."""
     os.nice(_NICE)
-    wire = Wire()
-    from evals.harness import work  # noqa: PLC0415 - imports lm-eval: seconds, after the wire stands
+    channel = Channel()
+    from evals.harness import work  # noqa: PLC0415 - imports lm-eval, which takes seconds: after the channel is open
 
-    wire.say(READY)
+    channel.say(READY)
     while True:
         try:
-            message = wire.next(_IDLE_S)
+            message = channel.next(_IDLE_S)
         except Empty:
             return
         try:
             if message["kind"] == DESCRIBE:
-                wire.say(DESCRIBED, **work.describe(message["task"], message["folder"]))
+                channel.say(DESCRIBED, **work.describe(message["task"], message["folder"]))
             elif message["kind"] == JOB:
-                _run(wire, Job.from_json(message["job"]), work)
+                _run(channel, Job.from_json(message["job"]), work)
         except SeatrialError as error:
-            wire.say(ERROR, **_told(error))
+            channel.say(ERROR, **_told(error))
 
 
-def _run(wire: Wire, job: Job, work: Any) -> None:
+def _run(channel: Channel, job: Job, work: Any) -> None:
     def verdicts() -> Mapping[str, bool | None]:
-        wire.say(ASKED)
-        message = wire.next()
+        channel.say(ASKED)
+        message = channel.next()
         if message["kind"] != VERDICTS:
             raise Fault(f"the platform said {message['kind']!r} where verdicts were due")
         passed: dict[str, bool | None] = message["passed"]
         return passed
 
-    document = dict(work.run(job, lambda row: _row(wire, row), verdicts))
+    document = dict(work.run(job, lambda row: _row(channel, row), verdicts))
     scored = document.pop("scored", [])
     _keep(job.results, document)
-    wire.say(DONE, scored=scored)
+    channel.say(DONE, scored=scored)
 
 
-def _row(wire: Wire, row: Row) -> None:
-    wire.say(ROW, row=json.loads(row.to_json()))
+def _row(channel: Channel, row: Row) -> None:
+    channel.say(ROW, row=json.loads(row.to_json()))
 
 
 def _keep(path: Path, document: Mapping[str, Any]) -> None:

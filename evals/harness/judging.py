@@ -15,7 +15,7 @@ from evals.degeneration import flaws
 from evals.harness.extract import extract
 from evals.harness.rows import Row
 from evals.harness.seeds import Identity
-from evals.suite import Problem, Suite
+from evals.suites.suite import Problem, Suite
 from evals.text import storable
 
 _BATCH = 64

@@ -15,7 +15,7 @@ from evals.harness.judging import sample_of
 from evals.harness.process import Child
 from evals.harness.rows import Row
 from evals.harness.seeds import Identity
-from evals.suite import COMPLETION, LMEVAL, Problem, PromptTemplate, Suite
+from evals.suites.suite import COMPLETION, LMEVAL, Problem, PromptTemplate, Suite
 
 _EXTRACTOR = "lm-eval-0.4.13"
 _LIMIT_S = 600.0

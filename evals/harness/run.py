@@ -21,7 +21,7 @@ from evals.harness.job import ASKED, DONE, JOB, ROW, VERDICTS, Job, Patience
 from evals.harness.judging import Judge
 from evals.harness.rows import Row
 from evals.harness.seeds import Identity
-from evals.suite import Suite
+from evals.suites.suite import Suite
 
 Progress = Callable[[float, str], None]
 """Called with (part done, a sentence); may raise to stop the work."""

@@ -16,7 +16,7 @@ Verdicts = Mapping[str, bool | None]
 
 
 def verdict_key(task_id: str, sampling: str, index: int) -> str:
-    """Return what names an answer on the wire."""
+    """Return the name of an answer in messages."""
     return f"{sampling}/{index}/{task_id}"
 
 

@@ -1,11 +1,11 @@
-"""Where generated code runs: a cell per program, judged from outside the cell. docs/sandbox.md says against what it holds.
+"""The sandbox for generated code: one cell per program, judged from outside the cell. docs/sandbox.md lists the attacks it resists.
 
     platform ══ judge (runs the suite's checks, one after the other) ══ cell (runs one program)
                   ║                                                      │
-                  ╚══════════ asks for a cell ═ zygote ═ forks it ═══════╯
+                  ╚══════════ requests a cell ═ zygote ═ forks it ═══════╯
 
-`ProcessSandbox` is what the platform uses. The other files run in its child processes (`python -I -S`, standard library only), which
-import this package too: so the class is loaded when it is asked for.
+The platform uses `ProcessSandbox`. The other files run in its child processes (`python -I -S`, standard library only), which also
+import this package. The class is therefore loaded on first use.
 """
 
 from __future__ import annotations

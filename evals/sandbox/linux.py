@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import resource
 from collections.abc import Iterable
-from pathlib import Path
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -51,34 +49,39 @@ def own_namespaces() -> None:
     else:
         user, group = os.geteuid(), os.getegid()
         check(libc.unshare(_CLONE_NEWUSER | flags))
-        Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
-        Path("/proc/self/uid_map").write_text(f"{user} {user} 1", encoding="ascii")
-        Path("/proc/self/gid_map").write_text(f"{group} {group} 1", encoding="ascii")
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"{user} {user} 1")
+        _write("/proc/self/gid_map", f"{group} {group} 1")
     check(libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None))
 
 
-def own_root(place: Path, shown: Iterable[Path]) -> None:
+def own_root(place: str, shown: Iterable[str]) -> None:
     """Change the root of the file system: to an empty one with the `shown` folders at their paths, nothing writable, the old one gone.
 
-    `place` is any folder; the new root is put together there, in this mount namespace only.
+    `place` is any folder; the new root is put together there, in this mount namespace only. All paths are absolute.
     """
     os.umask(0o022)  # user nobody must traverse the folders made here, regardless of the platform's umask
     trees = [(path, _tree(path)) for path in shown]  # before anything is covered
     check(libc.mount(b"tmpfs", os.fsencode(place), b"tmpfs", _MS_NOSUID | _MS_NODEV, b"size=1m,mode=0755,nr_inodes=200"))
     for path, tree in trees:
-        inside = place / path.relative_to("/")
-        inside.mkdir(parents=True, exist_ok=True)
+        inside = place + path
+        os.makedirs(inside, exist_ok=True)
         check(libc.syscall(_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(inside), _MOVE_MOUNT_F_EMPTY_PATH))
         os.close(tree)
     attributes = (ctypes.c_uint64 * 4)(_READ_ONLY, 0, 0, 0)
     check(libc.syscall(_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(place), _AT_RECURSIVE, attributes, ctypes.sizeof(attributes)))
     os.chdir(place)
-    check(libc.syscall(_PIVOT_ROOT[platform.machine()], b".", b"."))
+    check(libc.syscall(_PIVOT_ROOT[os.uname().machine], b".", b"."))
     check(libc.umount2(b".", _MNT_DETACH))
     os.chdir("/")
 
 
-def _tree(path: Path) -> int:
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
+
+
+def _tree(path: str) -> int:
     return check(libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC))
 
 

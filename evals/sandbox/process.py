@@ -14,13 +14,13 @@ from typing import Any
 from core.errors import Fault
 from core.ports.clock import Clock, SystemClock
 from core.programs import Program, RunOutcome, RunResult
-from evals.sandbox.ground import Limits
-from evals.sandbox.link import Lost, Means, Zygote
-from evals.sandbox.proof import prove
+from evals.sandbox.messages import Limits
+from evals.sandbox.self_test import run_self_test
+from evals.sandbox.zygote_client import Lost, Means, ZygoteClient
 from evals.text import storable
 
-_GRACE_S = 5.0  # the judge keeps the program's own limit; this one is for a judge that hangs in the check itself
-_ANSWER_S = 10.0  # beyond both: by then the zygote has spoken, or it hangs
+_GRACE_S = 5.0  # the judge applies the program's own limit; the grace applies to a judge that hangs in the check
+_ANSWER_S = 10.0  # beyond both: a zygote that has not answered by then hangs
 _DETAIL_CHARS = 500
 _VERDICT_BYTES = 1 << 16
 _ATTEMPTS = 2
@@ -29,7 +29,7 @@ _ATTEMPTS = 2
 class ProcessSandbox:
     """The Sandbox port. At most `workers` programs run at once, however many threads call `run`.
 
-    Its zygote starts with the first program, proves that it holds, is started again when it has died, and ends with this object.
+    Its zygote starts with the first program and must pass the self-test. It is restarted when it has died, and ends with this object.
     """
 
     def __init__(self, workers: int, scratch: Path, *, namespaces: bool = True, landlock: bool = True, clock: Clock | None = None) -> None:
@@ -39,7 +39,7 @@ class ProcessSandbox:
         self._clock = clock or SystemClock()
         self._slots = threading.BoundedSemaphore(workers)
         self._starting = threading.Lock()
-        self._zygote: Zygote | None = None
+        self._zygote: ZygoteClient | None = None
 
     def run(self, programs: Sequence[Program]) -> tuple[RunResult, ...]:
         """See the port."""
@@ -51,7 +51,7 @@ class ProcessSandbox:
     def isolation(self) -> str:
         """Return the level that this machine permits: `seccomp` and, joined by +, `landlock`, `namespaces`, or else `rlimits`.
 
-        Raises Fault when there is no sandbox here.
+        Raises Fault when the sandbox cannot start on this machine.
         """
         return self._ready().level
 
@@ -75,19 +75,19 @@ class ProcessSandbox:
                 try:
                     return self._judge(program, zygote, begin)
                 except Lost as error:
-                    detail = f"the sandbox's zygote is gone: {error}"
-                    self._bury(zygote)
+                    detail = f"the sandbox's zygote has ended: {error}"
+                    self._discard(zygote)
             return RunResult(program.id, RunOutcome.SANDBOX_FAULT, detail[:_DETAIL_CHARS], self._clock.monotonic() - begin)
 
-    def _bury(self, zygote: Zygote) -> None:
-        """See to it that a zygote that does not answer is used no more: it may be some moments until its process has ended."""
+    def _discard(self, zygote: ZygoteClient) -> None:
+        """Stop using a zygote that does not answer, at once: its process may take some time to end."""
         with self._starting:
             if self._zygote is zygote:
                 self._zygote = None
         zygote.close()
 
-    def _ready(self) -> Zygote:
-        """Return a zygote that has proved itself."""
+    def _ready(self) -> ZygoteClient:
+        """Return a running zygote that has passed the self-test."""
         with self._starting:
             if self._zygote is None or not self._zygote.is_running():
                 if self._zygote is not None:
@@ -95,11 +95,11 @@ class ProcessSandbox:
                 self._zygote = self._start()
             return self._zygote
 
-    def _start(self) -> Zygote:
+    def _start(self) -> ZygoteClient:
         self._scratch.mkdir(parents=True, exist_ok=True)
-        zygote = Zygote(self._scratch, self._means)
+        zygote = ZygoteClient(self._scratch, self._means)
         try:
-            prove(lambda program: self._judge(program, zygote, self._clock.monotonic()))
+            run_self_test(lambda program: self._judge(program, zygote, self._clock.monotonic()))
         except Lost as error:
             raise Fault(f"the sandbox cannot start: its zygote died ({error})", hint="see docs/sandbox.md") from error
         except Fault:
@@ -107,8 +107,8 @@ class ProcessSandbox:
             raise
         return zygote
 
-    def _judge(self, program: Program, zygote: Zygote, begin: float) -> RunResult:
-        """Have one program judged. Raises Lost when the zygote goes away meanwhile."""
+    def _judge(self, program: Program, zygote: ZygoteClient, begin: float) -> RunResult:
+        """Have one program judged. Raises Lost when the zygote ends meanwhile."""
         nonce = secrets.token_hex(16)
         job = {
             "nonce": nonce,
@@ -119,26 +119,26 @@ class ProcessSandbox:
             "limits": Limits(program.cpu_s, program.wall_s, program.memory_bytes, _GRACE_S),
         }
         with zygote.judge() as judge:
-            judge.wire.settimeout(program.wall_s + _GRACE_S + _ANSWER_S)
-            said = _exchange(judge.wire, json.dumps(job).encode() + b"\n", zygote)
+            judge.channel.settimeout(program.wall_s + _GRACE_S + _ANSWER_S)
+            said = _exchange(judge.channel, json.dumps(job).encode() + b"\n", zygote)
             outcome, detail, cpu_s, judge.last = _verdict(said, nonce, program.wall_s)
         seconds = self._clock.monotonic() - begin
         return RunResult(program.id, outcome, storable(detail[:_DETAIL_CHARS]), seconds, cpu_s, zygote.level)
 
 
-def _exchange(wire: socket.socket, job: bytes, zygote: Zygote) -> bytes:
+def _exchange(channel: socket.socket, job: bytes, zygote: ZygoteClient) -> bytes:
     """Send the job and return the answer. Raises Lost when there is none."""
     try:
-        wire.sendall(job)
+        channel.sendall(job)
     except (BrokenPipeError, ConnectionResetError):
-        pass  # the judge is gone: the zygote says why
+        pass  # the judge has ended: the zygote sends the reason
     except TimeoutError as error:
         zygote.close()
         raise Lost("no judge takes the job") from error
     said = b""
     try:
         while not said.endswith(b"\n") and len(said) < _VERDICT_BYTES:
-            piece = wire.recv(_VERDICT_BYTES)
+            piece = channel.recv(_VERDICT_BYTES)
             if not piece:
                 raise Lost("it died")
             said += piece
@@ -153,10 +153,10 @@ def _exchange(wire: socket.socket, job: bytes, zygote: Zygote) -> bytes:
 def _verdict(said: bytes, nonce: str, wall_s: float) -> tuple[RunOutcome, str, float, bool]:
     """Return outcome, detail, CPU seconds, and whether this judge takes no more jobs.
 
-    The judge's word counts only with the nonce; the zygote says when there is no judge any more.
+    A verdict of the judge counts only with the nonce. The zygote reports that a judge has ended.
     """
     try:
-        word: Any = json.loads(said.partition(b"\n")[0])  # the zygote's word may follow a judge's last one
+        word: Any = json.loads(said.partition(b"\n")[0])  # a line of the zygote may follow the judge's last line
         if "judge" in word:
             late = word["judge"] == "late"
             outcome = RunOutcome.TIMED_OUT if late else RunOutcome.SANDBOX_FAULT

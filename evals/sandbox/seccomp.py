@@ -1,4 +1,4 @@
-"""A filter of system calls: what a Python that only computes needs is allowed, everything else fails with EPERM.
+"""A filter of system calls: it allows the calls of a Python that only computes; every other call fails with EPERM.
 
 Classic BPF over `struct seccomp_data` (seccomp(2)), for x86-64 and aarch64. A call of another architecture or of x32 kills the process.
 """
@@ -9,7 +9,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import platform
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -67,12 +66,12 @@ Instruction = tuple[int, int, int, int]
 
 def knows(machine: str | None = None) -> bool:
     """Return whether there are tables for this machine."""
-    return (machine or platform.machine()) in _ARCHITECTURES
+    return (machine or os.uname().machine) in _ARCHITECTURES
 
 
 def program(*, looking: bool, judging: bool = False, machine: str | None = None) -> bytes:
     """Return a filter. With `looking` files may be opened to be read; `judging` adds what it takes to ask for a cell."""
-    column, architecture = _ARCHITECTURES[machine or platform.machine()]
+    column, architecture = _ARCHITECTURES[machine or os.uname().machine]
     allowed = {**_COMPUTING, **(_LOOKING if looking else {}), **(_JUDGING if judging else {})}
     rules = [([_return(_ALLOW)], numbers) for numbers in allowed.values()]
     if looking:
@@ -96,21 +95,21 @@ def program(*, looking: bool, judging: bool = False, machine: str | None = None)
 
 
 class Filter(NamedTuple):
-    """A filter as the kernel takes it: made once, for all that are forked later."""
+    """A filter in the kernel's format, prepared once for all processes that are forked later."""
 
     argument: bytes
     buffer: Any
-    """What `argument` points to."""
+    """The memory that `argument` points to."""
 
 
 def prepare(code: bytes) -> Filter:
-    """Return what `install` takes."""
+    """Return the argument of `install`."""
     buffer = ctypes.create_string_buffer(code, len(code))
     return Filter(struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer)), buffer)
 
 
 def install(prepared: Filter) -> None:
-    """Hold this process to a filter for good. Needs no_new_privs."""
+    """Apply a filter to this process permanently. Needs no_new_privs."""
     check(libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, prepared.argument, 0, 0))
 
 

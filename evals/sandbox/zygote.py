@@ -1,14 +1,14 @@
-"""The zygote of a sandbox: a lean Python that confines itself once, then forks a cell per sample. A script: argv[1] are its settings.
+"""The zygote of a sandbox: a Python process that confines itself once, then forks a cell per sample. A script: argv[1] are its settings.
 
     platform ═ control ═ zygote ─ fork ─ cell
-        ╚═ jobs ═ judge ═ nursery ═╝      ║
+        ╚═ jobs ═ judge ═ requests ╝      ║
                     ╚═════ calls ═════════╝
 
-It never sees a job: those go to the judges, which it forks too, a few that stay. What all samples share is set up here, once:
-namespaces and a root that shows Python's library, user nobody, no privileges, Landlock, the filters of system calls, the usual modules.
+It never receives a job: jobs go to the judges, a few long-lived processes that it forks too. It sets up once what all samples share:
+namespaces and a root with Python's library, user nobody, no privileges, Landlock, the filters of system calls, the usual modules.
 
-control in: a socket, which a new judge takes its jobs from; its end ends the zygote and all that it has forked.
-control out: once {"level"} or {"fault"}. On a judge's socket, from here, only the last word: {"judge": "late" or how it died}.
+control, input: the socket from which a new judge receives its jobs; its end ends the zygote and all processes that it has forked.
+control, output: once {"level"} or {"fault"}. On a judge's socket the zygote writes only the last line: {"judge": "late" or its exit}.
 """
 
 from __future__ import annotations
@@ -24,16 +24,15 @@ import sys
 import time
 from contextlib import suppress
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ExtensionFileLoader, FileFinder, ModuleSpec, SourceFileLoader
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, os.path.realpath(__file__).rsplit("/", 3)[0])
 
 from evals.sandbox import landlock, linux, seccomp
-from evals.sandbox.cell import live, rehearse
-from evals.sandbox.ground import BORN, END, GONE, LIMITS, Ground, Limits
+from evals.sandbox.cell import rehearse, run_cell
 from evals.sandbox.judge import judge_all
+from evals.sandbox.messages import END, EXITED, LIMITS, STARTED, Confinement, Limits
 
 sys.path.pop(0)
 
@@ -41,24 +40,25 @@ _USUAL = (
     *("abc", "bisect", "collections", "collections.abc", "copy", "functools", "heapq", "io", "itertools", "json", "math", "operator"),
     *("random", "re", "string", "time", "types", "typing"),
 )
-"""Loaded before the first fork, so that no sample waits for them. Few: every page that a cell shares with the zygote costs the fork."""
+"""Loaded before the first fork, so that no sample waits for them. Few, because a fork copies the table of every page of the zygote."""
 _RARE = (
     *("array", "base64", "calendar", "cmath", "contextlib", "dataclasses", "datetime", "decimal", "enum", "fractions", "hashlib"),
-    *("numbers", "queue", "statistics", "struct", "textwrap", "traceback", "unicodedata", "warnings"),
+    *("ipaddress", "numbers", "pathlib", "platform", "queue", "statistics", "struct", "textwrap", "traceback", "unicodedata"),
+    *("urllib.parse", "warnings"),
 )
-"""Loaded as well where a cell may open no file: the cell could not load them itself."""
+"""Also loaded where a cell may open no file and therefore cannot load them."""
 _SYSTEM = ("/usr/lib", "/lib", "/lib64", "/usr/lib64")
 
 
 def main() -> NoReturn:
-    """Confine, say how well, serve."""
+    """Confine the process, report the level, serve."""
     settings: dict[str, Any] = json.loads(sys.argv[1])
     control = socket.socket(fileno=settings["control"])
     control.set_inheritable(False)
     try:
         for name in _USUAL:
             __import__(name)
-        ground, level = _confine(settings, control)
+        confinement, level = _confine(settings, control)
     except OSError as error:
         control.send(json.dumps({"fault": f"{error.strerror} ({error.filename or 'set-up'})"}).encode())
         os._exit(1)
@@ -66,29 +66,29 @@ def main() -> NoReturn:
     gc.collect()
     gc.freeze()
     control.send(json.dumps({"level": level}).encode())
-    os.dup2(0, 2)  # its output is not read from here on
-    _Nursery(control, ground).serve()
+    os.dup2(0, 2)  # the platform does not read its output any more
+    _ForkServer(control, confinement).serve()
     os._exit(0)
 
 
-def _confine(settings: dict[str, Any], control: socket.socket) -> tuple[Ground, str]:
-    """Give up everything that neither judges nor cells need, and return what is prepared for them and the level reached."""
+def _confine(settings: dict[str, Any], control: socket.socket) -> tuple[Confinement, str]:
+    """Drop every right that neither judges nor cells need. Return what is prepared for them, and the level reached."""
     if not seccomp.knows():
         raise OSError(0, f"no filter of system calls for {os.uname().machine}: x86_64 and aarch64 have one")
-    library = Path(os.__file__).resolve().parent
+    library = os.path.dirname(os.path.realpath(os.__file__))
     home = os.open(library, os.O_PATH | os.O_DIRECTORY)
-    place = Path(settings["place"])
+    place = str(settings["place"])
     namespaces = settings["namespaces"] and _permitted(place, library)
     if namespaces:
         linux.own_namespaces()
-        _stand_behind(control)
+        _become_first_process(control)
         linux.die_with_parent()
         linux.own_root(place, _shown(library))
     linux.drop_privileges()
     linux.hide_memory()
     if namespaces:
         linux.die_with_parent()  # the change of user has cleared it
-    _live_in(library, home)
+    _use_library(library, home)
     rules = landlock.ruleset([".", *_system()]) if settings["landlock"] and landlock.version() else None
     if rules is not None:
         landlock.restrict(rules)
@@ -96,13 +96,13 @@ def _confine(settings: dict[str, Any], control: socket.socket) -> tuple[Ground, 
     for name in () if looking else _RARE:
         __import__(name)
     cell_filter, judge_filter = seccomp.program(looking=looking), seccomp.program(looking=True, judging=True)
-    ground = Ground(seccomp.prepare(cell_filter), seccomp.prepare(judge_filter), rules)
+    confinement = Confinement(seccomp.prepare(cell_filter), seccomp.prepare(judge_filter), rules)
     parts = ["seccomp", *(["landlock"] if rules is not None else []), *(["namespaces"] if namespaces else [])]
-    return ground, "+".join(parts if looking else [*parts, "rlimits"])
+    return confinement, "+".join(parts if looking else [*parts, "rlimits"])
 
 
-def _permitted(place: Path, library: Path) -> bool:
-    """Try namespaces in a child: what fails half way would leave this process between two worlds."""
+def _permitted(place: str, library: str) -> bool:
+    """Return whether a child succeeds in entering namespaces: a partial failure here could not be undone."""
     child = os.fork()
     if child == 0:
         try:
@@ -114,8 +114,8 @@ def _permitted(place: Path, library: Path) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def _stand_behind(control: socket.socket) -> None:
-    """Return in a child, the first process of the namespace; stay behind until it ends."""
+def _become_first_process(control: socket.socket) -> None:
+    """Fork and return in the child, the first process of the namespace. The parent waits for its end."""
     child = os.fork()
     if child == 0:
         return
@@ -124,36 +124,36 @@ def _stand_behind(control: socket.socket) -> None:
     os._exit(0)
 
 
-def _system() -> list[Path]:
-    return [path for path in map(Path, _SYSTEM) if path.is_dir()]
+def _system() -> list[str]:
+    return [path for path in _SYSTEM if os.path.isdir(path)]
 
 
-def _shown(library: Path) -> list[Path]:
-    """Return the folders that Python's own modules need: its library, and those of the system that they are linked to."""
+def _shown(library: str) -> list[str]:
+    """Return the folders that Python's own modules need: its library, and the system libraries that they link to."""
     system = _system()
-    covered = any(library.is_relative_to(path) for path in system)
+    covered = any(library == path or library.startswith(path + "/") for path in system)
     return system if covered else [*system, library]
 
 
-def _live_in(library: Path, home: int) -> None:
+def _use_library(library: str, home: int) -> None:
     """Make Python's library the working folder and find modules from there: user nobody cannot traverse the path to one below /root."""
-    if os.access(library / "os.py", os.R_OK):
+    if os.access(library + "/os.py", os.R_OK):
         os.chdir(library)
     else:
         os.fchdir(home)
     os.close(home)
     if not os.access("os.py", os.R_OK):
-        raise PermissionError(1, "the user of the cells may not read Python's library", str(library))
+        raise PermissionError(1, "the user of the cells may not read Python's library", library)
     sys.path[:] = [".", "./lib-dynload"]
     sys.path_hooks[:] = [_Here]
     sys.path_importer_cache.clear()
     for module in list(sys.modules.values()):  # packages look for their parts where they were found
         if hasattr(module, "__path__"):
-            module.__path__ = [path.replace(str(library), ".") for path in module.__path__]
+            module.__path__ = [path.replace(library, ".") for path in module.__path__]
 
 
 class _Here(FileFinder):
-    """Finds modules from the working folder, as Python's own does, which asks for them by their whole path."""
+    """Finds modules by a path relative to the working folder. Python's own finder makes paths absolute."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path, (ExtensionFileLoader, EXTENSION_SUFFIXES), (SourceFileLoader, SOURCE_SUFFIXES))
@@ -167,33 +167,33 @@ class _Here(FileFinder):
 
 
 class _Judge:
-    """A judge: its sockets to the platform and to here, its cell while it has one, and until when it may have it."""
+    """A judge: its socket to the platform, its socket to the zygote, the pid of its cell (0 without one), and the cell's deadline."""
 
-    def __init__(self, pid: int, wire: socket.socket, nursery: socket.socket) -> None:
+    def __init__(self, pid: int, channel: socket.socket, requests: socket.socket) -> None:
         self.pid = pid
-        self.wire = wire
-        self.nursery = nursery
+        self.channel = channel
+        self.requests = requests
         self.cell = 0
         self.due = math.inf
 
 
-class _Nursery:
-    """Forks judges, and cells for them; ends those that hang, and answers for those that died."""
+class _ForkServer:
+    """Forks judges, and cells for them. Ends judges that hang, and reports those that have ended."""
 
-    def __init__(self, control: socket.socket, ground: Ground) -> None:
+    def __init__(self, control: socket.socket, confinement: Confinement) -> None:
         self._control = control
-        self._ground = ground
+        self._confinement = confinement
         self._judges: dict[int, _Judge] = {}
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
 
     def serve(self) -> None:
-        """Return when the platform has hung up and everything forked is killed."""
+        """Serve until the platform closes the control socket. Every forked process is then killed."""
         while True:
             for descriptor, _events in self._poll.poll(self._patience_ms()):
                 if descriptor in self._judges:
-                    self._hear(self._judges[descriptor])
-                elif not self._take():
+                    self._handle(self._judges[descriptor])
+                elif not self._start_judge():
                     return self._end_all()
             self._end_late_ones()
 
@@ -201,66 +201,66 @@ class _Nursery:
         due = min((judge.due for judge in self._judges.values()), default=math.inf)
         return None if due == math.inf else max(0.0, due - time.monotonic()) * 1000 + 1
 
-    def _take(self) -> bool:
-        """Fork a judge for the socket that the platform sends. Return False when the platform has hung up."""
+    def _start_judge(self) -> bool:
+        """Fork a judge for the socket that the platform sends. Return False when the platform has closed the control socket."""
         try:
             _message, descriptors, _flags, _address = socket.recv_fds(self._control, 16, 1)
         except ConnectionResetError:
             return False
         if not descriptors:
             return False
-        wire = socket.socket(fileno=descriptors[0])
+        channel = socket.socket(fileno=descriptors[0])
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
-            self._be_judge(wire, theirs)
+            self._run_judge(channel, theirs)
         theirs.close()
-        self._judges[ours.fileno()] = _Judge(pid, wire, ours)
+        self._judges[ours.fileno()] = _Judge(pid, channel, ours)
         self._poll.register(ours, select.POLLIN)
         return True
 
-    def _be_judge(self, wire: socket.socket, nursery: socket.socket) -> NoReturn:
+    def _run_judge(self, channel: socket.socket, requests: socket.socket) -> NoReturn:
         try:
             linux.die_with_parent()
-            judge_all(self._ground, wire.detach(), nursery)
+            judge_all(self._confinement, channel.detach(), requests)
         except BaseException as error:  # noqa: BLE001 - nothing may return into the zygote's loop
             os._exit(2 if isinstance(error, OSError) else 1)
         os._exit(0)
 
-    def _hear(self, judge: _Judge) -> None:
-        """Do what a judge asks for, or see it off when it is gone."""
+    def _handle(self, judge: _Judge) -> None:
+        """Serve one request of a judge, or remove the judge when it has ended."""
         try:
-            word = judge.nursery.recv(LIMITS.size)
+            word = judge.requests.recv(LIMITS.size)
             if word == END:
-                judge.nursery.send(GONE.pack(*self._end_cell(judge)))
+                judge.requests.send(EXITED.pack(*self._end_cell(judge)))
             elif word:
-                self._bear(judge, Limits(*LIMITS.unpack(word)))
+                self._start_cell(judge, Limits(*LIMITS.unpack(word)))
             else:
-                self._see_off(judge)
+                self._remove(judge)
         except (BrokenPipeError, ConnectionResetError):
-            self._see_off(judge)
+            self._remove(judge)
 
-    def _bear(self, judge: _Judge, limits: Limits) -> None:
-        """Fork a cell and give the judge the other end of its socket."""
+    def _start_cell(self, judge: _Judge, limits: Limits) -> None:
+        """Fork a cell and send the judge the other end of its socket."""
         theirs, cells = socket.socketpair()
         with theirs, cells:
             try:
                 pid = os.fork()
             except OSError as error:
-                judge.nursery.send(BORN.pack(error.errno or 0))
+                judge.requests.send(STARTED.pack(error.errno or 0))
                 return
             if pid == 0:
-                live(self._ground, limits, cells.fileno())
+                run_cell(self._confinement, limits, cells.fileno())
             judge.cell, judge.due = pid, time.monotonic() + limits.wall_s + limits.grace_s
             theirs.setblocking(False)
             alive = os.pidfd_open(pid)
             try:
-                socket.send_fds(judge.nursery, [BORN.pack(pid)], [theirs.fileno(), alive])
+                socket.send_fds(judge.requests, [STARTED.pack(pid)], [theirs.fileno(), alive])
             finally:
                 os.close(alive)
 
     def _end_cell(self, judge: _Judge) -> tuple[int, float]:
-        """Kill a judge's cell; return its status and CPU seconds when it is gone."""
+        """Kill a judge's cell, and return its wait status and CPU seconds."""
         if not judge.cell:
             return 0, 0.0
         os.kill(judge.cell, signal.SIGKILL)
@@ -272,20 +272,20 @@ class _Nursery:
         now = time.monotonic()
         for judge in [judge for judge in self._judges.values() if judge.due <= now]:
             os.kill(judge.pid, signal.SIGKILL)
-            self._see_off(judge, "late")
+            self._remove(judge, "late")
 
-    def _see_off(self, judge: _Judge, how: str = "") -> None:
-        """End what is left of a judge and its cell, and tell the platform, which may wait for a verdict."""
-        self._poll.unregister(judge.nursery)
-        del self._judges[judge.nursery.fileno()]
-        judge.nursery.close()
+    def _remove(self, judge: _Judge, how: str = "") -> None:
+        """End a judge and its cell, and report it to the platform, which may wait for a verdict."""
+        self._poll.unregister(judge.requests)
+        del self._judges[judge.requests.fileno()]
+        judge.requests.close()
         self._end_cell(judge)
-        os.kill(judge.pid, signal.SIGKILL)  # it is ending: this does not change how
+        os.kill(judge.pid, signal.SIGKILL)  # if it has already ended, its exit status stays
         _pid, status = os.waitpid(judge.pid, 0)
         word = {"judge": how or f"it ended with {os.waitstatus_to_exitcode(status)}"}
         with suppress(BrokenPipeError, BlockingIOError, ConnectionResetError):
-            judge.wire.send(json.dumps(word).encode() + b"\n", socket.MSG_DONTWAIT)
-        judge.wire.close()
+            judge.channel.send(json.dumps(word).encode() + b"\n", socket.MSG_DONTWAIT)
+        judge.channel.close()
 
     def _end_all(self) -> None:
         for judge in self._judges.values():

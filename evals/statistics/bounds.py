@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import sqrt
+from math import comb, erfc, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import comb, ndtr, stdtrit
 
-from evals.statistics.intervals import Floats
+from evals.statistics.intervals import Floats, student_quantile
 from evals.statistics.tally import Counts
 
 _HALVINGS = 60
@@ -123,7 +122,7 @@ def clustered_bounds(differences: Floats, z: float, extra_variance: float = 0.0)
     size = len(differences)
     mean = float(differences.mean())
     spread = float(differences.var(ddof=1)) / size if size > 1 else 1.0
-    t = float(stdtrit(max(1, size - 1), ndtr(z)))
+    t = student_quantile(max(1, size - 1), erfc(-z / sqrt(2)) / 2)
     half = max(t * sqrt(spread + extra_variance), z * z / (size + z * z))
     return mean - half, mean + half
 
@@ -147,5 +146,6 @@ def drop_p(arms: Arms) -> float:
 
 def _hypergeometric(together: int, ours: int, theirs: int) -> Floats:
     """Return the chances that 0, 1, ... of `together` passes among all answers fell to `ours` of them."""
-    passes = np.arange(ours + 1)
-    return np.asarray(comb(ours, passes) * comb(theirs, together - passes) / comb(ours + theirs, together), dtype=np.float64)
+    every = comb(ours + theirs, together)
+    chances = [comb(ours, passes) * comb(theirs, together - passes) / every if passes <= together else 0.0 for passes in range(ours + 1)]
+    return np.asarray(chances, dtype=np.float64)

@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
-from statistics import fmean
+from statistics import NormalDist, fmean
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
 
 from core.benchmarks import Sample
 from core.errors import Fault
+from evals.statistics.intervals import student_quantile
 from evals.statistics.tally import judged, tally
 
 _LEVEL = 0.95
@@ -41,7 +41,7 @@ class NoiseFloor:
         t is Student's 95 % quantile with R - 1 degrees of freedom, z the normal's (Student, Biometrika 6, 1908): a bound at 95 % then
         holds although sd was measured; 15 times as wide with two runs, 1.7 times with five.
         """
-        return 2 * self.sd**2 * float(stdtrit(self.runs - 1, _LEVEL) / ndtri(_LEVEL)) ** 2
+        return 2 * self.sd**2 * (student_quantile(self.runs - 1, _LEVEL) / NormalDist().inv_cdf(_LEVEL)) ** 2
 
 
 def noise_floor(runs: Sequence[Sequence[Sample]]) -> NoiseFloor:

@@ -12,7 +12,7 @@ from typing import Any
 
 from openai import APIError, OpenAI
 
-from evals.suite import openings
+from evals.suites.files import openings
 
 _AT_ONCE = 6
 _MAX_TOKENS = 96

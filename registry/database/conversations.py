@@ -10,10 +10,10 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, and_, bindparam, c
 from core.conversations import Assignment, Completion, Feedback, Outcome, Usage
 from core.errors import NotFound
 from core.ids import CompletionId, EndpointName, Epoch, VersionId
-from core.ports.records import Recent, Standing
+from core.ports.records import LeaderboardRow, Recent
 from registry.codec import plain, restore
 from registry.database.connection import Connections
-from registry.database.standings import read_recent, read_standings
+from registry.database.leaderboard import read_leaderboard, read_recent
 from registry.database.tables import completions, conversations, feedback, usage
 from registry.database.upsert import insert_new, replacing, upsert
 
@@ -70,10 +70,10 @@ class ConversationsTable:
             rows = connection.execute(query).mappings()
             return tuple(restore(Feedback, dict(row) | {"counted": row["counted"] and not row["moved"]}) for row in rows)
 
-    def leaderboard(self) -> tuple[Standing, ...]:
+    def leaderboard(self) -> tuple[LeaderboardRow, ...]:
         """Return one row per (endpoint, version) that answered anything."""
         with self._connections.read() as connection:
-            return read_standings(connection)
+            return read_leaderboard(connection)
 
     def recent(self, since: Epoch) -> tuple[Recent, ...]:
         """Return one row per (endpoint, version) with completions since."""

@@ -6,14 +6,14 @@ from fastapi import APIRouter
 
 from core.errors import NotFound
 from core.ids import VersionId
-from core.ports.records import Standing
+from core.ports.records import LeaderboardRow
 from core.submissions import Submission, endpoint_name
 from core.versions import ModelVersion, TrialKind
 from serving.control.access import Submitter
 from serving.control.asks import IdPart, Limit, NameQuery
 from serving.control.desk import Desk, TheDesk
 from serving.control.errors import RESPONSES
-from serving.control.traffic import StandingView
+from serving.control.traffic import LeaderboardRowView
 from serving.control.views import ModelDetail, ModelView
 
 routes = APIRouter(prefix="/v1", tags=["models"], responses=RESPONSES)
@@ -33,18 +33,18 @@ def get(version: IdPart, desk: TheDesk, _caller: Submitter) -> ModelDetail:
 
 
 @routes.get("/leaderboard")
-def leaderboard(desk: TheDesk, _caller: Submitter, endpoint: NameQuery = None) -> list[StandingView]:
+def leaderboard(desk: TheDesk, _caller: Submitter, endpoint: NameQuery = None) -> list[LeaderboardRowView]:
     """Rank versions that answered: by benchmark, then by the part of thumbs that are up, then by conversations."""
     submitted = _submitted(desk)
     rows = [
-        _row(desk, standing, submitted)
-        for standing in desk.records.conversations.leaderboard()
-        if endpoint is None or standing.endpoint == endpoint_name(endpoint)
+        _row(desk, counts, submitted)
+        for counts in desk.records.conversations.leaderboard()
+        if endpoint is None or counts.endpoint == endpoint_name(endpoint)
     ]
     return sorted(rows, key=_rank)
 
 
-def _rank(row: StandingView) -> tuple[float, float, int, str]:
+def _rank(row: LeaderboardRowView) -> tuple[float, float, int, str]:
     votes = row.thumbs_up + row.thumbs_down
     liked = row.thumbs_up / votes if votes else 0.0
     return (-(row.pass_at_1 if row.pass_at_1 is not None else -1.0), -liked, -row.conversations, row.version)
@@ -55,24 +55,24 @@ def _submitted(desk: Desk) -> dict[VersionId, Submission]:
     return {found.version: found for found in desk.records.submissions.find(limit=10_000) if found.version}
 
 
-def _row(desk: Desk, standing: Standing, submitted: dict[VersionId, Submission]) -> StandingView:
-    submission = submitted.get(standing.version)
-    version = _known(desk, standing.version)
-    scores = desk.records.versions.reports(standing.version, TrialKind.BENCHMARK)
-    return StandingView(
-        endpoint=standing.endpoint,
-        version=standing.version,
+def _row(desk: Desk, counts: LeaderboardRow, submitted: dict[VersionId, Submission]) -> LeaderboardRowView:
+    submission = submitted.get(counts.version)
+    version = _known(desk, counts.version)
+    scores = desk.records.versions.reports(counts.version, TrialKind.BENCHMARK)
+    return LeaderboardRowView(
+        endpoint=counts.endpoint,
+        version=counts.version,
         model=f"{version.source}@{version.commit[:8]}" if version else "",
         submitter=desk.names().get(submission.submitter, "") if submission else "",
         pass_at_1=scores[0].numbers.get("pass_at_1") if scores else None,
-        thumbs_up=standing.thumbs_up,
-        thumbs_down=standing.thumbs_down,
-        conversations=standing.conversations,
-        completions=standing.completions,
-        prompt_tokens=standing.usage.prompt_tokens,
-        completion_tokens=standing.usage.completion_tokens,
-        loops=standing.loops,
-        errors=standing.errors,
+        thumbs_up=counts.thumbs_up,
+        thumbs_down=counts.thumbs_down,
+        conversations=counts.conversations,
+        completions=counts.completions,
+        prompt_tokens=counts.usage.prompt_tokens,
+        completion_tokens=counts.usage.completion_tokens,
+        loops=counts.loops,
+        errors=counts.errors,
     )
 
 

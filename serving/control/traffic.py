@@ -191,7 +191,7 @@ class FeedbackView(View):
         )
 
 
-class StandingView(View):
+class LeaderboardRowView(View):
     """One row of the leaderboard. `pass_at_1` is the benchmark's score, 0 to 1, null when it was never benchmarked."""
 
     endpoint: str

@@ -148,7 +148,7 @@ def _sandbox_table(found: dict[str, Any]) -> Table:
     table = _table(title, "judged by", "min s", "median s", "max s", "ratio")
     for name, row in found["seconds"].items():
         table.add_row(name, *(f"{row[key]:.2f}" for key in ("min", "median", "max")), f"{found['ratio'][name]:.1f}")
-    for name in ("164 x 20 samples, s", "start and proof, s", "zygote, PSS MB"):
+    for name in ("164 x 20 samples, s", "start and self-test, s", "zygote, PSS MB"):
         table.add_row(f"this sandbox: {name}", "", f"{found[name]:.2f}")
     return table
 

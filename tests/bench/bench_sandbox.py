@@ -48,7 +48,7 @@ def bench() -> dict[str, Any]:
     return {
         "isolation": level,
         "workers": WORKERS,
-        "start and proof, s": start_s,
+        "start and self-test, s": start_s,
         "zygote, PSS MB": memory_mb,
         "seconds": {name: {"median": median(times), "min": min(times), "max": max(times)} for name, times in rounds.items()},
         "CPU a sample, ms (children included; it bears a busy machine better than the seconds do)": cpu_ms,

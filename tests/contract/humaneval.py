@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from core.programs import Program
-from evals.suite import Problem
-from evals.suite_sources import packaged_humaneval
+from evals.suites.sources import packaged_humaneval
+from evals.suites.suite import Problem
 
 SHA256 = "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef"
 

@@ -88,7 +88,7 @@ PRETENDING = {
         "import ctypes, gc\ntable = gc.get_referents(int.__dict__)[0]\ntable['__eq__'] = lambda a, b: True\n"
         "ctypes.pythonapi.PyType_Modified(ctypes.py_object(int))\ndef f(x):\n    return 1\n"
     ),
-    "patched_wire": (
+    "patched_codec": (
         "import sys\nfor name, module in list(sys.modules.items()):\n    if name.startswith('evals') and hasattr(module, 'encode'):\n"
         '        module.encode = lambda value: b\'["tuple", ["passed"]]\\n\'\ndef f(x):\n    return 1\n'
     ),

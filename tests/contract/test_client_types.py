@@ -31,7 +31,7 @@ TYPES: Final[dict[type, type[View]]] = {
     words.Report: views.ReportSummary,
     words.Rollback: traffic.RollbackView,
     words.Rollout: traffic.RolloutView,
-    words.Standing: traffic.StandingView,
+    words.LeaderboardRow: traffic.LeaderboardRowView,
     words.Step: views.StepView,
     words.Submission: views.SubmissionView,
     words.TrialReport: views.ReportView,

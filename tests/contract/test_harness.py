@@ -21,7 +21,8 @@ from core.programs import Program, RunOutcome, RunResult
 from core.settings import TrialPolicy
 from evals.harness import process, results, run_plan, warm
 from evals.harness.job import Patience
-from evals.suite import Suite, load_suite, plan_of
+from evals.suite_loader import load_suite
+from evals.suites.suite import Suite, plan_of
 from tests.equipment.openai_server import Engine, Says, engine_that
 
 VERSION = VersionId("b" * 64)

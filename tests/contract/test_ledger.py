@@ -69,8 +69,8 @@ def test_shipping_again_what_a_crash_left_undeleted_counts_once(ledger: SpoolLed
     for path, content in left.items():
         path.write_bytes(content)
     SpoolLedger(spool, records.conversations).ship()
-    (standing,) = records.conversations.leaderboard()
-    assert (standing.completions, standing.usage, standing.thumbs_up) == (1, Usage(7, 11), 1)
+    (row,) = records.conversations.leaderboard()
+    assert (row.completions, row.usage, row.thumbs_up) == (1, Usage(7, 11), 1)
 
 
 def test_an_open_reservation_is_no_completion_yet_but_can_be_found(ledger: SpoolLedger, records: Database) -> None:

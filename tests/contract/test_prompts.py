@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from core.errors import Refused, Transient
-from evals.suite import CHAT, PromptTemplate
+from evals.suites.suite import CHAT, PromptTemplate
 from registry.prompts import MlflowPrompts
 from tests.equipment.mlflow_server import at_once
 

@@ -37,8 +37,8 @@ def test_a_completion_comes_back_as_it_was_recorded(records: Database) -> None:
 def test_recording_twice_counts_once(records: Database) -> None:
     for _ in range(2):
         records.conversations.record([an_assignment()], [a_completion(), a_completion()], [a_vote(), a_vote()])
-    (standing,) = records.conversations.leaderboard()
-    assert (standing.conversations, standing.completions, standing.usage, standing.thumbs_up) == (1, 1, Usage(7, 11), 1)
+    (row,) = records.conversations.leaderboard()
+    assert (row.conversations, row.completions, row.usage, row.thumbs_up) == (1, 1, Usage(7, 11), 1)
 
 
 def test_a_settled_completion_replaces_a_lost_one_and_never_the_other_way(records: Database) -> None:

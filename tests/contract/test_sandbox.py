@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from core.programs import Program, RunOutcome, RunResult
-from evals.sandbox import ProcessSandbox, link, process
-from evals.suite import load_suite
+from evals.sandbox import ProcessSandbox, process, zygote_client
+from evals.suite_loader import load_suite
 
 ROOT = Path(__file__).parents[2]
 CHECK = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(3) == 9\n"
@@ -261,7 +261,7 @@ def test_killed_zygote_is_replaced(tmp_path: Path, *, whole: bool) -> None:
 
 
 def test_zygote_that_is_dead_but_not_yet_gone_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "_END_S", 0.1)
+    monkeypatch.setattr(zygote_client, "_END_S", 0.1)
     sandbox = ProcessSandbox(1, tmp_path)
     if "namespaces" not in sandbox.isolation() or sandbox._zygote is None:
         pytest.skip("THIS MACHINE PERMITS NO NAMESPACES: no process stands outside of them")
@@ -300,15 +300,15 @@ OPEN_ZYGOTE = (
 
 def test_sandbox_that_does_not_hold_judges_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "open.py"
-    script.write_text(OPEN_ZYGOTE.format(root=str(ROOT), zygote=str(link._ZYGOTE)), encoding="utf-8")
-    monkeypatch.setattr(link, "_ZYGOTE", script)
+    script.write_text(OPEN_ZYGOTE.format(root=str(ROOT), zygote=str(zygote_client._ZYGOTE)), encoding="utf-8")
+    monkeypatch.setattr(zygote_client, "_ZYGOTE", script)
     result = run(ProcessSandbox(1, tmp_path / "scratch", namespaces=False), SQUARE)
     assert result.outcome is RunOutcome.SANDBOX_FAULT
     assert "the cell can" in result.detail
 
 
 def test_zygote_that_cannot_start_is_a_fault_of_the_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "_ZYGOTE", tmp_path / "missing.py")
+    monkeypatch.setattr(zygote_client, "_ZYGOTE", tmp_path / "missing.py")
     result = run(ProcessSandbox(1, tmp_path / "scratch"), SQUARE)
     assert result.outcome is RunOutcome.SANDBOX_FAULT
     assert "cannot start" in result.detail

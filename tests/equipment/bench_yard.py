@@ -19,7 +19,7 @@ from core.ports.clock import VirtualClock
 from core.settings import BenchmarkPolicy, read_settings
 from registry.answers import Answers
 from registry.database import migrate, open_database
-from tests.equipment.fakes import FakeEngines, FakeExaminer, FakeHistory
+from tests.equipment.fakes import FakeBenchmarkRunner, FakeEngines, FakeHistory
 from tests.equipment.samples import CHAT, a_request, a_rollout, a_version
 from wiring import Platform
 
@@ -59,7 +59,7 @@ class PrefectDouble:
 
 
 class BenchYard:
-    """Doubles of engines, examiner, history and Prefect; database, answers and settings are real."""
+    """Doubles of engines, benchmark runner, history and Prefect; database, answers and settings are real."""
 
     def __init__(self, home: Path) -> None:
         url = f"sqlite:///{home / 'yard.db'}"
@@ -70,12 +70,12 @@ class BenchYard:
         self.here.clock = self.clock
         self.records = open_database(url, clock=self.clock)
         self.engines = FakeEngines(self.clock)
-        self.examiner = FakeExaminer()
+        self.benchmark_runner = FakeBenchmarkRunner()
         self.history = FakeHistory()
         self.prefect = PrefectDouble()
         self.answers = Answers(self.here.settings.answers, self.history)
         vars(self.here).update(
-            records=self.records, engines=self.engines, examiner=self.examiner, history=self.history, runs=self.prefect,
+            records=self.records, engines=self.engines, benchmark_runner=self.benchmark_runner, history=self.history, runs=self.prefect,
             answers=self.answers, weights=_Weights(), alarm=None,
         )  # fmt: skip
 

@@ -14,8 +14,8 @@ from core.benchmarks import Benchmark, BenchmarkState, Plan, Sample
 from core.engines import EngineCause, EnginePhase, EngineSpec, EngineState
 from core.errors import Conflict, NotFound, Transient
 from core.ids import Digest, EndpointName, VersionId
+from core.ports.benchmark_runner import Progress
 from core.ports.clock import Clock
-from core.ports.examiner import Progress
 from core.ports.history import Recorded
 from core.ports.models import RegisteredModel
 from core.versions import ModelVersion, TrialReport
@@ -198,10 +198,10 @@ class FakeHistory:
             raise Transient("the history is away")
 
 
-class FakeExaminer:
-    """`Examiner` in memory: `rates` says which part of a version's answers passes at a problem, `away` makes every engine Transient.
+class FakeBenchmarkRunner:
+    """`BenchmarkRunner` in memory: `rates` says which part of a version's answers passes at a problem, `away` makes every engine Transient.
 
-    Answers are drawn by `seed`, which grows with every examination, so that two runs of one version differ as real ones do.
+    Answers are drawn by `seed`, which grows with every run, so that two runs of one version differ as real ones do.
     """
 
     def __init__(self, problems: int = 40) -> None:
@@ -217,7 +217,7 @@ class FakeExaminer:
         grid = tuple(replace(point, max_tokens=point.max_tokens or 512) for point in asked.grid)
         return replace(asked, suite_digest=Digest("5" * 64), prompt="completion@1", extractor="code-1", grid=grid)
 
-    def examine(self, address: str, version: VersionId, plan: Plan, rows: Path, progress: Progress) -> tuple[Sample, ...]:
+    def run(self, address: str, version: VersionId, plan: Plan, rows: Path, progress: Progress) -> tuple[Sample, ...]:
         if self.away:
             raise Transient("the engine is away")
         self.asked.append((address, version))

@@ -100,10 +100,10 @@ def scheduled(yard: BenchYard, **fields: Any) -> Benchmark:
 
 def degraded(yard: BenchYard) -> Benchmark:
     """Two good runs, then a bad one."""
-    yard.examiner.rates[STABLE] = 0.8
+    yard.benchmark_runner.rates[STABLE] = 0.8
     scheduled(yard)
     scheduled(yard)
-    yard.examiner.rates[STABLE] = 0.5
+    yard.benchmark_runner.rates[STABLE] = 0.5
     return scheduled(yard)
 
 
@@ -143,7 +143,7 @@ def test_a_version_that_nobody_serves_is_started_dark_and_stopped_afterwards(yar
     (row,) = enter_benchmarks(BenchmarkRequest(target=STABLE[:12]))
     assert yard.engines.state(STABLE).phase is EnginePhase.ABSENT
     drive(yard, row)
-    assert yard.examiner.asked[0][1] == STABLE
+    assert yard.benchmark_runner.asked[0][1] == STABLE
     assert [version for version, _ in yard.engines.stops] == [STABLE]
 
 
@@ -185,7 +185,7 @@ def test_answers_that_are_there_are_not_asked_for_again(yard: BenchYard):
     address = bring_up.fn(row.id)
     ask.fn(row.id, address)
     ask.fn(row.id, address)
-    assert len(yard.examiner.asked) == 1
+    assert len(yard.benchmark_runner.asked) == 1
 
 
 def test_a_cancelled_benchmark_stops_asking(yard: BenchYard):
@@ -248,9 +248,9 @@ def test_a_regression_is_told_once_with_numbers_and_without_text(yard: BenchYard
 def test_the_same_drop_found_by_hand_tells_nobody(yard: BenchYard):
     yard.serve(STABLE)
     alarm = with_alarm(yard)
-    yard.examiner.rates[STABLE] = 0.8
+    yard.benchmark_runner.rates[STABLE] = 0.8
     scheduled(yard, trigger=Trigger.HAND)
-    yard.examiner.rates[STABLE] = 0.4
+    yard.benchmark_runner.rates[STABLE] = 0.4
     assert scheduled(yard, trigger=Trigger.HAND).decision is Decision.FAIL
     assert alarm.told == []
 
@@ -365,10 +365,10 @@ def test_a_flow_run_of_a_benchmark_that_has_ended_does_nothing(yard: BenchYard):
     yard.records.benchmarks.create(a_benchmark(state=BenchmarkState.DONE))
     ended: State[Any] = benchmark(BenchmarkRequest(benchmark="bm-1"), return_state=True)
     assert ended.is_completed()
-    assert yard.examiner.asked == []
+    assert yard.benchmark_runner.asked == []
 
 
-class StudentDouble:
+class SamplingStudyDouble:
     """Compares nothing; `fault` is raised instead."""
 
     fault: Refused | None = None
@@ -383,9 +383,9 @@ class StudentDouble:
 def test_a_study_stands_with_its_benchmark_whether_it_could_be_done_or_not(yard: BenchYard, fault: Refused | None):
     yard.serve(STABLE)
     row = scheduled(yard)
-    student = StudentDouble()
-    student.fault = fault
-    vars(yard.here)["student"] = student
+    double = SamplingStudyDouble()
+    double.fault = fault
+    vars(yard.here)["sampling_study"] = double
     ended: State[Any] = study(StudyRequest(benchmark=row.id, study="st-1", policies=["random"], best_of=[1, 4]), return_state=True)
     document = yard.records.benchmarks.get(row.id).studies["st-1"]
     assert ended.is_failed() == (fault is not None)
@@ -397,12 +397,12 @@ def test_a_study_stands_with_its_benchmark_whether_it_could_be_done_or_not(yard:
 def test_a_gate_makes_a_benchmark_whose_history_begins_there(yard: BenchYard):
     yard.serve(STABLE)
     submission = SubmissionId("sub-1")
-    plan = yard.examiner.pin(a_plan(suite_digest=Digest("")))
+    plan = yard.benchmark_runner.pin(a_plan(suite_digest=Digest("")))
     row = gate_row(yard.here, submission, CHAT, STABLE, plan)
     assert gate_row(yard.here, submission, CHAT, STABLE, plan) == row
     samples = gate_answers(yard.here, row, "http://engine", lambda _part, _said: None)
     assert gate_answers(yard.here, row, "http://engine", lambda _part, _said: None) == samples
-    assert len(yard.examiner.asked) == 1
+    assert len(yard.benchmark_runner.asked) == 1
     ended = end_gate(yard.here, row, samples, GateEnd(Decision.PASS, "as good"))
     assert (ended.trigger, ended.state, ended.decision, ended.submission) == (Trigger.GATE, BenchmarkState.DONE, Decision.PASS, submission)
     assert known_run(yard.here, STABLE, plan) == (yard.records.benchmarks.get(row.id), samples)

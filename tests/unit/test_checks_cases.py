@@ -17,10 +17,10 @@ from core.versions import Finding, HubFile, ModelRef
 from evals.checks import CHECKS, screen
 from evals.checks.architecture import served_architecture
 from evals.checks.contents import readable_json, whole_files
-from evals.checks.evidence import Evidence
 from evals.checks.hardware import quantization_on_cpu
 from evals.checks.licence import licence_allowed
 from evals.checks.memory import fits_engine
+from evals.checks.model_files import ModelFiles
 from evals.checks.quantization import served_methods, served_quantization
 from evals.checks.report import NotCheckable
 from evals.checks.sampling import default_sampling
@@ -50,7 +50,7 @@ from tests.equipment.odd_models import (
     steady_model,
 )
 
-Check = Callable[[Evidence], Iterator[Finding]]
+Check = Callable[[ModelFiles], Iterator[Finding]]
 TOKENIZER_CONFIG = "tokenizer_config.json"
 GENERATION = "generation_config.json"
 WEIGHTS = "model.safetensors"
@@ -65,9 +65,9 @@ ALTERNATE = (
 
 def found(check: Check, folder: Path, *, gpu: bool = False) -> list[Finding]:
     """Return the failures of one check; [] where it stands back for another."""
-    evidence = Evidence(folder, listed(folder), ModelPolicy(), EngineHost(gpu=gpu))
+    files = ModelFiles(folder, listed(folder), ModelPolicy(), EngineHost(gpu=gpu))
     try:
-        return [finding for finding in check(evidence) if not finding.passed]
+        return [finding for finding in check(files) if not finding.passed]
     except NotCheckable:
         return []
 

@@ -17,7 +17,7 @@ from core.hosts import EngineHost
 from core.model_card import base_models, front_matter, licence
 from core.settings import ModelPolicy
 from evals.checks import CHECKS, examine
-from evals.checks.evidence import Evidence
+from evals.checks.model_files import ModelFiles
 from evals.checks.report import NotCheckable
 from evals.checks.sentencepiece import pieces
 from evals.checks.template_child import takes_parts
@@ -97,19 +97,19 @@ def with_files(model: Path, files: dict[str, bytes], look: Callable[[Path], None
 
 
 def look_without_children(model: Path) -> None:
-    evidence = Evidence(model, listed(model), ModelPolicy(), EngineHost())
+    files = ModelFiles(model, listed(model), ModelPolicy(), EngineHost())
     for check in CHECKS:
         if check.name not in STARTS_A_CHILD:
-            look(evidence, check.look)
+            look(files, check.look)
 
 
 def look_at_everything(model: Path) -> None:
     assert examine(model, listed(model), ModelPolicy()).findings
 
 
-def look(evidence: Evidence, check: Callable[[Evidence], Any]) -> None:
+def look(files: ModelFiles, check: Callable[[ModelFiles], Any]) -> None:
     try:
-        findings = list(check(evidence))
+        findings = list(check(files))
     except NotCheckable:
         return
     for finding in findings:

@@ -10,7 +10,7 @@ import pytest
 from core.errors import Fault, Refused
 from core.programs import Program, RunOutcome, RunResult
 from evals.calibration import calibrate, cpu_limit
-from evals.suite import Problem
+from evals.suites.suite import Problem
 
 PROBLEM = Problem("p/1", "def f(x):\n", "f", "def check(candidate): assert candidate(1) == 1\n", "    return x\n")
 

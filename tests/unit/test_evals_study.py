@@ -24,7 +24,7 @@ from evals.study import (
     choose,
     compare_policies,
 )
-from evals.suite import Problem
+from evals.suites.suite import Problem
 from tests.equipment.made_runs import WARM, answer
 
 GOOD, BAD = "def f(x):\n    return x + 1\n", "def f(x):\n    return x\n"

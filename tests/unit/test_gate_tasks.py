@@ -1,4 +1,4 @@
-"""The gate's step on doubles of engines and examiner: what is asked of whom, and what is written down."""
+"""The gate's step on doubles of engines and benchmark runner: what is asked of whom, and what is written down."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from core.benchmarks import BenchmarkState, Plan, Sample, Trigger
 from core.errors import Refused
 from core.ids import EndpointName, RolloutId, SubmissionId, VersionId
-from core.ports.examiner import Progress
+from core.ports.benchmark_runner import Progress
 from core.programs import RunOutcome
 from core.settings import TrialPolicy
 from core.versions import Decision, TrialKind
@@ -25,7 +25,7 @@ ROLLOUT = a_rollout(id=RolloutId("ro-9"), endpoint=CHAT, candidate=CANDIDATE, st
 SUBMISSION = SubmissionId("sub-9")
 
 
-class Examines:
+class Solves:
     """Answers that solve the first `solves` of 20 problems, by version."""
 
     def __init__(self, solves: dict[VersionId, int]) -> None:
@@ -35,7 +35,7 @@ class Examines:
     def pin(self, asked: Plan) -> Plan:
         return asked
 
-    def examine(self, address: str, version: VersionId, plan: Plan, rows: Path, progress: Progress) -> tuple[Sample, ...]:
+    def run(self, address: str, version: VersionId, plan: Plan, rows: Path, progress: Progress) -> tuple[Sample, ...]:
         self.asked.append((version, plan.samples))
         if version not in self.solves:
             raise Refused("no such engine")
@@ -60,10 +60,10 @@ def yard(tmp_path: Path) -> BenchYard:
     return yard
 
 
-def examined(yard: BenchYard, solves: dict[VersionId, int]) -> Examines:
-    examiner = Examines(solves)
-    vars(yard.here).update(examiner=examiner)
-    return examiner
+def examined(yard: BenchYard, solves: dict[VersionId, int]) -> Solves:
+    benchmark_runner = Solves(solves)
+    vars(yard.here).update(benchmark_runner=benchmark_runner)
+    return benchmark_runner
 
 
 def said(_part: float, _text: str) -> None:
@@ -71,11 +71,11 @@ def said(_part: float, _text: str) -> None:
 
 
 def test_gate_asks_both_versions_by_one_plan_and_writes_both_down(yard: BenchYard):
-    examiner = examined(yard, {STABLE: 20, CANDIDATE: 7})
+    benchmark_runner = examined(yard, {STABLE: 20, CANDIDATE: 7})
     plan = gate_plan(TrialPolicy())
     judged = gated(yard.here, SUBMISSION, ROLLOUT, plan, said)
     assert judged.decision is Decision.FAIL
-    assert examiner.asked == [(CANDIDATE, 1), (STABLE, 1)]
+    assert benchmark_runner.asked == [(CANDIDATE, 1), (STABLE, 1)]
     (ours,) = yard.records.benchmarks.find(version=CANDIDATE, plan=plan.key)
     (theirs,) = yard.records.benchmarks.find(version=STABLE, plan=plan.key)
     assert (ours.trigger, ours.state, ours.decision, ours.baseline) == (Trigger.GATE, BenchmarkState.DONE, Decision.FAIL, theirs.id)
@@ -85,21 +85,21 @@ def test_gate_asks_both_versions_by_one_plan_and_writes_both_down(yard: BenchYar
 
 
 def test_gate_that_is_tried_again_asks_nothing_twice(yard: BenchYard):
-    examiner = examined(yard, {STABLE: 20, CANDIDATE: 20})
+    benchmark_runner = examined(yard, {STABLE: 20, CANDIDATE: 20})
     plan = gate_plan(TrialPolicy())
     first = gated(yard.here, SUBMISSION, ROLLOUT, plan, said)
     again = gated(yard.here, SUBMISSION, ROLLOUT, plan, said)
     assert (again.decision, again.numbers["pass_at_1"]) == (first.decision, 1.0)
-    assert len(examiner.asked) == 2
+    assert len(benchmark_runner.asked) == 2
 
 
 def test_the_stable_version_that_sleeps_is_woken_for_its_baseline(yard: BenchYard):
-    examiner = examined(yard, {STABLE: 20, CANDIDATE: 20})
+    benchmark_runner = examined(yard, {STABLE: 20, CANDIDATE: 20})
     vars(yard.here).update(activator=yard.engines)
     yard.engines.sleep(STABLE)
     gated(yard.here, SUBMISSION, ROLLOUT, gate_plan(TrialPolicy()), said)
     assert yard.engines.woken == [STABLE]
-    assert [version for version, _ in examiner.asked] == [CANDIDATE, STABLE]
+    assert [version for version, _ in benchmark_runner.asked] == [CANDIDATE, STABLE]
 
 
 def test_gate_that_cannot_ask_writes_down_why(yard: BenchYard):

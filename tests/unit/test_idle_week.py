@@ -40,7 +40,7 @@ def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BenchYard]
             weights.publish(digest)
         yard.serve(STABLE)
         yard.serve(CANDIDATE, EndpointName("code"))
-        yard.examiner.problems = 8
+        yard.benchmark_runner.problems = 8
         retention = replace(RetentionPolicy(), answers_days=1.0, benchmarks_days=KEPT_DAYS)
         yard.here.settings = replace(yard.here.settings, retention=retention)
         yield yard

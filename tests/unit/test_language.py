@@ -43,7 +43,6 @@ ALLOWED: Final[frozenset[tuple[str, str]]] = frozenset(
         ("docs/decisions/baselines-are-pinned-by-plan.md", "is no fallback"),
         ("evals/sandbox/linux.py", "nobody"),  # the system's user
         ("evals/sandbox/zygote.py", "nobody"),  # the system's user
-        ("evals/sandbox/proof.py", "is no pass"),  # the name of a program
     }
 )
 """(file, words) that may stay; `*` for a page that lists the constructions."""

@@ -1,17 +1,22 @@
 import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import ndtr, stdtrit
+from scipy.stats import hypergeom
 
 from core.benchmarks import Sample
 from core.errors import Fault
 from core.programs import RunOutcome
 from core.versions import Decision
 from evals.statistics import NoiseFloor, compare, noise_floor, paired_p, regressed
-from evals.statistics.bounds import Arms, clustered_bounds, drop_p, tango_bounds
+from evals.statistics.bounds import Arms, _hypergeometric, clustered_bounds, drop_p, tango_bounds
 from tests.equipment.made_runs import GREEDY, answer, run
 
 SPREAD = list(np.linspace(0.05, 0.95, 60))
@@ -173,6 +178,27 @@ def test_with_one_answer_a_problem_the_exact_test_is_the_sign_test():
 def test_the_exact_test_of_one_problem_is_fishers():
     arms = Arms(np.array([1]), np.array([9]), np.array([11]), np.array([15]))
     assert drop_p(arms) == pytest.approx(0.004711266657692825)  # scipy.stats.fisher_exact([[1, 8], [11, 4]], 'less')
+
+
+@pytest.mark.parametrize(
+    ("together", "ours", "theirs"), [(1, 1, 1), (3, 20, 20), (38, 20, 20), (77, 80, 80), (260, 300, 200), (2100, 2000, 2000)]
+)
+def test_the_chances_of_the_exact_test_are_scipys_for_few_and_for_many_answers(together: int, ours: int, theirs: int):
+    expected = hypergeom.pmf(np.arange(ours + 1), ours + theirs, ours, together)
+    assert _hypergeometric(together, ours, theirs) == pytest.approx(expected, rel=1e-9, abs=1e-15)
+
+
+@pytest.mark.parametrize("z", [-6.0, -1.0, 0.0, 1.2816, 1.6449, 4.0])
+def test_the_paired_t_has_the_quantile_of_scipy(z: float):
+    differences = np.array([-2.0, 1.0, 3.0, -1.0])
+    half = max(float(stdtrit(3, ndtr(z))) * float(np.sqrt(differences.var(ddof=1) / 4)), z * z / (4 + z * z))
+    mean = float(differences.mean())
+    assert clustered_bounds(differences, z) == pytest.approx((mean - half, mean + half), rel=1e-12)
+
+
+def test_importing_the_statistics_does_not_import_scipy():
+    code = "import sys, evals.statistics; sys.exit('scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).resolve().parents[2], check=False).returncode == 0
 
 
 def test_whole_problems_that_never_differ_leave_the_bounds_open():

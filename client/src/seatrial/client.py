@@ -81,9 +81,9 @@ class Client:
         """Return whether this client calls the platform that `seatrial up` started on `folder`."""
         return is_local(self._transport.connection, folder)
 
-    def leaderboard(self, endpoint: str | None = None) -> tuple[words.Standing, ...]:
-        """Return the standings, best first."""
-        return tuple(read(words.Standing, row) for row in self._transport.call("GET", "/v1/leaderboard", endpoint=endpoint))
+    def leaderboard(self, endpoint: str | None = None) -> tuple[words.LeaderboardRow, ...]:
+        """Return the rows of the leaderboard, best first."""
+        return tuple(read(words.LeaderboardRow, row) for row in self._transport.call("GET", "/v1/leaderboard", endpoint=endpoint))
 
     @overload
     def chat(

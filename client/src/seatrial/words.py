@@ -12,9 +12,9 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from seatrial.scores import Answer, Benchmark, Comparison, Power, Problem, Sampling, Study, Waiting
 
 __all__ = [
-    "Answer", "Benchmark", "Caller", "Cohort", "Comparison", "Endpoint", "Engine", "Feedback", "Finding", "Key", "Links", "LogLine",
-    "Logs", "Model", "Piece", "PlatformHealth", "PlatformProblem", "Policy", "Power", "Problem", "Report", "Rollback", "Rollout",
-    "Sampling", "Standing", "Step", "Study", "Submission", "TrialReport", "Verdict", "Waiting", "read",
+    "Answer", "Benchmark", "Caller", "Cohort", "Comparison", "Endpoint", "Engine", "Feedback", "Finding", "Key", "LeaderboardRow",
+    "Links", "LogLine", "Logs", "Model", "Piece", "PlatformHealth", "PlatformProblem", "Policy", "Power", "Problem", "Report", "Rollback",
+    "Rollout", "Sampling", "Step", "Study", "Submission", "TrialReport", "Verdict", "Waiting", "read",
 ]  # fmt: skip
 T = TypeVar("T")
 STEPS = (
@@ -296,7 +296,7 @@ class PlatformHealth:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class LeaderboardRow:
     """One row of the leaderboard. `pass_at_1` is None for what was never benchmarked."""
 
     endpoint: str

@@ -11,7 +11,7 @@ from typing import Protocol
 from core.ports.records.access import Access
 from core.ports.records.audit import Audit, AuditEntry
 from core.ports.records.benchmarks import Benchmarks
-from core.ports.records.conversations import Conversations, Recent, Standing
+from core.ports.records.conversations import Conversations, LeaderboardRow, Recent
 from core.ports.records.endpoints import Endpoints
 from core.ports.records.gateways import Gateways
 from core.ports.records.installation import Installation
@@ -31,12 +31,12 @@ __all__ = [
     "Endpoints",
     "Gateways",
     "Installation",
+    "LeaderboardRow",
     "Leases",
     "Recent",
     "Records",
     "Rollouts",
     "Runners",
-    "Standing",
     "Submissions",
     "Versions",
 ]

@@ -40,7 +40,7 @@ class Conversations(Protocol):
         """Return feedback that came after `after`, oldest first. `versions=()` matches none, None all."""
         ...
 
-    def leaderboard(self) -> tuple[Standing, ...]:
+    def leaderboard(self) -> tuple[LeaderboardRow, ...]:
         """Return one row per (endpoint, version) that answered anything: completions, usage, votes."""
         ...
 
@@ -63,8 +63,8 @@ class Recent:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """A row of the leaderboard before the benchmark's score joins it."""
+class LeaderboardRow:
+    """A row of the leaderboard without the benchmark's score."""
 
     endpoint: EndpointName
     version: VersionId

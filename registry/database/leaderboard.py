@@ -1,4 +1,4 @@
-"""The leaderboard before the benchmark's scores join it."""
+"""The rows of the leaderboard, without the benchmarks' scores."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from sqlalchemy import Connection, Integer, Select, and_, cast, func, or_, selec
 
 from core.conversations import Outcome, Thumb, Usage
 from core.ids import Epoch
-from core.ports.records import Recent, Standing
+from core.ports.records import LeaderboardRow, Recent
 from registry.database.tables import completions, conversations, feedback, usage
 
 
-def read_standings(connection: Connection) -> tuple[Standing, ...]:
+def read_leaderboard(connection: Connection) -> tuple[LeaderboardRow, ...]:
     """Return one row per (endpoint, version) with a completion that was not lost, by both."""
     billed = {(row[0], row[1]): Usage(int(row[2]), int(row[3])) for row in connection.execute(_billed())}
     votes = {(row[0], row[1]): (int(row[2]), int(row[3])) for row in connection.execute(_votes())}
-    standings = []
-    for row in connection.execute(_answered()).mappings():
-        key = (row["endpoint"], row["version"])
+    rows = []
+    for counts in connection.execute(_answered()).mappings():
+        key = (counts["endpoint"], counts["version"])
         up, down = votes.get(key, (0, 0))
-        standings.append(Standing(**row, usage=billed.get(key, Usage(0, 0)), thumbs_up=up, thumbs_down=down))
-    return tuple(sorted(standings, key=lambda standing: (standing.endpoint, standing.version)))
+        rows.append(LeaderboardRow(**counts, usage=billed.get(key, Usage(0, 0)), thumbs_up=up, thumbs_down=down))
+    return tuple(sorted(rows, key=lambda row: (row.endpoint, row.version)))
 
 
 def read_recent(connection: Connection, since: Epoch) -> tuple[Recent, ...]:

@@ -1,4 +1,4 @@
-"""What the checks look at: the downloaded folder, read once and within bounds. Never follows a link, never loads a pickle."""
+"""The files of a downloaded model as the checks read them: once and within bounds. Never follows a link, never loads a pickle."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Shard:
     cut: bool = False
 
 
-class Evidence:
-    """One model on this machine. Properties raise Unreadable for a broken file and NotCheckable where its own check has said so."""
+class ModelFiles:
+    """The files of one model. Properties raise Unreadable for a broken file, and NotCheckable when another check reports that file."""
 
     def __init__(self, folder: Path, model: ResolvedModel, policy: ModelPolicy, host: EngineHost) -> None:
         self.folder = folder
@@ -60,7 +60,7 @@ class Evidence:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """config.json. Raises NotCheckable when it cannot be read: the check of JSON files has said so."""
+        """config.json. Raises NotCheckable when it cannot be read: the check of JSON files reports it."""
         document = self.json(CONFIG)
         if document is None:
             raise NotCheckable
@@ -84,7 +84,7 @@ class Evidence:
         return self._documents[name]
 
     def once(self, key: str, work: Callable[[], Answer]) -> Answer:
-        """Return what `work` answered the first time it was asked under `key`: several checks share one child process."""
+        """Return the result of `work`, cached under `key`: several checks share one child process."""
         if key not in self._answers:
             self._answers[key] = work()
         return self._answers[key]
@@ -107,7 +107,7 @@ class Evidence:
         return raw
 
     def open(self, name: str) -> IO[bytes]:
-        """Open a plain file of the folder; a link that appears under our hands is a Fault."""
+        """Open a plain file of the folder; a link that has appeared since the listing is a Fault."""
         try:
             return os.fdopen(os.open(self.folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
         except OSError as error:

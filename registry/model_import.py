@@ -1,4 +1,4 @@
-"""Intake: from downloaded files to a stored model version, idempotent by content."""
+"""Model import: from downloaded files to a stored model version, idempotent by content."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from registry.work import Work
 
 
 class Examined(Protocol):
-    """What the checks found out about a model that passed them."""
+    """The results of the checks for a model that passed them."""
 
     @property
     def needs(self) -> EngineNeeds | None:
-        """What an engine needs to serve it."""
+        """The requirements of an engine that serves it."""
         ...
 
     @property
@@ -40,8 +40,8 @@ class Examined(Protocol):
         ...
 
 
-class Intake:
-    """Takes models in. `downloads` and `scratch` are folders of work under way; `python` is the engine environment's interpreter.
+class ModelImport:
+    """Imports models. `downloads` and `scratch` are folders for work in progress; `python` is the engine environment's interpreter.
 
     Bundles are removed only while `installation` owns the store.
     """
@@ -55,17 +55,17 @@ class Intake:
         self._installation = installation
 
     def find(self, model: ResolvedModel) -> ModelVersion | None:
-        """Return the version that this very commit became, when both its bundles are stored whole; else None."""
+        """Return the version of this commit when both its bundles are stored completely, else None."""
         found = self._versions.find(source=model.ref.source, commit=model.commit, limit=1)
         return found[0] if found and self.stored(found[0]) else None
 
     def stored(self, version: ModelVersion) -> bool:
-        """Return whether both bundles of a version are stored whole, after taking back those that were withdrawn."""
+        """Return whether both bundles of a version are stored completely. Restores bundles that were withdrawn."""
         return self._stored(Digest(version.id)) and self._stored(version.tensors)
 
     @contextmanager
     def download_folder(self, source: str, commit: str) -> Iterator[Path]:
-        """Lend the folder of one commit's download to one process at a time. Transient while another has it."""
+        """Lend the folder of one commit's download to one process at a time. Raises Transient while another process holds it."""
         key = hashlib.sha256(f"{source}\0{commit}".encode()).hexdigest()[:32]
         folder = self._downloads / key
         self._downloads.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ class Intake:
         now: Epoch,
         progress: Callable[[float, str], None],
     ) -> tuple[ModelVersion, bool]:
-        """Tensorize and stage what is not stored yet. Return the version, and whether any weights were stored by this call."""
+        """Tensorize and stage the missing bundles. Return the version, and whether this call stored any weights."""
         tensors, stored = self._stage_tensors(folder, files, progress)
         small = [file for file in files if not file.path.endswith((".safetensors", ".safetensors.index.json"))]
         identity = version_digest(files)
@@ -113,10 +113,10 @@ class Intake:
         return self._versions.put(version), stored
 
     def discard(self, version: ModelVersion, in_use: Callable[[], Collection[Digest] | None]) -> None:
-        """Remove what a refused version left staged. Published bundles and those in use stay: others of the same content need them.
+        """Remove the staged bundles of a refused version. Published bundles and bundles in use stay: other versions need them.
 
-        `in_use` is asked while the bundle is withdrawn, so that a submission which reuses it is either seen here or takes it back;
-        None stands for any bundle.
+        `in_use` is called while the bundle is withdrawn: a submission that reuses the bundle is either found here or restores it.
+        None means every bundle.
         """
         for digest in (Digest(version.id), version.tensors):
             bundle = self._open(digest)
@@ -124,7 +124,7 @@ class Intake:
                 self._remove(digest, in_use)
 
     def forget_download(self, source: str, commit: str) -> None:
-        """Remove the downloaded files of a commit; what is stored does not need them. Does nothing while somebody else has them."""
+        """Remove the downloaded files of a commit; stored bundles do not need them. Does nothing while another process holds them."""
         try:
             with self.download_folder(source, commit) as folder:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -138,7 +138,7 @@ class Intake:
         return tuple(digest for digest in staged if self._remove(digest, in_use))
 
     def clear_work(self) -> None:
-        """Remove downloads and scratch that no process holds. To be called while no submission and no benchmark is under way."""
+        """Remove downloads and scratch that no process holds. Call it only while no submission and no benchmark is running."""
         work = Work(self._downloads, self._scratch)
         for item in work.items():
             work.remove(item.name, before=math.inf)

@@ -1,4 +1,4 @@
-"""What a sandbox must show before it judges anything: it passes what is right, fails what only pretends, and its cells reach nothing."""
+"""The self-test of a sandbox, before it judges anything: a right program passes, an early exit fails, and a cell reaches nothing."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 from core.errors import Fault
 from core.programs import Program, RunOutcome, RunResult
 
-_HONEST = Program("proof: right answers", "def f(x):\n    return x * x\n", "def check(f):\n    assert f(3) == 9\n", "f")
-_PRETENDER = Program("proof: an exit is no pass", "import os\ndef f(x):\n    os._exit(0)\n", "def check(f):\n    f(3)\n", "f")
+_HONEST = Program("self-test: right answers", "def f(x):\n    return x * x\n", "def check(f):\n    assert f(3) == 9\n", "f")
+_PRETENDER = Program("self-test: an exit does not pass", "import os\ndef f(x):\n    os._exit(0)\n", "def check(f):\n    f(3)\n", "f")
 _PRISONER = Program(
-    "proof: the cell is closed",
+    "self-test: the cell is closed",
     """
 import ctypes, os, signal, socket
 def attempts():
@@ -44,12 +44,12 @@ def f(x):
 )
 
 
-def prove(run: Callable[[Program], RunResult]) -> None:
-    """Raise Fault unless the sandbox holds."""
+def run_self_test(run: Callable[[Program], RunResult]) -> None:
+    """Run the programs of the self-test with `run`. Raises Fault when one has another outcome than expected."""
     for program, expected in ((_HONEST, RunOutcome.PASSED), (_PRETENDER, RunOutcome.FAILED), (_PRISONER, RunOutcome.PASSED)):
         result = run(program)
         if result.outcome is not expected:
             raise Fault(
                 f"the sandbox does not hold here ({program.id}): {result.outcome}, {result.detail}",
-                hint="docs/sandbox.md says what it needs of the machine; nothing is judged until it holds",
+                hint="docs/sandbox.md lists the requirements of the machine; nothing is judged until the self-test passes",
             )

@@ -1,4 +1,4 @@
-"""Values as data between judge and cell: one line of JSON each, with what JSON lacks written as [tag, content]. Never pickle."""
+"""Encodes values between judge and cell: one line of JSON each; types that JSON lacks are written as [tag, content]. Never pickle."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ MAX_LINE_BYTES = 4 * 1024**2
 
 
 class NotData(ValueError):
-    """A value that cannot travel, or a line that is none."""
+    """A value that cannot be encoded, or a line that cannot be decoded."""
 
 
 def encode(value: Any) -> bytes:
     """Return a line. Raises NotData for anything but numbers, text, bytes, None and the builtin containers of them.
 
-    An instance of a subclass (a Counter, an OrderedDict, an enum of numbers) travels as what it holds, not as what it claims.
+    An instance of a subclass (a Counter, an OrderedDict, an enum of numbers) is encoded by its content, not by its own methods.
     """
     try:
         line = json.dumps(_pack(value)).encode() + b"\n"
@@ -71,7 +71,7 @@ _PLAIN: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (set, lambda value: set(set.__iter__(value))),
     (frozenset, lambda value: frozenset(frozenset.__iter__(value))),
 )
-"""The content of an instance of a subclass, whatever the subclass defines."""
+"""The content of an instance of a subclass, independent of the methods that the subclass defines."""
 
 
 _MAKERS: dict[str, Callable[[Any], Any]] = {

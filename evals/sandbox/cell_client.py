@@ -1,4 +1,4 @@
-"""The judge's end of a cell: questions go in, answers come back as data, and every answer is due."""
+"""The judge's client of a cell: it sends questions and receives answers as data, each within the limits."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import time
 from typing import Any
 
 from evals.sandbox import linux
-from evals.sandbox.ground import BORN, END, GONE, LIMITS, Limits
-from evals.sandbox.wire import MAX_LINE_BYTES, NotData, decode, encode
+from evals.sandbox.codec import MAX_LINE_BYTES, NotData, decode, encode
+from evals.sandbox.messages import END, EXITED, LIMITS, STARTED, Limits
 
-_END_MS = 250  # between the end of a process's socket and its own
+_END_MS = 250  # between the end of a process's socket and the end of the process
 _LITTLE, _MUCH = 1 << 12, 1 << 16
 
 
 class Ended(BaseException):
-    """The cell gives no more answers: `outcome` and why. No check may catch it as it catches what its candidate raises."""
+    """The cell gives no more answers, for the reason `detail`. A BaseException, so that `except Exception` in a check does not catch it."""
 
     def __init__(self, outcome: str, detail: str) -> None:
         super().__init__(outcome, detail)
@@ -26,34 +26,34 @@ class Ended(BaseException):
         self.detail = detail
 
 
-class Cell:
-    """A cell, which the zygote at the other end of `nursery` forks when this is made. Raises Ended when it cannot."""
+class CellClient:
+    """A cell. The constructor requests it on the socket `zygote`. Raises Ended when the zygote fails to fork it."""
 
-    def __init__(self, nursery: socket.socket, limits: Limits) -> None:
-        self._nursery = nursery
-        nursery.send(LIMITS.pack(*limits))
-        word, descriptors, _flags, _address = socket.recv_fds(nursery, BORN.size, 2)
-        (number,) = BORN.unpack(word)
+    def __init__(self, zygote: socket.socket, limits: Limits) -> None:
+        self._zygote = zygote
+        zygote.send(LIMITS.pack(*limits))
+        word, descriptors, _flags, _address = socket.recv_fds(zygote, STARTED.size, 2)
+        (number,) = STARTED.unpack(word)
         if not descriptors:
             raise Ended("sandbox_fault", f"no process for a cell: {os.strerror(number)}")
-        self._wire, self._alive = descriptors
+        self._channel, self._alive = descriptors
         self._poll = select.poll()
-        self._poll.register(self._wire, select.POLLIN)
+        self._poll.register(self._channel, select.POLLIN)
         self._buffer = bytearray()
         self._cpu_s = limits.cpu_s
-        self._clock = linux.cpu_clock(number)  # the zygote keeps the number taken until it is told END
+        self._clock = linux.cpu_clock(number)  # the zygote reaps the process only after END, so the pid is not reused
         self._gone = False
         self.cpu_s = 0.0
         self.over: Ended | None = None
         self.deadline = time.monotonic() + limits.wall_s
 
     def ask(self, question: Any) -> Any:
-        """Send a question and return the answer. Raises Ended, and from then on always."""
+        """Send a question and return the answer. Raises Ended; every later call raises it again."""
         self.send(question)
         return self.receive()
 
     def send(self, question: Any) -> None:
-        """Send a question. What the cell says meanwhile is read, so that neither waits for the other for ever."""
+        """Send a question. Output of the cell is read meanwhile, so that the two do not deadlock."""
         try:
             data = memoryview(encode(question))
         except NotData as error:
@@ -64,16 +64,16 @@ class Cell:
             raise self._over(Ended("failed", "the program answers out of turn"))
         while data:
             try:
-                data = data[os.write(self._wire, data) :]
+                data = data[os.write(self._channel, data) :]
             except (BrokenPipeError, ConnectionResetError):
                 raise self._over(self._why_gone()) from None
             except BlockingIOError:
-                self._poll.modify(self._wire, select.POLLIN | select.POLLOUT)
+                self._poll.modify(self._channel, select.POLLIN | select.POLLOUT)
                 self._await()
-                self._poll.modify(self._wire, select.POLLIN)
+                self._poll.modify(self._channel, select.POLLIN)
 
     def receive(self) -> Any:
-        """Return the answer to the question before."""
+        """Return the answer to the last question."""
         while (end := self._buffer.find(b"\n")) < 0:
             self._await()
         line = bytes(self._buffer[:end])
@@ -86,18 +86,18 @@ class Cell:
             raise self._over(Ended("failed", "the program's answer is too large")) from None
 
     def end(self) -> int:
-        """Have the cell killed and return its status when it is gone; `cpu_s` then says what it used."""
+        """Have the cell killed and return its wait status. Sets `cpu_s` to the CPU seconds that it used."""
         if self._gone:
             return 0
         self._gone = True
-        os.close(self._wire)
+        os.close(self._channel)
         os.close(self._alive)
-        self._nursery.send(END)
-        status, self.cpu_s = GONE.unpack(self._nursery.recv(GONE.size))
+        self._zygote.send(END)
+        status, self.cpu_s = EXITED.unpack(self._zygote.recv(EXITED.size))
         return int(status)
 
     def _await(self) -> None:
-        """Wait until something moves and take what is there. Raises Ended when a limit is reached or the cell is gone."""
+        """Wait for an event and read what has arrived. Raises Ended when a limit is reached or the cell has ended."""
         wall_left = self.deadline - time.monotonic()
         if wall_left <= 0:
             raise self._over(Ended("timed_out", "it did not end in time"))
@@ -110,7 +110,7 @@ class Cell:
 
     def _take(self) -> None:
         try:
-            piece = os.read(self._wire, _MUCH if self._buffer else _LITTLE)
+            piece = os.read(self._channel, _MUCH if self._buffer else _LITTLE)
         except ConnectionResetError:  # it ended with a question unread
             piece = b""
         if not piece:
@@ -127,7 +127,7 @@ class Cell:
         return f"it used up its CPU time of {self._cpu_s:.3g} s"
 
     def _why_gone(self) -> Ended:
-        """Say why there are no more answers: the program ended, which no check asks for, or broke a limit."""
+        """Return the reason why there are no more answers: the program ended early, or exceeded a limit."""
         life = select.poll()
         life.register(self._alive, select.POLLIN)
         by_itself = bool(life.poll(_END_MS))

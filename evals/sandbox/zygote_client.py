@@ -1,4 +1,4 @@
-"""The platform's end of a zygote: starting it, handing it samples, hearing that it is gone."""
+"""The platform's client of a zygote: it starts the process, sends it judges' sockets, and detects its end."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ _END_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """Which of the kernel's means a sandbox may use beyond those that it must have. Both by default; tests take them away."""
+    """The kernel's optional means of confinement that a sandbox may use. Both by default; tests disable them."""
 
     namespaces: bool = True
     landlock: bool = True
 
 
 class Judge:
-    """A judge's socket, and whether its last verdict was said to be its last."""
+    """A judge's socket, and whether the judge ends after its last verdict."""
 
-    def __init__(self, wire: socket.socket) -> None:
-        self.wire = wire
+    def __init__(self, channel: socket.socket) -> None:
+        self.channel = channel
         self.last = True
 
-    def has_spoken(self) -> bool:
-        """Return whether there is word of a judge that was not asked: it is no more."""
-        self.wire.setblocking(False)
+    def has_ended(self) -> bool:
+        """Return whether an idle judge has ended: only then is its socket readable."""
+        self.channel.setblocking(False)
         try:
-            self.wire.recv(1, socket.MSG_PEEK)
+            self.channel.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return False
         except OSError:
             pass
-        self.wire.close()
+        self.channel.close()
         return True
 
 
 class Lost(Exception):
-    """The zygote is gone. A new one can take its place."""
+    """The zygote has ended or does not answer. Another one can be started."""
 
 
-class Zygote:
-    """A running zygote. It ends with `close`, with this process, and when the last reference to this object is dropped."""
+class ZygoteClient:
+    """A running zygote. It ends with `close`, with this process, or when the last reference to this object is dropped."""
 
     def __init__(self, place: Path, means: Means) -> None:
-        """Start it; `place` is a folder of ours. Raises Fault when it cannot confine itself."""
+        """Start it; `place` is an existing folder of the platform. Raises Fault when the zygote cannot confine itself."""
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         settings = {"control": theirs.fileno(), "place": str(place.resolve()), **asdict(means)}
         with theirs:
@@ -80,26 +80,26 @@ class Zygote:
         self._end = weakref.finalize(self, _end, self._control, self._process, self._idle)
         self._lock = threading.Lock()
         self.pid = self._process.pid
-        self.level = self._hear()
+        self.level = self._receive_level()
 
     @contextmanager
     def judge(self) -> Iterator[Judge]:
-        """Lend a judge: one that waits, or a new one. It waits for the next job afterwards unless it is `last`. Raises Lost."""
+        """Lend a judge: an idle one or a new one. Afterwards it is idle again unless it is `last`. Raises Lost."""
         with self._lock:
             judge = self._idle.pop() if self._idle else None
-        if judge is None or judge.has_spoken():
+        if judge is None or judge.has_ended():
             judge = self._new_judge()
         try:
             yield judge
         except BaseException:
-            judge.wire.close()
+            judge.channel.close()
             raise
         with self._lock:
             keep = not judge.last and self._end.alive
             if keep:
                 self._idle.append(judge)
         if not keep:
-            judge.wire.close()
+            judge.channel.close()
 
     def _new_judge(self) -> Judge:
         ours, theirs = socket.socketpair()
@@ -113,15 +113,15 @@ class Zygote:
         return Judge(ours)
 
     def is_running(self) -> bool:
-        """Return whether it can take samples."""
+        """Return whether it accepts jobs."""
         return self._end.alive and self._process.poll() is None
 
     def close(self) -> None:
-        """End it and all that it has forked; return when they are gone. Again: nothing happens."""
+        """End it and every process that it has forked, and wait for their end. Closing twice does nothing."""
         self._end()
 
-    def _hear(self) -> str:
-        """Return the level of isolation that it reports."""
+    def _receive_level(self) -> str:
+        """Return the level of isolation that the zygote reports."""
         ready, _, _ = select.select([self._control], [], [], _START_S)
         said: dict[str, Any] = json.loads(self._control.recv(4096) or b"{}") if ready else {}
         if "level" in said:
@@ -134,13 +134,13 @@ class Zygote:
 
 
 def _fault(why: str) -> Fault:
-    return Fault(f"the sandbox cannot start: {why}", hint="docs/sandbox.md says what it needs of the machine")
+    return Fault(f"the sandbox cannot start: {why}", hint="docs/sandbox.md lists the requirements of the machine")
 
 
 def _end(control: socket.socket, process: subprocess.Popen[bytes], idle: list[Judge]) -> None:
     control.close()
     for judge in idle:
-        judge.wire.close()
+        judge.channel.close()
     if process.stderr:
         process.stderr.close()
     try:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.sandbox.wire import MAX_LINE_BYTES, NotData, decode, encode
+from evals.sandbox.codec import MAX_LINE_BYTES, NotData, decode, encode
 
 PLAIN = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | st.complex_numbers(allow_nan=False)

@@ -1,4 +1,4 @@
-"""The ports of core/ports/examiner.py on our suites: pin a plan, examine a model, study its answers."""
+"""Adapters of the ports in core/ports/benchmark_runner.py: they pin a plan, run it on a model, and compare policies on its answers."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from typing import Any
 from core.benchmarks import Plan, Sample
 from core.errors import Refused
 from core.ids import VersionId
+from core.ports.benchmark_runner import Progress
 from core.ports.clock import Clock
-from core.ports.examiner import Progress
 from core.ports.sandbox import Sandbox
 from core.settings import TrialPolicy
 from evals.harness.run import run_plan
 from evals.ranker import HttpRanker
 from evals.study import MeanLogprob, Policy, RandomChoice, Ranked, Voting, choose, compare_policies
-from evals.suite import PromptTemplate, Suite, load_suite, plan_of
+from evals.suite_loader import load_suite
+from evals.suites.suite import PromptTemplate, Suite, plan_of
 
 
-class SuiteExaminer:
-    """`Examiner`. `pinned` enters a prompt in the prompt registry and returns its `name@version` there."""
+class SuiteBenchmarkRunner:
+    """`BenchmarkRunner`. `pinned` stores a prompt in the prompt registry and returns its `name@version` there."""
 
     def __init__(self, sandbox: Callable[[], Sandbox], policy: TrialPolicy, pinned: Callable[[PromptTemplate], str]) -> None:
         self._sandbox = sandbox
@@ -30,17 +31,17 @@ class SuiteExaminer:
         self._pinned = pinned
 
     def pin(self, asked: Plan) -> Plan:
-        """Return the plan with everything that its answers rest on; longest answers that were not given are the suite's."""
+        """Return the plan with everything that its answers depend on; points without a longest answer get the suite's."""
         if asked.suite_digest:
             return asked
         suite = load_suite(asked.suite, self._policy)
         way = suite.way(asked.form)
         grid = tuple(replace(point, max_tokens=point.max_tokens or way.max_tokens) for point in asked.grid)
         plan = plan_of(suite, samples=asked.samples, grid=grid, form=asked.form, seed=asked.seed, prompt=self._pinned(way.prompt))
-        # a file of one's own is found again by its path, which its name in the plan would not tell
+        # a file outside evals/suites is found again by its path, which the suite's name does not contain
         return replace(plan, suite=asked.suite)
 
-    def examine(self, address: str, version: VersionId, plan: Plan, rows: Path, progress: Progress) -> tuple[Sample, ...]:
+    def run(self, address: str, version: VersionId, plan: Plan, rows: Path, progress: Progress) -> tuple[Sample, ...]:
         """Return every sample. Refused when the suite's file has changed since the plan was pinned."""
         return run_plan(
             address,
@@ -55,8 +56,8 @@ class SuiteExaminer:
         )
 
 
-class SuiteStudent:
-    """`Student`. `ranker_key` opens the endpoint of a ranker."""
+class SuiteSamplingStudy:
+    """`SamplingStudy`. `ranker_key` is the key of the ranker's endpoint."""
 
     def __init__(self, sandbox: Callable[[], Sandbox], policy: TrialPolicy, ranker_key: str, clock: Clock) -> None:
         self._sandbox = sandbox
@@ -90,7 +91,7 @@ class SuiteStudent:
 
 
 def suite_of(plan: Plan, policy: TrialPolicy) -> Suite:
-    """Return the suite that a pinned plan names. Refused when its content is another by now."""
+    """Return the suite that a pinned plan names. Refused when its content has changed."""
     suite = load_suite(plan.suite, policy)
     if suite.digest != plan.suite_digest:
         raise Refused(

@@ -1,0 +1,20 @@
+"""Loads any suite by its name: from its file, or from lm-eval."""
+
+from __future__ import annotations
+
+from core.settings import TrialPolicy
+from evals.suites.files import read_suite
+from evals.suites.suite import LMEVAL, Suite
+
+
+def load_suite(name: str, policy: TrialPolicy | None = None) -> Suite:
+    """Load a suite: by its name in evals/suites, `humaneval`, `lmeval:TASK`, or the path of a .jsonl or .jsonl.gz file.
+
+    Raises Refused with the file, the line and the fault, or with the places where the suite was not found.
+    """
+    sources = policy or TrialPolicy()
+    if name.startswith(LMEVAL):
+        from evals.harness.lmeval_suites import describe  # noqa: PLC0415 - the other suites need no child process
+
+        return describe(name, sources.lmeval_tasks)
+    return read_suite(name, sources.humaneval)

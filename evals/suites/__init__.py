@@ -1,0 +1,1 @@
+"""Benchmark suites: their types, their files, and where the files come from."""
