@@ -8,34 +8,34 @@ from typing import Final
 import pytest
 
 from core.submissions import StepName, SubmissionState
-from seatrial import scores, words
+from seatrial import scores, types
 from serving.control import callers, status, traffic, views, waiting_view
 from serving.control import scores as score_views
 from serving.control.wire import View
 
 TYPES: Final[dict[type, type[View]]] = {
-    words.Caller: callers.CallerView,
-    words.Cohort: traffic.CohortView,
-    words.Endpoint: traffic.EndpointView,
-    words.Engine: traffic.EngineView,
-    words.Feedback: traffic.FeedbackView,
-    words.Finding: views.FindingView,
-    words.Key: callers.NewKeyView,
-    words.Links: views.LinksView,
-    words.LogLine: views.LogLineView,
-    words.Logs: views.LogsView,
-    words.Model: views.ModelDetail,
-    words.PlatformHealth: status.ProblemsView,
-    words.PlatformProblem: status.ProblemView,
-    words.Policy: traffic.PolicyView,
-    words.Report: views.ReportSummary,
-    words.Rollback: traffic.RollbackView,
-    words.Rollout: traffic.RolloutView,
-    words.Standing: traffic.StandingView,
-    words.Step: views.StepView,
-    words.Submission: views.SubmissionView,
-    words.TrialReport: views.ReportView,
-    words.Verdict: traffic.VerdictView,
+    types.Caller: callers.CallerView,
+    types.Cohort: traffic.CohortView,
+    types.Endpoint: traffic.EndpointView,
+    types.Engine: traffic.EngineView,
+    types.Feedback: traffic.FeedbackView,
+    types.Finding: views.FindingView,
+    types.Key: callers.NewKeyView,
+    types.Links: views.LinksView,
+    types.LogLine: views.LogLineView,
+    types.Logs: views.LogsView,
+    types.Model: views.ModelDetail,
+    types.PlatformHealth: status.ProblemsView,
+    types.PlatformProblem: status.ProblemView,
+    types.Policy: traffic.PolicyView,
+    types.Report: views.ReportSummary,
+    types.Rollback: traffic.RollbackView,
+    types.Rollout: traffic.RolloutView,
+    types.Standing: traffic.StandingView,
+    types.Step: views.StepView,
+    types.Submission: views.SubmissionView,
+    types.TrialReport: views.ReportView,
+    types.Verdict: traffic.VerdictView,
     scores.Answer: score_views.AnswerView,
     scores.Benchmark: score_views.BenchmarkView,
     scores.Comparison: score_views.ComparisonView,
@@ -66,10 +66,10 @@ def test_the_client_requires_only_fields_that_are_always_sent(kind: type) -> Non
 
 def test_every_type_of_the_client_is_compared() -> None:
     own = {"Piece"}  # of the gateway's OpenAI API, which the OpenAI client defines
-    named = {name for name in words.__all__ if name[0].isupper()} - own
+    named = {name for name in types.__all__ if name[0].isupper()} - own
     assert {kind.__name__ for kind in TYPES} >= named
 
 
 def test_the_client_knows_every_step_in_its_order_and_every_end() -> None:
-    assert tuple(StepName) == words.STEPS
-    assert {state for state in SubmissionState if state.ended} == words.ENDED
+    assert tuple(StepName) == types.STEPS
+    assert {state for state in SubmissionState if state.ended} == types.ENDED

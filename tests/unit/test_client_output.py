@@ -21,7 +21,7 @@ from core.ids import SubmissionId
 from core.submissions import Step, StepName, StepState, SubmissionState
 from seatrial.cli import main, numbers, output, watching
 from seatrial.local import local_stack
-from seatrial.words import Submission, read
+from seatrial.types import Submission, read
 from serving.engines.processes import identify
 from tests.equipment.control_stage import Stage, served, staged
 from tests.equipment.rows import put_submission

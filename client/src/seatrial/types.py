@@ -1,4 +1,4 @@
-"""What the platform tells, as frozen dataclasses. Times are aware datetimes in UTC."""
+"""The types of the API's responses, as frozen dataclasses. Times are aware datetimes in UTC."""
 
 from __future__ import annotations
 
