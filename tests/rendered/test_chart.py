@@ -22,7 +22,7 @@ from infra.kubernetes.schema import SCHEMA, schema
 from infra.services.dispatcher import read_template
 from seatrial.config import find_connection
 from seatrial.transport import Transport
-from serving.control.metrics import page as control_page
+from serving.control.routes.metrics import page as control_page
 from serving.engines.kubernetes.names import labels
 from serving.engines.kubernetes.rights import CLUSTER_ROLE, CONTROL_ROLE, ROLE
 from serving.gateway.metrics import Metrics
