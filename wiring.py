@@ -18,6 +18,7 @@ from core.access import Key, Role, new_secret, secret_digest
 from core.errors import Conflict, Refused, Transient
 from core.hosts import EngineHost, cpu_host
 from core.ids import VersionId
+from core.links import Links
 from core.ports.clock import Clock, SystemClock
 from core.settings import Settings, base_environ, read_settings
 
@@ -35,9 +36,8 @@ if TYPE_CHECKING:
     from lifecycle.rollouts.driver import Driver
     from registry.answers import Answers
     from registry.prompts import MlflowPrompts
-    from serving.control.desk import Desk
-    from serving.control.diagnosis import Limits
-    from serving.control.vitals import LocalVitals
+    from serving.control.health_probes import LocalHealthProbes
+    from serving.control.platform_problems import ProblemThresholds
     from serving.engines.kubernetes.api import Api
     from serving.engines.kubernetes.engines import KubernetesEngines
     from serving.engines.supervisor import EngineSupervisor
@@ -239,13 +239,6 @@ class Platform:
             return None
         return Webhook(policy.webhook_url, policy.webhook_secret, self.clock, timeout_s=policy.webhook_timeout_s)
 
-    def desk(self) -> Desk:
-        """Return what the control API's verbs work with, for those that flows share with it."""
-        from serving.control.desk import Desk, Links  # noqa: PLC0415
-
-        links = Links(prefect_ui=self.prefect_page, mlflow_ui=self.settings.mlflow_url, gateway_url=self.settings.gateway_url)
-        return Desk(self.records, self.runs, self.engines, self.clock, links)
-
     @cached_property
     def sandbox(self) -> Sandbox:
         """Where generated code runs."""
@@ -352,33 +345,35 @@ def gateway_app(of: Platform) -> Callable[..., Awaitable[None]]:
 
 def control_app(of: Platform) -> FastAPI:
     """Return the control API."""
-    from serving.control.app import Links, control  # noqa: PLC0415
+    from serving.control.app import control  # noqa: PLC0415
+    from serving.control.context import ControlContext  # noqa: PLC0415
 
     links = Links(prefect_ui=of.prefect_page, mlflow_ui=of.settings.mlflow_url, gateway_url=of.settings.shown_url)
-    return control(of.records, of.runs, of.engines, of.clock, links, StoredTrials(of.answers), vitals(of.settings), limits(of.settings))
+    results, probes, thresholds = StoredBenchmarkResults(of.answers), health_probes(of.settings), problem_thresholds(of.settings)
+    return control(ControlContext(of.records, of.runs, of.engines, of.clock, links, results, probes, thresholds))
 
 
-def vitals(settings: Settings) -> LocalVitals:
-    """Return where the control API looks when it is asked what is wrong."""
-    from serving.control.vitals import LocalVitals  # noqa: PLC0415
+def health_probes(settings: Settings) -> LocalHealthProbes:
+    """Return the probes of the other services and of this machine."""
+    from serving.control.health_probes import LocalHealthProbes  # noqa: PLC0415
 
     health = {
         "prefect": f"{settings.prefect_api_url}/health",
         "mlflow": f"{settings.mlflow_url}/health",
         "gateway": f"{settings.gateway_url}/healthz",
     }
-    return LocalVitals(health, settings.prefect_api_url, settings.home, settings.spool)
+    return LocalHealthProbes(health, settings.prefect_api_url, settings.home, settings.spool)
 
 
-def limits(settings: Settings) -> Limits:
-    """Return from when on something is a problem."""
-    from serving.control.diagnosis import Limits  # noqa: PLC0415
+def problem_thresholds(settings: Settings) -> ProblemThresholds:
+    """Return the thresholds of the platform's problems."""
+    from serving.control.platform_problems import ProblemThresholds  # noqa: PLC0415
 
-    return Limits(settings.rollout.max_error_rate, settings.pickup_s, settings.rollout.step_s, settings.rollout.deadline_s)
+    return ProblemThresholds(settings.rollout.max_error_rate, settings.pickup_s, settings.rollout.step_s, settings.rollout.deadline_s)
 
 
-class StoredTrials:
-    """`Trials` on stored answers: a few at a time, so that many who ask neither fill the memory nor hold up the other calls."""
+class StoredBenchmarkResults:
+    """`BenchmarkResults` on stored answers. Few are read at a time, so that many requests neither fill the memory nor delay other calls."""
 
     _AT_ONCE = 2
     _PATIENCE_S = 10.0

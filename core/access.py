@@ -51,6 +51,15 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
+class Actor:
+    """Who changes something: the principal to which the result belongs, and the name in the audit trail."""
+
+    principal: PrincipalId
+    name: str
+    audit_name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """The authenticated sender of a request, as a gateway and the control API see it."""
 
@@ -60,6 +69,16 @@ class Caller:
     role: Role
     endpoints: frozenset[EndpointName] = frozenset()
     expires_at: Epoch | None = None
+
+    @property
+    def actor(self) -> Actor:
+        """The caller as the author of a change; the audit trail has the name and the key."""
+        return Actor(self.principal, self.name, f"{self.name} ({self.key})")
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether it sees everybody's things."""
+        return self.role is Role.OPERATOR
 
     def may_call(self, endpoint: EndpointName) -> bool:
         """Whether it may send prompts to this endpoint."""

@@ -6,18 +6,23 @@ running ──judged──► done
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
+from core.access import Actor
 from core.benchmarks import Benchmark, BenchmarkState, Plan
-from core.errors import Conflict
+from core.errors import Conflict, NotFound, Transient
 from core.ids import BenchmarkId, Epoch
 from core.ports import Clock, FlowRuns, Records
 from core.versions import Decision
+from lifecycle.audit import write_audit
 from lifecycle.leases import expect_driver, expect_free
 from lifecycle.rows import update
+
+_LOG = logging.getLogger("seatrial.lifecycle")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,20 @@ def next_state(state: BenchmarkState, event: Event) -> BenchmarkState:
         return TRANSITIONS[state, event]
     except KeyError:
         raise Conflict(f"the event {event} is not allowed for a benchmark in state {state}", reason="illegal_transition") from None
+
+
+def start(records: Records, runs: FlowRuns, clock: Clock, row: Benchmark, by: Actor) -> Benchmark:
+    """Store a new benchmark and start its flow run.
+
+    The row comes first: while the orchestrator is unavailable it waits, and reconcile starts its run later.
+    """
+    made = records.benchmarks.create(row)
+    write_audit(records, clock, by, "benchmark", made.id, version=row.version, endpoint=row.endpoint, suite=row.plan.suite)
+    try:
+        return start_run(records, runs, clock, made)
+    except (Transient, NotFound) as error:
+        _LOG.warning("benchmark %s waits for reconcile: %s", made.id, error)
+        return made
 
 
 def start_run(records: Records, runs: FlowRuns, clock: Clock, row: Benchmark) -> Benchmark:

@@ -13,19 +13,25 @@ nothing and gets the row as it is; a driver that lost the row gets Conflict.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from typing import Final
 
+from core.access import Actor
 from core.endpoints import RolloutState
-from core.errors import Conflict, DiskFull, Exhausted, Fault, Refused, SeatrialError, Transient
+from core.errors import Conflict, DiskFull, Exhausted, Fault, NotFound, Refused, SeatrialError, Transient
 from core.ids import Epoch, RolloutId, SubmissionId, VersionId
+from core.leases import RECONCILE
 from core.ports import Clock, FlowRuns, Records
-from core.submissions import Submission, SubmissionState
+from core.submissions import Submission, SubmissionRequest, SubmissionState
+from lifecycle.audit import write_audit
 from lifecycle.leases import expect_driver, expect_free
 from lifecycle.rollouts.precedence import SUPERSEDED
 from lifecycle.rows import update
+
+_LOG = logging.getLogger("seatrial.lifecycle")
 
 
 class Event(StrEnum):
@@ -81,6 +87,23 @@ def next_state(state: SubmissionState, event: Event) -> SubmissionState:
         return TRANSITIONS[state, event]
     except KeyError:
         raise Conflict(f"the event {event} is not allowed for a submission in state {state}", reason="illegal_transition") from None
+
+
+def submit(records: Records, runs: FlowRuns, clock: Clock, request: SubmissionRequest, by: Actor, action: str = "submit") -> Submission:
+    """Store a submission and start its flow run. The same idempotency key of the same principal returns the first one.
+
+    The row comes first: while the orchestrator is unavailable it waits, and reconcile starts its run later. `action` is the audit
+    trail's.
+    """
+    row = records.submissions.create(request, by.principal, clock.now())
+    if row.flow_run or row.state is not SubmissionState.QUEUED:
+        return row
+    write_audit(records, clock, by, action, row.id, model=str(request.model), endpoint=request.endpoint)
+    try:
+        return start_run(records, runs, clock, row)
+    except (Transient, NotFound) as error:
+        _LOG.warning("submission %s waits for reconcile: %s", row.id, error)
+        return row
 
 
 def start_run(records: Records, runs: FlowRuns, clock: Clock, row: Submission) -> Submission:
@@ -145,6 +168,25 @@ def set_version(records: Records, clock: Clock, submission: SubmissionId, versio
 def set_rollout(records: Records, clock: Clock, submission: SubmissionId, rollout: RolloutId, driver: str | None) -> Submission:
     """Note which rollout tries the submission's version."""
     return _driven(records, clock, submission, driver, lambda row: replace(row, rollout=rollout))
+
+
+def cancel(records: Records, runs: FlowRuns, clock: Clock, submission: SubmissionId, by: Actor) -> Submission:
+    """Request the cancellation and stop the flow run where the orchestrator is available; its driver or reconcile ends the submission.
+
+    Cancelling twice changes nothing. Conflict (`already_ended`, `already_promoted`) when it is too late.
+    """
+    before = records.submissions.get(submission)
+    changed = request_cancel(records, clock, submission)
+    if changed.revision == before.revision:
+        return changed
+    write_audit(records, clock, by, "cancel", submission)
+    records.leases.call(RECONCILE, clock.now())
+    try:
+        if changed.flow_run:
+            runs.cancel(changed.flow_run)
+    except (Transient, NotFound) as error:
+        _LOG.warning("submission %s is cancelling and its flow run was not cancelled: %s", submission, error)
+    return records.submissions.get(submission)
 
 
 def request_cancel(records: Records, clock: Clock, submission: SubmissionId) -> Submission:

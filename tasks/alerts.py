@@ -1,4 +1,4 @@
-"""What happens when a scheduled benchmark finds a regression, or cannot run: each run tells once."""
+"""Alerts about scheduled benchmarks that found a regression or could not run, sent once for each run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,10 @@ import structlog
 from prefect.events import emit_event
 from prefect.runtime import flow_run
 
-from core.access import Caller, Role
-from core.benchmarks import Benchmark, Trigger
-from core.endpoints import Endpoint, OnRegression, RolloutState
-from core.errors import Conflict, NotFound, SeatrialError
-from core.ids import BenchmarkId, KeyId
-from core.ports.records import AuditEntry
-from core.versions import Decision
-from serving.control.endpoints import back_to_previous
+from core.benchmarks import Benchmark
+from core.errors import SeatrialError
+from core.ids import BenchmarkId
+from lifecycle import regressions
 from tasks.step import step_task
 from wiring import Platform, platform
 
@@ -25,34 +21,26 @@ log = structlog.get_logger(__name__)
 
 REGRESSION = "seatrial.benchmark.regression"
 FAILURE = "seatrial.benchmark.failed"
-_FOUND, _TOLD, _UNTOLD = "regression", "regression told", "regression not told"
 _MOST_LOST = 20
 
 
 @step_task
 def raise_alert(benchmark: BenchmarkId) -> str:
-    """Tell of a regression that a schedule found: roll back where the endpoint says so, write it down, tell Prefect and the webhook.
+    """Respond to a regression that a schedule found, and send the alert to Prefect and the webhook.
 
-    Returns what was done, "" where there is nothing to tell. Done again (a run that was killed in the middle) it does what is missing;
-    the event and the delivery carry the benchmark's own id, so that a receiver sees them once.
+    Returns the action, "" without a regression. A run that continues after a kill does the missing part only; the event and the
+    delivery carry the benchmark's id, so that a receiver counts them once.
     """
     here = platform()
     row = here.records.benchmarks.get(benchmark)
-    if row.trigger is not Trigger.SCHEDULE or row.decision is not Decision.FAIL:
+    if not regressions.is_regression(row):
         return ""
-    trail = {entry.action: entry for entry in here.records.audit.find(subject=benchmark)}
-    if _FOUND not in trail:
-        action, detail = act(here, row)
-        entry = AuditEntry(here.clock.now(), "seatrial", _FOUND, benchmark, {"endpoint": row.endpoint, "action": action, **detail})
-        here.records.audit.add(entry)
-        trail[_FOUND] = entry
-    found = trail[_FOUND].detail
-    if _TOLD not in trail and _UNTOLD not in trail:
-        document = alert(here, row, found)
+    response = regressions.respond(here.records, here.runs, here.clock, row)
+    if not regressions.alerted(here.records, row.id):
+        document = alert(here, row, response)
         emit_event(REGRESSION, resource(row), payload=document, id=event_id(row, REGRESSION))
-        told = tell(here, row, document)
-        here.records.audit.add(AuditEntry(here.clock.now(), "seatrial", _TOLD if told else _UNTOLD, benchmark, {"endpoint": row.endpoint}))
-    return str(found["action"])
+        regressions.note_alert(here.records, here.clock, row, delivered=tell(here, row, document))
+    return str(response["action"])
 
 
 def tell_failure(row: Benchmark) -> None:
@@ -60,41 +48,8 @@ def tell_failure(row: Benchmark) -> None:
     emit_event(FAILURE, resource(row), payload={"benchmark": row.id, "reason": row.reason[:500]}, id=event_id(row, FAILURE))
 
 
-def act(here: Platform, row: Benchmark) -> tuple[str, dict[str, Any]]:
-    """Roll the endpoint back where its policy says so and it can be; return ("rollback" or "alert", what and why)."""
-    try:
-        endpoint = here.records.endpoints.get(row.endpoint) if row.endpoint else None
-    except NotFound:
-        endpoint = None
-    if endpoint is None or endpoint.policy.on_regression is not OnRegression.ROLLBACK:
-        return "alert", {}
-    hindrance = _hindrance(here, endpoint, row)
-    if hindrance:
-        return "alert", {"not_rolled_back": hindrance}
-    principal = here.records.access.principal("seatrial", here.clock.now())
-    caller = Caller(KeyId("benchmark"), principal.id, principal.name, Role.OPERATOR)
-    try:
-        done = back_to_previous(here.desk(), caller, endpoint, f"regression-{row.id}")
-    except Conflict as error:
-        return "alert", {"not_rolled_back": error.what}
-    return "rollback", {"submission": done.submission.id if done.submission else None, "to": endpoint.previous, "from": row.version}
-
-
-def _hindrance(here: Platform, endpoint: Endpoint, row: Benchmark) -> str:
-    """Return why a rollback would not help, or "": another version serves by now, a rollout runs, or the version before regressed too."""
-    if endpoint.stable != row.version:
-        return "the endpoint serves another version by now"
-    states = [state for state in RolloutState if not state.ended]
-    if here.records.rollouts.find(endpoint=endpoint.name, states=states, limit=1):
-        return "a rollout is on its way"
-    runs = here.records.benchmarks.find(version=endpoint.previous, trigger=Trigger.SCHEDULE, limit=1) if endpoint.previous else ()
-    if any(run.decision is Decision.FAIL for run in runs):
-        return "the version before regressed too"
-    return ""
-
-
-def alert(here: Platform, row: Benchmark, found: dict[str, Any]) -> dict[str, Any]:
-    """Return what is told: numbers, names and pages; never a prompt, an answer or a key."""
+def alert(here: Platform, row: Benchmark, response: dict[str, Any]) -> dict[str, Any]:
+    """Return the alert: numbers, names and pages; never a prompt, an answer or a key."""
     compared = row.comparison
     return {
         "event": REGRESSION,
@@ -111,8 +66,8 @@ def alert(here: Platform, row: Benchmark, found: dict[str, Any]) -> dict[str, An
         "p_value": compared.get("p_value"),
         "lost": list(compared.get("lost", ()))[:_MOST_LOST],
         "reason": row.reason,
-        "action": found["action"],
-        "rollback": {name: value for name, value in found.items() if name not in {"action", "endpoint"}},
+        "action": response["action"],
+        "rollback": {name: value for name, value in response.items() if name not in {"action", "endpoint"}},
         "links": {"mlflow": row.run_url, "run": f"{here.prefect_page}/runs/flow-run/{flow_run.id}"},
         "next": f"seatrial bench show {row.id}",
     }

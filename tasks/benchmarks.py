@@ -17,13 +17,13 @@ from core.engines import EnginePhase
 from core.errors import Conflict, NotFound, Refused, SeatrialError
 from core.ids import BenchmarkId, Digest, Epoch, new_id
 from core.ports.records import AuditEntry
+from core.problem_scores import ProblemScore, by_problem
 from core.shown import benchmark_title, duration, headline, key_of, model_title, part, suite_title
 from core.submissions import StepName
 from lifecycle import benchmarks as lifecycle
+from lifecycle.benchmark_targets import Target, target_of
 from lifecycle.leases import await_free
 from registry.answers import PACKED
-from serving.control.problems import ProblemScore, by_problem
-from serving.control.targets import Target, target_of
 from tasks.alerts import tell_failure
 from tasks.baselines import Judgement, curves_in, judge_run, numbers_in
 from tasks.curves import data_uri, history_png

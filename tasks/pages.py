@@ -16,10 +16,10 @@ from prefect.runtime import flow_run
 from core.endpoints import Cohort, Endpoint, Rollout
 from core.errors import NotFound
 from core.ids import SubmissionId, VersionId
+from core.links import Links
 from core.shown import duration, headline, key_of, model_title, number, part, size
 from core.submissions import Submission
 from core.versions import ModelVersion, TrialReport
-from serving.control.desk import Links
 from wiring import Platform
 
 _URL = re.compile(r"https?://[^\s|`<>]+")

@@ -28,7 +28,7 @@ from infra.local.demo_parts import Background, hub, published, stack
 from infra.local.demo_real import Built
 from infra.local.traffic import Traffic, TrafficReport
 from seatrial import Client
-from seatrial.words import Feedback, Submission
+from seatrial.types import Feedback, Submission
 
 ENDPOINT = "chat"
 _QUESTION = "Hello! What can you do?"

@@ -1,19 +1,25 @@
-"""The control API, put together."""
+"""The control API, assembled from its routes."""
 
 from __future__ import annotations
 
 from fastapi import FastAPI
 
-from core.ports import Clock, Engines, FlowRuns, Records
-from core.ports.vitals import Vitals
-from serving.control import benchmarks, endpoints, feedback, health, keys, metrics, models, status, submissions
-from serving.control.desk import Desk, Links
-from serving.control.diagnosis import Limits
+from serving.control.context import ControlContext
 from serving.control.errors import install
-from serving.control.trials import Trials
-from serving.control.vitals import NoVitals
-
-__all__ = ["Links", "control"]
+from serving.control.routes import (
+    benchmarks,
+    endpoints,
+    feedback,
+    health,
+    keys,
+    leaderboard,
+    metrics,
+    models,
+    problems,
+    rollouts,
+    studies,
+    submissions,
+)
 
 _ABOUT = """Bring a model to an endpoint, watch its trials and its rollout, read what users say of it.
 
@@ -24,22 +30,16 @@ an *operator* may all.
 
 Every error is `{"error": {"code", "reason", "message", "hint"}}`. Times are ISO 8601 in UTC.
 """
+_GROUPS = (
+    submissions, models, leaderboard, endpoints, rollouts, benchmarks, studies, feedback, keys, problems, health, metrics,
+)  # fmt: skip
 
 
-def control(
-    records: Records,
-    runs: FlowRuns,
-    engines: Engines,
-    clock: Clock,
-    links: Links,
-    trials: Trials | None = None,
-    vitals: Vitals | None = None,
-    limits: Limits | None = None,
-) -> FastAPI:
-    """Return the control API over these ports. Its pages of documentation are off (they load from elsewhere); /openapi.json is on."""
+def control(context: ControlContext) -> FastAPI:
+    """Return the control API of this context. Its pages of documentation are off (they load from elsewhere); /openapi.json is on."""
     app = FastAPI(title="seatrial", version="1", description=_ABOUT, docs_url=None, redoc_url=None)
-    app.state.desk = Desk(records, runs, engines, clock, links, trials, vitals or NoVitals(), limits or Limits())
+    app.state.context = context
     install(app)
-    for group in (submissions, models, endpoints, benchmarks, feedback, keys, status, health, metrics):
+    for group in _GROUPS:
         app.include_router(group.routes)
     return app

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from core.errors import Conflict, Fault, Forbidden, NotFound, Refused, SeatrialError, Transient
-from serving.control.text import plain
+from serving.control.plain_text import plain
 
 _LOG = logging.getLogger("seatrial.control")
 _RETRY_AFTER_S = 5.0

@@ -8,42 +8,54 @@ from typing import Final
 import pytest
 
 from core.submissions import StepName, SubmissionState
-from seatrial import scores, words
-from serving.control import callers, status, traffic, views, waiting_view
-from serving.control import scores as score_views
-from serving.control.wire import View
+from seatrial import scores, types
+from serving.control.schemas import (
+    benchmarks,
+    endpoints,
+    feedback,
+    keys,
+    leaderboard,
+    models,
+    problems,
+    rollouts,
+    studies,
+    submissions,
+    trials,
+    waiting,
+)
+from serving.control.schemas.base import View
 
 TYPES: Final[dict[type, type[View]]] = {
-    words.Caller: callers.CallerView,
-    words.Cohort: traffic.CohortView,
-    words.Endpoint: traffic.EndpointView,
-    words.Engine: traffic.EngineView,
-    words.Feedback: traffic.FeedbackView,
-    words.Finding: views.FindingView,
-    words.Key: callers.NewKeyView,
-    words.Links: views.LinksView,
-    words.LogLine: views.LogLineView,
-    words.Logs: views.LogsView,
-    words.Model: views.ModelDetail,
-    words.PlatformHealth: status.ProblemsView,
-    words.PlatformProblem: status.ProblemView,
-    words.Policy: traffic.PolicyView,
-    words.Report: views.ReportSummary,
-    words.Rollback: traffic.RollbackView,
-    words.Rollout: traffic.RolloutView,
-    words.LeaderboardRow: traffic.LeaderboardRowView,
-    words.Step: views.StepView,
-    words.Submission: views.SubmissionView,
-    words.TrialReport: views.ReportView,
-    words.Verdict: traffic.VerdictView,
-    scores.Answer: score_views.AnswerView,
-    scores.Benchmark: score_views.BenchmarkView,
-    scores.Comparison: score_views.ComparisonView,
-    scores.Power: score_views.PowerView,
-    scores.Problem: score_views.ProblemView,
-    scores.Sampling: score_views.SamplingView,
-    scores.Study: score_views.StudyView,
-    scores.Waiting: waiting_view.WaitingView,
+    types.Caller: keys.CallerView,
+    types.Cohort: rollouts.CohortView,
+    types.Endpoint: endpoints.EndpointView,
+    types.Engine: endpoints.EngineView,
+    types.Feedback: feedback.FeedbackView,
+    types.Finding: trials.FindingView,
+    types.Key: keys.NewKeyView,
+    types.Links: submissions.LinksView,
+    types.LogLine: submissions.LogLineView,
+    types.Logs: submissions.LogsView,
+    types.Model: models.ModelDetail,
+    types.PlatformHealth: problems.ProblemsView,
+    types.PlatformProblem: problems.PlatformProblemView,
+    types.Policy: endpoints.PolicyView,
+    types.Report: trials.ReportSummary,
+    types.Rollback: endpoints.RollbackView,
+    types.Rollout: rollouts.RolloutView,
+    types.LeaderboardRow: leaderboard.LeaderboardRowView,
+    types.Step: submissions.StepView,
+    types.Submission: submissions.SubmissionView,
+    types.TrialReport: trials.ReportView,
+    types.Verdict: rollouts.VerdictView,
+    scores.Answer: benchmarks.AnswerView,
+    scores.Benchmark: benchmarks.BenchmarkView,
+    scores.Comparison: benchmarks.ComparisonView,
+    scores.Power: benchmarks.PowerView,
+    scores.Problem: benchmarks.BenchmarkProblemView,
+    scores.Sampling: benchmarks.SamplingView,
+    scores.Study: studies.StudyView,
+    scores.Waiting: waiting.WaitingView,
 }
 
 
@@ -66,10 +78,10 @@ def test_the_client_requires_only_fields_that_are_always_sent(kind: type) -> Non
 
 def test_every_type_of_the_client_is_compared() -> None:
     own = {"Piece"}  # of the gateway's OpenAI API, which the OpenAI client defines
-    named = {name for name in words.__all__ if name[0].isupper()} - own
+    named = {name for name in types.__all__ if name[0].isupper()} - own
     assert {kind.__name__ for kind in TYPES} >= named
 
 
 def test_the_client_knows_every_step_in_its_order_and_every_end() -> None:
-    assert tuple(StepName) == words.STEPS
-    assert {state for state in SubmissionState if state.ended} == words.ENDED
+    assert tuple(StepName) == types.STEPS
+    assert {state for state in SubmissionState if state.ended} == types.ENDED

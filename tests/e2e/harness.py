@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 from core.settings import Settings, read_settings
 from seatrial import Client
 from seatrial.errors import Unavailable
-from seatrial.words import Submission
+from seatrial.types import Submission
 from tests.equipment.hub_server import HubServer
 from tests.equipment.prefect_api import prefect_api
 from wiring import Platform

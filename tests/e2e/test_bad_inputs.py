@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from core.ids import SubmissionId
-from seatrial.words import Submission
+from seatrial.types import Submission
 from tests.e2e.harness import FAKES, Stack, with_nan, within
 from tests.e2e.test_kills import nothing_in
 from tests.equipment.odd_models import POINTER

@@ -17,7 +17,7 @@ import pytest
 
 from core.ids import Digest, EndpointName, VersionId
 from core.submissions import StepName, StepState
-from seatrial.words import Submission
+from seatrial.types import Submission
 from tests.e2e.harness import FAKE_ENGINE, QUICK, Stack, kill, quietly, within
 
 pytestmark = pytest.mark.e2e

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from seatrial.words import Submission
+from seatrial.types import Submission
 from tests.e2e.harness import FAKE_ENGINE, MODELS, QUICK, ROOT, Stack
 from tests.equipment.other_user import USER, as_other_user, folder_of_other_user, needed
 

@@ -19,12 +19,14 @@ from core.errors import Transient
 from core.flow_runs import LogLine, RunState
 from core.ids import BenchmarkId, EndpointName, SubmissionId
 from core.leases import RECONCILE
+from core.links import Links
 from core.ports.clock import SystemClock
 from registry.answers import Answers
 from registry.database import Database, migrate, open_database
-from serving.control.app import Links, control
+from serving.control.app import control
+from serving.control.context import ControlContext
 from tests.equipment.fakes import FakeEngines, FakeHistory
-from wiring import StoredTrials
+from wiring import StoredBenchmarkResults
 
 LINKS = Links("http://prefect", "http://mlflow", "http://127.0.0.1:9")
 
@@ -120,7 +122,7 @@ def staged(folder: Path) -> Iterator[Stage]:
     with open_database(url) as records:
         runs, engines = RunsDouble(), FakeEngines(SystemClock())
         answers = Answers(folder / "benchmarks", FakeHistory())
-        app = control(records, runs, engines, SystemClock(), LINKS, StoredTrials(answers))
+        app = control(ControlContext(records, runs, engines, SystemClock(), LINKS, StoredBenchmarkResults(answers)))
         yield Stage(app, records, runs, engines, answers)
 
 

@@ -28,7 +28,7 @@ from infra.testcluster.cluster import Cluster
 from infra.testcluster.images import File, busybox, make_image
 from infra.testcluster.images import Settings as ImageSettings
 from seatrial import Client
-from seatrial.words import Submission
+from seatrial.types import Submission
 from serving.engines.kubernetes.api import Api
 from tests.e2e.harness import MODELS, SEATRIAL, ended_or_none, environ_of, kill, perturb, pids, quietly, within
 from tests.equipment.hub_server import HubServer

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
+from core.access import Actor
 from core.endpoints import Rollout, RolloutState, Withdrawal
 from core.engines import EngineSpec
 from core.errors import Conflict, NotFound, Refused, SeatrialError, Transient
@@ -19,12 +21,12 @@ from lifecycle import submissions
 from lifecycle.engines import retire_unwanted
 from lifecycle.leases import held_by_another
 from lifecycle.recovery import Recovery
+from lifecycle.rollback import withdraw_rollout
 from lifecycle.rollouts.driver import Driver, driven_by_another
-from lifecycle.rollouts.steps import withdraw
 from tests.equipment.fakes import FakeEngines
 from tests.equipment.samples import a_request, a_version
 
-ANN = PrincipalId("prn-ann")
+ANN = Actor(PrincipalId("prn-ann"), "ann", "ann (key-ann)")
 LEASE_S = 45.0
 PICKUP_S = 45.0
 WORSE = Refused("pass@1 0.21 is below the stable version's 0.90", reason="benchmark_below_stable")
@@ -124,31 +126,23 @@ class World:
         return Driver(self.records, self.engines, self.clock, _POLICY, owner)
 
     def submit(self, endpoint: str, version: int, *, good: bool) -> None:
-        """Enter a submission as the control API does: the row first, then its run where Prefect answers."""
+        """Submit a model, as the control API does."""
         self.asked += 1
-        row = self.records.submissions.create(a_request(endpoint=EndpointName(endpoint), note=f"{version}"), ANN, self.clock.now())
+        request = a_request(endpoint=EndpointName(endpoint), note=f"{version}")
+        row = submissions.submit(self.records, self.prefect, self.clock, request, ANN)
         if not good:
             self.refused.add(row.id)
-        try:
-            submissions.start_run(self.records, self.prefect, self.clock, row)
-        except Transient:
-            return
 
     def cancel(self, submission: SubmissionId) -> None:
-        """Cancel as the control API does."""
-        try:
-            row = submissions.request_cancel(self.records, self.clock, submission)
-            if row.flow_run:
-                self.prefect.cancel(row.flow_run)
-        except (Conflict, Transient):
-            return
+        """Cancel a submission, as the control API does."""
+        with suppress(Conflict):
+            submissions.cancel(self.records, self.prefect, self.clock, submission, ANN)
 
     def roll_back(self, rollout: RolloutId) -> None:
-        """Send a rollout back as an operator."""
+        """Withdraw a rollout, as an operator does."""
         row = self.records.rollouts.get(rollout)
         if not row.state.ended:
-            back = withdraw(row, "rolled back by olga", Withdrawal.OPERATOR)
-            self.records.rollouts.store(replace(back, lease_owner="", lease_until=0.0))
+            withdraw_rollout(self.records, self.clock, row, ANN)
 
     def start(self, run: str) -> None:
         """Start a process for a run, whatever Prefect thinks of the run."""

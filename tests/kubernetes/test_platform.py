@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from seatrial.words import Submission
+from seatrial.types import Submission
 from tests.e2e.harness import SEATRIAL, within
 from tests.equipment.kube_platform import KubePlatform
 from tests.equipment.marked_traffic import MarkedTraffic

@@ -22,7 +22,7 @@ from infra.kubernetes.render import CHART, EXAMPLE, engine_example, render, writ
 from infra.kubernetes.schema import SCHEMA, schema
 from seatrial.config import find_connection
 from seatrial.transport import Transport
-from serving.control.metrics import page as control_page
+from serving.control.routes.metrics import page as control_page
 from serving.engines.kubernetes.names import labels
 from serving.engines.kubernetes.rbac import CLUSTER_ROLE, CONTROL_ROLE, ROLE
 from serving.gateway.metrics import Metrics

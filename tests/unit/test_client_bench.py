@@ -19,7 +19,7 @@ from core.versions import Decision
 from seatrial import Client
 from seatrial.cli import main
 from seatrial.cli.plots import around_zero, bar, interval
-from seatrial.words import Study
+from seatrial.types import Study
 from tests.equipment.control_stage import Stage, served, staged
 from tests.equipment.rows import put_benchmark
 from tests.equipment.samples import CHAT, NOW, STABLE, a_benchmark, a_plan, a_rollout, a_sample, a_version

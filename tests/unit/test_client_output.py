@@ -21,7 +21,7 @@ from core.ids import SubmissionId
 from core.submissions import Step, StepName, StepState, SubmissionState
 from seatrial.cli import main, numbers, output, watching
 from seatrial.local import local_stack
-from seatrial.words import Submission, read
+from seatrial.types import Submission, read
 from serving.engines.processes import identify
 from tests.equipment.control_stage import Stage, served, staged
 from tests.equipment.rows import put_submission
@@ -182,7 +182,7 @@ class Healthy:
 
 def test_a_healthy_platform_exits_0_also_with_notices(tmp_path: Path) -> None:
     with staged(tmp_path) as stage, served(stage.app) as url:
-        stage.app.state.desk = replace(stage.app.state.desk, vitals=Healthy())
+        stage.app.state.context = replace(stage.app.state.context, probes=Healthy())
         ask = ["--url", url, "--key", stage.secret(Role.OPERATOR), "status", "--problems"]
         done = CliRunner().invoke(main, ask)
         assert (done.exit_code, done.stdout) == (0, "no problems\n")

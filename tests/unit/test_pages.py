@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from core.endpoints import Cohort, Endpoint, RolloutState, Verdict
 from core.ids import EndpointName, VersionId
+from core.links import Links
 from core.submissions import Step, StepName, StepState, Submission, SubmissionRequest, SubmissionState
 from core.versions import Decision, Finding, ModelRef, TrialKind, TrialReport
-from serving.control.desk import Links
 from tasks.pages import Outcome, endpoint_page, model_page, newest_of_each, rollout_page, table, text
 from tests.equipment.samples import NOW, a_rollout, a_version
 

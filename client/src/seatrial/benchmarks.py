@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from seatrial import words
+from seatrial import types
 from seatrial.patience import Patience, watched
 from seatrial.transport import Transport
-from seatrial.words import read
+from seatrial.types import read
 
 _PATIENCE_S = 60.0
 
@@ -32,7 +32,7 @@ class Benchmarks:
         top_p: float = 1.0,
         max_tokens: int = 0,
         form: Literal["completion", "chat", "own"] = "own",
-    ) -> words.Benchmark:
+    ) -> types.Benchmark:
         """Ask every problem `samples` times at every temperature with every frequency penalty; returns at once.
 
         `target` is an endpoint (what it serves), `ORG/MODEL`, a folder that was submitted, or 8 characters of a version's id. `suite` is
@@ -43,11 +43,11 @@ class Benchmarks:
             "target": str(target), "suite": str(suite), "samples": samples, "temperature": list(temperature),
             "frequency_penalty": list(frequency_penalty), "top_p": top_p, "max_tokens": max_tokens, "form": form,
         }  # fmt: skip
-        return read(words.Benchmark, self._transport.call("POST", "/v1/benchmarks", body=body))
+        return read(types.Benchmark, self._transport.call("POST", "/v1/benchmarks", body=body))
 
-    def get(self, benchmark: str) -> words.Benchmark:
+    def get(self, benchmark: str) -> types.Benchmark:
         """Return one."""
-        return read(words.Benchmark, self._transport.call("GET", f"/v1/benchmarks/{benchmark}"))
+        return read(types.Benchmark, self._transport.call("GET", f"/v1/benchmarks/{benchmark}"))
 
     def list(
         self,
@@ -57,12 +57,12 @@ class Benchmarks:
         state: str | None = None,
         trigger: str | None = None,
         limit: int = 100,
-    ) -> tuple[words.Benchmark, ...]:
+    ) -> tuple[types.Benchmark, ...]:
         """Return benchmarks, newest first."""
         asked = {"endpoint": endpoint, "version": version, "state": state, "trigger": trigger, "limit": limit}
-        return tuple(read(words.Benchmark, row) for row in self._transport.call("GET", "/v1/benchmarks", **asked))
+        return tuple(read(types.Benchmark, row) for row in self._transport.call("GET", "/v1/benchmarks", **asked))
 
-    def watch(self, benchmark: str, *, interval_s: float = 1.0, patience_s: float = _PATIENCE_S) -> Iterator[words.Benchmark]:
+    def watch(self, benchmark: str, *, interval_s: float = 1.0, patience_s: float = _PATIENCE_S) -> Iterator[types.Benchmark]:
         """Yield the benchmark each `interval_s` until it has ended; the last one is its end.
 
         A platform that does not answer is waited for, `patience_s` at most, and so is a flow run that cannot be started; then Unavailable
@@ -70,30 +70,30 @@ class Benchmarks:
         """
         yield from watched(lambda: self.get(benchmark), self._pause, interval_s=interval_s, patience_s=patience_s)
 
-    def problems(self, benchmark: str) -> tuple[words.Problem, ...]:
+    def problems(self, benchmark: str) -> tuple[types.Problem, ...]:
         """Return every problem: how often it was solved, the first failing check, and against the baseline. NotFound while it runs."""
-        return tuple(read(words.Problem, row) for row in self._transport.call("GET", f"/v1/benchmarks/{benchmark}/problems"))
+        return tuple(read(types.Problem, row) for row in self._transport.call("GET", f"/v1/benchmarks/{benchmark}/problems"))
 
-    def answers(self, benchmark: str, *, problem: str | None = None, limit: int = 100) -> tuple[words.Answer, ...]:
+    def answers(self, benchmark: str, *, problem: str | None = None, limit: int = 100) -> tuple[types.Answer, ...]:
         """Return answers as they were given and judged: of one problem, or the first ones."""
         found = self._transport.call("GET", f"/v1/benchmarks/{benchmark}/answers", problem=problem, limit=limit)
-        return tuple(read(words.Answer, row) for row in found)
+        return tuple(read(types.Answer, row) for row in found)
 
-    def compare(self, candidate: str, baseline: str, *, margin: float = 0.05) -> words.Comparison:
+    def compare(self, candidate: str, baseline: str, *, margin: float = 0.05) -> types.Comparison:
         """Hold one run against another of the same problems. Conflict when they asked different ones."""
         found = self._transport.call("GET", "/v1/benchmarks/compare", candidate=candidate, baseline=baseline, margin=margin)
-        return read(words.Comparison, found)
+        return read(types.Comparison, found)
 
     def power(
         self, problems: int, *, samples: int | None = None, points: float | None = None, pass_rate: float | None = None, power: float = 0.9
-    ) -> words.Power:
+    ) -> types.Power:
         """Say how many points so many samples a problem catch, or (with `points`) how many samples catch so many points."""
         asked = {"problems": problems, "samples": samples, "points": points, "pass_rate": pass_rate, "power": power}
-        return read(words.Power, self._transport.call("GET", "/v1/benchmarks/power", **asked))
+        return read(types.Power, self._transport.call("GET", "/v1/benchmarks/power", **asked))
 
-    def cancel(self, benchmark: str) -> words.Benchmark:
+    def cancel(self, benchmark: str) -> types.Benchmark:
         """Cancel one that runs. Conflict when it has ended."""
-        return read(words.Benchmark, self._transport.call("POST", f"/v1/benchmarks/{benchmark}/cancel"))
+        return read(types.Benchmark, self._transport.call("POST", f"/v1/benchmarks/{benchmark}/cancel"))
 
     def study(
         self,
@@ -103,16 +103,16 @@ class Benchmarks:
         best_of: Sequence[int] = (1, 4, 8),
         ranker_url: str = "",
         ranker_model: str = "",
-    ) -> words.Study:
+    ) -> types.Study:
         """Compare ways of choosing among several answers, on the rows of a benchmark that is done; returns at once."""
         body = {"policies": list(policies), "best_of": list(best_of), "ranker_url": ranker_url, "ranker_model": ranker_model}
-        return read(words.Study, self._transport.call("POST", f"/v1/benchmarks/{benchmark}/studies", body=body))
+        return read(types.Study, self._transport.call("POST", f"/v1/benchmarks/{benchmark}/studies", body=body))
 
-    def watch_study(self, study: words.Study, *, interval_s: float = 1.0, patience_s: float = _PATIENCE_S) -> dict[str, object]:
+    def watch_study(self, study: types.Study, *, interval_s: float = 1.0, patience_s: float = _PATIENCE_S) -> dict[str, object]:
         """Wait for a study's end and return its document (`state`, `rows`, `reason`). Raises Unavailable as `watch` does."""
         patience = Patience(patience_s)
         while (found := self.get(study.benchmark).studies[study.study])["state"] == "running":
             waiting = found.get("waiting")
-            patience.see(read(words.Waiting, waiting) if waiting else None)
+            patience.see(read(types.Waiting, waiting) if waiting else None)
             self._pause(interval_s)
         return dict(found)

@@ -10,12 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, overload
 
-from seatrial import words
+from seatrial import types
 from seatrial.benchmarks import Benchmarks
 from seatrial.config import find_connection, is_local
 from seatrial.patience import watched
 from seatrial.transport import Transport
-from seatrial.words import read
+from seatrial.types import read
 
 _LATE = timedelta(seconds=60)
 """Votes reach the database in batches, so an older one may show after a younger: following looks back so far."""
@@ -69,45 +69,45 @@ class Client:
         """Where applications send prompts (OpenAI's API lies below `/v1`)."""
         return self._transport.gateway()
 
-    def whoami(self) -> words.Caller:
+    def whoami(self) -> types.Caller:
         """Return who the key is."""
-        return read(words.Caller, self._transport.call("GET", "/v1/whoami"))
+        return read(types.Caller, self._transport.call("GET", "/v1/whoami"))
 
-    def problems(self) -> words.PlatformHealth:
+    def problems(self) -> types.PlatformHealth:
         """Return what is wrong with the platform now (operators only): kind, cause and the next command of each problem."""
-        return read(words.PlatformHealth, self._transport.call("GET", "/v1/problems"))
+        return read(types.PlatformHealth, self._transport.call("GET", "/v1/problems"))
 
     def is_local(self, folder: Path) -> bool:
         """Return whether this client calls the platform that `seatrial up` started on `folder`."""
         return is_local(self._transport.connection, folder)
 
-    def leaderboard(self, endpoint: str | None = None) -> tuple[words.LeaderboardRow, ...]:
+    def leaderboard(self, endpoint: str | None = None) -> tuple[types.LeaderboardRow, ...]:
         """Return the rows of the leaderboard, best first."""
-        return tuple(read(words.LeaderboardRow, row) for row in self._transport.call("GET", "/v1/leaderboard", endpoint=endpoint))
+        return tuple(read(types.LeaderboardRow, row) for row in self._transport.call("GET", "/v1/leaderboard", endpoint=endpoint))
 
     @overload
     def chat(
         self, endpoint: str, messages: Sequence[Mapping[str, str]], *, stream: Literal[True], **options: Any
-    ) -> Iterator[words.Piece]: ...
+    ) -> Iterator[types.Piece]: ...
     @overload
     def chat(
         self, endpoint: str, messages: Sequence[Mapping[str, str]], *, stream: Literal[False] = False, **options: Any
-    ) -> words.Piece: ...
+    ) -> types.Piece: ...
     def chat(
         self, endpoint: str, messages: Sequence[Mapping[str, str]], *, stream: bool = False, **options: Any
-    ) -> words.Piece | Iterator[words.Piece]:
+    ) -> types.Piece | Iterator[types.Piece]:
         """Ask an endpoint through the gateway, with OpenAI's options (`max_tokens`, `temperature`, ...)."""
         body = {"model": endpoint, "messages": list(messages), "stream": stream, **options}
         if stream:
             return self._pieces(body)
         answer = self._transport.ask("/v1/chat/completions", body)
         choice = answer["choices"][0]
-        return words.Piece(choice["message"].get("content") or "", answer["id"], choice.get("finish_reason"))
+        return types.Piece(choice["message"].get("content") or "", answer["id"], choice.get("finish_reason"))
 
-    def _pieces(self, body: Mapping[str, Any]) -> Iterator[words.Piece]:
+    def _pieces(self, body: Mapping[str, Any]) -> Iterator[types.Piece]:
         for event in self._transport.stream("/v1/chat/completions", body):
             for choice in event.get("choices", ()):
-                yield words.Piece(choice["delta"].get("content") or "", event["id"], choice.get("finish_reason"))
+                yield types.Piece(choice["delta"].get("content") or "", event["id"], choice.get("finish_reason"))
 
 
 class Submissions:
@@ -117,26 +117,26 @@ class Submissions:
         self._transport = transport
         self._pause = pause
 
-    def submit(self, model: str | Path, endpoint: str, *, note: str = "", idempotency_key: str | None = None) -> words.Submission:
+    def submit(self, model: str | Path, endpoint: str, *, note: str = "", idempotency_key: str | None = None) -> types.Submission:
         """Bring `ORG/MODEL[@REV]` or a folder to an endpoint; returns at once.
 
         Without an `idempotency_key` each call is a submission of its own (one is made up, so that a retry on the wire counts once).
         """
         body = {"model": str(model), "endpoint": endpoint, "note": note, "idempotency_key": idempotency_key or uuid.uuid4().hex}
-        return read(words.Submission, self._transport.call("POST", "/v1/submissions", body=body))
+        return read(types.Submission, self._transport.call("POST", "/v1/submissions", body=body))
 
-    def get(self, submission: str) -> words.Submission:
+    def get(self, submission: str) -> types.Submission:
         """Return one with its steps."""
-        return read(words.Submission, self._transport.call("GET", f"/v1/submissions/{submission}"))
+        return read(types.Submission, self._transport.call("GET", f"/v1/submissions/{submission}"))
 
     def list(
         self, *, state: str | None = None, endpoint: str | None = None, mine: bool = False, limit: int = 100
-    ) -> tuple[words.Submission, ...]:
+    ) -> tuple[types.Submission, ...]:
         """Return submissions, newest first, without their steps."""
         found = self._transport.call("GET", "/v1/submissions", state=state, endpoint=endpoint, mine=mine, limit=limit)
-        return tuple(read(words.Submission, row) for row in found)
+        return tuple(read(types.Submission, row) for row in found)
 
-    def watch(self, submission: str, *, interval_s: float = 0.5, patience_s: float = _PATIENCE_S) -> Iterator[words.Submission]:
+    def watch(self, submission: str, *, interval_s: float = 0.5, patience_s: float = _PATIENCE_S) -> Iterator[types.Submission]:
         """Yield the submission each `interval_s` until it has ended; the last one is its end.
 
         A platform that does not answer is waited for, `patience_s` at most, and so is a flow run that cannot be started; then Unavailable
@@ -144,14 +144,14 @@ class Submissions:
         """
         yield from watched(lambda: self.get(submission), self._pause, interval_s=interval_s, patience_s=patience_s)
 
-    def cancel(self, submission: str) -> words.Submission:
+    def cancel(self, submission: str) -> types.Submission:
         """Cancel one that has not ended. Conflict."""
-        return read(words.Submission, self._transport.call("POST", f"/v1/submissions/{submission}/cancel"))
+        return read(types.Submission, self._transport.call("POST", f"/v1/submissions/{submission}/cancel"))
 
-    def logs(self, submission: str, after: datetime | None = None) -> words.Logs:
+    def logs(self, submission: str, after: datetime | None = None) -> types.Logs:
         """Return what its flow run logged at or after `after`, and the end of its engine's output."""
         since = after.isoformat() if after else None
-        return read(words.Logs, self._transport.call("GET", f"/v1/submissions/{submission}/logs", after=since))
+        return read(types.Logs, self._transport.call("GET", f"/v1/submissions/{submission}/logs", after=since))
 
 
 class Models:
@@ -160,13 +160,13 @@ class Models:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def list(self, limit: int = 100) -> tuple[words.Model, ...]:
+    def list(self, limit: int = 100) -> tuple[types.Model, ...]:
         """Return versions, newest first."""
-        return tuple(read(words.Model, row) for row in self._transport.call("GET", "/v1/models", limit=limit))
+        return tuple(read(types.Model, row) for row in self._transport.call("GET", "/v1/models", limit=limit))
 
-    def get(self, version: str) -> words.Model:
+    def get(self, version: str) -> types.Model:
         """Return one with its trials' reports; 8 characters of its id are enough."""
-        return read(words.Model, self._transport.call("GET", f"/v1/models/{version}"))
+        return read(types.Model, self._transport.call("GET", f"/v1/models/{version}"))
 
 
 class Endpoints:
@@ -175,25 +175,25 @@ class Endpoints:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def list(self) -> tuple[words.Endpoint, ...]:
+    def list(self) -> tuple[types.Endpoint, ...]:
         """Return the endpoints that the key may call, by name."""
-        return tuple(read(words.Endpoint, row) for row in self._transport.call("GET", "/v1/endpoints"))
+        return tuple(read(types.Endpoint, row) for row in self._transport.call("GET", "/v1/endpoints"))
 
-    def get(self, name: str) -> words.Endpoint:
+    def get(self, name: str) -> types.Endpoint:
         """Return one."""
-        return read(words.Endpoint, self._transport.call("GET", f"/v1/endpoints/{name}"))
+        return read(types.Endpoint, self._transport.call("GET", f"/v1/endpoints/{name}"))
 
-    def rollback(self, name: str) -> words.Rollback:
+    def rollback(self, name: str) -> types.Rollback:
         """Take the candidate back, or bring the version before. Conflict when there is nothing to go back to."""
-        return read(words.Rollback, self._transport.call("POST", f"/v1/endpoints/{name}/rollback"))
+        return read(types.Rollback, self._transport.call("POST", f"/v1/endpoints/{name}/rollback"))
 
-    def set_policy(self, name: str, **fields: Any) -> words.Endpoint:
+    def set_policy(self, name: str, **fields: Any) -> types.Endpoint:
         """Set what it promises (operators only): the fields of `Policy` and `keep_text_days`; those left out stay, None takes one away."""
-        return read(words.Endpoint, self._transport.call("PATCH", f"/v1/endpoints/{name}/policy", body=fields))
+        return read(types.Endpoint, self._transport.call("PATCH", f"/v1/endpoints/{name}/policy", body=fields))
 
-    def remove(self, name: str) -> words.Endpoint:
+    def remove(self, name: str) -> types.Endpoint:
         """Stop serving it (operators only) and return what it was. Conflict while a submission to it is open. History is kept."""
-        return read(words.Endpoint, self._transport.call("DELETE", f"/v1/endpoints/{name}"))
+        return read(types.Endpoint, self._transport.call("DELETE", f"/v1/endpoints/{name}"))
 
 
 class Rollouts:
@@ -202,13 +202,13 @@ class Rollouts:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def list(self, endpoint: str | None = None, limit: int = 100) -> tuple[words.Rollout, ...]:
+    def list(self, endpoint: str | None = None, limit: int = 100) -> tuple[types.Rollout, ...]:
         """Return rollouts, newest first."""
-        return tuple(read(words.Rollout, row) for row in self._transport.call("GET", "/v1/rollouts", endpoint=endpoint, limit=limit))
+        return tuple(read(types.Rollout, row) for row in self._transport.call("GET", "/v1/rollouts", endpoint=endpoint, limit=limit))
 
-    def get(self, rollout: str) -> words.Rollout:
+    def get(self, rollout: str) -> types.Rollout:
         """Return one with its verdict."""
-        return read(words.Rollout, self._transport.call("GET", f"/v1/rollouts/{rollout}"))
+        return read(types.Rollout, self._transport.call("GET", f"/v1/rollouts/{rollout}"))
 
 
 class FeedbackGroup:
@@ -224,11 +224,11 @@ class FeedbackGroup:
 
     def list(
         self, *, endpoint: str | None = None, submission: str | None = None, after: datetime | None = None, limit: int = 100
-    ) -> tuple[words.Feedback, ...]:
+    ) -> tuple[types.Feedback, ...]:
         """Return feedback that came after `after`, oldest first."""
         since = after.isoformat() if after else None
         found = self._transport.call("GET", "/v1/feedback", endpoint=endpoint, submission=submission, after=since, limit=limit)
-        return tuple(read(words.Feedback, row) for row in found)
+        return tuple(read(types.Feedback, row) for row in found)
 
     def follow(
         self,
@@ -237,7 +237,7 @@ class FeedbackGroup:
         submission: str | None = None,
         after: datetime | None = None,
         interval_s: float = 1.0,
-    ) -> Iterator[words.Feedback]:
+    ) -> Iterator[types.Feedback]:
         """Yield feedback as it comes, each once, for ever. A changed vote comes again."""
         seen: dict[tuple[str, datetime], datetime] = {}
         newest = after
@@ -251,7 +251,7 @@ class FeedbackGroup:
             seen = {identity: at for identity, at in seen.items() if newest and at >= newest - 2 * _LATE}
             self._pause(interval_s)
 
-    def _pages(self, endpoint: str | None, submission: str | None, after: datetime | None) -> Iterator[words.Feedback]:
+    def _pages(self, endpoint: str | None, submission: str | None, after: datetime | None) -> Iterator[types.Feedback]:
         while True:
             page = self.list(endpoint=endpoint, submission=submission, after=after, limit=_PAGE)
             yield from page
@@ -268,15 +268,15 @@ class Keys:
 
     def create(
         self, name: str, role: str, *, endpoints: Sequence[str] = (), expires_in_s: float | None = None, note: str = ""
-    ) -> words.Key:
+    ) -> types.Key:
         """Make a key; its `secret` is in this answer and nowhere else."""
         body = {"name": name, "role": role, "endpoints": list(endpoints), "expires_in_s": expires_in_s, "note": note}
-        return read(words.Key, self._transport.call("POST", "/v1/keys", body=body))
+        return read(types.Key, self._transport.call("POST", "/v1/keys", body=body))
 
-    def list(self) -> tuple[words.Key, ...]:
+    def list(self) -> tuple[types.Key, ...]:
         """Return keys, newest first."""
-        return tuple(read(words.Key, row) for row in self._transport.call("GET", "/v1/keys"))
+        return tuple(read(types.Key, row) for row in self._transport.call("GET", "/v1/keys"))
 
-    def revoke(self, key: str) -> words.Key:
+    def revoke(self, key: str) -> types.Key:
         """Revoke one. NotFound."""
-        return read(words.Key, self._transport.call("DELETE", f"/v1/keys/{key}"))
+        return read(types.Key, self._transport.call("DELETE", f"/v1/keys/{key}"))

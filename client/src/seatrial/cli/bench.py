@@ -12,7 +12,7 @@ from seatrial.cli.numbers import ago, duration, part
 from seatrial.cli.options import INNER_PART, PART, PENALTY, POINTS, TEMPERATURE, TOP_P, Numbers
 from seatrial.cli.output import as_json, client_of, flowing, plain, say_json, short, show_pairs, show_table
 from seatrial.client import Client
-from seatrial.words import Answer, Benchmark
+from seatrial.types import Answer, Benchmark
 
 _SUITE_FILES = (".jsonl", ".jsonl.gz")
 

@@ -10,7 +10,7 @@ import click
 from seatrial.cli.numbers import ago, duration, number, part
 from seatrial.cli.options import PENALTY, TEMPERATURE, TOP_P, Number
 from seatrial.cli.output import as_json, client_of, say_json, short, show_pairs, show_table
-from seatrial.words import Cohort, Endpoint, Rollout
+from seatrial.types import Cohort, Endpoint, Rollout
 
 
 @click.group(invoke_without_command=True)

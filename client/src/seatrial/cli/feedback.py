@@ -8,7 +8,7 @@ import click
 
 from seatrial.cli.numbers import ago
 from seatrial.cli.output import as_json, client_of, plain, say_json, short, show_table
-from seatrial.words import Feedback
+from seatrial.types import Feedback
 
 _MARK = {"up": "👍", "down": "👎", None: "  "}
 

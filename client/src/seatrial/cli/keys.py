@@ -9,7 +9,7 @@ import click
 
 from seatrial.cli.numbers import ago
 from seatrial.cli.output import as_json, client_of, plain, say_json, show_pairs, show_table
-from seatrial.words import Key
+from seatrial.types import Key
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 

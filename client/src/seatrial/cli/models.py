@@ -6,7 +6,7 @@ import click
 
 from seatrial.cli.numbers import ago, headline, number, part, size
 from seatrial.cli.output import as_json, client_of, say_json, short, show_pairs, show_table
-from seatrial.words import Model
+from seatrial.types import Model
 
 
 @click.command()

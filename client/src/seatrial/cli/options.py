@@ -55,4 +55,4 @@ TOP_P = Number(0, 1, above=True)
 PART = Number(0, 1)
 INNER_PART = Number(0, 1, above=True, below=True)
 POINTS = Number(0, 100, above=True)
-"""The same limits as the control API's (serving/control/asks.py)."""
+"""The same limits as the control API's (serving/control/schemas/benchmarks.py)."""

@@ -16,7 +16,7 @@ from seatrial.client import Client
 from seatrial.config import state_folder
 from seatrial.errors import NotAuthorised, Unavailable
 from seatrial.local import local_stack
-from seatrial.words import Endpoint, PlatformHealth, PlatformProblem
+from seatrial.types import Endpoint, PlatformHealth, PlatformProblem
 
 _LATEST = 10
 UNHEALTHY = 1

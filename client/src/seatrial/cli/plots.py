@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from seatrial.cli.numbers import chance, duration, measure, part, points
 from seatrial.cli.output import fresh_console, plain, say_json, show_pairs, show_table
-from seatrial.words import Benchmark, Problem
+from seatrial.types import Benchmark, Problem
 
 WIDTH = 30
 _MOST_PROBLEMS = 40

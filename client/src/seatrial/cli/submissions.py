@@ -10,7 +10,7 @@ import click
 from seatrial.cli.numbers import ago
 from seatrial.cli.output import as_json, client_of, flowing, fresh_console, say_json, show_pairs, show_table
 from seatrial.client import Client
-from seatrial.words import Logs, Submission
+from seatrial.types import Logs, Submission
 
 _POLL_S = 1.0
 

@@ -17,7 +17,7 @@ from seatrial.cli import INTERRUPTED
 from seatrial.cli.numbers import duration, headline
 from seatrial.cli.output import COLOURS, fresh_console, plain, say_json
 from seatrial.client import Client
-from seatrial.words import STEPS, Step, Submission
+from seatrial.types import STEPS, Step, Submission
 
 _WIDE = 72
 """Columns below which a message would be folded in the middle of an id or a URL."""

@@ -1,0 +1,72 @@
+"""Routes of endpoints: find, roll back, set the policy, remove."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fastapi import APIRouter
+
+from core.endpoints import Endpoint, Rollout
+from core.errors import NotFound
+from core.ids import EndpointName, VersionId
+from core.submissions import endpoint_name
+from lifecycle.rollback import roll_back
+from serving.control.context import ControlContext
+from serving.control.dependencies import AnyCaller, Context, Operator
+from serving.control.errors import RESPONSES
+from serving.control.routes.submissions import submission_view
+from serving.control.schemas.endpoints import EndpointView, PolicyChange, RollbackView
+from serving.control.schemas.parameters import NamePart
+from serving.control.schemas.rollouts import RolloutView
+
+routes = APIRouter(prefix="/v1", tags=["endpoints"], responses=RESPONSES)
+
+
+@routes.get("/endpoints")
+def find(context: Context, caller: AnyCaller) -> list[EndpointView]:
+    """List the endpoints that the key may call, by name."""
+    return [_view(context, endpoint) for endpoint in context.records.endpoints.list() if caller.may_call(endpoint.name)]
+
+
+@routes.get("/endpoints/{name}")
+def get(name: NamePart, context: Context, caller: AnyCaller) -> EndpointView:
+    """Return one endpoint, its versions and their engines."""
+    if not caller.may_call(EndpointName(name)):
+        raise NotFound(f"there is no endpoint {name}", reason="unknown_endpoint", hint="`seatrial endpoints` lists those you may call")
+    return _view(context, context.records.endpoints.get(endpoint_name(name)))
+
+
+@routes.post("/endpoints/{name}/rollback")
+def rollback(name: NamePart, context: Context, caller: Operator) -> RollbackView:
+    """Take the candidate back; with no rollout on its way, submit the version that served before."""
+    endpoint = context.records.endpoints.get(endpoint_name(name))
+    done = roll_back(context.records, context.runs, context.clock, endpoint, caller.actor)
+    if isinstance(done, Rollout):
+        return RollbackView(rollout=RolloutView.of(done))
+    return RollbackView(submission=submission_view(context, caller, done))
+
+
+@routes.patch("/endpoints/{name}/policy")
+def set_policy(name: NamePart, body: PolicyChange, context: Context, caller: Operator) -> EndpointView:
+    """Set what an endpoint promises: sampling defaults, best-of, what a regression does. What is not sent stays; gateways follow."""
+    endpoint = context.records.endpoints.get(endpoint_name(name))
+    sent = {field: getattr(body, field) for field in body.model_fields_set}
+    changed = context.records.endpoints.set_policy(endpoint.name, replace(endpoint.policy, **sent))
+    context.audit(caller, "set policy", endpoint.name, **body.model_dump(mode="json", exclude_unset=True))
+    return _view(context, changed)
+
+
+@routes.delete("/endpoints/{name}")
+def remove(name: NamePart, context: Context, caller: Operator) -> EndpointView:
+    """Stop serving an endpoint: gateways answer 404, its engine ends unless another needs it. Usage, votes and history are kept."""
+    was = context.records.endpoints.get(endpoint_name(name))
+    shown = _view(context, context.records.endpoints.remove(was.name, context.clock.now()))
+    context.audit(caller, "remove endpoint", was.name, stable=was.stable)
+    context.reconcile_soon()
+    return shown
+
+
+def _view(context: ControlContext, endpoint: Endpoint) -> EndpointView:
+    share = context.records.rollouts.get(endpoint.rollout).share if endpoint.rollout else 0.0
+    behind = dict.fromkeys(version for version in (endpoint.stable, endpoint.candidate) if version)
+    return EndpointView.of(endpoint, share, tuple(context.engines.state(VersionId(version)) for version in behind))
