@@ -11,15 +11,15 @@ from core.endpoints import Route, Snapshot
 from core.errors import Fault, Transient
 from core.ids import CompletionId, EndpointName, new_id
 from core.ports import Assignments, Clock, Ledger, Routes
-from serving.gateway.answers import Answer, ASGIApp, Headers, Receive, Rejected, Scope, Send, json_answer, send_answer, unavailable
 from serving.gateway.auth import authorise, header
 from serving.gateway.feedback import give_feedback, parse_vote
-from serving.gateway.following import Follower, Pace, Remembered
 from serving.gateway.metering import Meter
 from serving.gateway.metrics import Metrics, short
 from serving.gateway.placement import conversation_id, is_synthetic, place
-from serving.gateway.relay import BEST_OF, Relay
+from serving.gateway.proxy import BEST_OF, Relay
 from serving.gateway.requests import ClientGone, Kind, conversation_word, parse_ask, read_body
+from serving.gateway.responses import Answer, ASGIApp, Headers, Receive, Rejected, Scope, Send, json_answer, send_answer, unavailable
+from serving.gateway.route_sync import Follower, Pace, Remembered
 from serving.gateway.sampling import shaped
 from serving.gateway.upstream import Upstream
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from core.access import Caller, secret_digest
 from core.endpoints import Snapshot
 from core.ids import Epoch
-from serving.gateway.answers import Rejected
+from serving.gateway.responses import Rejected
 
 _SCHEME = b"bearer "
 _LONGEST = 512

@@ -11,9 +11,9 @@ from core.access import Caller
 from core.conversations import Assignment, Completion, Feedback, Thumb
 from core.ids import CompletionId
 from core.ports import Assignments, Clock, Ledger
-from serving.gateway.answers import Answer, Rejected, json_answer
 from serving.gateway.metrics import short
 from serving.gateway.requests import parse_json
+from serving.gateway.responses import Answer, Rejected, json_answer
 
 LONGEST_COMMENT = 2000
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")

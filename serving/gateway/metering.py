@@ -11,9 +11,9 @@ from core.errors import Fault
 from core.ids import CompletionId
 from core.ports import Clock, Ledger
 from core.ports.ledger import Reservation
+from serving.gateway.chunks import AnswerTexts, Piece
 from serving.gateway.metrics import Metrics
 from serving.gateway.placement import Placed
-from serving.gateway.reading import AnswerTexts, Piece
 from serving.gateway.requests import Ask
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from core.conversations import Assignment
 from core.endpoints import Route, Target
 from core.ids import ConversationId, EndpointName, Epoch, PrincipalId
 from core.ports import Assignments
-from serving.gateway.answers import unavailable
+from serving.gateway.responses import unavailable
 
 SYNTHETIC_SHARE = 0.5
 

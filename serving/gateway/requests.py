@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import Any, NoReturn
 
 from core.ids import new_id
-from serving.gateway.answers import Receive, Rejected
+from serving.gateway.responses import Receive, Rejected
 
 MAX_BODY = 4 * 1024 * 1024
 _CONVERSATION = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")

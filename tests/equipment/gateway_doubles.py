@@ -16,7 +16,7 @@ from core.endpoints import Route, Snapshot, Target
 from core.errors import Fault, Transient
 from core.ids import CompletionId, EndpointName, KeyId, PrincipalId, RolloutId, VersionId
 from core.ports.ledger import Reservation
-from serving.gateway.answers import ASGIApp
+from serving.gateway.responses import ASGIApp
 
 STABLE = VersionId("a" * 64)
 CANDIDATE = VersionId("b" * 64)

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.ids import ConversationId, EndpointName, PrincipalId
-from serving.gateway.answers import Rejected
 from serving.gateway.assignments import InProcessAssignments
 from serving.gateway.placement import Placed, conversation_id, draw, place
 from serving.gateway.requests import Kind, conversation_word, parse_ask
+from serving.gateway.responses import Rejected
 from tests.equipment.gateway_doubles import CANDIDATE, STABLE, route
 
 UP, DOWN = "http://127.0.0.1:1", ""

@@ -16,7 +16,7 @@ from core.endpoints import BestOf, EndpointPolicy
 from serving.gateway.requests import Kind, parse_ask
 from serving.gateway.sampling import choose, mean_logprob, shaped
 from tests.equipment.gateway_doubles import CANDIDATE, HARBOUR, STABLE, route
-from tests.equipment.gateway_sea import Sea, ask, at_sea
+from tests.equipment.gateway_env import Sea, ask, at_sea
 
 DEFAULTS = EndpointPolicy(temperature=0.3, top_p=0.9, frequency_penalty=0.25)
 FOUR = EndpointPolicy(temperature=0.8, best_of=4, policy=BestOf.MEAN_LOGPROB)

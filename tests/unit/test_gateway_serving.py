@@ -19,7 +19,7 @@ from serving.gateway.app import gateway
 from serving.gateway.assignments import InProcessAssignments
 from tests.equipment.gateway_doubles import CANDIDATE, HARBOUR, STABLE, FixedRoutes, MemoryLedger, route, serving, until
 from tests.equipment.gateway_engine import LOOP, NAME, WORDS, Engine
-from tests.equipment.gateway_sea import CALLERS, EXPIRED, KEY, NARROW, OPERATOR, OTHER, Sea, ask, at_sea
+from tests.equipment.gateway_env import CALLERS, EXPIRED, KEY, NARROW, OPERATOR, OTHER, Sea, ask, at_sea
 from tests.equipment.postgres import free_port
 
 TEXT = "".join(WORDS)

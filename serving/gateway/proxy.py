@@ -10,7 +10,10 @@ from http import HTTPStatus
 from core.conversations import Outcome
 from core.endpoints import Target
 from core.errors import Fault, SeatrialError
-from serving.gateway.answers import (
+from serving.gateway.chunks import Piece, read_piece, rename
+from serving.gateway.metering import GONE_STATUS, Meter
+from serving.gateway.requests import Ask
+from serving.gateway.responses import (
     BAD_REQUEST,
     ENGINE,
     Answer,
@@ -24,9 +27,6 @@ from serving.gateway.answers import (
     send_answer,
     unavailable,
 )
-from serving.gateway.metering import GONE_STATUS, Meter
-from serving.gateway.reading import Piece, read_piece, rename
-from serving.gateway.requests import Ask
 from serving.gateway.sampling import choose
 from serving.gateway.sse import DONE, Events, event
 from serving.gateway.upstream import Abandoned, Cancel, Cut, Exchange, Unreachable, Upstream

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from core.degeneration import repeating_tail
 from core.errors import Fault
-from serving.gateway.reading import AnswerText, read_piece, rename
+from serving.gateway.chunks import AnswerText, read_piece, rename
 from serving.gateway.requests import Kind, parse_ask
 from serving.gateway.sse import MAX_EVENT, Events, event
 
