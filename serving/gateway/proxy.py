@@ -1,4 +1,4 @@
-"""From a placed request to its answer: ask the engine, pass on what it says, meter how it ends."""
+"""Forwards a request to its engine and the answer to the client, and records the answer's usage."""
 
 from __future__ import annotations
 
@@ -10,173 +10,172 @@ from http import HTTPStatus
 from core.conversations import Outcome
 from core.endpoints import Target
 from core.errors import Fault, SeatrialError
-from serving.gateway.chunks import Piece, read_piece, rename
-from serving.gateway.metering import GONE_STATUS, Meter
-from serving.gateway.requests import Ask
+from serving.gateway.chunks import Chunk, parse_chunk, rename
+from serving.gateway.metering import CLIENT_GONE_STATUS, UsageRecorder
+from serving.gateway.requests import CompletionRequest
 from serving.gateway.responses import (
     BAD_REQUEST,
     ENGINE,
-    Answer,
     Headers,
     Message,
     Receive,
     Rejected,
+    Response,
     Send,
     error_body,
-    json_answer,
-    send_answer,
+    json_response,
+    send_response,
     unavailable,
 )
-from serving.gateway.sampling import choose
-from serving.gateway.sse import DONE, Events, event
-from serving.gateway.upstream import Abandoned, Cancel, Cut, Exchange, Unreachable, Upstream
+from serving.gateway.sampling import select_choice
+from serving.gateway.sse import DONE, EventDecoder, encode_event
+from serving.gateway.upstream import Cancellation, ConnectFailed, EngineDraining, Exchange, ResponseTruncated, Upstream
 
 BEST_OF = b"x-seatrial-best-of"
-_MAX_ANSWER = 32 * 1024 * 1024
+_MAX_RESPONSE = 32 * 1024 * 1024
 _DRAIN_S = 1.0
 _BUSY = frozenset({429, 503})
-_ABANDONED = "abort"
-_NOT_THE_CLIENTS = frozenset({401, 403, 404, 405, 407, 408})
-"""4xx that tell of our set-up and not of the client's request: it was this gateway that chose path, name and credentials."""
+_ABORT = "abort"
+_GATEWAY_ERRORS = frozenset({401, 403, 404, 405, 407, 408})
+"""Statuses 4xx that the client did not cause: the gateway sets the path, the model's name and the credentials."""
 
 
-class Relay:
-    """One request on its way through. `names` are the answer's `id` and `model` as the client must see them."""
+class CompletionProxy:
+    """Forwards one request. `names` are the `id` and `model` that the client gets in the answer."""
 
-    def __init__(self, upstream: Upstream, meter: Meter, send: Send, headers: Headers, names: dict[str, str]) -> None:
+    def __init__(self, upstream: Upstream, recorder: UsageRecorder, send: Send, headers: Headers, names: dict[str, str]) -> None:
         self._upstream = upstream
-        self._meter = meter
+        self._recorder = recorder
         self._send = send
         self._headers = headers
         self._names = names
-        self._cancel = Cancel()
+        self._cancellation = Cancellation()
         self._started = False
-        self._begun = False
+        self._has_output = False
 
-    async def run(self, ask: Ask, target: Target, request_id: str, receive: Receive) -> None:
-        """Answer the client, then settle. A client that goes takes the engine's work with it."""
+    async def run(self, request: CompletionRequest, target: Target, request_id: str, receive: Receive) -> tuple[Outcome, int]:
+        """Respond to the client and return outcome and status. If the client disconnects, cancel the engine's work."""
         self._watch = asyncio.ensure_future(receive())
         self._watch.add_done_callback(self._client_gone)
         try:
-            outcome, status = await self._ask(ask, target, request_id)
-        except (Unreachable, Cut, Fault) as error:
-            outcome, status = await self._failed(error)
+            return await self._forward(request, target, request_id)
+        except (ConnectFailed, ResponseTruncated, Fault) as error:
+            return await self._respond_to_failure(error)
         finally:
-            self._let_go()
+            self._ignore_disconnect()
             self._watch.cancel()
-        self._meter.settle(outcome, status)
 
     def _client_gone(self, _watch: asyncio.Future[Message]) -> None:
-        self._cancel.cancel()
+        self._cancellation.cancel()
 
-    def _let_go(self) -> None:
-        """Stop minding the client: what it gets last is on its way, and a server tells the end of an answer as a disconnect too."""
+    def _ignore_disconnect(self) -> None:
+        """Stop watching the client: the last part is being sent, and servers report the end of a response as a disconnect too."""
         self._watch.remove_done_callback(self._client_gone)
 
-    async def _ask(self, ask: Ask, target: Target, request_id: str) -> tuple[Outcome, int]:
-        """Ask until somebody answers: what an ending engine gives up before it said anything, the one that follows it may answer."""
+    async def _forward(self, request: CompletionRequest, target: Target, request_id: str) -> tuple[Outcome, int]:
+        """Forward the request. Retry while an engine that is shutting down aborts it before the first output."""
         if target.address is None:
-            return await self._end(_away("the engine of this conversation's version is not ready"))
+            return await self._respond(_unavailable("the engine of this conversation's version is not ready"))
         pauses = self._upstream.pauses()
         while True:
             try:
-                return await self._ask_once(ask, target.address, request_id)
-            except Abandoned:
+                return await self._forward_once(request, target.address, request_id)
+            except EngineDraining:
                 pause = next(pauses, None)
-                if self._cancel.cancelled or pause is None:
+                if self._cancellation.cancelled or pause is None:
                     raise
             await asyncio.sleep(pause)
 
-    async def _ask_once(self, ask: Ask, address: str, request_id: str) -> tuple[Outcome, int]:
-        async with await self._upstream.post(address, ask.kind.value, ask.body, request_id, self._cancel) as exchange:
+    async def _forward_once(self, request: CompletionRequest, address: str, request_id: str) -> tuple[Outcome, int]:
+        async with await self._upstream.post(address, request.kind.value, request.body, request_id, self._cancellation) as exchange:
             connection = exchange.connection
             if connection.status == HTTPStatus.OK and connection.content_type.startswith(b"text/event-stream"):
-                return await self._stream(exchange, show_usage=ask.show_usage)
-            body = await exchange.whole(_MAX_ANSWER)
+                return await self._forward_stream(exchange, show_usage=request.show_usage)
+            body = await exchange.read_all(_MAX_RESPONSE)
         if connection.status == HTTPStatus.OK:
-            return await self._whole(ask, body)
-        if connection.status == HTTPStatus.BAD_REQUEST and ask.single is not None:
+            return await self._forward_whole(request, body)
+        if connection.status == HTTPStatus.BAD_REQUEST and request.single is not None:
             self._headers = [(name, b"1" if name == BEST_OF else value) for name, value in self._headers]
-            return await self._ask_once(ask.single, address, request_id)
-        return await self._end(_refusal(connection.status, body))
+            return await self._forward_once(request.single, address, request_id)
+        return await self._respond(_error_response(connection.status, body))
 
-    async def _whole(self, ask: Ask, body: bytes) -> tuple[Outcome, int]:
-        piece = read_piece(body)
-        if piece is None or piece.error:
-            raise Cut("the engine's answer is not a completion")
-        self._note(piece)
-        if ask.draws == 1:
-            return await self._end(Answer(HTTPStatus.OK, rename(body, piece.document, self._names)))
-        document, index = choose(ask, piece.document)
-        self._meter.sent(index)
-        return await self._end(json_answer({**document, **self._names}))
+    async def _forward_whole(self, request: CompletionRequest, body: bytes) -> tuple[Outcome, int]:
+        chunk = parse_chunk(body)
+        if chunk is None or chunk.error:
+            raise ResponseTruncated("the engine's answer is not a completion")
+        self._record(chunk)
+        if request.draws == 1:
+            return await self._respond(Response(HTTPStatus.OK, rename(body, chunk.document, self._names)))
+        document, index = select_choice(request, chunk.document)
+        self._recorder.select_choice(index)
+        return await self._respond(json_response({**document, **self._names}))
 
-    async def _end(self, answer: Answer) -> tuple[Outcome, int]:
-        self._let_go()
-        await send_answer(self._send, answer, self._headers)
-        return _outcome(answer.status), int(answer.status)
+    async def _respond(self, response: Response) -> tuple[Outcome, int]:
+        self._ignore_disconnect()
+        await send_response(self._send, response, self._headers)
+        return _outcome(response.status), int(response.status)
 
-    def _note(self, piece: Piece) -> None:
-        """Meter the piece. Raises Abandoned or Cut when vLLM aborted unasked, which it reports as a finish reason with status 200."""
-        abandoned = _ABANDONED in piece.finish_reasons.values()
-        self._begun = self._begun or piece.begun
-        if abandoned and not self._begun:
-            raise Abandoned("the engine gave the request up, as one does that is ending")
-        self._meter.note(piece)
-        if abandoned:
-            raise Cut("the engine gave the answer up half way, as one does that is ending")
+    def _record(self, chunk: Chunk) -> None:
+        """Record the chunk. EngineDraining or ResponseTruncated when vLLM aborted, which it reports as a finish reason with status 200."""
+        aborted = _ABORT in chunk.finish_reasons.values()
+        self._has_output = self._has_output or chunk.has_output
+        if aborted and not self._has_output:
+            raise EngineDraining("the engine gave the request up, as one does that is ending")
+        self._recorder.record(chunk)
+        if aborted:
+            raise ResponseTruncated("the engine gave the answer up half way, as one does that is ending")
 
-    async def _stream(self, exchange: Exchange, *, show_usage: bool) -> tuple[Outcome, int]:
-        """Pass the stream on from the first thing that the model says: until then another engine may still be asked."""
-        events = Events()
+    async def _forward_stream(self, exchange: Exchange, *, show_usage: bool) -> tuple[Outcome, int]:
+        """Forward the stream from its first output: before that, the request can still be retried."""
+        decoder = EventDecoder()
         done = False
-        shown: list[bytes] = []
+        pending: list[bytes] = []
         while not done and (data := await exchange.connection.read()):
-            for payload in events.feed(data):
+            for payload in decoder.feed(data):
                 done = done or payload == DONE
-                if not done and (line := self._chunk(payload, show_usage=show_usage)):
-                    shown.append(line)
-            if shown and self._begun:
-                await self._emit(b"".join(shown))
-                shown.clear()
-        if not done and self._meter.finish_reason is None:
-            raise Cut("the engine's answer ended before it was whole")
-        self._let_go()
-        await self._emit(b"".join([*shown, event(DONE)]), last=True)
+                if not done and (line := self._event(payload, show_usage=show_usage)):
+                    pending.append(line)
+            if pending and self._has_output:
+                await self._send_part(b"".join(pending))
+                pending.clear()
+        if not done and self._recorder.finish_reason is None:
+            raise ResponseTruncated("the engine's answer ended before it was whole")
+        self._ignore_disconnect()
+        await self._send_part(b"".join([*pending, encode_event(DONE)]), last=True)
         await exchange.drain(_DRAIN_S)
         return Outcome.OK, int(HTTPStatus.OK)
 
-    def _chunk(self, payload: bytes, *, show_usage: bool) -> bytes:
-        """Return what the client sees of one chunk, which may be nothing."""
-        piece = read_piece(payload)
-        if piece is None:
-            raise Cut("the engine streamed an event that is not a completion")
-        if piece.error:
-            raise Cut(f"the engine reported: {said_wrong(piece.document)[0] or 'an error'}")
-        self._note(piece)
-        if piece.only_usage and not show_usage:
+    def _event(self, payload: bytes, *, show_usage: bool) -> bytes:
+        """Record one event of the engine and return the event for the client, which may be empty."""
+        chunk = parse_chunk(payload)
+        if chunk is None:
+            raise ResponseTruncated("the engine streamed an event that is not a completion")
+        if chunk.error:
+            raise ResponseTruncated(f"the engine reported: {engine_error(chunk.document)[0] or 'an error'}")
+        self._record(chunk)
+        if chunk.only_usage and not show_usage:
             return b""
-        return event(rename(payload, piece.document, self._names))
+        return encode_event(rename(payload, chunk.document, self._names))
 
-    async def _emit(self, data: bytes, *, last: bool = False) -> None:
+    async def _send_part(self, data: bytes, *, last: bool = False) -> None:
         if not self._started:
             self._started = True
             headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), *self._headers]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": data, "more_body": not last})
 
-    async def _failed(self, error: SeatrialError) -> tuple[Outcome, int]:
-        if self._cancel.cancelled:
-            return Outcome.CLIENT_GONE, GONE_STATUS
-        self._let_go()
+    async def _respond_to_failure(self, error: SeatrialError) -> tuple[Outcome, int]:
+        if self._cancellation.cancelled:
+            return Outcome.CLIENT_GONE, CLIENT_GONE_STATUS
+        self._ignore_disconnect()
         if self._started:
-            await self._emit(event(error_body(str(error), kind=ENGINE, param=None, code="engine_error")), last=True)
+            await self._send_part(encode_event(error_body(str(error), kind=ENGINE, param=None, code="engine_error")), last=True)
             return Outcome.ENGINE_ERROR, int(HTTPStatus.OK)
-        return await self._end(_away(str(error)) if isinstance(error, Unreachable) else _broken(str(error)))
+        return await self._respond(_unavailable(str(error)) if isinstance(error, ConnectFailed) else _engine_failed(str(error)))
 
 
-def said_wrong(document: Mapping[str, object]) -> tuple[str, str | None, str | int | None]:
-    """Return (message, param, code) of an engine's error document, in OpenAI's shape or one of those that vLLM used before."""
+def engine_error(document: Mapping[str, object]) -> tuple[str, str | None, str | int | None]:
+    """Return (message, param, code) of an engine's error document, in OpenAI's shape or in an older one of vLLM."""
     error = document.get("error", document)
     if not isinstance(error, dict):
         return (error if isinstance(error, str) else ""), None, None
@@ -188,15 +187,15 @@ def said_wrong(document: Mapping[str, object]) -> tuple[str, str | None, str | i
     )
 
 
-def _refusal(status: int, body: bytes) -> Answer:
-    """Return what the client sees of an engine's error status."""
+def _error_response(status: int, body: bytes) -> Response:
+    """Return the response to the client for an error status of the engine."""
     if status in _BUSY:
-        return _away("the engine takes no more requests now")
-    if not 400 <= status < 500 or status in _NOT_THE_CLIENTS:  # noqa: PLR2004
-        return _broken(f"the engine failed with status {status}")
-    message, param, code = said_wrong(_document(body))
+        return _unavailable("the engine takes no more requests now")
+    if not 400 <= status < 500 or status in _GATEWAY_ERRORS:  # noqa: PLR2004
+        return _engine_failed(f"the engine failed with status {status}")
+    message, param, code = engine_error(_document(body))
     text = message or f"the engine refused the request with status {status}"
-    return Answer(status, error_body(text, kind=BAD_REQUEST, param=param, code=code))
+    return Response(status, error_body(text, kind=BAD_REQUEST, param=param, code=code))
 
 
 def _document(body: bytes) -> Mapping[str, object]:
@@ -207,12 +206,12 @@ def _document(body: bytes) -> Mapping[str, object]:
     return document if isinstance(document, dict) else {}
 
 
-def _away(what: str) -> Answer:
-    return unavailable(what, reason="model_not_ready").answer()
+def _unavailable(what: str) -> Response:
+    return unavailable(what, reason="model_not_ready").response()
 
 
-def _broken(what: str) -> Answer:
-    return Rejected(502, what, reason="engine_error", kind=ENGINE, hint="try again; the engine's log has the cause").answer()
+def _engine_failed(what: str) -> Response:
+    return Rejected(502, what, reason="engine_error", kind=ENGINE, hint="try again; the engine's log has the cause").response()
 
 
 def _outcome(status: int) -> Outcome:

@@ -1,4 +1,4 @@
-"""Doubles of the gateway's ports, and a gateway that really serves."""
+"""Doubles of the gateway's ports, and a server for the gateway."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def caller(name: str, role: Role = Role.APPLICATION, *endpoints: str, expires_at
 
 
 def route(stable: str | None, candidate: str | None = None, **fields: object) -> Route:
-    """A route whose stable and candidate answer at these addresses ("" means: its engine is away)."""
+    """A route whose stable and candidate answer at these addresses ("" means: its engine is unavailable)."""
     found = Route(
         HARBOUR,
         None if stable is None else Target(STABLE, stable or None),
