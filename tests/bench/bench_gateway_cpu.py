@@ -35,7 +35,8 @@ def _whole() -> list[bytes]:
 
 def _stream() -> list[bytes]:
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-    deltas = [({"content": f" word{number}"}, None) for number in range(20)] + [({}, "stop")]
+    deltas: list[tuple[dict[str, str], str | None]] = [({"content": f" word{number}"}, None) for number in range(20)]
+    deltas.append(({}, "stop"))
     documents = [{**_HEAD, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]} for delta, reason in deltas]
     texts = [json.dumps(one, separators=(",", ":")) for one in [*documents, {**_HEAD, "choices": [], "usage": _USAGE}]]
     events = [f"data: {text}\n\n".encode() for text in [*texts, "[DONE]"]]
