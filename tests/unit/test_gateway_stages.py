@@ -80,7 +80,8 @@ def test_nothing_refuses_a_request_after_its_reservation() -> None:
 
 
 async def test_a_request_is_settled_once_with_the_status_that_the_client_got() -> None:
-    pipeline, sent = Pipeline(), []  # type: ignore[var-annotated]
+    pipeline = Pipeline()
+    sent: list[Any] = []
     context = await pipeline.run(pipeline.stages, sent)
     assert (sent[0]["status"], context.route.endpoint) == (503, HARBOUR)
     assert [completion.status for completion in pipeline.ledger.settled.values()] == [503]
@@ -90,7 +91,8 @@ async def test_a_request_is_settled_once_with_the_status_that_the_client_got() -
 async def test_a_stage_before_place_refuses_without_an_assignment_or_a_reservation(most_tokens: int, refused: bool) -> None:
     pipeline = Pipeline()
     at = pipeline.names().index("place")
-    stages = (*pipeline.stages[:at], partial(limit, most_tokens), *pipeline.stages[at:])
+    added: Stage = partial(limit, most_tokens)
+    stages = (*pipeline.stages[:at], added, *pipeline.stages[at:])
     if refused:
         with pytest.raises(Rejected, match="max_tokens"):
             await pipeline.run(stages, [])
