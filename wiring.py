@@ -337,7 +337,7 @@ def gateway_app(of: Platform) -> Callable[..., Awaitable[None]]:
         InProcessAssignments(),
         of.clock,
         name=f"{socket.gethostname()}:{urlsplit(of.settings.gateway_url).port}",
-        remembered=lambda: conversations.assignments(of.clock.now() - _REMEMBERED_S, _REMEMBERED),
+        stored_assignments=lambda: conversations.assignments(of.clock.now() - _REMEMBERED_S, _REMEMBERED),
         hold_s=of.hold_s,
         reuse_s=of.reuse_s,
     )

@@ -17,15 +17,15 @@ class Assignments(Protocol):
     """
 
     async def place(self, proposal: Assignment, now: Epoch) -> Assignment:
-        """Return the existing assignment of (endpoint, conversation), or store `proposal` and return it. Atomic."""
+        """Return the stored assignment of (endpoint, conversation), or store `proposal` and return it. Atomic."""
         ...
 
     async def move(self, proposal: Assignment, now: Epoch) -> Assignment:
         """Replace the assignment of a conversation whose version was withdrawn, marked `moved`, and return it."""
         ...
 
-    async def restore(self, remembered: Iterable[Assignment], now: Epoch) -> None:
-        """Take in what outlived a restart. What stands already is kept."""
+    async def restore(self, stored: Iterable[Assignment], now: Epoch) -> None:
+        """Add the assignments that a previous process stored. Present assignments are kept."""
         ...
 
     async def known(self, conversation: ConversationId) -> bool:

@@ -11,9 +11,9 @@ from core.access import Caller
 from core.conversations import Assignment, Completion, Feedback, Thumb
 from core.ids import CompletionId
 from core.ports import Assignments, Clock, Ledger
-from serving.gateway.answers import Answer, Rejected, json_answer
 from serving.gateway.metrics import short
 from serving.gateway.requests import parse_json
+from serving.gateway.responses import Rejected, Response, json_response
 
 LONGEST_COMMENT = 2000
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -22,7 +22,7 @@ _FIELDS = frozenset({"completion_id", "id", "thumb", "comment"})
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """What a client says about a completion."""
+    """A client's feedback on a completion."""
 
     completion: CompletionId
     thumb: Thumb | None
@@ -30,16 +30,16 @@ class Vote:
 
 
 def parse_vote(body: bytes) -> Vote:
-    """Return the vote in `body`. Rejected (400) names the field that is wrong."""
+    """Return the vote in `body`. Rejected (400) names the invalid field."""
     document = parse_json(body)
     if unknown := sorted(document.keys() - _FIELDS):
-        raise _wrong(unknown[0][:64], "is not known", f"the fields are {', '.join(sorted(_FIELDS))}")
+        raise _invalid(unknown[0][:64], "is not known", f"the fields are {', '.join(sorted(_FIELDS))}")
     given = document.get("completion_id", document.get("id"))
     if not isinstance(given, str) or not _ID.fullmatch(given):
-        raise _wrong("completion_id", "is not a completion id", "send the `id` of the answer")
+        raise _invalid("completion_id", "is not a completion id", "send the `id` of the answer")
     thumb, comment = _thumb(document.get("thumb")), _comment(document.get("comment"))
     if thumb is None and not comment:
-        raise _wrong("thumb", "is missing, and so is `comment`", "send one of them or both")
+        raise _invalid("thumb", "is missing, and so is `comment`", "send one of them or both")
     return Vote(CompletionId(given), thumb, comment)
 
 
@@ -47,7 +47,7 @@ def _thumb(given: Any) -> Thumb | None:
     if given is None:
         return None
     if given not in ("up", "down"):
-        raise _wrong("thumb", "is neither", 'it must be "up", "down" or null')
+        raise _invalid("thumb", "is neither", 'it must be "up", "down" or null')
     return Thumb(given)
 
 
@@ -55,18 +55,18 @@ def _comment(given: Any) -> str:
     if given is None:
         return ""
     if not isinstance(given, str) or len(given) > LONGEST_COMMENT:
-        raise _wrong("comment", "is too long or no text", f"it must be a string of at most {LONGEST_COMMENT} characters")
+        raise _invalid("comment", "is too long or no text", f"it must be a string of at most {LONGEST_COMMENT} characters")
     if "\0" in given or any("\ud800" <= letter <= "\udfff" for letter in given):
-        raise _wrong("comment", "holds a character that cannot be stored", "leave out NUL and lone surrogates")
+        raise _invalid("comment", "holds a character that cannot be stored", "leave out NUL and lone surrogates")
     return given.strip()
 
 
-def _wrong(field: str, what: str, hint: str) -> Rejected:
+def _invalid(field: str, what: str, hint: str) -> Rejected:
     return Rejected(400, f"`{field}` {what}", reason="invalid_value", param=field, hint=hint)
 
 
-async def give_feedback(vote: Vote, caller: Caller, ledger: Ledger, assignments: Assignments, clock: Clock) -> Answer:
-    """Store the vote and answer. Rejected (404) for an unknown completion and for another principal's, without telling which."""
+async def store_feedback(vote: Vote, caller: Caller, ledger: Ledger, assignments: Assignments, clock: Clock) -> Response:
+    """Store the vote and return it. Rejected (404) equally for an unknown completion and for one of another principal."""
     completion = await asyncio.to_thread(ledger.find, vote.completion)
     if completion is None or completion.principal != caller.principal:
         raise Rejected(
@@ -82,21 +82,21 @@ async def give_feedback(vote: Vote, caller: Caller, ledger: Ledger, assignments:
         counted=not await _moved(completion, assignments, clock.now()),
     )  # fmt: skip
     await asyncio.to_thread(ledger.vote, feedback)
-    return json_answer(_shown(feedback))
+    return json_response(_document(feedback))
 
 
 async def _moved(completion: Completion, assignments: Assignments, now: float) -> bool:
-    """Whether the conversation met two models. A forgotten conversation is judged by what the database knows of it."""
+    """Whether the conversation had two versions. False for a conversation without an assignment in memory."""
     if not await assignments.known(completion.conversation):
         return False
-    stood = Assignment(
+    proposal = Assignment(
         completion.conversation, completion.endpoint, completion.version, completion.rollout, candidate=False, share=0.0, assigned_at=now
     )
-    standing = await assignments.place(stood, now)
-    return standing.moved or standing.version != completion.version
+    current = await assignments.place(proposal, now)
+    return current.moved or current.version != completion.version
 
 
-def _shown(feedback: Feedback) -> dict[str, object]:
+def _document(feedback: Feedback) -> dict[str, object]:
     return {
         "object": "feedback",
         "completion_id": feedback.completion,

@@ -1,4 +1,4 @@
-"""What operators see of a gateway. Labels hold endpoints and versions of the routes only, and go when the version does."""
+"""The metrics of a gateway. Labels are endpoints and versions in the routes; a version's series are removed with the version."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from core.ids import VersionId
 _TTFT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _BY_VERSION = ("endpoint", "version")
 _COUNTED = tuple(outcome for outcome in Outcome if outcome is not Outcome.LOST)
-"""Ends that a living gateway sees. A lost completion is found in a dead one's spool and goes straight into the database."""
+"""The outcomes that a running gateway counts. A lost completion is found in the spool of an ended one and stored in the database."""
 SHORT = 12
 
 
 def short(version: VersionId) -> str:
-    """Return the version as people read it."""
+    """Return the beginning of the version, for people."""
     return version[:SHORT]
 
 
 class Metrics:
-    """The gateway's metrics, in a registry of their own."""
+    """The gateway's metrics, in a separate registry."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -48,15 +48,15 @@ class Metrics:
     def completed(self, completion: Completion) -> None:
         """Count one ended completion."""
         labels = (completion.endpoint, short(completion.version))
-        self._born(labels)[completion.outcome].inc()
+        self._counters(labels)[completion.outcome].inc()
         if completion.usage is not None:
             self._tokens_in.labels(*labels).inc(completion.usage.prompt_tokens)
             self._tokens_out.labels(*labels).inc(completion.usage.completion_tokens)
         if completion.ttft_s is not None:
             self._ttft.labels(*labels).observe(completion.ttft_s)
 
-    def follow(self, snapshot: Snapshot, now: float) -> None:
-        """Show the routes in use and drop what is gone from them."""
+    def show_routes(self, snapshot: Snapshot, now: float) -> None:
+        """Set the gauges from the routes in use and remove the series of endpoints and versions that are not in them."""
         self.generation.set(snapshot.generation)
         live: set[tuple[str, str]] = set()
         for name, route in snapshot.routes.items():
@@ -65,17 +65,17 @@ class Metrics:
         for gone in self._endpoints - {str(name) for name in snapshot.routes}:
             self._share.remove(gone)
         self._endpoints = {str(name) for name in snapshot.routes}
-        self._drop(labels for labels in set(self._children) - live)
+        self._remove(labels for labels in set(self._children) - live)
         for labels in live:
-            self._born(labels)
+            self._counters(labels)
 
-    def _born(self, labels: tuple[str, str]) -> dict[Outcome, Counter]:
-        """Return a version's counters by outcome, all of them from 0: the increase of a series that is born at 1 is none."""
+    def _counters(self, labels: tuple[str, str]) -> dict[Outcome, Counter]:
+        """Return a version's counters by outcome, all created at 0: Prometheus sees no increase in a series that begins at 1."""
         if labels not in self._children:
             self._children[labels] = {outcome: self._requests.labels(*labels, outcome.value) for outcome in _COUNTED}
         return self._children[labels]
 
-    def _drop(self, gone: Iterable[tuple[str, str]]) -> None:
+    def _remove(self, gone: Iterable[tuple[str, str]]) -> None:
         for labels in gone:
             for outcome in self._children.pop(labels):
                 self._requests.remove(*labels, outcome.value)
@@ -83,5 +83,5 @@ class Metrics:
                 metric.remove(*labels)
 
     def page(self) -> bytes:
-        """Return the page that Prometheus scrapes."""
+        """Return the metrics in Prometheus's text format."""
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""What a client asks: read once from its body, which otherwise travels on unchanged."""
+"""Requests for completions, parsed from the body. The gateway forwards the body's bytes; it changes only the fields that it must set."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from hashlib import blake2b
 from typing import Any, NoReturn
 
 from core.ids import new_id
-from serving.gateway.answers import Receive, Rejected
+from serving.gateway.responses import Receive, Rejected
 
 MAX_BODY = 4 * 1024 * 1024
 _CONVERSATION = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _compact = json.JSONEncoder(separators=(",", ":")).encode
-_HEAD_ROLES = frozenset({"system", "developer"})
+_SYSTEM_ROLES = frozenset({"system", "developer"})
 
 
 class Kind(StrEnum):
-    """The two ways to ask; the value is the path at the engine."""
+    """The two kinds of completions. The value is the path at the gateway and at the engine."""
 
     CHAT = "/v1/chat/completions"
     TEXT = "/v1/completions"
 
     @property
     def id_prefix(self) -> str:
-        """What vLLM puts before the request id to make the answer's id."""
+        """The prefix that vLLM puts before the request id in a completion's id."""
         return "chatcmpl-" if self is Kind.CHAT else "cmpl-"
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """A request for a completion. `body` goes to the engine; `show_usage` decides whether a stream's usage is shown to the client.
+class CompletionRequest:
+    """A request for a completion. `body` is sent to the engine; `show_usage` decides whether the client gets a stream's usage.
 
     `document` is the parsed `body`. It is never modified.
     """
@@ -43,27 +43,27 @@ class Ask:
     stream: bool
     show_usage: bool
     body: bytes
-    opening: bytes | None
-    """What all requests of one chat have in common (system prompt, first user message), digested; None for plain completions."""
+    chat_digest: bytes | None
+    """A digest of the parts that all requests of one chat share (system prompt, first user message, `user`); None for texts."""
     document: dict[str, Any]
     draws: int = 1
-    """How many answers the endpoint's policy draws to send one of them."""
-    single: Ask | None = None
-    """The same request for one answer, where several are drawn: for an engine that cannot draw several."""
+    """The number of answers that the engine draws, by the endpoint's policy; the client gets one of them."""
+    single: CompletionRequest | None = None
+    """The same request for one answer, where `draws` is above 1: sent if the engine refuses to draw several."""
 
-    def saying(self, fields: dict[str, Any]) -> Ask:
-        """Return the request with these fields."""
+    def with_fields(self, fields: dict[str, Any]) -> CompletionRequest:
+        """Return the request with these fields set."""
         body, document = spliced(self.body, self.document, fields)
         return replace(self, body=body, document=document)
 
 
 class ClientGone(Exception):
-    """The client closed its connection."""
+    """The client disconnected."""
 
 
-async def read_body(receive: Receive, declared: bytes | None, limit_s: float) -> bytes:
-    """Return the request's body. Rejected when it is too large or too slow; ClientGone when it ends half way."""
-    if declared is not None and declared.isdigit() and (len(declared) > 10 or int(declared) > MAX_BODY):  # noqa: PLR2004
+async def read_body(receive: Receive, content_length: bytes | None, limit_s: float) -> bytes:
+    """Return the body. Rejected (413, 408) when it is too large or too slow; ClientGone when the client disconnects before its end."""
+    if content_length is not None and content_length.isdigit() and (len(content_length) > 10 or int(content_length) > MAX_BODY):  # noqa: PLR2004
         raise _too_large()
     message = await receive()
     body: bytes = message.get("body", b"")
@@ -96,12 +96,12 @@ def _too_large() -> Rejected:
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in `body`. Rejected (400) says what is wrong and where.
+    """Return the JSON object in `body`. Rejected (400) states the error and its position.
 
-    Stricter than JSON's grammar: UTF-8 only, no NaN or Infinity, no name twice in one object (two readers could differ on it).
+    Stricter than JSON's grammar: UTF-8 only, no NaN or Infinity, no duplicate names in one object (parsers treat them differently).
     """
     try:
-        document = json.loads(body.decode("utf-8"), object_pairs_hook=_no_doubles, parse_constant=_no_constant)
+        document = json.loads(body.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_reject_constant)
     except UnicodeDecodeError as error:
         raise _bad_json(f"the body is not UTF-8 (byte {error.start})") from error
     except json.JSONDecodeError as error:
@@ -115,14 +115,14 @@ def parse_json(body: bytes) -> dict[str, Any]:
     return document
 
 
-def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) != len(pairs):
         raise _bad_json("the body names a field twice in one object")
     return document
 
 
-def _no_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise _bad_json(f"the body holds {name}, which JSON does not know")
 
 
@@ -135,76 +135,76 @@ def _json_name(value: object) -> str:
     return names.get(type(value), "value")
 
 
-def parse_ask(kind: Kind, body: bytes) -> Ask:
-    """Return what is asked. Rejected (400) names the field that is wrong. Everything else is the engine's to judge."""
+def parse_completion_request(kind: Kind, body: bytes) -> CompletionRequest:
+    """Return the request in `body`. Rejected (400) names the invalid field. The engine validates all other fields."""
     document = parse_json(body)
     model = document.get("model")
     if not isinstance(model, str) or not model:
-        raise _wrong("model", "a non-empty string", model)
+        raise _invalid("model", "a non-empty string", model)
     stream = document.get("stream")
     if stream is not None and not isinstance(stream, bool):
-        raise _wrong("stream", "true or false", stream)
+        raise _invalid("stream", "true or false", stream)
     if kind is Kind.TEXT and not isinstance(document.get("prompt"), str | list):
-        raise _wrong("prompt", "a string or an array", document.get("prompt"))
-    opening = _opening(document) if kind is Kind.CHAT else None
+        raise _invalid("prompt", "a string or an array", document.get("prompt"))
+    chat_digest = _chat_digest(document) if kind is Kind.CHAT else None
     options = document.get("stream_options")
     if options is not None and not isinstance(options, dict):
-        raise _wrong("stream_options", "an object", options)
+        raise _invalid("stream_options", "an object", options)
     show = bool(options and options.get("include_usage"))
     if stream and not show:
         body = _with_usage(document, body)
-    return Ask(kind, model, bool(stream), show, body, opening, document)
+    return CompletionRequest(kind, model, bool(stream), show, body, chat_digest, document)
 
 
-def _wrong(field: str, wanted: str, given: object) -> Rejected:
+def _invalid(field: str, expected: str, given: object) -> Rejected:
     was = "is missing" if given is None else f"is {_json_name(given)}"
-    return Rejected(400, f"`{field}` {was}", reason="invalid_value", param=field, hint=f"it must be {wanted}")
+    return Rejected(400, f"`{field}` {was}", reason="invalid_value", param=field, hint=f"it must be {expected}")
 
 
-def _opening(document: dict[str, Any]) -> bytes:
+def _chat_digest(document: dict[str, Any]) -> bytes:
     messages = document.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise _wrong("messages", "a non-empty array of objects", messages)
-    said: list[object] = [document.get("user")]
-    for place, message in enumerate(messages):
+        raise _invalid("messages", "a non-empty array of objects", messages)
+    shared: list[object] = [document.get("user")]
+    for index, message in enumerate(messages):
         if not isinstance(message, dict):
-            raise _wrong(f"messages[{place}]", "an object", message)
+            raise _invalid(f"messages[{index}]", "an object", message)
         role = message.get("role")
-        if isinstance(role, str) and role in _HEAD_ROLES:
-            said.append(message.get("content"))
+        if isinstance(role, str) and role in _SYSTEM_ROLES:
+            shared.append(message.get("content"))
         elif role == "user":
-            said.append(message.get("content"))
+            shared.append(message.get("content"))
             break
-    return blake2b(json.dumps(said).encode(), digest_size=16).digest()
+    return blake2b(json.dumps(shared).encode(), digest_size=16).digest()
 
 
 def _with_usage(document: dict[str, Any], body: bytes) -> bytes:
-    """Return the body with `stream_options.include_usage` on, and note it in the document. Every stream passes here."""
-    known = "stream_options" in document
+    """Return the body with `stream_options.include_usage` set, and set it in the document too."""
+    given = "stream_options" in document
     document["stream_options"] = {"include_usage": True}
-    if known:
+    if given:
         return _compact(document).encode()
     start = body.index(b"{") + 1
     return body[:start] + b'"stream_options":{"include_usage":true},' + body[start:]
 
 
 def spliced(body: bytes, document: dict[str, Any], fields: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
-    """Return body and document with these fields. New fields are spliced in, so nothing else changes; else all is serialized again."""
-    said = {**document, **fields}
+    """Return body and document with these fields. New fields are inserted and all other bytes stay; otherwise the body is serialized."""
+    changed = {**document, **fields}
     if not document.keys().isdisjoint(fields):
-        return _compact(said).encode(), said
+        return _compact(changed).encode(), changed
     start = body.index(b"{") + 1
-    return b"%b%b,%b" % (body[:start], _compact(fields)[1:-1].encode(), body[start:]), said
+    return b"%b%b,%b" % (body[:start], _compact(fields)[1:-1].encode(), body[start:]), changed
 
 
-def conversation_word(given: bytes | None, ask: Ask) -> str:
-    """Return the name of the conversation as the client sees it.
+def conversation_key(header: bytes | None, request: CompletionRequest) -> str:
+    """Return the client's key of the conversation.
 
-    The client's own (`X-Seatrial-Conversation`); else a digest of the chat's beginning, so that an unchanged client stays with its
-    model; else a new name. Rejected (400) when the client's name is not valid.
+    The value of `X-Seatrial-Conversation`; without it, a digest of the chat's beginning, so that an unchanged client stays with one
+    version; for texts, a new key. Rejected (400) when the header is invalid.
     """
-    if given is not None:
-        if not _CONVERSATION.fullmatch(given):
+    if header is not None:
+        if not _CONVERSATION.fullmatch(header):
             raise Rejected(
                 400,
                 "`X-Seatrial-Conversation` is not a valid conversation name",
@@ -212,5 +212,5 @@ def conversation_word(given: bytes | None, ask: Ask) -> str:
                 param="X-Seatrial-Conversation",
                 hint="use 1 to 128 letters, digits, dots, colons, dashes or underscores",
             )
-        return given.decode("ascii")
-    return f"chat-{ask.opening.hex()}" if ask.opening is not None else new_id("text")
+        return header.decode("ascii")
+    return f"chat-{request.chat_digest.hex()}" if request.chat_digest is not None else new_id("text")

@@ -1,4 +1,4 @@
-"""Server-sent events as engines stream them (WHATWG HTML, section 9.2.6), on bytes, so that a character cut in two stays whole."""
+"""Server-sent events (WHATWG HTML, section 9.2.6), decoded from bytes: a character may be split between two reads."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ MAX_EVENT = 4 * 1024 * 1024
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
-class Events:
-    """Cuts a byte stream into events; only their `data` is kept. Fault when one event grows beyond MAX_EVENT."""
+class EventDecoder:
+    """Splits a byte stream into events and keeps their `data`. Fault when one event is larger than MAX_EVENT bytes."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._data: list[bytes] = []
         self._size = 0
 
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the data of every event that `chunk` completes, its lines joined by newlines."""
-        text = self._rest + chunk
-        if text.endswith(b"\r"):  # perhaps half of a CRLF: wait for what follows
+    def feed(self, received: bytes) -> list[bytes]:
+        """Return the data of every event that `received` completes, its lines joined by newlines."""
+        text = self._rest + received
+        if text.endswith(b"\r"):  # this may be the first half of a CRLF: wait for the next bytes
             text, held = text[:-1], b"\r"
         else:
             held = b""
@@ -46,6 +46,6 @@ class Events:
             self._size += len(value) + 1
 
 
-def event(data: bytes) -> bytes:
+def encode_event(data: bytes) -> bytes:
     """Return `data` (one line) as an event."""
     return b"data: " + data + b"\n\n"

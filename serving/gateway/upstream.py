@@ -1,4 +1,4 @@
-"""A lean pooled HTTP/1.1 client towards engines: asyncio and httptools, keep-alive, streamed bodies, no redirects, no cookies."""
+"""A pooled HTTP/1.1 client for engines on asyncio and httptools: keep-alive and streamed bodies; no redirects, no cookies."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 1.0
 
 
-class Unreachable(Transient):
-    """No connection to the engine, or it was lost before a byte of the answer."""
+class ConnectFailed(Transient):
+    """The connection to the engine failed, or was lost before the first byte of the answer."""
 
 
-class Abandoned(Unreachable):
-    """The engine gave the request up before it had said anything: it is ending, and another follows."""
+class EngineDraining(ConnectFailed):
+    """The engine aborted the request before the first output because it is shutting down; its successor may answer a retry."""
 
 
-class Cut(Transient):
-    """The engine's answer broke off, stalled, or is not valid HTTP."""
+class ResponseTruncated(Transient):
+    """The engine's answer ended early, stalled, is too large, or is not valid."""
 
 
 class Connection(asyncio.Protocol):
@@ -51,9 +51,9 @@ class Connection(asyncio.Protocol):
         self._buffered = 0
         self._header_bytes = 0
         self._paused = False
-        self._problem = ""
+        self._error = ""
         self._keep_alive = False
-        self.heard = False
+        self.received = False
         self.head_done = False
         self.complete = False
         self.status = 0
@@ -62,25 +62,25 @@ class Connection(asyncio.Protocol):
 
     @property
     def reusable(self) -> bool:
-        """Whether another request may follow on this connection."""
-        return self.complete and not self.lost and not self._problem and self._keep_alive
+        """Whether the connection can carry another request."""
+        return self.complete and not self.lost and not self._error and self._keep_alive
 
     def send(self, data: bytes) -> None:
-        """Write one request and expect its answer."""
+        """Send one request and start the stall timer."""
         self._reset()
-        self._last = self._loop.time()
-        self._arm()
+        self._active_at = self._loop.time()
+        self._start_timer()
         if self._transport is not None:
             self._transport.write(data)
 
     async def head(self) -> None:
-        """Wait for status and headers. Unreachable when nothing came, Cut when it broke off in them."""
+        """Wait for status and headers. ConnectFailed when no byte arrived, ResponseTruncated when they are incomplete."""
         while not self.head_done:
             self._check()
             await self._wait()
 
     async def read(self) -> bytes:
-        """Return what has arrived of the body, b"" at its end. Cut when it breaks off."""
+        """Return the received part of the body, b"" at its end. ResponseTruncated when it ends early."""
         while not self._parts:
             if self.complete:
                 return b""
@@ -91,29 +91,31 @@ class Connection(asyncio.Protocol):
         self._buffered = 0
         if self._paused and self._transport is not None and not self.lost:
             self._paused = False
-            self._last = self._loop.time()
+            self._active_at = self._loop.time()
             self._transport.resume_reading()
         return data
 
-    def rest(self) -> None:
-        """Stop the clock: the answer is over."""
+    def stop_timer(self) -> None:
+        """Stop the stall timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def abort(self) -> None:
-        """Close at once; the engine sees that and stops generating."""
+        """Close the connection at once; the engine then stops generating."""
         self.lost = True
-        self.rest()
+        self.stop_timer()
         if self._transport is not None:
             self._transport.abort()
         self._wake()
 
     def _check(self) -> None:
-        if self._problem:
-            raise Cut(self._problem)
+        if self._error:
+            raise ResponseTruncated(self._error)
         if self.lost:
-            raise (Cut("the engine's answer broke off") if self.heard else Unreachable("the engine closed the connection"))
+            raise (
+                ResponseTruncated("the engine's answer broke off") if self.received else ConnectFailed("the engine closed the connection")
+            )
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
@@ -126,18 +128,18 @@ class Connection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _arm(self) -> None:
-        self.rest()
-        self._timer = self._loop.call_at(self._last + self._stall_s, self._look)
+    def _start_timer(self) -> None:
+        self.stop_timer()
+        self._timer = self._loop.call_at(self._active_at + self._stall_s, self._check_stall)
 
-    def _look(self) -> None:
-        """End the wait when the engine was silent too long; a client that reads slowly is not the engine's silence."""
+    def _check_stall(self) -> None:
+        """Abort when the engine sent nothing for `stall_s`. The time in which a slow client pauses the connection does not count."""
         if self._paused:
-            self._last = self._loop.time()
-        if self._loop.time() < self._last + self._stall_s:
-            self._arm()
+            self._active_at = self._loop.time()
+        if self._loop.time() < self._active_at + self._stall_s:
+            self._start_timer()
             return
-        self._problem = f"the engine sent nothing for {self._stall_s:g} s"
+        self._error = f"the engine sent nothing for {self._stall_s:g} s"
         self.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -145,34 +147,34 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """asyncio: closed. An answer without a length ends here and is whole."""
+        """asyncio: closed. The wait for the answer ends."""
         del exc
         self.lost = True
-        self.rest()
+        self.stop_timer()
         self._wake()
 
     def data_received(self, data: bytes) -> None:
-        """asyncio: bytes came."""
-        self.heard = True
-        self._last = self._loop.time()
+        """asyncio: bytes were received."""
+        self.received = True
+        self._active_at = self._loop.time()
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._problem = self._problem or "the engine's answer is not HTTP/1.1"
+            self._error = self._error or "the engine's answer is not HTTP/1.1"
             self.abort()
         self._wake()
 
     def on_message_begin(self) -> None:
-        """httptools: an answer begins; an unrequested answer is an error."""
+        """httptools: an answer begins. A second answer to one request is an error."""
         if self.complete:
-            self._problem = "the engine answered twice"
+            self._error = "the engine answered twice"
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """httptools: one header."""
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > _MAX_HEADERS:
-            self._problem = "the engine's headers are too large"
-            raise Fault(self._problem)
+            self._error = "the engine's headers are too large"
+            raise Fault(self._error)
         lower = name.lower()
         if lower == b"content-type":
             self.content_type = value.lower()
@@ -182,7 +184,7 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """httptools: the body follows."""
         self.status = self._parser.get_status_code()
-        self.head_done = self.status >= 200  # noqa: PLR2004 - 1xx announces, it does not answer
+        self.head_done = self.status >= 200  # noqa: PLR2004 - 1xx is not the answer
 
     def on_body(self, body: bytes) -> None:
         """httptools: a part of the body."""
@@ -193,42 +195,42 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
-        """httptools: the answer is whole."""
+        """httptools: the answer is complete."""
         self.complete = self.head_done
-        self._keep_alive = bool(self._parser.should_keep_alive())  # the parser forgets it after this
+        self._keep_alive = bool(self._parser.should_keep_alive())  # the parser resets it after this call
 
 
 class Exchange:
-    """One request and its answer. As a context manager it gives the connection back, or closes it when the answer was not read."""
+    """One request and its answer. As a context manager it releases the connection, or closes it when the answer was not read."""
 
-    def __init__(self, engines: Upstream, address: str, connection: Connection, cancel: Cancel) -> None:
-        self._engines = engines
+    def __init__(self, upstream: Upstream, address: str, connection: Connection, cancellation: Cancellation) -> None:
+        self._upstream = upstream
         self._address = address
-        self._cancel = cancel
+        self._cancellation = cancellation
         self.connection = connection
 
     async def __aenter__(self) -> Self:
-        """Nothing to open: the request is on its way."""
+        """Return the exchange; its request was sent."""
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Give back or close."""
-        self._cancel.release()
-        self._engines.give_back(self._address, self.connection)
+        """Release or close the connection."""
+        self._cancellation.release()
+        self._upstream.release(self._address, self.connection)
 
-    async def whole(self, limit: int) -> bytes:
-        """Return the whole body. Cut when it breaks off or is larger than `limit` bytes."""
+    async def read_all(self, max_bytes: int) -> bytes:
+        """Return the whole body. ResponseTruncated when it ends early or is larger than `max_bytes`."""
         parts: list[bytes] = []
         size = 0
         while data := await self.connection.read():
             parts.append(data)
             size += len(data)
-            if size > limit:
-                raise Cut(f"the engine's answer is larger than {limit} bytes")
+            if size > max_bytes:
+                raise ResponseTruncated(f"the engine's answer is larger than {max_bytes} bytes")
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def drain(self, limit_s: float) -> None:
-        """Read to the end, so that the connection can be kept. One that does not end in time is closed instead; never raises."""
+        """Read to the end, so that the connection can be reused. Close the connection after `limit_s`. Never raises."""
         try:
             async with asyncio.timeout(limit_s):
                 while await self.connection.read():
@@ -238,10 +240,10 @@ class Exchange:
 
 
 class Upstream:
-    """Connections to all engines, kept alive per address, and used again until they are `reuse_s` old.
+    """Connections to all engines, pooled per address and reused until they are `reuse_s` old.
 
-    An address may be a Service, which chooses one of its engines for a connection, not for a request: an engine that came last gets
-    its part, and one that is to end gets nothing new, once the connections from before are no longer used.
+    An address may be a Kubernetes Service, which selects one of its engines per connection and not per request. Because old
+    connections expire, a new engine gets its share of requests, and an engine that is shutting down gets no new ones.
     """
 
     def __init__(self, *, connect_s: float = 2.0, stall_s: float = 300.0, hold_s: float = 0.0, reuse_s: float = 300.0) -> None:
@@ -251,80 +253,81 @@ class Upstream:
         self._reuse_s = reuse_s
         self._idle: dict[str, deque[Connection]] = {}
 
-    async def post(self, address: str, path: str, body: bytes, request_id: str, cancel: Cancel) -> Exchange:
-        """Send and wait for the answer's head. Unreachable, Cut.
+    async def post(self, address: str, path: str, body: bytes, request_id: str, cancellation: Cancellation) -> Exchange:
+        """Send a request and wait for the answer's head. ConnectFailed, ResponseTruncated.
 
-        A kept connection that the engine had closed meanwhile, before a byte came back, is replaced by a fresh one, once. While no
-        connection is had at all, the engine is being replaced: it is tried again for `hold_s`, as long as somebody waits.
+        If a pooled connection turns out to be closed before the first byte of the answer, the request is sent once more on a new one.
+        Failed connection attempts are retried for `hold_s`, while the engine is being replaced, until the client disconnects.
         """
         head = (
             f"POST {path} HTTP/1.1\r\nhost: {address.partition('://')[2]}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\nx-request-id: {request_id}\r\n\r\n"
         ).encode("ascii")
-        kept = self._kept(address)
-        if kept is not None:
+        pooled = self._pooled(address)
+        if pooled is not None:
             try:
-                return await self._send(address, kept, head + body, cancel)
-            except Unreachable:
-                if cancel.cancelled:
+                return await self._send(address, pooled, head + body, cancellation)
+            except ConnectFailed:
+                if cancellation.cancelled:
                     raise
-        return await self._send(address, await self._connected(address, cancel), head + body, cancel)
+        connection = await self._connect_with_retries(address, cancellation)
+        return await self._send(address, connection, head + body, cancellation)
 
-    async def _send(self, address: str, connection: Connection, data: bytes, cancel: Cancel) -> Exchange:
-        cancel.watch(connection)
+    async def _send(self, address: str, connection: Connection, data: bytes, cancellation: Cancellation) -> Exchange:
+        cancellation.watch(connection)
         connection.send(data)
         try:
             await connection.head()
         except (Transient, asyncio.CancelledError):
             connection.abort()
             raise
-        return Exchange(self, address, connection, cancel)
+        return Exchange(self, address, connection, cancellation)
 
-    def give_back(self, address: str, connection: Connection) -> None:
-        """Keep the connection for the next request, or close it."""
-        connection.rest()
+    def release(self, address: str, connection: Connection) -> None:
+        """Return the connection to the pool, or close it."""
+        connection.stop_timer()
         idle = self._idle.setdefault(address, deque())
-        if connection.reusable and self._young(connection) and len(idle) < _MAX_IDLE:
+        if connection.reusable and self._is_fresh(connection) and len(idle) < _MAX_IDLE:
             idle.append(connection)
         else:
             connection.abort()
 
-    def forget(self, addresses: set[str]) -> None:
-        """Close kept connections to every address that is not among these."""
+    def keep_only(self, addresses: set[str]) -> None:
+        """Close the idle connections to all other addresses."""
         for address in self._idle.keys() - addresses:
             for connection in self._idle.pop(address):
                 connection.abort()
 
-    def _kept(self, address: str) -> Connection | None:
+    def _pooled(self, address: str) -> Connection | None:
         idle = self._idle.get(address)
         while idle:
             connection = idle.pop()
-            if not connection.lost and self._young(connection):
+            if not connection.lost and self._is_fresh(connection):
                 return connection
             connection.abort()
         return None
 
-    def _young(self, connection: Connection) -> bool:
+    def _is_fresh(self, connection: Connection) -> bool:
         return asyncio.get_running_loop().time() - connection.opened < self._reuse_s
 
     def pauses(self) -> Iterator[float]:
-        """Yield how long to wait before each further try, growing, until the request was held for `hold_s`."""
+        """Yield the pause in seconds before each retry, with exponential growth, until `hold_s` has passed."""
         clock = asyncio.get_running_loop().time
-        give_up = clock() + self._hold_s
+        deadline = clock() + self._hold_s
         pause = _FIRST_PAUSE_S
-        while clock() + pause <= give_up:
+        while clock() + pause <= deadline:
             yield pause
             pause = min(_LONGEST_PAUSE_S, pause * 2)
 
-    async def _connected(self, address: str, cancel: Cancel) -> Connection:
-        """Connect, retrying with growing pauses. Raises Unreachable after `hold_s`, or once the request is cancelled."""
+    async def _connect_with_retries(self, address: str, cancellation: Cancellation) -> Connection:
+        """Connect, retrying with growing pauses. Raises ConnectFailed after `hold_s`, or once the request is cancelled."""
         pauses = self.pauses()
         while True:
             try:
                 return await self._connect(address)
-            except Unreachable:
+            except ConnectFailed:
                 pause = next(pauses, None)
-                if cancel.cancelled or pause is None:
+                if cancellation.cancelled or pause is None:
                     raise
             await asyncio.sleep(pause)
 
@@ -337,25 +340,25 @@ class Upstream:
                     lambda: Connection(loop, self._stall_s), url.hostname or address, url.port or 80
                 )
         except (OSError, TimeoutError) as error:
-            raise Unreachable(f"no connection to the engine at {address}", hint="it may be starting again") from error
+            raise ConnectFailed(f"no connection to the engine at {address}", hint="it may be starting again") from error
         return connection
 
 
-class Cancel:
-    """Signals that the client no longer waits for the answer; the connection in use is then closed."""
+class Cancellation:
+    """Whether the client disconnected. `cancel` closes the connection in use."""
 
     def __init__(self) -> None:
         self.cancelled = False
         self._connection: Connection | None = None
 
     def watch(self, connection: Connection) -> None:
-        """Name the connection that the request runs on now."""
+        """Set the connection that the request uses."""
         self._connection = connection
         if self.cancelled:
             connection.abort()
 
     def release(self) -> None:
-        """Forget the connection: it is this request's no more."""
+        """Unset the connection; another request may use it."""
         self._connection = None
 
     def cancel(self) -> None:

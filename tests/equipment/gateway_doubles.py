@@ -1,4 +1,4 @@
-"""Doubles of the gateway's ports, and a gateway that really serves."""
+"""Doubles of the gateway's ports, and a server for the gateway."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from core.endpoints import Route, Snapshot, Target
 from core.errors import Fault, Transient
 from core.ids import CompletionId, EndpointName, KeyId, PrincipalId, RolloutId, VersionId
 from core.ports.ledger import Reservation
-from serving.gateway.answers import ASGIApp
+from serving.gateway.responses import ASGIApp
 
 STABLE = VersionId("a" * 64)
 CANDIDATE = VersionId("b" * 64)
@@ -37,7 +37,7 @@ def caller(name: str, role: Role = Role.APPLICATION, *endpoints: str, expires_at
 
 
 def route(stable: str | None, candidate: str | None = None, **fields: object) -> Route:
-    """A route whose stable and candidate answer at these addresses ("" means: its engine is away)."""
+    """A route whose stable and candidate answer at these addresses ("" means: its engine is unavailable)."""
     found = Route(
         HARBOUR,
         None if stable is None else Target(STABLE, stable or None),

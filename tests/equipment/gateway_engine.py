@@ -1,4 +1,4 @@
-"""An engine made of a socket: answers like vLLM, or fails in the way that the last message asks for."""
+"""A double of an engine on a socket: it answers like vLLM, or fails in the way that the last message names."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ MEANS = (-1.0, -0.5, -0.1, -0.7)
 
 
 MESSAGES: dict[str, dict[str, Any]] = {
-    "looping thought": {"content": None, "reasoning_content": LOOP},
+    "looping reasoning": {"content": None, "reasoning_content": LOOP},
     "looping call": {"content": None, "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": LOOP}}]},
-    "thought and short answer": {"content": "ha ha ha ha ha", "reasoning_content": PLAIN},
+    "reasoning and short answer": {"content": "ha ha ha ha ha", "reasoning_content": PLAIN},
 }
 """Whole chat answers that are not just text."""
 
 
-BROKEN = frozenset({"close", "garbage", "error", "cut", "give up", "give up half way"})
+BROKEN = frozenset({"close", "garbage", "error", "cut", "abort", "abort half way"})
 
 
 class Engine:
@@ -82,30 +82,30 @@ class Engine:
         body = json.loads(raw)
         self.requests.append((headers, body, raw))
         chat = "messages" in body
-        wish = body["messages"][-1]["content"] if chat else body["prompt"]
-        wish = wish if isinstance(wish, str) else ""
+        scenario = body["messages"][-1]["content"] if chat else body["prompt"]
+        scenario = scenario if isinstance(scenario, str) else ""
         said = {"second loops": {1: LOOP}, "likeliest loops": {2: LOOP}, "others loop": {0: LOOP, 1: LOOP, 3: LOOP}}
         answer = _Answer(reader, writer, chat=chat, request_id=headers["x-request-id"])
-        if wish.startswith("status "):
-            await answer.status(int(wish.split()[1]))
-        elif wish in ("hang", "stall"):
+        if scenario.startswith("status "):
+            await answer.status(int(scenario.split()[1]))
+        elif scenario in ("hang", "stall"):
             await self._hang(answer, stream=body.get("stream", False))
-        elif wish in BROKEN or (wish == "give up once" and len(self.requests) == 1):
-            await answer.broken(wish, stream=body.get("stream", False))
+        elif scenario in BROKEN or (scenario == "abort once" and len(self.requests) == 1):
+            await answer.broken(scenario, stream=body.get("stream", False))
             return False
-        elif wish in MESSAGES and not body.get("stream"):
-            await answer.message(MESSAGES[wish])
-        elif wish == "close after":
+        elif scenario in MESSAGES and not body.get("stream"):
+            await answer.message(MESSAGES[scenario])
+        elif scenario == "close after":
             await answer.whole("Ahoy")
             return False
         elif body.get("stream"):
             usage = (body.get("stream_options") or {}).get("include_usage")
-            await answer.streamed([LOOP] if wish == "loop" else WORDS, said.get(wish), usage=usage, count=body.get("n") or 1)
-        elif (body.get("n") or 1) > 1 and (wish == "one only" or body.get("temperature") == 0):
+            await answer.streamed([LOOP] if scenario == "loop" else WORDS, said.get(scenario), usage=usage, count=body.get("n") or 1)
+        elif (body.get("n") or 1) > 1 and (scenario == "one only" or body.get("temperature") == 0):
             await answer.status(400)
         else:
             self.counted = [self.counted[0] + 7, self.counted[1] + 40 * (body.get("n") or 1)]  # before anybody can look
-            await answer.whole(LOOP if wish == "loop" else "".join(WORDS), body, said.get(wish))
+            await answer.whole(LOOP if scenario == "loop" else "".join(WORDS), body, said.get(scenario))
         return True
 
     async def _hang(self, answer: _Answer, *, stream: bool) -> None:
@@ -185,8 +185,8 @@ class _Answer:
         await self._event("[DONE]")
         await self._write(b"0\r\n\r\n")
 
-    async def _given_up(self, text: str, *, stream: bool) -> None:
-        """End as vLLM does that is ending itself: 200, what there was so far, and this reason."""
+    async def _aborted(self, text: str, *, stream: bool) -> None:
+        """End as vLLM does while it shuts down: status 200, the output so far, and this finish reason."""
         if stream:
             await self.begin_stream()
             await self.chunk(text)
@@ -197,13 +197,13 @@ class _Answer:
         said = {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
         await self._json(200, {**self._head, "choices": [{"index": 0, **said, "finish_reason": "abort"}], "usage": USAGE})
 
-    async def broken(self, wish: str, *, stream: bool) -> None:
-        if wish == "close":
+    async def broken(self, scenario: str, *, stream: bool) -> None:
+        if scenario == "close":
             return
-        if wish in ("give up", "give up once", "give up half way"):
-            await self._given_up("Ahoy" if wish == "give up half way" else "", stream=stream)
+        if scenario in ("abort", "abort once", "abort half way"):
+            await self._aborted("Ahoy" if scenario == "abort half way" else "", stream=stream)
             return
-        if wish == "garbage":
+        if scenario == "garbage":
             await self._write(b"SMTP says hello\r\n\r\n")
             return
         if not stream:
@@ -211,7 +211,7 @@ class _Answer:
             return
         await self.begin_stream()
         await self.chunk("Ahoy")
-        if wish == "error":
+        if scenario == "error":
             await self._event(json.dumps({"error": {"message": "out of memory", "type": "InternalServerError", "code": 500}}))
             await self._event("[DONE]")
             await self._write(b"0\r\n\r\n")

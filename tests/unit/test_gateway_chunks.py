@@ -1,4 +1,4 @@
-"""Reading what engines say: events, usage, loops, names."""
+"""Parsing engines' answers: events, usage, loops, names."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from core.degeneration import repeating_tail
 from core.errors import Fault
-from serving.gateway.reading import AnswerText, read_piece, rename
-from serving.gateway.requests import Kind, parse_ask
-from serving.gateway.sse import MAX_EVENT, Events, event
+from serving.gateway.chunks import OutputText, parse_chunk, rename
+from serving.gateway.requests import Kind, parse_completion_request
+from serving.gateway.sse import MAX_EVENT, EventDecoder, encode_event
 
 PAYLOADS = st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), min_size=1), max_size=8)
 
@@ -21,7 +21,7 @@ PAYLOADS = st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_cat
 @given(payloads=PAYLOADS, ends=st.sampled_from(["\n", "\r\n", "\r"]), cuts=st.lists(st.integers(0, 400), max_size=20))
 def test_events_are_the_same_however_the_bytes_are_cut(payloads: list[str], ends: str, cuts: list[int]) -> None:
     raw = "".join(f": note{ends}event: x{ends}data: {payload}{ends}{ends}" for payload in payloads).encode()
-    events, got, at = Events(), [], 0
+    events, got, at = EventDecoder(), [], 0
     for cut in [*sorted(cuts), len(raw)]:
         got += events.feed(raw[at:cut] if cut > at else b"")
         at = max(at, cut)
@@ -30,11 +30,11 @@ def test_events_are_the_same_however_the_bytes_are_cut(payloads: list[str], ends
 
 
 def test_data_lines_of_one_event_are_joined() -> None:
-    assert Events().feed(b"data: a\ndata:b\nid: 1\n\n") == [b"a\nb"]
+    assert EventDecoder().feed(b"data: a\ndata:b\nid: 1\n\n") == [b"a\nb"]
 
 
-def test_an_event_without_an_end_is_a_fault_and_not_all_memory() -> None:
-    events = Events()
+def test_an_event_without_an_end_is_a_fault_and_uses_bounded_memory() -> None:
+    events = EventDecoder()
     for _ in range(8):
         assert events.feed(b"x" * (MAX_EVENT // 8)) == []
     with pytest.raises(Fault):
@@ -42,9 +42,9 @@ def test_an_event_without_an_end_is_a_fault_and_not_all_memory() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_read_as_a_piece_or_as_nothing(raw: bytes) -> None:
-    read_piece(raw)
-    Events().feed(raw)
+def test_any_bytes_are_parsed_as_a_chunk_or_as_none(raw: bytes) -> None:
+    parse_chunk(raw)
+    EventDecoder().feed(raw)
 
 
 JSON: Any = st.recursive(
@@ -57,10 +57,10 @@ JSON: Any = st.recursive(
 
 
 @given(JSON, JSON)
-def test_odd_documents_do_not_break_the_reader(choices: Any, usage: Any) -> None:
-    piece = read_piece(json.dumps({"choices": [choices], "usage": usage}).encode())
-    assert piece is not None
-    assert not piece.error
+def test_odd_documents_do_not_break_the_parser(choices: Any, usage: Any) -> None:
+    chunk = parse_chunk(json.dumps({"choices": [choices], "usage": usage}).encode())
+    assert chunk is not None
+    assert not chunk.error
 
 
 @given(model=st.text(st.characters(exclude_categories=["Cs"])), text=st.text(st.characters(exclude_categories=["Cs"])), early=st.booleans())
@@ -70,7 +70,7 @@ def test_renaming_changes_id_and_model_and_nothing_else(model: str, text: str, e
     raw = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
     names = {"id": "ours", "model": "harbour"}
     assert json.loads(rename(raw, ordered, names)) == {**ordered, **names}
-    assert event(rename(raw, ordered, names)).count(b"\n") == 2
+    assert encode_event(rename(raw, ordered, names)).count(b"\n") == 2
 
 
 @given(
@@ -80,32 +80,32 @@ def test_renaming_changes_id_and_model_and_nothing_else(model: str, text: str, e
     tokens=st.integers(0, 300),
     size=st.integers(1, 50),
 )
-def test_the_quick_look_for_loops_agrees_with_the_definition(head: str, period: str, copies: int, tokens: int, size: int) -> None:
+def test_the_quick_check_for_loops_agrees_with_the_definition(head: str, period: str, copies: int, tokens: int, size: int) -> None:
     text = head + period * copies
-    said = AnswerText()
+    output = OutputText()
     for start in range(0, len(text), size):
-        said.add(text[start : start + size])
-    assert said.looped(tokens) == (repeating_tail(text, tokens) is not None)
+        output.add(text[start : start + size])
+    assert output.looped(tokens) == (repeating_tail(text, tokens) is not None)
 
 
 def test_a_long_answer_is_kept_only_at_its_end_and_its_loop_is_still_found() -> None:
-    said = AnswerText()
+    output = OutputText()
     for number in range(20_000):
-        said.add(f"word {number} ")
-    assert not said.looped(40_000)
+        output.add(f"word {number} ")
+    assert not output.looped(40_000)
     for _ in range(400):
-        said.add("again and ")
-    assert said.looped(40_800)
-    assert sum(map(len, said._pieces)) < 20_000
+        output.add("again and ")
+    assert output.looped(40_800)
+    assert sum(map(len, output._parts)) < 20_000
 
 
-def test_usage_is_asked_for_by_a_splice_or_by_writing_anew() -> None:
-    said = b' {"model":"m","stream":true, "messages":[{"role":"user"}]}'
-    ask = parse_ask(Kind.CHAT, said)
-    assert ask.body == said.replace(b"{", b'{"stream_options":{"include_usage":true},', 1)
+def test_usage_is_requested_by_inserting_a_field_or_by_serializing_the_body() -> None:
+    body = b' {"model":"m","stream":true, "messages":[{"role":"user"}]}'
+    request = parse_completion_request(Kind.CHAT, body)
+    assert request.body == body.replace(b"{", b'{"stream_options":{"include_usage":true},', 1)
     for options in (b"null", b'{"include_usage":false,"continuous_usage_stats":true}'):
-        ask = parse_ask(Kind.CHAT, said.replace(b'"stream":true', b'"stream":true,"stream_options":' + options))
-        assert json.loads(ask.body)["stream_options"] == {"include_usage": True}
-        assert not ask.show_usage
-    shown = said.replace(b'"stream":true', b'"stream":true,"stream_options":{"include_usage":true}')
-    assert parse_ask(Kind.CHAT, shown).body == shown
+        request = parse_completion_request(Kind.CHAT, body.replace(b'"stream":true', b'"stream":true,"stream_options":' + options))
+        assert json.loads(request.body)["stream_options"] == {"include_usage": True}
+        assert not request.show_usage
+    shown = body.replace(b'"stream":true', b'"stream":true,"stream_options":{"include_usage":true}')
+    assert parse_completion_request(Kind.CHAT, shown).body == shown

@@ -1,4 +1,4 @@
-"""Answers in OpenAI's shapes, and the one error that becomes one of them."""
+"""HTTP responses in OpenAI's shapes, and the error that becomes one of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNAVAILABLE = "service_unavailable_error"
 
 
 class Rejected(Refused):
-    """The request gets an error of OpenAI's shape with this HTTP status instead of an answer."""
+    """The gateway responds with this HTTP status and an error document of OpenAI's shape."""
 
     code = "rejected"
 
@@ -43,17 +43,17 @@ class Rejected(Refused):
         self.param = param
         self.retry_after_s = retry_after_s
 
-    def answer(self) -> Answer:
-        """Return the answer that the client gets."""
+    def response(self) -> Response:
+        """Return the response to the client."""
         extra = [] if self.retry_after_s is None else [(b"retry-after", str(self.retry_after_s).encode())]
         if self.status == 401:  # noqa: PLR2004
             extra.append((b"www-authenticate", b"Bearer"))
-        return Answer(self.status, error_body(str(self), kind=self.kind, param=self.param, code=self.reason), tuple(extra))
+        return Response(self.status, error_body(str(self), kind=self.kind, param=self.param, code=self.reason), tuple(extra))
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer."""
+class Response:
+    """A complete HTTP response."""
 
     status: int
     body: bytes
@@ -61,9 +61,9 @@ class Answer:
     content_type: bytes = b"application/json"
 
 
-def json_answer(document: object, status: int = 200) -> Answer:
-    """Return `document` as an answer."""
-    return Answer(status, json.dumps(document).encode())
+def json_response(document: object, status: int = 200) -> Response:
+    """Return `document` as a JSON response."""
+    return Response(status, json.dumps(document).encode())
 
 
 def error_body(message: str, *, kind: str, param: str | None, code: str | int | None) -> bytes:
@@ -72,12 +72,12 @@ def error_body(message: str, *, kind: str, param: str | None, code: str | int | 
 
 
 def unavailable(what: str, *, reason: str, retry_after_s: int = 2, hint: str = "try again in a moment") -> Rejected:
-    """Return a 503 that tells when to try again."""
+    """Return a 503 with `Retry-After`."""
     return Rejected(503, what, reason=reason, kind=UNAVAILABLE, retry_after_s=retry_after_s, hint=hint)
 
 
-async def send_answer(send: Send, answer: Answer, extra: Headers) -> None:
-    """Send a whole answer with the headers `extra` added."""
-    headers = [(b"content-type", answer.content_type), (b"content-length", str(len(answer.body)).encode()), *answer.headers, *extra]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
+async def send_response(send: Send, response: Response, extra: Headers) -> None:
+    """Send a complete response with the headers `extra` added."""
+    headers = [(b"content-type", response.content_type), (b"content-length", str(len(response.body)).encode()), *response.headers, *extra]
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body})

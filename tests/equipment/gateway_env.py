@@ -1,4 +1,4 @@
-"""A gateway that serves over HTTP, and an application in front of it."""
+"""A gateway that serves over HTTP, and its client."""
 
 from __future__ import annotations
 
@@ -29,13 +29,12 @@ CALLERS = {
 
 
 @dataclass
-class Sea:
+class GatewayEnv:
     url: str
     engine: Engine
     candidate: Engine
     routes: FixedRoutes
     ledger: MemoryLedger
-    remembered: list[Any]
 
     def client(self, key: str = KEY) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=10)
@@ -52,20 +51,24 @@ class Sea:
         answer = connection.getresponse()
         text = answer.read()
         connection.close()
-        told = {name.lower(): value for name, value in answer.getheaders()}
-        return answer.status, json.loads(text) if told["content-type"] == "application/json" else text.decode(), told
+        response_headers = {name.lower(): value for name, value in answer.getheaders()}
+        return (
+            answer.status,
+            json.loads(text) if response_headers["content-type"] == "application/json" else text.decode(),
+            response_headers,
+        )
 
     def chat(self, content: str, **headers: str) -> tuple[int, Any, dict[str, str]]:
-        return self.call("POST", "/v1/chat/completions", ask(content), **headers)
+        return self.call("POST", "/v1/chat/completions", chat_body(content), **headers)
 
 
-def ask(content: str, **fields: object) -> dict[str, object]:
+def chat_body(content: str, **fields: object) -> dict[str, object]:
     return {"model": HARBOUR, "messages": [{"role": "user", "content": content}], **fields}
 
 
 @contextlib.contextmanager
-def at_sea() -> Iterator[Sea]:
-    """Serve one endpoint of one stable version; a second engine waits for a candidate."""
+def gateway_env() -> Iterator[GatewayEnv]:
+    """Serve one endpoint of one stable version; a second engine is for a candidate."""
     engine, candidate, ledger = Engine(), Engine(), MemoryLedger()
     routes = FixedRoutes(CALLERS, route(engine.address))
     app = gateway(
@@ -73,7 +76,7 @@ def at_sea() -> Iterator[Sea]:
     )
     try:
         with serving(app) as url:
-            yield Sea(url, engine, candidate, routes, ledger, [])
+            yield GatewayEnv(url, engine, candidate, routes, ledger)
     finally:
         engine.close()
         candidate.close()
