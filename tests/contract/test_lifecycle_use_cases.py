@@ -19,6 +19,7 @@ from lifecycle import regressions, submissions
 from lifecycle.rollback import roll_back, submit_previous, withdraw_rollout
 from registry.database import Database
 from tests.equipment.lifecycle_world import Prefect
+from tests.equipment.rows import open_rollout
 from tests.equipment.samples import CANDIDATE, CHAT, NOW, STABLE, a_benchmark, a_request, a_rollout, a_version
 
 OLGA = Actor(PrincipalId("prn-olga"), "olga", "olga (key-1)")
@@ -39,7 +40,7 @@ def serve(records: Database, version: VersionId, source: str = "org/model") -> E
     records.versions.put(a_version(id=version, source=source, commit=version[:40]))
     records.endpoints.ensure(CHAT, NOW)
     number = len(records.rollouts.find(limit=100))
-    opened = records.rollouts.open(a_rollout(id=RolloutId(f"ro-{number}"), submission=SubmissionId(f"sub-{number}"), candidate=version))
+    opened = open_rollout(records, id=RolloutId(f"ro-{number}"), submission=SubmissionId(f"sub-{number}"), candidate=version)
     records.rollouts.store(replace(opened, state=RolloutState.PROMOTED, ended_at=NOW))
     return records.endpoints.get(CHAT)
 

@@ -11,6 +11,7 @@ from core.ids import RolloutId, VersionId
 from core.ports.clock import VirtualClock
 from registry.database import Database
 from registry.routes import DatabaseRoutes
+from tests.equipment.rows import open_rollout
 from tests.equipment.samples import CANDIDATE, CHAT, NOW, STABLE, a_rollout
 
 
@@ -47,7 +48,7 @@ def test_a_load_of_what_was_seen_is_none(routes: DatabaseRoutes) -> None:
 def test_a_change_in_the_database_is_a_new_generation(routes: DatabaseRoutes, records: Database) -> None:
     before = routes.load(None)
     assert before is not None
-    records.rollouts.open(a_rollout(id=RolloutId("ro-2")))
+    open_rollout(records, id=RolloutId("ro-2"))
     after = routes.load(before.generation)
     assert after is not None
     assert after.generation > before.generation

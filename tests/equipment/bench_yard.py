@@ -20,7 +20,8 @@ from core.settings import BenchmarkPolicy, read_settings
 from registry.answers import Answers
 from registry.database import migrate, open_database
 from tests.equipment.fakes import FakeBenchmarkRunner, FakeEngines, FakeHistory
-from tests.equipment.samples import CHAT, a_request, a_rollout, a_version
+from tests.equipment.rows import open_rollout
+from tests.equipment.samples import CHAT, a_request, a_version
 from wiring import Platform
 
 
@@ -91,7 +92,7 @@ class BenchYard:
             a_request(endpoint=endpoint), self.records.access.principal("ann", 1.0).id, self.clock.now()
         )
         number = len(self.records.rollouts.find(limit=1000))
-        opened = self.records.rollouts.open(a_rollout(id=f"ro-{number}", submission=submission.id, endpoint=endpoint, candidate=version))
+        opened = open_rollout(self.records, id=f"ro-{number}", submission=submission.id, endpoint=endpoint, candidate=version)
         self.records.rollouts.store(replace(opened, state=RolloutState.PROMOTED, ended_at=self.clock.now()))
         if policy:
             self.records.endpoints.set_policy(endpoint, EndpointPolicy(**policy))

@@ -44,8 +44,8 @@ from tasks.recovery import recovery
 from tasks.start import engine_spec
 from tasks.study import StudyRequest
 from tests.equipment.bench_yard import BenchYard, in_yard
-from tests.equipment.rows import put_benchmark, put_submission
-from tests.equipment.samples import CANDIDATE, CHAT, STABLE, a_benchmark, a_plan, a_rollout
+from tests.equipment.rows import open_rollout, put_benchmark, put_submission
+from tests.equipment.samples import CANDIDATE, CHAT, STABLE, a_benchmark, a_plan
 
 SCHEDULED: dict[str, Any] = {"samples": 8, "temperature": "0.8", "trigger": Trigger.SCHEDULE}
 
@@ -282,7 +282,7 @@ def test_an_endpoint_that_cannot_go_back_says_why(yard: BenchYard, hindrance: st
         yard.serve(CANDIDATE)
     yard.serve(STABLE, on_regression=OnRegression.ROLLBACK)
     if hindrance == "a rollout is on its way":
-        yard.records.rollouts.open(a_rollout(id="ro-open", submission="sub-open", candidate=VersionId("c" * 64)))
+        open_rollout(yard.records, id="ro-open", submission="sub-open", candidate=VersionId("c" * 64))
     if hindrance == "the version before regressed too":
         failed = a_benchmark(version=CANDIDATE, trigger=Trigger.SCHEDULE, state=BenchmarkState.DONE, decision=Decision.FAIL)
         yard.records.benchmarks.create(failed)

@@ -21,8 +21,8 @@ from registry.weights.folder import FolderWeights
 from tasks import garbage
 from tasks.garbage import Action, Found, collect
 from tests.equipment.bench_yard import BenchYard, in_yard
-from tests.equipment.rows import put_submission
-from tests.equipment.samples import CHAT, a_benchmark, a_request, a_rollout, a_version
+from tests.equipment.rows import open_rollout, put_submission
+from tests.equipment.samples import CHAT, a_benchmark, a_request, a_version
 
 DAY_S = 86_400.0
 OLD_S = 40 * DAY_S
@@ -61,7 +61,7 @@ def promoted(yard: BenchYard, version: VersionId) -> None:
     """Let CHAT serve a version from now on."""
     yard.records.endpoints.ensure(CHAT, yard.clock.now())
     number = len(yard.records.rollouts.find(limit=1000))
-    row = yard.records.rollouts.open(a_rollout(id=f"ro-{number}", candidate=version, started_at=yard.clock.now()))
+    row = open_rollout(yard.records, id=f"ro-{number}", candidate=version, started_at=yard.clock.now())
     yard.records.rollouts.store(replace(row, state=RolloutState.PROMOTED, ended_at=yard.clock.now()))
 
 
@@ -111,7 +111,7 @@ def submitted(yard: BenchYard, version: VersionId) -> None:
 
 def tried(yard: BenchYard, version: VersionId) -> None:
     yard.records.endpoints.ensure(CHAT, yard.clock.now())
-    yard.records.rollouts.open(a_rollout(candidate=version))
+    open_rollout(yard.records, candidate=version)
     yard.clock.wait(OLD_S)
 
 

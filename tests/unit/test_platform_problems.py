@@ -30,7 +30,7 @@ from serving.control.health_probes import LocalHealthProbes
 from serving.control.platform_problems import ProblemFinder, ProblemThresholds
 from tests.equipment.control_stage import staged
 from tests.equipment.fakes import FakeEngines
-from tests.equipment.rows import put_submission
+from tests.equipment.rows import open_rollout, put_submission
 from tests.equipment.samples import CHAT, NOW, STABLE, a_benchmark, a_completion, a_request, a_rollout, an_assignment
 
 HOUR = 3600.0
@@ -89,7 +89,7 @@ class Scene:
 
     def rollout(self, **fields: Any) -> Rollout:
         wanted = a_rollout(**fields)
-        opened = self.records.rollouts.open(replace(wanted, state=RolloutState.DARK, share=0.0, verdict=None))
+        opened = open_rollout(self.records, **fields | {"state": RolloutState.DARK, "share": 0.0, "verdict": None})
         return self.records.rollouts.store(replace(wanted, revision=opened.revision))
 
 
