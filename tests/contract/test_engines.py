@@ -424,11 +424,13 @@ def test_an_adopted_engine_that_dies_has_no_exit_status_and_says_so(tmp_path: Pa
 def test_engines_outlive_a_killed_supervisor_and_the_next_one_adopts_them(tmp_path: Path) -> None:
     folder = tmp_path / "engines"
     engines = LocalEngines(folder, SystemClock())
-    here = Harbour(engines, fake_spec(tmp_path / "model"), pause)
+    here = Harbour(engines, fake_spec(tmp_path / "model"), pause, limit_s=120)
     with subprocess.Popen([sys.executable, "-c", SUPERVISOR, str(folder)], cwd=ROOT) as first:
-        engines.apply(here.spec)
-        before = here.wait_for(EnginePhase.READY)
-        first.kill()
+        try:
+            engines.apply(here.spec)
+            before = here.wait_for(EnginePhase.READY)
+        finally:
+            first.kill()
     next_supervisor = LocalHarbour(folder, fake_launcher(), QUICK)
     pid = next_supervisor.pid()
     assert engines.state(VERSION) == before, "it serves without an engine supervisor"
