@@ -120,10 +120,10 @@ class CompletionProxy:
         aborted = _ABORT in chunk.finish_reasons.values()
         self._has_output = self._has_output or chunk.has_output
         if aborted and not self._has_output:
-            raise EngineDraining("the engine gave the request up, as one does that is ending")
+            raise EngineDraining("the engine aborted the request while shutting down")
         self._recorder.record(chunk)
         if aborted:
-            raise ResponseTruncated("the engine gave the answer up half way, as one does that is ending")
+            raise ResponseTruncated("the engine aborted the answer while shutting down")
 
     async def _forward_stream(self, exchange: Exchange, *, show_usage: bool) -> tuple[Outcome, int]:
         """Forward the stream from its first output: before that, the request can still be retried."""
@@ -139,7 +139,7 @@ class CompletionProxy:
                 await self._send_part(b"".join(pending))
                 pending.clear()
         if not done and self._recorder.finish_reason is None:
-            raise ResponseTruncated("the engine's answer ended before it was whole")
+            raise ResponseTruncated("the engine's answer ended early")
         self._ignore_disconnect()
         await self._send_part(b"".join([*pending, encode_event(DONE)]), last=True)
         await exchange.drain(_DRAIN_S)
@@ -190,7 +190,7 @@ def engine_error(document: Mapping[str, object]) -> tuple[str, str | None, str |
 def _error_response(status: int, body: bytes) -> Response:
     """Return the response to the client for an error status of the engine."""
     if status in _BUSY:
-        return _unavailable("the engine takes no more requests now")
+        return _unavailable("the engine accepts no more requests at the moment")
     if not 400 <= status < 500 or status in _GATEWAY_ERRORS:  # noqa: PLR2004
         return _engine_failed(f"the engine failed with status {status}")
     message, param, code = engine_error(_document(body))
