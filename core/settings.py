@@ -170,7 +170,7 @@ class RetentionPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings. Groups are dataclasses of their own; URLs choose adapters (wiring.py)."""
+    """All settings. Groups are dataclasses of their own; URLs choose adapters (`wiring/`)."""
 
     home: Path = setting(Path(), "the one state directory")
     database_url: str = setting("", "SQLAlchemy URL; default: SQLite in the home")

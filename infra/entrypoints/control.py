@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 import uvicorn
 
 from core.settings import read_settings
-from wiring import Platform, control_app
+from wiring import Platform
+from wiring.apps import control_app
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import signal
 import threading
 
 from core.settings import read_settings
-from wiring import engine_supervisor
+from wiring.engines import engine_supervisor
 
 
 def main() -> None:

@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 import uvicorn
 
 from core.settings import read_settings
-from wiring import Platform, gateway_app
+from wiring import Platform
+from wiring.apps import gateway_app
 
 _DRAIN_S = 30
 _KEEP_ALIVE_S = 75

@@ -11,7 +11,7 @@ import sys
 from core.errors import SeatrialError, Transient
 from core.ports.clock import Clock, SystemClock
 from core.settings import Settings, read_settings
-from wiring import prepare
+from wiring.home import prepare
 
 _LIMIT_S = 300.0
 _PAUSE_S = 2.0

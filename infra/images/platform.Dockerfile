@@ -18,10 +18,10 @@ RUN PATH="/uv:$PATH" uv sync --locked --no-dev --no-install-workspace --compile-
  && find .venv -depth -type d \( -name tests -o -name test \) -path '*site-packages/*' \( -path '*/pandas/*' -o -path '*/sklearn/*' -o -path '*/scipy/*' -o -path '*/numpy/*' -o -path '*/pyarrow/*' -o -path '*/sqlalchemy/*' -o -path '*/matplotlib/*' \) -exec rm -rf {} +
 COPY . .
 # The same bytes from another checkout of the same commit: neither its umask nor its files' times (uv notes them) get in.
-RUN chmod -R u=rwX,go=rX client core evals flows infra lifecycle registry serving tasks LICENSE pyproject.toml uv.lock wiring.py \
+RUN chmod -R u=rwX,go=rX client core evals flows infra lifecycle registry serving tasks LICENSE pyproject.toml uv.lock wiring \
  && PATH="/uv:$PATH" uv sync --locked --no-dev --python "$(command -v python3)" \
  && find .venv -name uv_cache.json -delete && sed -i '/uv_cache.json,/d' .venv/lib/python3*/site-packages/seatrial*.dist-info/RECORD && rm -f .venv/.lock \
- && .venv/bin/python -m compileall -q --invalidation-mode unchecked-hash core lifecycle registry evals serving tasks flows infra wiring.py client/src
+ && .venv/bin/python -m compileall -q --invalidation-mode unchecked-hash core lifecycle registry evals serving tasks flows infra wiring client/src
 
 FROM ${BASE}
 USER 0

@@ -139,7 +139,7 @@ def _run(
     settings: Settings, given: Mapping[str, int | None], stop: threading.Event, hurry: threading.Event, console: Console, *, as_json: bool
 ) -> None:
     """Clear up, prepare, start, keep, stop. A port that another process took after it had been chosen is replaced by another one."""
-    from wiring import prepare  # noqa: PLC0415 - brings in SQLAlchemy, which the other commands do not need
+    from wiring.home import prepare  # noqa: PLC0415 - brings in SQLAlchemy, which the other commands do not need
 
     clock = SystemClock()
     say = _json_line if as_json else _text_line(console)

@@ -35,13 +35,13 @@ VICTIMS: dict[str, Killer] = {
     "flow": lambda stack, _submission: stack.flow_processes(),
     "gateway": service("gateway"),
     "engine": lambda stack, _submission: stack.engine_processes(),
-    "engine supervisor": service("engines"),
+    "supervisor": service("engines"),
     "mlflow": service("mlflow"),
     "control": service("control"),
     "runner": service("runner"),
     "prefect": service("prefect"),
 }
-WAVES = (("flow",), ("runner",), ("prefect",), ("gateway", "engine", "engine supervisor"), ("mlflow", "control"))
+WAVES = (("flow",), ("runner",), ("prefect",), ("gateway", "engine", "supervisor"), ("mlflow", "control"))
 """Victims that are walked at the same time, each with a submission of its own; the others bear the kills too."""
 
 

@@ -26,7 +26,7 @@ def serving(stack: Stack) -> Stack:
     """The stack after the main job, its flow killed at the tensorization, its engine while it starts and while it is benchmarked."""
     submission = stack.submit(stack.model("steady"), "chat").id
     assert kill_at(stack, submission, StepName.TENSORIZE, "flow")
-    kill_at(stack, submission, StepName.START, "engine supervisor")
+    kill_at(stack, submission, StepName.START, "supervisor")
     assert kill_at(stack, submission, StepName.BENCHMARK, "engine")
     kill_at(stack, submission, StepName.REGISTER, "flow")
     ended = stack.finish(submission)

@@ -26,7 +26,7 @@ from registry.database import Database, migrate, open_database
 from serving.control.app import control
 from serving.control.context import ControlContext
 from tests.equipment.fakes import FakeEngines, FakeHistory
-from wiring import StoredBenchmarkResults
+from wiring.benchmark_results import StoredBenchmarkResults
 
 LINKS = Links("http://prefect", "http://mlflow", "http://127.0.0.1:9")
 

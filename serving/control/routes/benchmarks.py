@@ -229,5 +229,5 @@ def _check_room(context: ControlContext, caller: Caller) -> None:
 
 def _results(context: ControlContext) -> BenchmarkResults:
     if context.results is None:
-        raise Fault("this control API was set up without answers", hint="see wiring.py")
+        raise Fault("this control API was set up without answers", hint="see wiring/apps.py")
     return context.results

@@ -1,4 +1,4 @@
-"""The one place that turns settings into adapters. Embedded and scale-out differ here and nowhere else.
+"""The adapters of one process, chosen by its settings. Embedded and scale-out differ here and nowhere else.
 
 SDKs are imported where their adapter is made, so that a process pays only for what it uses (the gateway never imports MLflow).
 """
@@ -7,27 +7,18 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
-from contextlib import contextmanager, suppress
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from core.access import Key, Role, new_secret, secret_digest
-from core.errors import Conflict, Refused, Transient
+from core.errors import Refused
 from core.hosts import EngineHost, cpu_host
 from core.ids import VersionId
-from core.links import Links
 from core.ports.clock import Clock, SystemClock
-from core.settings import Settings, base_environ, read_settings
+from core.settings import Settings, read_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
-
-    from fastapi import FastAPI
-
-    from core.benchmarks import Benchmark, Sample
     from core.ports import Activator, Capacity, Engines, EventRecorder, FlowRuns, Hub, ModelRegistry, Records, Sandbox, WeightsStore
     from core.ports.benchmark_runner import BenchmarkRunner, SamplingStudy
     from core.ports.history import BenchmarkHistory
@@ -36,17 +27,11 @@ if TYPE_CHECKING:
     from lifecycle.rollouts.driver import Driver
     from registry.answers import Answers
     from registry.prompts import MlflowPrompts
-    from serving.control.health_probes import LocalHealthProbes
-    from serving.control.platform_problems import ProblemThresholds
     from serving.engines.kubernetes.api import Api
     from serving.engines.kubernetes.engines import KubernetesEngines
-    from serving.engines.supervisor import EngineSupervisor
     from serving.webhook import Webhook
 
 _REUSE_S = 300.0
-_REMEMBERED_S = 24 * 3600.0
-_REMEMBERED = 200_000
-_SHORTEST_KEY = 24
 
 
 class Platform:
@@ -308,164 +293,3 @@ class Platform:
 def platform() -> Platform:
     """Return the adapters of this process, from its environment."""
     return Platform(read_settings())
-
-
-def prepare(settings: Settings) -> str:
-    """Bring the home to the present schema, with an operator's key (the settings' or `<home>/operator.key`), and return it.
-
-    Idempotent, also by several processes at once.
-    """
-    from registry.database import migrate  # noqa: PLC0415
-
-    for folder in (settings.home, settings.downloads, settings.engines, settings.spool, settings.logs, settings.scratch, settings.answers):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    migrate(settings.database_url)
-    return _operator_key(Platform(settings))
-
-
-def gateway_app(of: Platform) -> Callable[..., Awaitable[None]]:
-    """Return the gateway as an ASGI application."""
-    from registry.ledger import SpoolLedger  # noqa: PLC0415
-    from registry.routes import DatabaseRoutes  # noqa: PLC0415
-    from serving.gateway.app import gateway  # noqa: PLC0415
-    from serving.gateway.assignments import InProcessAssignments  # noqa: PLC0415
-
-    conversations = of.records.conversations
-    return gateway(
-        DatabaseRoutes(of.records.gateways, of.address, of.clock),
-        SpoolLedger(of.settings.spool, conversations),
-        InProcessAssignments(),
-        of.clock,
-        name=f"{socket.gethostname()}:{urlsplit(of.settings.gateway_url).port}",
-        stored_assignments=lambda: conversations.assignments(of.clock.now() - _REMEMBERED_S, _REMEMBERED),
-        hold_s=of.hold_s,
-        reuse_s=of.reuse_s,
-    )
-
-
-def control_app(of: Platform) -> FastAPI:
-    """Return the control API."""
-    from serving.control.app import control  # noqa: PLC0415
-    from serving.control.context import ControlContext  # noqa: PLC0415
-
-    links = Links(prefect_ui=of.prefect_page, mlflow_ui=of.settings.mlflow_url, gateway_url=of.settings.shown_url)
-    results, probes, thresholds = StoredBenchmarkResults(of.answers), health_probes(of.settings), problem_thresholds(of.settings)
-    return control(ControlContext(of.records, of.runs, of.engines, of.clock, links, results, probes, thresholds))
-
-
-def health_probes(settings: Settings) -> LocalHealthProbes:
-    """Return the probes of the other services and of this machine."""
-    from serving.control.health_probes import LocalHealthProbes  # noqa: PLC0415
-
-    health = {
-        "prefect": f"{settings.prefect_api_url}/health",
-        "mlflow": f"{settings.mlflow_url}/health",
-        "gateway": f"{settings.gateway_url}/healthz",
-    }
-    return LocalHealthProbes(health, settings.prefect_api_url, settings.home, settings.spool)
-
-
-def problem_thresholds(settings: Settings) -> ProblemThresholds:
-    """Return the thresholds of the platform's problems."""
-    from serving.control.platform_problems import ProblemThresholds  # noqa: PLC0415
-
-    return ProblemThresholds(settings.rollout.max_error_rate, settings.pickup_s, settings.rollout.step_s, settings.rollout.deadline_s)
-
-
-class StoredBenchmarkResults:
-    """`BenchmarkResults` on stored answers. Few are read at a time, so that many requests neither fill the memory nor delay other calls."""
-
-    _AT_ONCE = 2
-    _PATIENCE_S = 10.0
-
-    def __init__(self, answers: Answers) -> None:
-        self._answers = answers
-        self._room = threading.BoundedSemaphore(self._AT_ONCE)
-
-    def answers(self, benchmark: Benchmark) -> tuple[Sample, ...]:
-        """Return a benchmark's samples. Transient while too many are read."""
-        with self._turn():
-            return self._answers.read(benchmark)
-
-    def compare(self, candidate: Sequence[Sample], baseline: Sequence[Sample], margin: float) -> dict[str, Any]:
-        """Return the paired comparison as JSON."""
-        from evals.statistics import compare  # noqa: PLC0415 - numpy, which only this needs
-
-        with self._turn():
-            return compare(candidate, baseline, margin=margin).shown()
-
-    def points(self, problems: int, samples: int, *, pass_rate: float | None, power: float) -> float:
-        """Return how many points of a drop are caught."""
-        from evals.statistics import detectable_points  # noqa: PLC0415
-
-        return detectable_points(problems, samples, pass_rate=pass_rate, power=power)
-
-    def samples(self, problems: int, points: float, *, pass_rate: float | None, power: float) -> int:
-        """Return the least samples a problem that catch so many points."""
-        from evals.statistics import samples_needed  # noqa: PLC0415
-
-        return samples_needed(problems, points, pass_rate=pass_rate, power=power)
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if not self._room.acquire(timeout=self._PATIENCE_S):
-            raise Transient("too many benchmarks are read at once", retry_after_s=2.0, hint="ask again in a moment")
-        try:
-            yield
-        finally:
-            self._room.release()
-
-
-def engine_supervisor(settings: Settings) -> EngineSupervisor:
-    """Return the supervisor of this machine's engines, with a fork server if the engine's module has one."""
-    from serving.engines.fork_server import ForkServer  # noqa: PLC0415
-    from serving.engines.launcher import VllmLauncher  # noqa: PLC0415
-    from serving.engines.supervisor import EngineSupervisor, Limits  # noqa: PLC0415
-
-    environ = base_environ()
-    launcher = VllmLauncher(settings.engine_python, settings.engine_module, environ)
-    clock = SystemClock()
-    fork_server = None
-    if settings.engine_standby and settings.engine_module == "seatrial_engine.serve":
-        log_file = settings.logs / "standby.log"
-        fork_server = ForkServer(settings.engine_python, settings.engine_module, launcher.base_environ(), log_file, clock)
-    return EngineSupervisor(
-        settings.engines,
-        launcher,
-        clock,
-        limits=Limits(start_s=settings.models.engine_start_limit_s, log_bytes=settings.retention.log_bytes),
-        fork_server=fork_server,
-    )
-
-
-def _operator_key(of: Platform) -> str:
-    secret = _given_key(of.settings.operator_key) if of.settings.operator_key else _kept_key(of.settings.home / "operator.key")
-    if of.records.access.by_secret(secret_digest(secret)) is None:
-        now = of.clock.now()
-        principal = of.records.access.principal("operator", now)
-        key_id, _ = new_secret()
-        with suppress(Conflict):  # another process entered it a moment ago
-            of.records.access.add_key(
-                Key(key_id, principal.id, principal.name, Role.OPERATOR, (), secret_digest(secret), now, note="made at start")
-            )
-    return secret
-
-
-def _given_key(secret: str) -> str:
-    if len(secret) < _SHORTEST_KEY or not secret.isascii() or not secret.isprintable() or " " in secret:
-        raise Refused(
-            "SEATRIAL_OPERATOR_KEY must have 24 characters or more, all of them valid in an HTTP header",
-            reason="bad_setting",
-            hint="make one: `openssl rand -hex 24`",
-        )
-    return secret
-
-
-def _kept_key(path: Path) -> str:
-    with suppress(FileNotFoundError):
-        return path.read_text(encoding="ascii").strip()
-    _, secret = new_secret()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(secret + "\n")
-    return secret

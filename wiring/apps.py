@@ -1,0 +1,72 @@
+"""The gateway and the control API as ASGI applications on the adapters of a process."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from core.links import Links
+from core.settings import Settings
+from wiring.adapters import Platform
+from wiring.benchmark_results import StoredBenchmarkResults
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from fastapi import FastAPI
+
+    from serving.control.health_probes import LocalHealthProbes
+    from serving.control.platform_problems import ProblemThresholds
+
+_REMEMBERED_S = 24 * 3600.0
+_REMEMBERED = 200_000
+
+
+def gateway_app(of: Platform) -> Callable[..., Awaitable[None]]:
+    """Return the gateway as an ASGI application."""
+    from registry.ledger import SpoolLedger  # noqa: PLC0415
+    from registry.routes import DatabaseRoutes  # noqa: PLC0415
+    from serving.gateway.app import gateway  # noqa: PLC0415
+    from serving.gateway.assignments import InProcessAssignments  # noqa: PLC0415
+
+    conversations = of.records.conversations
+    return gateway(
+        DatabaseRoutes(of.records.gateways, of.address, of.clock),
+        SpoolLedger(of.settings.spool, conversations),
+        InProcessAssignments(),
+        of.clock,
+        name=f"{socket.gethostname()}:{urlsplit(of.settings.gateway_url).port}",
+        stored_assignments=lambda: conversations.assignments(of.clock.now() - _REMEMBERED_S, _REMEMBERED),
+        hold_s=of.hold_s,
+        reuse_s=of.reuse_s,
+    )
+
+
+def control_app(of: Platform) -> FastAPI:
+    """Return the control API."""
+    from serving.control.app import control  # noqa: PLC0415
+    from serving.control.context import ControlContext  # noqa: PLC0415
+
+    links = Links(prefect_ui=of.prefect_page, mlflow_ui=of.settings.mlflow_url, gateway_url=of.settings.shown_url)
+    results, probes, thresholds = StoredBenchmarkResults(of.answers), health_probes(of.settings), problem_thresholds(of.settings)
+    return control(ControlContext(of.records, of.runs, of.engines, of.clock, links, results, probes, thresholds))
+
+
+def health_probes(settings: Settings) -> LocalHealthProbes:
+    """Return the probes of the other services and of this machine."""
+    from serving.control.health_probes import LocalHealthProbes  # noqa: PLC0415
+
+    health = {
+        "prefect": f"{settings.prefect_api_url}/health",
+        "mlflow": f"{settings.mlflow_url}/health",
+        "gateway": f"{settings.gateway_url}/healthz",
+    }
+    return LocalHealthProbes(health, settings.prefect_api_url, settings.home, settings.spool)
+
+
+def problem_thresholds(settings: Settings) -> ProblemThresholds:
+    """Return the thresholds of the platform's problems."""
+    from serving.control.platform_problems import ProblemThresholds  # noqa: PLC0415
+
+    return ProblemThresholds(settings.rollout.max_error_rate, settings.pickup_s, settings.rollout.step_s, settings.rollout.deadline_s)
