@@ -13,27 +13,27 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
 
 from core.access import Role
-from tests.equipment.control_stage import Stage, staged
+from tests.equipment.control_env import ControlEnv, control_env
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with staged(tmp_path_factory.mktemp("openapi")) as stage:
-        yield stage
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlEnv]:
+    with control_env(tmp_path_factory.mktemp("openapi")) as env:
+        yield env
 
 
 @pytest.fixture(scope="module")
-def operator(stage: Stage) -> str:
-    return stage.secret(Role.OPERATOR)
+def operator(env: ControlEnv) -> str:
+    return env.secret(Role.OPERATOR)
 
 
-def test_no_input_makes_the_control_api_fail_and_every_answer_fits_its_schema(stage: Stage, operator: str) -> None:
-    schema = schemathesis.openapi.from_asgi("/openapi.json", stage.app)
+def test_no_input_makes_the_control_api_fail_and_every_answer_fits_its_schema(env: ControlEnv, operator: str) -> None:
+    schema = schemathesis.openapi.from_asgi("/openapi.json", env.app)
     tried = set()
     for operation in map(_sound, schema.get_all_operations()):
         _try(operation.as_strategy(), operator)
         tried.add((operation.method, operation.path))
-    assert tried == {(method, path) for path, methods in stage.app.openapi()["paths"].items() for method in methods}
+    assert tried == {(method, path) for path, methods in env.app.openapi()["paths"].items() for method in methods}
 
 
 def _sound(operation: Any) -> Any:

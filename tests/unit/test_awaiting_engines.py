@@ -12,7 +12,7 @@ from core.errors import Refused
 from core.ids import VersionId
 from serving.engines.kubernetes.reading import Patience, read_state
 from tasks.start import await_ready, engine_spec
-from tests.equipment.bench_yard import BenchYard
+from tests.equipment.bench_env import BenchEnv
 from tests.equipment.samples import a_version
 
 VERSION = VersionId("a" * 64)
@@ -20,16 +20,16 @@ T0 = "2026-11-21T10:00:00Z"
 
 
 @pytest.fixture
-def yard(tmp_path: Path) -> BenchYard:
-    yard = BenchYard(tmp_path)
-    yard.records.versions.put(a_version(id=VERSION, commit=VERSION[:40]))
-    yard.engines.apply(engine_spec(yard.here, yard.records.versions.get(VERSION)))
-    return yard
+def env(tmp_path: Path) -> BenchEnv:
+    env = BenchEnv(tmp_path)
+    env.records.versions.put(a_version(id=VERSION, commit=VERSION[:40]))
+    env.engines.apply(engine_spec(env.here, env.records.versions.get(VERSION)))
+    return env
 
 
-def refusal(yard: BenchYard) -> Refused:
+def refusal(env: BenchEnv) -> Refused:
     with pytest.raises(Refused) as refused:
-        await_ready(yard.here, VERSION)
+        await_ready(env.here, VERSION)
     return refused.value
 
 
@@ -48,9 +48,9 @@ def refusal(yard: BenchYard) -> Refused:
         (EngineCause.UNKNOWN, "or ask the operator"),
     ],
 )
-def test_the_hint_follows_from_the_cause_and_not_from_the_words(yard: BenchYard, cause: EngineCause, asked: str) -> None:
-    yard.engines.fail(VERSION, "words that nobody reads", cause)
-    error = refusal(yard)
+def test_the_hint_follows_from_the_cause_and_not_from_the_words(env: BenchEnv, cause: EngineCause, asked: str) -> None:
+    env.engines.fail(VERSION, "words that nobody reads", cause)
+    error = refusal(env)
     assert (error.reason, "words that nobody reads" in error.what) == ("engine_failed", True)
     assert asked in error.hint
 
@@ -67,17 +67,17 @@ class Plenty:
         return Fit(fits=True)
 
 
-def test_on_one_machine_a_start_has_its_limit(yard: BenchYard) -> None:
-    yard.engines.sleep(VERSION)
-    assert "was not ready after 600 s: asleep" in refusal(yard).what
+def test_on_one_machine_a_start_has_its_limit(env: BenchEnv) -> None:
+    env.engines.sleep(VERSION)
+    assert "was not ready after 600 s: asleep" in refusal(env).what
 
 
 def test_on_a_cluster_a_node_that_is_added_and_an_image_that_is_pulled_are_no_part_of_the_start(
-    yard: BenchYard, monkeypatch: pytest.MonkeyPatch
+    env: BenchEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(type(yard.here), "capacity", Plenty())
-    yard.engines.sleep(VERSION)
-    error = refusal(yard)
+    monkeypatch.setattr(type(env.here), "capacity", Plenty())
+    env.engines.sleep(VERSION)
+    error = refusal(env)
     assert (error.reason, "was not ready after 1500 s" in error.what) == ("engine_start_timeout", True)
     assert "ask the platform's operator" in error.hint
 

@@ -20,7 +20,7 @@ from seatrial import Client
 from seatrial.cli import main
 from seatrial.cli.plots import around_zero, bar, interval
 from seatrial.types import Study
-from tests.equipment.control_stage import Stage, served, staged
+from tests.equipment.control_env import ControlEnv, control_env, served
 from tests.equipment.rows import put_benchmark
 from tests.equipment.samples import CHAT, NOW, STABLE, a_benchmark, a_plan, a_rollout, a_sample, a_version
 
@@ -34,12 +34,12 @@ NUMBERS = {
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, str]]:
-    with staged(tmp_path_factory.mktemp("bench")) as stage, served(stage.app) as url:
-        stage.records.versions.put(a_version(id=STABLE))
-        stage.records.endpoints.ensure(CHAT, NOW)
-        opened = stage.records.rollouts.open(a_rollout(submission=SubmissionId("sub-0"), candidate=STABLE))
-        stage.records.rollouts.store(replace(opened, state=RolloutState.PROMOTED))
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ControlEnv, str]]:
+    with control_env(tmp_path_factory.mktemp("bench")) as env, served(env.app) as url:
+        env.records.versions.put(a_version(id=STABLE))
+        env.records.endpoints.ensure(CHAT, NOW)
+        opened = env.records.rollouts.open(a_rollout(submission=SubmissionId("sub-0"), candidate=STABLE))
+        env.records.rollouts.store(replace(opened, state=RolloutState.PROMOTED))
         for name, passed in (("bm-good", 9), ("bm-bad", 3)):
             row = a_benchmark(
                 id=BenchmarkId(name), plan=a_plan(grid=GRID), state=BenchmarkState.DONE, ended_at=NOW + 9, numbers=NUMBERS,
@@ -52,18 +52,18 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, 
                 for p in range(12)
                 for i in (0, 1)
             ]
-            stage.answers.pack(row.id, answers)
-            stage.records.benchmarks.create(row)
-        yield stage, url
+            env.answers.pack(row.id, answers)
+            env.records.benchmarks.create(row)
+        yield env, url
 
 
 @pytest.fixture
-def stage(platform: tuple[Stage, str]) -> Stage:
+def env(platform: tuple[ControlEnv, str]) -> ControlEnv:
     return platform[0]
 
 
 @pytest.fixture
-def run(platform: tuple[Stage, str]) -> Run:
+def run(platform: tuple[ControlEnv, str]) -> Run:
     secret = platform[0].secret(Role.OPERATOR, "olga")
 
     def invoke(*arguments: str) -> Result:
@@ -73,39 +73,39 @@ def run(platform: tuple[Stage, str]) -> Run:
 
 
 @pytest.fixture
-def client(platform: tuple[Stage, str]) -> Iterator[Client]:
+def client(platform: tuple[ControlEnv, str]) -> Iterator[Client]:
     with Client(platform[1], platform[0].secret(Role.OPERATOR, "olga"), pause=lambda _seconds: None) as client:
         yield client
 
 
-def cancel_all(stage: Stage) -> None:
-    for row in stage.records.benchmarks.find(states=[BenchmarkState.RUNNING]):
-        put_benchmark(stage.records, row.id, NOW, state=BenchmarkState.FAILED)
+def cancel_all(env: ControlEnv) -> None:
+    for row in env.records.benchmarks.find(states=[BenchmarkState.RUNNING]):
+        put_benchmark(env.records, row.id, NOW, state=BenchmarkState.FAILED)
 
 
 @pytest.mark.parametrize("words", [["bench"], ["bench", "run"]], ids=" ".join)
-def test_a_benchmark_is_started_with_or_without_the_word_run(run: Run, stage: Stage, words: list[str]):
+def test_a_benchmark_is_started_with_or_without_the_word_run(run: Run, env: ControlEnv, words: list[str]):
     done = run(
         *words, "chat", "--suite", "humaneval", "-n", "20", "--temperature", "0.2,0.8", "--frequency-penalty", "0,0.5", "--form", "chat"
     )
     assert done.exit_code == 0, done.output
-    row = stage.records.benchmarks.get(BenchmarkId(done.stdout.strip()))
+    row = env.records.benchmarks.get(BenchmarkId(done.stdout.strip()))
     assert (row.plan.suite, row.plan.samples, len(row.plan.grid), row.plan.form) == ("humaneval", 20, 4, "chat")
     assert "bench show" in done.stderr
-    cancel_all(stage)
+    cancel_all(env)
 
 
-def test_options_may_stand_before_the_target(run: Run, stage: Stage):
+def test_options_may_stand_before_the_target(run: Run, env: ControlEnv):
     done = run("bench", "--suite", "harbour", "--json", "chat")
     assert json.loads(done.stdout)["endpoint"] == "chat"
-    cancel_all(stage)
+    cancel_all(env)
 
 
-def test_a_suite_s_file_is_made_absolute(run: Run, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_suite_s_file_is_made_absolute(run: Run, env: ControlEnv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "mine.jsonl").write_text("{}\n")
     monkeypatch.chdir(tmp_path)
     assert json.loads(run("bench", "chat", "--suite", "mine.jsonl", "--json").stdout)["suite"] == str(tmp_path / "mine.jsonl")
-    cancel_all(stage)
+    cancel_all(env)
 
 
 def test_show_prints_the_grid_with_bars_and_the_problems_that_fail(run: Run):
@@ -181,10 +181,10 @@ def test_exit_codes_are_stable(run: Run, arguments: list[str], code: int):
     assert done.exit_code == code, done.output
 
 
-def test_a_study_is_started_and_its_table_is_waited_for(client: Client, stage: Stage):
+def test_a_study_is_started_and_its_table_is_waited_for(client: Client, env: ControlEnv):
     made = client.benchmarks.study("bm-good", best_of=[1, 4])
     document: dict[str, Any] = {"state": "done", "rows": [{"policy": "random", "best_of": 4, "pass_rate": 0.5}]}
-    put_benchmark(stage.records, BenchmarkId("bm-good"), NOW, studies={made.study: document})
+    put_benchmark(env.records, BenchmarkId("bm-good"), NOW, studies={made.study: document})
     assert client.benchmarks.watch_study(made)["rows"] == document["rows"]
     assert isinstance(made, Study)
 
@@ -198,7 +198,7 @@ def test_an_endpoint_s_policy_is_set_and_shown_and_taken_back(run: Run):
     assert run("endpoints", "set", "chat", "--temperature", "none", "--best-of", "1").stdout == "chat: rollback on regression\n"
 
 
-def test_the_sdk_reads_what_it_started(client: Client, stage: Stage):
+def test_the_sdk_reads_what_it_started(client: Client, env: ControlEnv):
     made = client.benchmarks.start("chat", samples=2, temperature=[0.2])
     assert client.benchmarks.get(made.id) == made
     assert not made.ended
@@ -206,7 +206,7 @@ def test_the_sdk_reads_what_it_started(client: Client, stage: Stage):
     assert [last.id for last in client.benchmarks.watch(made.id)] == [made.id]
     assert client.benchmarks.problems("bm-good")[0].rate == 1.0
     assert client.benchmarks.power(164, samples=20).points > 1
-    cancel_all(stage)
+    cancel_all(env)
 
 
 @pytest.mark.parametrize(("value", "drawn"), [(0.0, "    "), (0.5, "██  "), (1.0, "████"), (0.2, "▊   "), (None, "")])

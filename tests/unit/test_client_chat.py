@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from seatrial import Client, NotFound, Unavailable
 from seatrial.cli import main
-from tests.equipment.control_stage import served
+from tests.equipment.control_env import served
 
 
 @dataclass

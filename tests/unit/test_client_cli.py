@@ -20,7 +20,7 @@ from core.submissions import Step, StepName, StepState, SubmissionState
 from seatrial import Client, Conflict, NotAuthorised, NotFound, RefusedError, Unavailable
 from seatrial.cli import COMMANDS, main
 from seatrial.config import find_connection
-from tests.equipment.control_stage import Stage, served, staged
+from tests.equipment.control_env import ControlEnv, control_env, served
 from tests.equipment.rows import put_submission
 from tests.equipment.samples import CANDIDATE, NOW, a_completion, a_version, a_vote, an_assignment
 
@@ -28,20 +28,20 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, str]]:
-    with staged(tmp_path_factory.mktemp("cli")) as stage, served(stage.app) as url:
-        yield stage, url
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ControlEnv, str]]:
+    with control_env(tmp_path_factory.mktemp("cli")) as env, served(env.app) as url:
+        yield env, url
 
 
 @pytest.fixture(scope="module")
-def stage(platform: tuple[Stage, str]) -> Stage:
+def env(platform: tuple[ControlEnv, str]) -> ControlEnv:
     return platform[0]
 
 
 @pytest.fixture
-def run(platform: tuple[Stage, str]) -> Run:
-    stage, url = platform
-    secret = stage.secret(Role.OPERATOR, "olga")
+def run(platform: tuple[ControlEnv, str]) -> Run:
+    env, url = platform
+    secret = env.secret(Role.OPERATOR, "olga")
 
     def invoke(*arguments: str, key: str = secret) -> Result:
         return CliRunner().invoke(main, ["--url", url, "--key", key, *arguments], prog_name="seatrial")
@@ -50,16 +50,16 @@ def run(platform: tuple[Stage, str]) -> Run:
 
 
 @pytest.fixture
-def client(platform: tuple[Stage, str]) -> Iterator[Client]:
+def client(platform: tuple[ControlEnv, str]) -> Iterator[Client]:
     with Client(platform[1], platform[0].secret(Role.OPERATOR, "olga"), pause=lambda _seconds: None) as client:
         yield client
 
 
-def _end(stage: Stage, submission: str, state: SubmissionState, **fields: Any) -> None:
-    stage.records.submissions.step(
+def _end(env: ControlEnv, submission: str, state: SubmissionState, **fields: Any) -> None:
+    env.records.submissions.step(
         SubmissionId(submission), Step(StepName.DOWNLOAD, StepState.DONE, 2, NOW, NOW + 3, 1.0, "12 MiB \x1b[31mred")
     )
-    put_submission(stage.records, SubmissionId(submission), NOW, state=state, **fields)
+    put_submission(env.records, SubmissionId(submission), NOW, state=state, **fields)
 
 
 def test_submit_prints_the_id_at_once(run: Run) -> None:
@@ -76,9 +76,9 @@ def test_a_folder_is_made_absolute(run: Run, tmp_path: Path, monkeypatch: pytest
     assert json.loads(done.stdout)["model"] == str(tmp_path / "model")
 
 
-def test_a_watched_submission_that_serves_exits_0_and_says_where_to_chat(run: Run, stage: Stage) -> None:
+def test_a_watched_submission_that_serves_exits_0_and_says_where_to_chat(run: Run, env: ControlEnv) -> None:
     submission = run("submit", "org/model", "-e", "chat").stdout.strip()
-    _end(stage, submission, SubmissionState.SERVING)
+    _end(env, submission, SubmissionState.SERVING)
     done = run("status", submission, "--watch")
     assert done.exit_code == 0
     assert "download: done in 3.0 s (retry 1: 12 MiB" in done.stdout
@@ -87,18 +87,18 @@ def test_a_watched_submission_that_serves_exits_0_and_says_where_to_chat(run: Ru
     assert "\x1b" not in done.stdout
 
 
-def test_a_watched_submission_that_is_refused_exits_1_and_says_why(run: Run, stage: Stage) -> None:
+def test_a_watched_submission_that_is_refused_exits_1_and_says_why(run: Run, env: ControlEnv) -> None:
     submission = run("submit", "org/model", "-e", "chat").stdout.strip()
-    _end(stage, submission, SubmissionState.REFUSED, reason="nan_in_weights", message="3 tensors hold NaN", hint="upload finite weights")
+    _end(env, submission, SubmissionState.REFUSED, reason="nan_in_weights", message="3 tensors hold NaN", hint="upload finite weights")
     done = run("status", submission, "--watch")
     assert done.exit_code == 1
     for said in ("3 tensors hold NaN", "nan_in_weights", "next: upload finite weights"):
         assert said in done.stdout
 
 
-def test_watching_with_json_gives_one_document_a_line(run: Run, stage: Stage) -> None:
+def test_watching_with_json_gives_one_document_a_line(run: Run, env: ControlEnv) -> None:
     submission = run("submit", "org/model", "-e", "chat").stdout.strip()
-    _end(stage, submission, SubmissionState.ROLLED_BACK)
+    _end(env, submission, SubmissionState.ROLLED_BACK)
     done = run("status", submission, "--watch", "--json")
     assert done.exit_code == 1
     assert [json.loads(line)["state"] for line in done.stdout.splitlines()] == ["rolled_back"]
@@ -150,11 +150,11 @@ def test_a_key_that_is_not_known_exits_3_and_is_not_printed(run: Run) -> None:
     assert "st-not-known-at-all" not in done.output
 
 
-def test_cancelling_twice_is_fine_and_after_the_end_a_conflict(run: Run, stage: Stage) -> None:
+def test_cancelling_twice_is_fine_and_after_the_end_a_conflict(run: Run, env: ControlEnv) -> None:
     submission = run("submit", "org/model", "-e", "chat").stdout.strip()
     assert run("cancel", submission).stdout == f"{submission}: cancelling\n"
     assert run("cancel", submission).exit_code == 0
-    _end(stage, submission, SubmissionState.CANCELLED)
+    _end(env, submission, SubmissionState.CANCELLED)
     assert run("cancel", submission).exit_code == 5
 
 
@@ -200,14 +200,12 @@ def test_help_is_quick_and_tells_the_exit_codes() -> None:
     assert "Exit codes" in done.stdout
 
 
-def test_feedback_is_followed_each_once(client: Client, stage: Stage) -> None:
-    stage.records.versions.put(a_version(id=CANDIDATE))
-    stage.records.conversations.record(
-        [an_assignment()], [a_completion(1), a_completion(2)], [a_vote(1), a_vote(2, comment="nice \x1b]0;x")]
-    )
+def test_feedback_is_followed_each_once(client: Client, env: ControlEnv) -> None:
+    env.records.versions.put(a_version(id=CANDIDATE))
+    env.records.conversations.record([an_assignment()], [a_completion(1), a_completion(2)], [a_vote(1), a_vote(2, comment="nice \x1b]0;x")])
     following = client.feedback.follow()
     assert [next(following).completion for _ in range(2)] == ["chatcmpl-1", "chatcmpl-2"]
-    stage.records.conversations.record([], [a_completion(3)], [a_vote(3)])
+    env.records.conversations.record([], [a_completion(3)], [a_vote(3)])
     assert next(following).completion == "chatcmpl-3"
 
 
@@ -219,17 +217,15 @@ def test_watching_waits_for_a_platform_that_restarts_and_gives_up_in_the_end(cli
         next(gone.submissions.watch(submission.id, patience_s=0.0))
 
 
-def test_an_endpoint_is_removed_after_a_yes(platform: tuple[Stage, str], run: Run, stage: Stage) -> None:
-    stage.records.endpoints.ensure(EndpointName("old"), NOW)
-    asked = CliRunner().invoke(
-        main, ["--url", platform[1], "--key", stage.secret(Role.OPERATOR), "endpoints", "remove", "old"], input="n\n"
-    )
+def test_an_endpoint_is_removed_after_a_yes(platform: tuple[ControlEnv, str], run: Run, env: ControlEnv) -> None:
+    env.records.endpoints.ensure(EndpointName("old"), NOW)
+    asked = CliRunner().invoke(main, ["--url", platform[1], "--key", env.secret(Role.OPERATOR), "endpoints", "remove", "old"], input="n\n")
     assert (asked.exit_code, asked.stdout) == (1, "")
     assert run("endpoints", "remove", "old", "--yes").stdout == "old is removed; it served -\n"
     assert run("endpoints", "remove", "old", "--yes").exit_code == 4
 
 
-def test_errors_of_the_sdk_can_be_told_apart(client: Client, platform: tuple[Stage, str]) -> None:
+def test_errors_of_the_sdk_can_be_told_apart(client: Client, platform: tuple[ControlEnv, str]) -> None:
     with pytest.raises(NotFound):
         client.submissions.get("sub-none")
     with pytest.raises(RefusedError) as refused:

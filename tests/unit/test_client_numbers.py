@@ -12,13 +12,13 @@ from fastapi.testclient import TestClient
 from core.access import Role
 from seatrial.cli import main
 from seatrial.cli.options import INNER_PART, PENALTY, TEMPERATURE, TOP_P, Numbers
-from tests.equipment.control_stage import staged
+from tests.equipment.control_env import control_env
 
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """The control API as an operator calls it."""
-    with staged(tmp_path_factory.mktemp("stage")) as stage, stage.client(Role.OPERATOR) as client:
+    with control_env(tmp_path_factory.mktemp("env")) as env, env.client(Role.OPERATOR) as client:
         yield client
 
 

@@ -23,7 +23,7 @@ from seatrial.cli import main, numbers, output, watching
 from seatrial.local import local_stack
 from seatrial.types import Submission, read
 from serving.engines.processes import identify
-from tests.equipment.control_stage import Stage, served, staged
+from tests.equipment.control_env import ControlEnv, control_env, served
 from tests.equipment.rows import put_submission
 from tests.equipment.samples import CHAT, NOW, a_benchmark, a_rollout, a_version
 
@@ -32,15 +32,15 @@ URL = "http://127.0.0.1:5000/#/experiments/3/runs/0123456789abcdef0123456789abcd
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, str]]:
-    with staged(tmp_path_factory.mktemp("output")) as stage, served(stage.app) as url:
-        yield stage, url
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ControlEnv, str]]:
+    with control_env(tmp_path_factory.mktemp("output")) as env, served(env.app) as url:
+        yield env, url
 
 
 @pytest.fixture
-def run(platform: tuple[Stage, str]) -> Run:
-    stage, url = platform
-    secret = stage.secret(Role.OPERATOR, "olga")
+def run(platform: tuple[ControlEnv, str]) -> Run:
+    env, url = platform
+    secret = env.secret(Role.OPERATOR, "olga")
 
     def invoke(*arguments: str, key: str = secret) -> Result:
         return CliRunner().invoke(main, ["--url", url, "--key", key, *arguments], prog_name="seatrial")
@@ -62,7 +62,7 @@ def test_the_client_names_measurements_as_the_platforms_pages_do(name: str) -> N
     assert numbers.headline({name: 0.25}) == shown.headline({name: 0.25})
 
 
-def test_json_stays_exact(run: Run, platform: tuple[Stage, str]) -> None:
+def test_json_stays_exact(run: Run, platform: tuple[ControlEnv, str]) -> None:
     row = a_benchmark(1, numbers={"pass_at_1": 1 / 3})
     platform[0].records.benchmarks.create(row)
     assert json.loads(run("bench", "list", "--json").stdout)[0]["numbers"]["pass_at_1"] == 1 / 3
@@ -109,7 +109,7 @@ def test_a_table_in_a_pipe_has_whole_values_between_tabs(capsys: pytest.CaptureF
 
 @pytest.mark.parametrize("width", ["40", "60"])
 def test_a_submission_is_shown_with_whole_ids_urls_and_messages(
-    run: Run, platform: tuple[Stage, str], width: str, monkeypatch: pytest.MonkeyPatch
+    run: Run, platform: tuple[ControlEnv, str], width: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", width)
     submission = run("submit", "org/model", "-e", "chat").stdout.strip()
@@ -135,10 +135,10 @@ def test_steps_on_a_terminal_do_not_fold_a_url(width: int, capsys: pytest.Captur
     assert "1 min 10 s" in text
 
 
-def test_the_overview_counts_problems_and_lists_endpoints_and_submissions(run: Run, platform: tuple[Stage, str]) -> None:
-    stage = platform[0]
-    stage.records.versions.put(a_version())
-    stage.records.endpoints.ensure(CHAT, NOW)
+def test_the_overview_counts_problems_and_lists_endpoints_and_submissions(run: Run, platform: tuple[ControlEnv, str]) -> None:
+    env = platform[0]
+    env.records.versions.put(a_version())
+    env.records.endpoints.ensure(CHAT, NOW)
     submission = run("submit", "org/model", "-e", "chat").stdout.strip()
     text = run("status").stdout
     assert "problems: 1 critical" in text
@@ -147,7 +147,7 @@ def test_the_overview_counts_problems_and_lists_endpoints_and_submissions(run: R
     assert set(json.loads(run("status", "--json").stdout)) == {"problems", "endpoints", "submissions"}
 
 
-def test_a_submitter_sees_the_overview_without_the_problems(run: Run, platform: tuple[Stage, str]) -> None:
+def test_a_submitter_sees_the_overview_without_the_problems(run: Run, platform: tuple[ControlEnv, str]) -> None:
     secret = platform[0].secret(Role.SUBMITTER, "sue")
     shown_to_them = run("status", key=secret)
     assert (shown_to_them.exit_code, "problems:" in shown_to_them.stdout) == (0, False)
@@ -181,14 +181,14 @@ class Healthy:
 
 
 def test_a_healthy_platform_exits_0_also_with_notices(tmp_path: Path) -> None:
-    with staged(tmp_path) as stage, served(stage.app) as url:
-        stage.app.state.context = replace(stage.app.state.context, probes=Healthy())
-        ask = ["--url", url, "--key", stage.secret(Role.OPERATOR), "status", "--problems"]
+    with control_env(tmp_path) as env, served(env.app) as url:
+        env.app.state.context = replace(env.app.state.context, probes=Healthy())
+        ask = ["--url", url, "--key", env.secret(Role.OPERATOR), "status", "--problems"]
         done = CliRunner().invoke(main, ask)
         assert (done.exit_code, done.stdout) == (0, "no problems\n")
-        row = stage.client(Role.OPERATOR).post("/v1/submissions", json={"model": "org/model", "endpoint": "chat"}).json()
+        row = env.client(Role.OPERATOR).post("/v1/submissions", json={"model": "org/model", "endpoint": "chat"}).json()
         now = datetime.now(UTC).timestamp()
-        put_submission(stage.records, SubmissionId(row["id"]), now, state=SubmissionState.REFUSED, message="no licence")
+        put_submission(env.records, SubmissionId(row["id"]), now, state=SubmissionState.REFUSED, message="no licence")
         done = CliRunner().invoke(main, ask)
         assert (done.exit_code, "notice submission refused" in done.stdout) == (0, True)
 
@@ -277,7 +277,7 @@ def test_every_command_exits_3_with_an_unknown_key_and_6_without_a_platform(run:
 
 
 @pytest.mark.parametrize("state", [SubmissionState.REFUSED, SubmissionState.FAILED, SubmissionState.ROLLED_BACK, SubmissionState.CANCELLED])
-def test_watching_exits_1_whatever_else_than_serving_it_ends_as(run: Run, platform: tuple[Stage, str], state: SubmissionState) -> None:
+def test_watching_exits_1_whatever_else_than_serving_it_ends_as(run: Run, platform: tuple[ControlEnv, str], state: SubmissionState) -> None:
     submission = run("submit", "org/model", "-e", "chat").stdout.strip()
     put_submission(platform[0].records, SubmissionId(submission), NOW, state=state)
     assert run("status", submission, "--watch").exit_code == 1
@@ -291,7 +291,9 @@ def test_interrupting_exits_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
     assert run("whoami").exit_code == 130
 
 
-def test_interrupting_a_question_exits_130_and_a_no_exits_1(run: Run, platform: tuple[Stage, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupting_a_question_exits_130_and_a_no_exits_1(
+    run: Run, platform: tuple[ControlEnv, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     platform[0].records.endpoints.ensure(CHAT, NOW)
 
     def interrupted(*_arguments: object, **_options: object) -> bool:
@@ -306,15 +308,15 @@ def test_the_version_is_shown() -> None:
     assert CliRunner().invoke(main, ["--version"], prog_name="seatrial").stdout.startswith("seatrial, version ")
 
 
-def test_a_rollouts_numbers_are_rounded(run: Run, platform: tuple[Stage, str]) -> None:
+def test_a_rollouts_numbers_are_rounded(run: Run, platform: tuple[ControlEnv, str]) -> None:
     from core.endpoints import Cohort, Verdict  # noqa: PLC0415
     from core.versions import Decision  # noqa: PLC0415
 
-    stage = platform[0]
-    stage.records.endpoints.ensure(CHAT, NOW)
-    opened = stage.records.rollouts.open(a_rollout())
+    env = platform[0]
+    env.records.endpoints.ensure(CHAT, NOW)
+    opened = env.records.rollouts.open(a_rollout())
     verdict = Verdict(Decision.INCONCLUSIVE, "3 of 12", Cohort(12_345, ttft_p95_s=0.0421234), Cohort(3), e_value=6.939e-18)
-    stage.records.rollouts.store(replace(opened, verdict=verdict))
+    env.records.rollouts.store(replace(opened, verdict=verdict))
     text = run("rollouts", opened.id).stdout
     assert "12,345" in text
     assert "42 ms" in text

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from core.access import Role
-from tests.equipment.control_stage import Stage, staged
+from tests.equipment.control_env import ControlEnv, control_env
 
 APP, SUB, OPS = Role.APPLICATION, Role.SUBMITTER, Role.OPERATOR
 EVERYONE = {APP, SUB, OPS}
@@ -48,9 +48,9 @@ OPEN = {("get", "/healthz")}
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with staged(tmp_path_factory.mktemp("roles")) as stage:
-        yield stage
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlEnv]:
+    with control_env(tmp_path_factory.mktemp("roles")) as env:
+        yield env
 
 
 def _path(path: str) -> str:
@@ -59,15 +59,15 @@ def _path(path: str) -> str:
     ).replace("{key_id}", "key-none").replace("{benchmark_id}", "bm-none")  # fmt: skip
 
 
-def test_the_table_names_every_route_that_there_is(stage: Stage) -> None:
-    there = {(method, path) for path, methods in stage.app.openapi()["paths"].items() for method in methods}
+def test_the_table_names_every_route_that_there_is(env: ControlEnv) -> None:
+    there = {(method, path) for path, methods in env.app.openapi()["paths"].items() for method in methods}
     assert there == set(MAY) | OPEN
 
 
 @pytest.mark.parametrize("role", list(Role))
 @pytest.mark.parametrize("route", sorted(MAY), ids=" ".join)
-def test_a_role_comes_in_where_the_table_says_and_nowhere_else(stage: Stage, route: tuple[str, str], role: Role) -> None:
-    answer = stage.client(role).request(route[0], _path(route[1]))
+def test_a_role_comes_in_where_the_table_says_and_nowhere_else(env: ControlEnv, route: tuple[str, str], role: Role) -> None:
+    answer = env.client(role).request(route[0], _path(route[1]))
     if role in MAY[route]:
         assert answer.status_code in {200, 404, 422}, answer.text
     else:
@@ -76,30 +76,30 @@ def test_a_role_comes_in_where_the_table_says_and_nowhere_else(stage: Stage, rou
 
 
 @pytest.mark.parametrize("route", sorted(MAY), ids=" ".join)
-def test_without_a_key_every_route_is_shut(stage: Stage, route: tuple[str, str]) -> None:
-    answer = stage.client().request(route[0], _path(route[1]))
+def test_without_a_key_every_route_is_shut(env: ControlEnv, route: tuple[str, str]) -> None:
+    answer = env.client().request(route[0], _path(route[1]))
     assert answer.status_code == 401
     assert set(answer.json()["error"]) == {"code", "reason", "message", "hint"}
 
 
-def test_an_expired_key_opens_nothing(stage: Stage) -> None:
-    secret = stage.secret(OPS, expires_at=1.0)
-    answer = stage.client().get("/v1/whoami", headers={"Authorization": f"Bearer {secret}"})
+def test_an_expired_key_opens_nothing(env: ControlEnv) -> None:
+    secret = env.secret(OPS, expires_at=1.0)
+    answer = env.client().get("/v1/whoami", headers={"Authorization": f"Bearer {secret}"})
     assert (answer.status_code, answer.json()["error"]["reason"]) == (401, "dead_key")
     assert secret not in answer.text
 
 
-def test_a_revoked_key_opens_nothing(stage: Stage) -> None:
-    operator = stage.client(OPS)
+def test_a_revoked_key_opens_nothing(env: ControlEnv) -> None:
+    operator = env.client(OPS)
     made = operator.post("/v1/keys", json={"name": "bob", "role": "submitter"}).json()
     mine = {"Authorization": f"Bearer {made['secret']}"}
-    assert stage.client().get("/v1/whoami", headers=mine).json()["name"] == "bob"
+    assert env.client().get("/v1/whoami", headers=mine).json()["name"] == "bob"
     assert operator.delete(f"/v1/keys/{made['id']}").status_code == 200
-    assert stage.client().get("/v1/whoami", headers=mine).status_code == 401
+    assert env.client().get("/v1/whoami", headers=mine).status_code == 401
 
 
-def test_the_list_of_keys_shows_no_secret_and_no_digest(stage: Stage) -> None:
-    operator = stage.client(OPS)
+def test_the_list_of_keys_shows_no_secret_and_no_digest(env: ControlEnv) -> None:
+    operator = env.client(OPS)
     made = operator.post("/v1/keys", json={"name": "eve", "role": "application", "endpoints": ["chat"]}).json()
     listed = operator.get("/v1/keys").text
     assert made["id"] in listed
@@ -107,9 +107,9 @@ def test_the_list_of_keys_shows_no_secret_and_no_digest(stage: Stage) -> None:
     assert "sha256" not in listed
 
 
-def test_an_application_sees_only_the_endpoints_that_its_key_may_call(stage: Stage) -> None:
+def test_an_application_sees_only_the_endpoints_that_its_key_may_call(env: ControlEnv) -> None:
     for name in ("first", "second"):
-        stage.records.endpoints.ensure(name, 1.0)  # type: ignore[arg-type]
-    client = stage.client(APP, "app", ("first",))
+        env.records.endpoints.ensure(name, 1.0)  # type: ignore[arg-type]
+    client = env.client(APP, "app", ("first",))
     assert [endpoint["name"] for endpoint in client.get("/v1/endpoints").json()] == ["first"]
     assert client.get("/v1/endpoints/second").status_code == 404

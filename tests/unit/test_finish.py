@@ -21,7 +21,7 @@ from tasks.release import announce, publish, register, roll_out
 from tasks.start import open_rollout, start
 from tasks.step import BACKOFF_S, is_transient, recorded, step_task
 from tasks.trials import benchmark, degeneration, latency, smoke
-from tests.equipment.bench_yard import BenchYard, in_yard
+from tests.equipment.bench_env import BenchEnv, in_bench_env
 from tests.equipment.rows import put_submission
 from tests.equipment.samples import CANDIDATE, CHAT, a_request, a_rollout, a_version
 
@@ -35,18 +35,18 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BenchYard]:
-    with in_yard(tmp_path, monkeypatch) as yard:
-        yield yard
+def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BenchEnv]:
+    with in_bench_env(tmp_path, monkeypatch) as env:
+        yield env
 
 
 @pytest.fixture
-def running(yard: BenchYard) -> Submission:
-    made = yard.records.submissions.create(a_request(), yard.records.access.principal("ann", 1.0).id, yard.clock.now())
-    return put_submission(yard.records, made.id, yard.clock.now(), state=SubmissionState.RUNNING)
+def running(env: BenchEnv) -> Submission:
+    made = env.records.submissions.create(a_request(), env.records.access.principal("ann", 1.0).id, env.clock.now())
+    return put_submission(env.records, made.id, env.clock.now(), state=SubmissionState.RUNNING)
 
 
-def killed_half_way(yard: BenchYard, row: Submission, error: SeatrialError, monkeypatch: pytest.MonkeyPatch) -> Submission:
+def killed_half_way(env: BenchEnv, row: Submission, error: SeatrialError, monkeypatch: pytest.MonkeyPatch) -> Submission:
     def die(*_: object) -> None:
         raise Killed
 
@@ -54,14 +54,14 @@ def killed_half_way(yard: BenchYard, row: Submission, error: SeatrialError, monk
         patched.setattr(finishing, "withdraw_rollout", die)
         with pytest.raises(Killed):
             finish.fn(row.id, error)
-    return yard.records.submissions.get(row.id)
+    return env.records.submissions.get(row.id)
 
 
 @pytest.mark.parametrize("error", [WORSE, DiskFull("disk full: 3 MB free"), Fault("broken", hint="report it"), Exhausted("away")])
 def test_the_next_run_goes_on_ending_it_for_the_same_reason(
-    yard: BenchYard, running: Submission, error: SeatrialError, monkeypatch: pytest.MonkeyPatch
+    env: BenchEnv, running: Submission, error: SeatrialError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    half = killed_half_way(yard, running, error, monkeypatch)
+    half = killed_half_way(env, running, error, monkeypatch)
     assert half.state is SubmissionState.RUNNING
     with pytest.raises(type(error)) as resumed:
         resume_end(running.id)
@@ -69,11 +69,11 @@ def test_the_next_run_goes_on_ending_it_for_the_same_reason(
 
 
 def test_a_transient_that_outlasted_its_retries_ends_the_submission_with_a_reason_and_a_hint(
-    yard: BenchYard, running: Submission, monkeypatch: pytest.MonkeyPatch
+    env: BenchEnv, running: Submission, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finishing, "leave_pages", lambda *_row: None)
     assert finish.fn(running.id, Transient("MLflow at http://x does not answer")) is SubmissionState.FAILED
-    row = yard.records.submissions.get(running.id)
+    row = env.records.submissions.get(running.id)
     assert (row.reason, row.message) == ("retries_exhausted", "MLflow at http://x does not answer")
     assert "seatrial doctor" in row.hint
 
@@ -97,18 +97,18 @@ def test_every_step_of_a_submission_ends_its_retries_in_the_same_way() -> None:
 
 
 def test_whoever_finds_the_candidate_withdrawn_ends_it_for_the_first_reason(
-    yard: BenchYard, running: Submission, monkeypatch: pytest.MonkeyPatch
+    env: BenchEnv, running: Submission, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed_half_way(yard, running, WORSE, monkeypatch)
+    killed_half_way(env, running, WORSE, monkeypatch)
     monkeypatch.setattr(finishing, "leave_pages", lambda *_: None)
     assert finish.fn(running.id, LATER) is SubmissionState.REFUSED
-    ended = yard.records.submissions.get(running.id)
+    ended = env.records.submissions.get(running.id)
     assert (ended.reason, ended.message, ended.hint) == (WORSE.reason, WORSE.what, WORSE.hint)
 
 
-def test_a_cancellation_comes_before_the_reason_of_before(yard: BenchYard, running: Submission, monkeypatch: pytest.MonkeyPatch) -> None:
-    killed_half_way(yard, running, WORSE, monkeypatch)
-    cancelling = put_submission(yard.records, running.id, yard.clock.now(), state=SubmissionState.CANCELLING)
+def test_a_cancellation_comes_before_the_reason_of_before(env: BenchEnv, running: Submission, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed_half_way(env, running, WORSE, monkeypatch)
+    cancelling = put_submission(env.records, running.id, env.clock.now(), state=SubmissionState.CANCELLING)
     assert ending(cancelling) is None
 
 
@@ -116,48 +116,48 @@ def test_nothing_ends_a_submission_on_its_way(running: Submission) -> None:
     resume_end(running.id)
 
 
-def rolled_out(yard: BenchYard, running: Submission, state: RolloutState) -> Submission:
+def rolled_out(env: BenchEnv, running: Submission, state: RolloutState) -> Submission:
     """Give the submission a rollout in this state, and cancel it."""
-    yard.records.endpoints.ensure(CHAT, yard.clock.now())
-    yard.records.versions.put(a_version(id=CANDIDATE))
-    rollout = yard.records.rollouts.open(a_rollout(submission=running.id))
-    yard.records.rollouts.store(replace(rollout, state=state, step=1))
-    return put_submission(yard.records, running.id, yard.clock.now(), rollout=rollout.id, state=SubmissionState.CANCELLING)
+    env.records.endpoints.ensure(CHAT, env.clock.now())
+    env.records.versions.put(a_version(id=CANDIDATE))
+    rollout = env.records.rollouts.open(a_rollout(submission=running.id))
+    env.records.rollouts.store(replace(rollout, state=state, step=1))
+    return put_submission(env.records, running.id, env.clock.now(), rollout=rollout.id, state=SubmissionState.CANCELLING)
 
 
 @pytest.mark.parametrize(
     ("state", "end"), [(RolloutState.PROMOTED, SubmissionState.SERVING), (RolloutState.ROLLED_BACK, SubmissionState.CANCELLED)]
 )
 def test_a_submission_that_is_cancelled_as_it_is_promoted_is_not_called_cancelled(
-    yard: BenchYard, running: Submission, state: RolloutState, end: SubmissionState, monkeypatch: pytest.MonkeyPatch
+    env: BenchEnv, running: Submission, state: RolloutState, end: SubmissionState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rolled_out(yard, running, state)
+    rolled_out(env, running, state)
     monkeypatch.setattr(finishing, "leave_pages", lambda *_: None)
     assert finish.fn(running.id, CANCELLED) is end
-    row = yard.records.submissions.get(running.id)
+    row = env.records.submissions.get(running.id)
     assert ("cancelled too late" in row.message) is (end is SubmissionState.SERVING)
     assert row.reason == ("" if end is SubmissionState.SERVING else "cancelled")
 
 
-def test_no_step_begins_of_a_submission_that_is_being_cancelled(yard: BenchYard, running: Submission) -> None:
-    put_submission(yard.records, running.id, yard.clock.now(), state=SubmissionState.CANCELLING)
+def test_no_step_begins_of_a_submission_that_is_being_cancelled(env: BenchEnv, running: Submission) -> None:
+    put_submission(env.records, running.id, env.clock.now(), state=SubmissionState.CANCELLING)
     with pytest.raises(Refused, match="was cancelled"), recorded(running.id, StepName.PUBLISH):
         pytest.fail("the step began")
-    assert yard.records.submissions.get(running.id).steps == ()
+    assert env.records.submissions.get(running.id).steps == ()
 
 
 @pytest.mark.parametrize("state", [state for state in SubmissionState if state.ended])
 def test_no_step_begins_of_a_submission_that_reconcile_ended_while_its_process_slept(
-    yard: BenchYard, running: Submission, state: SubmissionState
+    env: BenchEnv, running: Submission, state: SubmissionState
 ) -> None:
-    put_submission(yard.records, running.id, yard.clock.now(), state=state)
+    put_submission(env.records, running.id, env.clock.now(), state=state)
     with pytest.raises(Conflict, match="this run changes nothing"), recorded(running.id, StepName.START):
         pytest.fail("the step began")
-    assert yard.records.submissions.get(running.id).steps == ()
+    assert env.records.submissions.get(running.id).steps == ()
 
 
 def test_a_submission_that_is_cancelled_while_it_waits_for_another_rollout_withdraws_no_further_one(
-    yard: BenchYard, running: Submission, monkeypatch: pytest.MonkeyPatch
+    env: BenchEnv, running: Submission, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
 
@@ -165,18 +165,18 @@ def test_a_submission_that_is_cancelled_while_it_waits_for_another_rollout_withd
         opened.append(submission)
         if len(opened) > 2:
             pytest.fail("it went on after the cancellation")
-        put_submission(yard.records, running.id, yard.clock.now(), state=SubmissionState.CANCELLING)
+        put_submission(env.records, running.id, env.clock.now(), state=SubmissionState.CANCELLING)
         raise Conflict("chat has an open rollout of another submission")
 
-    monkeypatch.setitem(vars(yard.here), "driver", SimpleNamespace(open=taken))
+    monkeypatch.setitem(vars(env.here), "driver", SimpleNamespace(open=taken))
     with pytest.raises(Refused, match="was cancelled"):
-        open_rollout(yard.here, running, a_version(id=CANDIDATE), SimpleNamespace(progress=lambda *_: None))  # type: ignore[arg-type]
+        open_rollout(env.here, running, a_version(id=CANDIDATE), SimpleNamespace(progress=lambda *_: None))  # type: ignore[arg-type]
     assert opened == [running.id]
 
 
-def test_a_cancelled_candidate_is_given_no_further_share(yard: BenchYard, running: Submission) -> None:
-    row = rolled_out(yard, running, RolloutState.SHIFTING)
-    rollout = yard.records.rollouts.get(RolloutId(str(row.rollout)))
+def test_a_cancelled_candidate_is_given_no_further_share(env: BenchEnv, running: Submission) -> None:
+    row = rolled_out(env, running, RolloutState.SHIFTING)
+    rollout = env.records.rollouts.get(RolloutId(str(row.rollout)))
     with pytest.raises(Refused, match="was cancelled"):
         roll_out.fn(running, rollout)
-    assert yard.records.rollouts.get(rollout.id) == rollout
+    assert env.records.rollouts.get(rollout.id) == rollout

@@ -16,7 +16,7 @@ from core.versions import Decision, TrialKind
 from evals.benchmark import benchmark_key, gate_plan
 from tasks.start import engine_spec
 from tasks.trials import answered, gated
-from tests.equipment.bench_yard import BenchYard
+from tests.equipment.bench_env import BenchEnv
 from tests.equipment.samples import a_rollout, a_version
 
 CHAT = EndpointName("chat")
@@ -51,18 +51,18 @@ class Solves:
 
 
 @pytest.fixture
-def yard(tmp_path: Path) -> BenchYard:
-    yard = BenchYard(tmp_path)
-    yard.serve(STABLE)
-    yard.records.versions.put(a_version(id=CANDIDATE, commit=CANDIDATE[:40]))
+def env(tmp_path: Path) -> BenchEnv:
+    env = BenchEnv(tmp_path)
+    env.serve(STABLE)
+    env.records.versions.put(a_version(id=CANDIDATE, commit=CANDIDATE[:40]))
     for version in (STABLE, CANDIDATE):
-        yard.engines.apply(engine_spec(yard.here, yard.records.versions.get(version)))
-    return yard
+        env.engines.apply(engine_spec(env.here, env.records.versions.get(version)))
+    return env
 
 
-def examined(yard: BenchYard, solves: dict[VersionId, int]) -> Solves:
+def examined(env: BenchEnv, solves: dict[VersionId, int]) -> Solves:
     benchmark_runner = Solves(solves)
-    vars(yard.here).update(benchmark_runner=benchmark_runner)
+    vars(env.here).update(benchmark_runner=benchmark_runner)
     return benchmark_runner
 
 
@@ -70,41 +70,41 @@ def said(_part: float, _text: str) -> None:
     """Take progress."""
 
 
-def test_gate_asks_both_versions_by_one_plan_and_writes_both_down(yard: BenchYard):
-    benchmark_runner = examined(yard, {STABLE: 20, CANDIDATE: 7})
+def test_gate_asks_both_versions_by_one_plan_and_writes_both_down(env: BenchEnv):
+    benchmark_runner = examined(env, {STABLE: 20, CANDIDATE: 7})
     plan = gate_plan(TrialPolicy())
-    judged = gated(yard.here, SUBMISSION, ROLLOUT, plan, said)
+    judged = gated(env.here, SUBMISSION, ROLLOUT, plan, said)
     assert judged.decision is Decision.FAIL
     assert benchmark_runner.asked == [(CANDIDATE, 1), (STABLE, 1)]
-    (ours,) = yard.records.benchmarks.find(version=CANDIDATE, plan=plan.key)
-    (theirs,) = yard.records.benchmarks.find(version=STABLE, plan=plan.key)
+    (ours,) = env.records.benchmarks.find(version=CANDIDATE, plan=plan.key)
+    (theirs,) = env.records.benchmarks.find(version=STABLE, plan=plan.key)
     assert (ours.trigger, ours.state, ours.decision, ours.baseline) == (Trigger.GATE, BenchmarkState.DONE, Decision.FAIL, theirs.id)
     assert ours.comparison["difference"] == pytest.approx(-0.65)
     assert theirs.decision is Decision.INCONCLUSIVE
-    assert yard.records.versions.reports(STABLE, TrialKind.BENCHMARK, benchmark_key(plan))
+    assert env.records.versions.reports(STABLE, TrialKind.BENCHMARK, benchmark_key(plan))
 
 
-def test_gate_that_is_tried_again_asks_nothing_twice(yard: BenchYard):
-    benchmark_runner = examined(yard, {STABLE: 20, CANDIDATE: 20})
+def test_gate_that_is_tried_again_asks_nothing_twice(env: BenchEnv):
+    benchmark_runner = examined(env, {STABLE: 20, CANDIDATE: 20})
     plan = gate_plan(TrialPolicy())
-    first = gated(yard.here, SUBMISSION, ROLLOUT, plan, said)
-    again = gated(yard.here, SUBMISSION, ROLLOUT, plan, said)
+    first = gated(env.here, SUBMISSION, ROLLOUT, plan, said)
+    again = gated(env.here, SUBMISSION, ROLLOUT, plan, said)
     assert (again.decision, again.numbers["pass_at_1"]) == (first.decision, 1.0)
     assert len(benchmark_runner.asked) == 2
 
 
-def test_the_stable_version_that_sleeps_is_woken_for_its_baseline(yard: BenchYard):
-    benchmark_runner = examined(yard, {STABLE: 20, CANDIDATE: 20})
-    vars(yard.here).update(activator=yard.engines)
-    yard.engines.sleep(STABLE)
-    gated(yard.here, SUBMISSION, ROLLOUT, gate_plan(TrialPolicy()), said)
-    assert yard.engines.woken == [STABLE]
+def test_the_stable_version_that_sleeps_is_woken_for_its_baseline(env: BenchEnv):
+    benchmark_runner = examined(env, {STABLE: 20, CANDIDATE: 20})
+    vars(env.here).update(activator=env.engines)
+    env.engines.sleep(STABLE)
+    gated(env.here, SUBMISSION, ROLLOUT, gate_plan(TrialPolicy()), said)
+    assert env.engines.woken == [STABLE]
     assert [version for version, _ in benchmark_runner.asked] == [CANDIDATE, STABLE]
 
 
-def test_gate_that_cannot_ask_writes_down_why(yard: BenchYard):
-    examined(yard, {})
+def test_gate_that_cannot_ask_writes_down_why(env: BenchEnv):
+    examined(env, {})
     with pytest.raises(Refused, match="no such engine"):
-        answered(yard.here, SUBMISSION, ROLLOUT, CANDIDATE, gate_plan(TrialPolicy()), said)
-    (row,) = yard.records.benchmarks.find(version=CANDIDATE)
+        answered(env.here, SUBMISSION, ROLLOUT, CANDIDATE, gate_plan(TrialPolicy()), said)
+    (row,) = env.records.benchmarks.find(version=CANDIDATE)
     assert (row.state, "no such engine" in row.reason) == (BenchmarkState.FAILED, True)

@@ -20,7 +20,7 @@ from tasks.benchmarks import BenchmarkRequest, ask, bring_up, conclude, enter_be
 from tasks.housekeeping import housekeeping_duty
 from tasks.reconcile import reconcile_duty
 from tasks.service import Service
-from tests.equipment.bench_yard import BenchYard, in_yard
+from tests.equipment.bench_env import BenchEnv, in_bench_env
 from tests.equipment.fakes import FakeModels
 from tests.equipment.samples import CANDIDATE, STABLE, a_version
 
@@ -31,19 +31,19 @@ SETTLED = 4
 
 
 @pytest.fixture
-def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BenchYard]:
-    with in_yard(tmp_path, monkeypatch) as yard:
-        weights = FolderWeights(tmp_path / "weights", yard.clock)
-        vars(yard.here).update(models=FakeModels(), weights=weights)
+def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BenchEnv]:
+    with in_bench_env(tmp_path, monkeypatch) as env:
+        weights = FolderWeights(tmp_path / "weights", env.clock)
+        vars(env.here).update(models=FakeModels(), weights=weights)
         for digest in (Digest(STABLE), Digest(CANDIDATE), a_version().tensors):
             weights.stage(digest, tmp_path, [])
             weights.publish(digest)
-        yard.serve(STABLE)
-        yard.serve(CANDIDATE, EndpointName("code"))
-        yard.benchmark_runner.problems = 8
+        env.serve(STABLE)
+        env.serve(CANDIDATE, EndpointName("code"))
+        env.benchmark_runner.problems = 8
         retention = replace(RetentionPolicy(), answers_days=1.0, benchmarks_days=KEPT_DAYS)
-        yard.here.settings = replace(yard.here.settings, retention=retention)
-        yield yard
+        env.here.settings = replace(env.here.settings, retention=retention)
+        yield env
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class Sizes:
     history: int
 
 
-def sizes(yard: BenchYard) -> Sizes:
-    with closing(sqlite3.connect(yard.here.settings.database_url.removeprefix("sqlite:///"))) as database:
+def sizes(env: BenchEnv) -> Sizes:
+    with closing(sqlite3.connect(env.here.settings.database_url.removeprefix("sqlite:///"))) as database:
         tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         rows = {name: database.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables}
         pages = database.execute("PRAGMA page_count").fetchone()[0]
-    files = [path for paths in yard.answers.files().values() for path in paths]
-    return Sizes(rows, pages, len(files), len(yard.history.entries))
+    files = [path for paths in env.answers.files().values() for path in paths]
+    return Sizes(rows, pages, len(files), len(env.history.entries))
 
 
 def nightly() -> None:
@@ -75,22 +75,22 @@ def nightly() -> None:
         conclude.fn(row.id)
 
 
-def week(yard: BenchYard, step_s: int) -> list[Sizes]:
+def week(env: BenchEnv, step_s: int) -> list[Sizes]:
     """Run a week with a look at both services every `step_s`, and return the sizes at the end of each day."""
-    services = [Service(yard.here, duty(yard.here.settings), "a") for duty in (reconcile_duty, housekeeping_duty)]
+    services = [Service(env.here, duty(env.here.settings), "a") for duty in (reconcile_duty, housekeeping_duty)]
     days = []
     for _day in range(7):
         nightly()
         for _ in range(DAY_S // step_s):
             for service in services:
                 service.step()
-            yard.clock.wait(step_s)
-        days.append(sizes(yard))
+            env.clock.wait(step_s)
+        days.append(sizes(env))
     return days
 
 
-def assert_flat(yard: BenchYard, days: list[Sizes]) -> None:
-    lease = yard.records.leases.get("housekeeping")
+def assert_flat(env: BenchEnv, days: list[Sizes]) -> None:
+    lease = env.records.leases.get("housekeeping")
     assert lease is not None
     assert lease.failed == ""
     assert days[0].rows["benchmarks"] == 2
@@ -101,32 +101,32 @@ def assert_flat(yard: BenchYard, days: list[Sizes]) -> None:
         assert day.pages <= settled.pages * 1.05, "texts differ in length, so a page more or less is used"
 
 
-def test_a_week_of_idle_operation_leaves_rows_pages_answers_and_history_flat(yard: BenchYard) -> None:
-    assert_flat(yard, week(yard, step_s=7200))
+def test_a_week_of_idle_operation_leaves_rows_pages_answers_and_history_flat(env: BenchEnv) -> None:
+    assert_flat(env, week(env, step_s=7200))
 
 
 @pytest.mark.release
-def test_a_week_of_idle_operation_minute_by_minute_is_flat_too(yard: BenchYard) -> None:
-    assert_flat(yard, week(yard, step_s=60))
+def test_a_week_of_idle_operation_minute_by_minute_is_flat_too(env: BenchEnv) -> None:
+    assert_flat(env, week(env, step_s=60))
 
 
-def test_without_retention_the_same_week_grows(yard: BenchYard) -> None:
-    yard.here.settings = replace(yard.here.settings, retention=replace(RetentionPolicy(), housekeeping_s=0.0))
-    days = week(yard, step_s=21_600)
+def test_without_retention_the_same_week_grows(env: BenchEnv) -> None:
+    env.here.settings = replace(env.here.settings, retention=replace(RetentionPolicy(), housekeeping_s=0.0))
+    days = week(env, step_s=21_600)
     assert [day.rows["benchmarks"] for day in days] == [2, 4, 6, 8, 10, 12, 14]
 
 
-def test_the_logs_of_stopped_engines_go_after_their_time(yard: BenchYard) -> None:
-    folder = yard.here.settings.engines / STABLE
+def test_the_logs_of_stopped_engines_go_after_their_time(env: BenchEnv) -> None:
+    folder = env.here.settings.engines / STABLE
     folder.mkdir(parents=True)
     (folder / "engine.log").write_text("the end\n")
     (folder / ".lock").touch()
-    service = Service(yard.here, housekeeping_duty(yard.here.settings), "a")
+    service = Service(env.here, housekeeping_duty(env.here.settings), "a")
     for age_days, there in ((13, True), (15, False)):
-        written = yard.clock.now() - age_days * DAY_S
+        written = env.clock.now() - age_days * DAY_S
         for path in (folder / "engine.log", folder / ".lock"):
             os.utime(path, (written, written))
-        yard.records.leases.call("housekeeping", yard.clock.now())
+        env.records.leases.call("housekeeping", env.clock.now())
         assert service.step()
         assert folder.exists() is there
-        yard.clock.wait(1.0)
+        env.clock.wait(1.0)

@@ -28,7 +28,7 @@ from registry.database import Database, migrate, open_database
 from seatrial.cli import main
 from serving.control.health_probes import LocalHealthProbes
 from serving.control.platform_problems import ProblemFinder, ProblemThresholds
-from tests.equipment.control_stage import staged
+from tests.equipment.control_env import control_env
 from tests.equipment.fakes import FakeEngines
 from tests.equipment.rows import open_rollout, put_submission
 from tests.equipment.samples import CHAT, NOW, STABLE, a_benchmark, a_completion, a_request, a_rollout, an_assignment
@@ -279,11 +279,11 @@ def test_every_action_is_a_command_that_parses(scene: Scene) -> None:
 
 
 def test_the_route_is_for_operators_only(tmp_path: Path) -> None:
-    with staged(tmp_path) as stage:
-        answer = stage.client(Role.OPERATOR).get("/v1/problems")
-        assert (answer.status_code, answer.json()["healthy"]) == (200, False), "the stage has no flow runner"
+    with control_env(tmp_path) as env:
+        answer = env.client(Role.OPERATOR).get("/v1/problems")
+        assert (answer.status_code, answer.json()["healthy"]) == (200, False), "no flow runner has left a heartbeat"
         assert answer.json()["problems"][0]["kind"] == "runner_silent"
-        assert stage.client(Role.SUBMITTER).get("/v1/problems").status_code == 403
+        assert env.client(Role.SUBMITTER).get("/v1/problems").status_code == 403
 
 
 @pytest.mark.parametrize("body", [b"<html>not Prefect</html>", b"[]", b'{"last_polled": 3}', b"{}"])

@@ -13,7 +13,7 @@ from core.ids import EndpointName, VersionId
 from core.ports.clock import Clock
 from core.submissions import SubmissionState
 from tasks.reconcile import keep_engines
-from tests.equipment.bench_yard import BenchYard, in_yard
+from tests.equipment.bench_env import BenchEnv, in_bench_env
 from tests.equipment.fakes import FakeEngines
 from tests.equipment.kube_env import a_spec
 from tests.equipment.rows import put_submission
@@ -48,17 +48,17 @@ class Recorder:
 
 
 @pytest.fixture
-def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BenchYard]:
-    with in_yard(tmp_path, monkeypatch) as yard:
+def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BenchEnv]:
+    with in_bench_env(tmp_path, monkeypatch) as env:
         for number, version in enumerate(VERSIONS):
-            yard.serve(version, EndpointName(f"e{number}"))
-        yield yard
+            env.serve(version, EndpointName(f"e{number}"))
+        yield env
 
 
 @pytest.fixture
-def engines(yard: BenchYard) -> Troubled:
-    engines = Troubled(yard.clock)
-    vars(yard.here).update(engines=engines)
+def engines(env: BenchEnv) -> Troubled:
+    engines = Troubled(env.clock)
+    vars(env.here).update(engines=engines)
     engines.apply(a_spec(0, version=UNWANTED))
     return engines
 
@@ -75,46 +75,46 @@ def ready(engines: FakeEngines) -> set[VersionId]:
     "trouble", [Refused("1000 GiB of weights"), Fault("patch: forbidden", hint="grant it"), Transient("a webhook is away")]
 )
 def test_one_engines_trouble_keeps_no_other_from_being_kept_and_fails_the_pass_by_name(
-    yard: BenchYard, engines: Troubled, trouble: SeatrialError
+    env: BenchEnv, engines: Troubled, trouble: SeatrialError
 ) -> None:
     engines.troubles = {VERSIONS[0]: trouble}
     with pytest.raises(Transient if isinstance(trouble, Transient) else Fault, match=f"not kept: aaaaaaaaaaaa: {trouble}"):
-        keep_engines(yard.here, unfenced)
+        keep_engines(env.here, unfenced)
     assert ready(engines) == set(VERSIONS[1:])
     assert engines.stops == [(UNWANTED, 30.0)], "those that nobody wants are stopped all the same"
 
 
-def test_a_cluster_that_is_away_is_not_asked_for_every_engine(yard: BenchYard, engines: Troubled) -> None:
+def test_a_cluster_that_is_away_is_not_asked_for_every_engine(env: BenchEnv, engines: Troubled) -> None:
     engines.troubles = {version: Transient("the API server is away") for version in VERSIONS}
     engines.asked = 0
     with pytest.raises(Transient):
-        keep_engines(yard.here, unfenced)
+        keep_engines(env.here, unfenced)
     assert engines.asked == 3
     assert engines.stops == []
 
 
 @pytest.mark.usefixtures("engines")
-def test_a_removed_endpoint_leaves_no_mark_on_an_engine_that_another_keeps(yard: BenchYard) -> None:
+def test_a_removed_endpoint_leaves_no_mark_on_an_engine_that_another_keeps(env: BenchEnv) -> None:
     shared, gone = VERSIONS[0], EndpointName("gone")
-    yard.serve(shared, gone)
-    for row in yard.records.submissions.find(states=[SubmissionState.QUEUED], limit=100):
-        put_submission(yard.records, row.id, yard.clock.now(), state=SubmissionState.SERVING)
+    env.serve(shared, gone)
+    for row in env.records.submissions.find(states=[SubmissionState.QUEUED], limit=100):
+        put_submission(env.records, row.id, env.clock.now(), state=SubmissionState.SERVING)
     recorder = Recorder()
-    vars(yard.here).update(_cluster=recorder)
-    keep_engines(yard.here, unfenced)
+    vars(env.here).update(_cluster=recorder)
+    keep_engines(env.here, unfenced)
     assert recorder.marks[shared, gone] is Role.STABLE
-    yard.records.endpoints.remove(gone, yard.clock.now())
-    keep_engines(yard.here, unfenced)
+    env.records.endpoints.remove(gone, env.clock.now())
+    keep_engines(env.here, unfenced)
     assert recorder.marks[shared, gone] is None
     assert recorder.marks[shared, EndpointName("e0")] is Role.STABLE
 
 
-def test_an_engine_of_another_installation_is_reported(yard: BenchYard, engines: Troubled) -> None:
+def test_an_engine_of_another_installation_is_reported(env: BenchEnv, engines: Troubled) -> None:
     engines.troubles = {VERSIONS[0]: Conflict("it belongs to the installation 'blue'", reason=ANOTHERS)}
     with pytest.raises(Fault, match="'blue'"):
-        keep_engines(yard.here, unfenced)
+        keep_engines(env.here, unfenced)
 
 
-def test_an_engine_of_other_settings_is_no_trouble(yard: BenchYard, engines: Troubled) -> None:
+def test_an_engine_of_other_settings_is_no_trouble(env: BenchEnv, engines: Troubled) -> None:
     engines.troubles = {VERSIONS[0]: Conflict("it runs from another spec")}
-    assert keep_engines(yard.here, unfenced) == (f"stopped the engine of {UNWANTED[:12]}",)
+    assert keep_engines(env.here, unfenced) == (f"stopped the engine of {UNWANTED[:12]}",)

@@ -24,11 +24,11 @@ CHAT = EndpointName("chat")
 STABLE, FIRST, SECOND = (VersionId(letter * 64) for letter in "abc")
 
 
-class Yard:
+class DriverEnv:
     """A driver with all that it stands on."""
 
     def __init__(self, folder: Path) -> None:
-        url = f"sqlite:///{folder / 'yard.db'}"
+        url = f"sqlite:///{folder / 'env.db'}"
         migrate(url)
         self.clock = VirtualClock()
         self.records: Database = open_database(url, clock=self.clock)
@@ -50,128 +50,128 @@ class Yard:
         return self.driver.open(self.submission(version), CHAT, version)
 
 
-def serve(yard: Yard, rollout: Rollout) -> None:
+def serve(env: DriverEnv, rollout: Rollout) -> None:
     """Promote a rollout, and end its submission as serving."""
-    yard.driver.begin(rollout.id)
-    row = yard.records.submissions.get(rollout.submission)
-    yard.records.submissions.store(replace(row, state=SubmissionState.SERVING, version=rollout.candidate), yard.clock.now())
+    env.driver.begin(rollout.id)
+    row = env.records.submissions.get(rollout.submission)
+    env.records.submissions.store(replace(row, state=SubmissionState.SERVING, version=rollout.candidate), env.clock.now())
 
 
 @pytest.fixture
-def yard(tmp_path: Path) -> Yard:
-    return Yard(tmp_path)
+def env(tmp_path: Path) -> DriverEnv:
+    return DriverEnv(tmp_path)
 
 
-def test_the_first_version_is_promoted_and_becomes_stable(yard: Yard):
-    row = yard.driver.begin(yard.opened(STABLE).id)
+def test_the_first_version_is_promoted_and_becomes_stable(env: DriverEnv):
+    row = env.driver.begin(env.opened(STABLE).id)
     assert row.state is RolloutState.PROMOTED
-    assert yard.records.endpoints.get(CHAT).stable == STABLE
+    assert env.records.endpoints.get(CHAT).stable == STABLE
 
 
-def test_a_newer_submission_takes_the_place_of_an_open_rollout(yard: Yard):
-    yard.driver.begin(yard.opened(STABLE).id)
-    older = yard.driver.begin(yard.opened(FIRST).id)
-    newer = yard.submission(SECOND)
+def test_a_newer_submission_takes_the_place_of_an_open_rollout(env: DriverEnv):
+    env.driver.begin(env.opened(STABLE).id)
+    older = env.driver.begin(env.opened(FIRST).id)
+    newer = env.submission(SECOND)
     with pytest.raises(Conflict):
-        yard.driver.open(newer, CHAT, SECOND)
-    withdrawn = yard.driver.advance(older.id)
+        env.driver.open(newer, CHAT, SECOND)
+    withdrawn = env.driver.advance(older.id)
     assert (withdrawn.state, withdrawn.withdrawal) == (RolloutState.ROLLED_BACK, Withdrawal.SUPERSEDED)
     assert newer in withdrawn.reason
-    assert yard.driver.open(newer, CHAT, SECOND).candidate == SECOND
+    assert env.driver.open(newer, CHAT, SECOND).candidate == SECOND
 
 
-def test_an_older_submission_is_superseded_by_an_open_rollout_of_a_newer_one(yard: Yard):
-    older, newer = yard.submission(FIRST), yard.opened(SECOND)
+def test_an_older_submission_is_superseded_by_an_open_rollout_of_a_newer_one(env: DriverEnv):
+    older, newer = env.submission(FIRST), env.opened(SECOND)
     with pytest.raises(Refused) as refused:
-        yard.driver.open(older, CHAT, FIRST)
+        env.driver.open(older, CHAT, FIRST)
     assert (refused.value.reason, newer.submission in refused.value.what) == ("superseded", True)
-    assert yard.records.rollouts.get(newer.id).state is RolloutState.DARK
+    assert env.records.rollouts.get(newer.id).state is RolloutState.DARK
 
 
-def test_an_older_submission_is_superseded_by_a_newer_one_that_serves(yard: Yard):
-    older, newer = yard.submission(FIRST), yard.opened(SECOND)
-    serve(yard, newer)
+def test_an_older_submission_is_superseded_by_a_newer_one_that_serves(env: DriverEnv):
+    older, newer = env.submission(FIRST), env.opened(SECOND)
+    serve(env, newer)
     with pytest.raises(Refused) as refused:
-        yard.driver.open(older, CHAT, FIRST)
+        env.driver.open(older, CHAT, FIRST)
     assert refused.value.reason == "superseded"
 
 
-def test_an_older_submission_goes_on_once_the_newer_version_is_no_longer_served(yard: Yard):
-    yard.driver.begin(yard.opened(STABLE).id)
-    older, newer = yard.submission(FIRST), yard.opened(SECOND)
-    yard.driver.withdraw(newer.id, "an operator asked", Withdrawal.OPERATOR)
-    yard.driver.advance(newer.id)
-    assert yard.driver.open(older, CHAT, FIRST).candidate == FIRST
+def test_an_older_submission_goes_on_once_the_newer_version_is_no_longer_served(env: DriverEnv):
+    env.driver.begin(env.opened(STABLE).id)
+    older, newer = env.submission(FIRST), env.opened(SECOND)
+    env.driver.withdraw(newer.id, "an operator asked", Withdrawal.OPERATOR)
+    env.driver.advance(newer.id)
+    assert env.driver.open(older, CHAT, FIRST).candidate == FIRST
 
 
-def test_a_newer_submission_of_the_version_that_is_served_withdraws_an_open_rollout(yard: Yard):
-    serve(yard, yard.opened(STABLE))
-    canary = yard.driver.begin(yard.opened(FIRST).id)
-    assert yard.driver.serves(yard.submission(STABLE), CHAT, STABLE)
-    assert yard.records.rollouts.get(canary.id).withdrawal is Withdrawal.SUPERSEDED
-    assert yard.records.endpoints.get(CHAT).stable == STABLE
+def test_a_newer_submission_of_the_version_that_is_served_withdraws_an_open_rollout(env: DriverEnv):
+    serve(env, env.opened(STABLE))
+    canary = env.driver.begin(env.opened(FIRST).id)
+    assert env.driver.serves(env.submission(STABLE), CHAT, STABLE)
+    assert env.records.rollouts.get(canary.id).withdrawal is Withdrawal.SUPERSEDED
+    assert env.records.endpoints.get(CHAT).stable == STABLE
 
 
-def test_an_older_submission_of_the_version_that_is_served_leaves_an_open_rollout_alone(yard: Yard):
-    serve(yard, yard.opened(STABLE))
-    older, canary = yard.submission(STABLE), yard.driver.begin(yard.opened(FIRST).id)
-    assert yard.driver.serves(older, CHAT, STABLE)
-    assert yard.records.rollouts.get(canary.id).state is RolloutState.SHIFTING
+def test_an_older_submission_of_the_version_that_is_served_leaves_an_open_rollout_alone(env: DriverEnv):
+    serve(env, env.opened(STABLE))
+    older, canary = env.submission(STABLE), env.driver.begin(env.opened(FIRST).id)
+    assert env.driver.serves(older, CHAT, STABLE)
+    assert env.records.rollouts.get(canary.id).state is RolloutState.SHIFTING
 
 
-def test_a_rollback_waits_for_a_living_gateway_that_follows_older_routes(yard: Yard):
-    yard.driver.begin(yard.opened(STABLE).id)
-    row = yard.driver.begin(yard.opened(FIRST).id)
-    yard.records.gateways.report("g1", yard.records.gateways.generation(), yard.clock.now())
-    row = yard.driver.withdraw(row.id, "an operator asked", Withdrawal.OPERATOR)
-    assert yard.driver.advance(row.id).state is RolloutState.ROLLING_BACK
-    yard.records.gateways.report("g1", yard.records.gateways.generation(), yard.clock.now())
-    assert yard.driver.advance(row.id).state is RolloutState.ROLLED_BACK
+def test_a_rollback_waits_for_a_living_gateway_that_follows_older_routes(env: DriverEnv):
+    env.driver.begin(env.opened(STABLE).id)
+    row = env.driver.begin(env.opened(FIRST).id)
+    env.records.gateways.report("g1", env.records.gateways.generation(), env.clock.now())
+    row = env.driver.withdraw(row.id, "an operator asked", Withdrawal.OPERATOR)
+    assert env.driver.advance(row.id).state is RolloutState.ROLLING_BACK
+    env.records.gateways.report("g1", env.records.gateways.generation(), env.clock.now())
+    assert env.driver.advance(row.id).state is RolloutState.ROLLED_BACK
 
 
-def test_a_gateway_that_died_is_not_waited_for(yard: Yard):
-    yard.driver.begin(yard.opened(STABLE).id)
-    row = yard.driver.begin(yard.opened(FIRST).id)
-    yard.records.gateways.report("g1", 0, yard.clock.now())
-    row = yard.driver.withdraw(row.id, "an operator asked", Withdrawal.OPERATOR)
-    yard.clock.wait(11)
-    assert yard.driver.advance(row.id).state is RolloutState.ROLLED_BACK
+def test_a_gateway_that_died_is_not_waited_for(env: DriverEnv):
+    env.driver.begin(env.opened(STABLE).id)
+    row = env.driver.begin(env.opened(FIRST).id)
+    env.records.gateways.report("g1", 0, env.clock.now())
+    row = env.driver.withdraw(row.id, "an operator asked", Withdrawal.OPERATOR)
+    env.clock.wait(11)
+    assert env.driver.advance(row.id).state is RolloutState.ROLLED_BACK
 
 
-def test_past_its_deadline_a_rollout_without_data_goes_back(yard: Yard):
-    yard.driver.begin(yard.opened(STABLE).id)
-    row = yard.driver.begin(yard.opened(FIRST).id)
-    yard.clock.wait(RolloutPolicy().deadline_s + 1)
-    assert yard.driver.advance(row.id).state is RolloutState.ROLLING_BACK
-    ended = yard.driver.advance(row.id)
-    assert (ended.state, yard.records.endpoints.get(CHAT).stable) == (RolloutState.ROLLED_BACK, STABLE)
+def test_past_its_deadline_a_rollout_without_data_goes_back(env: DriverEnv):
+    env.driver.begin(env.opened(STABLE).id)
+    row = env.driver.begin(env.opened(FIRST).id)
+    env.clock.wait(RolloutPolicy().deadline_s + 1)
+    assert env.driver.advance(row.id).state is RolloutState.ROLLING_BACK
+    ended = env.driver.advance(row.id)
+    assert (ended.state, env.records.endpoints.get(CHAT).stable) == (RolloutState.ROLLED_BACK, STABLE)
 
 
-def test_a_rollback_by_an_operator_is_told_as_one_by_the_verdict(yard: Yard):
+def test_a_rollback_by_an_operator_is_told_as_one_by_the_verdict(env: DriverEnv):
     """The control API changes the row; the next pass, in whatever process, tells of it."""
     told: list[str] = []
-    driver = Driver(yard.records, yard.engines, yard.clock, RolloutPolicy(), "another", Recorder(told))
-    yard.driver.begin(yard.opened(STABLE).id)
-    row = yard.driver.begin(yard.opened(FIRST).id)
+    driver = Driver(env.records, env.engines, env.clock, RolloutPolicy(), "another", Recorder(told))
+    env.driver.begin(env.opened(STABLE).id)
+    row = env.driver.begin(env.opened(FIRST).id)
     back = withdraw(row, "rolled back by olga", Withdrawal.OPERATOR)
-    yard.records.rollouts.store(replace(back, lease_owner="", lease_until=0.0))
-    yard.records.gateways.report("g1", 0, yard.clock.now())
+    env.records.rollouts.store(replace(back, lease_owner="", lease_until=0.0))
+    env.records.gateways.report("g1", 0, env.clock.now())
     for _ in range(3):
         driver.advance(row.id)
-    yard.records.gateways.report("g1", yard.records.gateways.generation(), yard.clock.now())
+    env.records.gateways.report("g1", env.records.gateways.generation(), env.clock.now())
     driver.advance(row.id)
     assert told == ["RollingBack", "RolledBack"]
 
 
-def test_a_driver_shortens_a_lease_that_its_clock_wrote_before_it_was_set_back(yard: Yard):
-    yard.driver.begin(yard.opened(STABLE).id)
-    row = yard.driver.begin(yard.opened(FIRST).id)
-    judged = yard.driver.advance(row.id)
-    late = yard.records.rollouts.store(replace(judged, lease_until=yard.clock.now() + 86_400))
-    yard.clock.wait(1.0)
-    assert yard.driver.advance(row.id).lease_until == yard.clock.now() + LEASE_S
-    yard.clock.wait(1.0)
-    again = yard.driver.advance(row.id)
+def test_a_driver_shortens_a_lease_that_its_clock_wrote_before_it_was_set_back(env: DriverEnv):
+    env.driver.begin(env.opened(STABLE).id)
+    row = env.driver.begin(env.opened(FIRST).id)
+    judged = env.driver.advance(row.id)
+    late = env.records.rollouts.store(replace(judged, lease_until=env.clock.now() + 86_400))
+    env.clock.wait(1.0)
+    assert env.driver.advance(row.id).lease_until == env.clock.now() + LEASE_S
+    env.clock.wait(1.0)
+    again = env.driver.advance(row.id)
     assert again.revision == late.revision + 1, "a lease that has just been renewed is not written again"
 
 

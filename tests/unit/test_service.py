@@ -12,16 +12,16 @@ import pytest
 from core.errors import Conflict, SeatrialError, Transient
 from core.leases import Lease
 from tasks.service import LEASE_S, Duty, Fence, Part, Service
-from tests.equipment.bench_yard import BenchYard, in_yard
+from tests.equipment.bench_env import BenchEnv, in_bench_env
 from wiring import Platform
 
 EVERY_S = 60.0
 
 
 @pytest.fixture
-def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BenchYard]:
-    with in_yard(tmp_path, monkeypatch) as yard:
-        yield yard
+def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BenchEnv]:
+    with in_bench_env(tmp_path, monkeypatch) as env:
+        yield env
 
 
 @dataclass
@@ -44,8 +44,8 @@ def duty(*parts: Part, **more: object) -> Duty:
     return replace(made, **more)  # type: ignore[arg-type]
 
 
-def row(yard: BenchYard) -> Lease:
-    lease = yard.records.leases.get("tidy")
+def row(env: BenchEnv) -> Lease:
+    lease = env.records.leases.get("tidy")
     assert lease is not None
     return lease
 
@@ -57,108 +57,108 @@ def raising(error: Exception) -> Counted:
     return Counted(fail)
 
 
-def passes(yard: BenchYard, service: Service, seconds: float) -> int:
+def passes(env: BenchEnv, service: Service, seconds: float) -> int:
     """Return how many passes a service makes within `seconds` of virtual time."""
     made = 0
     for _ in range(int(seconds)):
         made += service.step()
-        yard.clock.wait(1.0)
+        env.clock.wait(1.0)
     return made
 
 
-def test_a_pass_is_made_at_once_and_then_at_its_interval(yard: BenchYard) -> None:
+def test_a_pass_is_made_at_once_and_then_at_its_interval(env: BenchEnv) -> None:
     part = Counted()
-    assert passes(yard, Service(yard.here, duty(part), "a"), 3 * EVERY_S) == 3
+    assert passes(env, Service(env.here, duty(part), "a"), 3 * EVERY_S) == 3
     assert part.runs == 3
 
 
-def test_a_call_makes_a_pass_before_its_time_and_calls_together_are_one(yard: BenchYard) -> None:
-    service = Service(yard.here, duty(Counted()), "a")
+def test_a_call_makes_a_pass_before_its_time_and_calls_together_are_one(env: BenchEnv) -> None:
+    service = Service(env.here, duty(Counted()), "a")
     service.step()
-    yard.clock.wait(1.0)
-    yard.records.leases.call("tidy", yard.clock.now())
-    yard.records.leases.call("tidy", yard.clock.now())
-    assert passes(yard, service, 10) == 1
+    env.clock.wait(1.0)
+    env.records.leases.call("tidy", env.clock.now())
+    env.records.leases.call("tidy", env.clock.now())
+    assert passes(env, service, 10) == 1
 
 
-def test_a_duty_without_an_interval_runs_only_when_it_is_called(yard: BenchYard) -> None:
-    service = Service(yard.here, duty(Counted(), every_s=0.0), "a")
-    assert passes(yard, service, 1000) == 0
-    yard.records.leases.call("tidy", yard.clock.now())
-    assert passes(yard, service, 1000) == 1
+def test_a_duty_without_an_interval_runs_only_when_it_is_called(env: BenchEnv) -> None:
+    service = Service(env.here, duty(Counted(), every_s=0.0), "a")
+    assert passes(env, service, 1000) == 0
+    env.records.leases.call("tidy", env.clock.now())
+    assert passes(env, service, 1000) == 1
 
 
-def test_two_instances_share_the_passes(yard: BenchYard) -> None:
+def test_two_instances_share_the_passes(env: BenchEnv) -> None:
     part = Counted()
-    first, second = (Service(yard.here, duty(part), holder) for holder in ("a", "b"))
+    first, second = (Service(env.here, duty(part), holder) for holder in ("a", "b"))
     for _ in range(300):
         first.step()
         second.step()
-        yard.clock.wait(1.0)
+        env.clock.wait(1.0)
     assert part.runs == 5
 
 
-def test_an_instance_that_outlived_its_lease_stops_at_its_next_part_and_writes_nothing(yard: BenchYard) -> None:
+def test_an_instance_that_outlived_its_lease_stops_at_its_next_part_and_writes_nothing(env: BenchEnv) -> None:
     second, after = Counted(), Counted()
-    other = Service(yard.here, duty(second), "b")
+    other = Service(env.here, duty(second), "b")
 
     def sleep(fence: Fence) -> None:
-        yard.clock.wait(LEASE_S + 1)
+        env.clock.wait(LEASE_S + 1)
         assert other.step()
         fence()
         raise AssertionError("the fence held nothing back")
 
-    Service(yard.here, duty(Counted(sleep), after), "a").step()
+    Service(env.here, duty(Counted(sleep), after), "a").step()
     assert (second.runs, after.runs) == (1, 0)
-    assert (row(yard).token, row(yard).failed) == (2, "")
+    assert (row(env).token, row(env).failed) == (2, "")
 
 
-def test_a_fence_renews_the_lease_of_a_long_part(yard: BenchYard) -> None:
+def test_a_fence_renews_the_lease_of_a_long_part(env: BenchEnv) -> None:
     part = Counted()
-    other = Service(yard.here, duty(part), "b")
+    other = Service(env.here, duty(part), "b")
 
     def long(fence: Fence) -> None:
         for _ in range(5):
-            yard.clock.wait(LEASE_S - 1)
+            env.clock.wait(LEASE_S - 1)
             fence()
             assert not other.step()
 
-    assert Service(yard.here, duty(Counted(long)), "a").step()
+    assert Service(env.here, duty(Counted(long)), "a").step()
     assert part.runs == 0
 
 
 @pytest.mark.parametrize("error", [Transient("away"), Conflict("moved on"), KeyError("a bug")], ids=["transient", "conflict", "bug"])
-def test_a_part_that_fails_stops_neither_the_other_parts_nor_the_service(yard: BenchYard, error: Exception) -> None:
+def test_a_part_that_fails_stops_neither_the_other_parts_nor_the_service(env: BenchEnv, error: Exception) -> None:
     after = Counted()
-    service = Service(yard.here, duty(raising(error), after), "a")
+    service = Service(env.here, duty(raising(error), after), "a")
     assert service.step()
     assert after.runs == 1
-    assert row(yard).failed.startswith("part 0: ")
-    assert (error.what if isinstance(error, SeatrialError) else "KeyError") in row(yard).failed
+    assert row(env).failed.startswith("part 0: ")
+    assert (error.what if isinstance(error, SeatrialError) else "KeyError") in row(env).failed
 
 
-def test_a_failed_pass_is_tried_again_soon_and_then_less_and_less_often(yard: BenchYard) -> None:
+def test_a_failed_pass_is_tried_again_soon_and_then_less_and_less_often(env: BenchEnv) -> None:
     part = raising(Transient("away"))
-    service = Service(yard.here, duty(part), "a")
-    assert passes(yard, service, 40) == 4, "at 0, 5, 15 and 35 s"
-    assert row(yard).failures == 4
+    service = Service(env.here, duty(part), "a")
+    assert passes(env, service, 40) == 4, "at 0, 5, 15 and 35 s"
+    assert row(env).failures == 4
     part.what = lambda _fence: None
-    assert passes(yard, service, 240) == 4
-    assert (row(yard).failures, row(yard).failed) == (0, "")
+    assert passes(env, service, 240) == 4
+    assert (row(env).failures, row(env).failed) == (0, "")
 
 
-def test_an_early_pass_is_made_when_work_was_left_alone_but_not_twice_in_a_row(yard: BenchYard) -> None:
-    service = Service(yard.here, duty(Counted(), every_s=1000.0, early=lambda _here, _now: True), "a")
-    assert passes(yard, service, 61) == 5
+def test_an_early_pass_is_made_when_work_was_left_alone_but_not_twice_in_a_row(env: BenchEnv) -> None:
+    service = Service(env.here, duty(Counted(), every_s=1000.0, early=lambda _here, _now: True), "a")
+    assert passes(env, service, 61) == 5
 
 
-def test_with_the_database_unavailable_no_pass_is_made_and_the_service_goes_on(yard: BenchYard) -> None:
+def test_with_the_database_unavailable_no_pass_is_made_and_the_service_goes_on(env: BenchEnv) -> None:
     class Away:
         def get(self, _name: str) -> Lease:
             raise Transient("the database is unavailable")
 
-    service, leases = Service(yard.here, duty(Counted()), "a"), yard.records.leases
-    vars(yard.records).update(leases=Away())
-    assert passes(yard, service, 5) == 0
-    vars(yard.records).update(leases=leases)
-    assert passes(yard, service, 5) == 1
+    service, leases = Service(env.here, duty(Counted()), "a"), env.records.leases
+    vars(env.records).update(leases=Away())
+    assert passes(env, service, 5) == 0
+    vars(env.records).update(leases=leases)
+    assert passes(env, service, 5) == 1

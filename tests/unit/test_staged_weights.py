@@ -18,7 +18,7 @@ from registry import work
 from registry.weights.folder import FolderWeights
 from tasks.finish import clear_away
 from tasks.reconcile import sweep_leftovers
-from tests.equipment.bench_yard import BenchYard, in_yard
+from tests.equipment.bench_env import BenchEnv, in_bench_env
 from tests.equipment.rows import put_submission
 from tests.equipment.samples import a_benchmark, a_request, a_version
 
@@ -28,107 +28,107 @@ TENSORS = Digest("c" * 64)
 
 
 @pytest.fixture
-def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BenchYard]:
-    with in_yard(tmp_path, monkeypatch) as yard:
-        vars(yard.here).update(weights=FolderWeights(tmp_path / "weights", yard.clock))
+def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BenchEnv]:
+    with in_bench_env(tmp_path, monkeypatch) as env:
+        vars(env.here).update(weights=FolderWeights(tmp_path / "weights", env.clock))
         for version in (VERSION, OTHER):
-            yard.records.versions.put(a_version(id=version, commit=version[:40], tensors=TENSORS, created_at=yard.clock.now()))
+            env.records.versions.put(a_version(id=version, commit=version[:40], tensors=TENSORS, created_at=env.clock.now()))
         for digest in (Digest(VERSION), TENSORS):
-            stage(yard, digest)
-        yield yard
+            stage(env, digest)
+        yield env
 
 
-def stage(yard: BenchYard, digest: Digest) -> None:
-    source = yard.here.settings.home / "source"
+def stage(env: BenchEnv, digest: Digest) -> None:
+    source = env.here.settings.home / "source"
     source.mkdir(exist_ok=True)
     (source / "file").write_bytes(b"content")
-    yard.here.weights.stage(digest, source, [FileDigest("file", 7, Digest(hashlib.sha256(b"content").hexdigest()))])
+    env.here.weights.stage(digest, source, [FileDigest("file", 7, Digest(hashlib.sha256(b"content").hexdigest()))])
 
 
-def submission(yard: BenchYard, version: VersionId | None) -> Submission:
-    made = yard.records.submissions.create(a_request(), yard.records.access.principal("ann", 1.0).id, yard.clock.now())
+def submission(env: BenchEnv, version: VersionId | None) -> Submission:
+    made = env.records.submissions.create(a_request(), env.records.access.principal("ann", 1.0).id, env.clock.now())
     changes: dict[str, Any] = {"version": version} if version else {}
-    return put_submission(yard.records, made.id, yard.clock.now(), state=SubmissionState.RUNNING, **changes)
+    return put_submission(env.records, made.id, env.clock.now(), state=SubmissionState.RUNNING, **changes)
 
 
-def stored(yard: BenchYard) -> set[Digest]:
-    return {bundle.digest for bundle in yard.here.weights.list()}
+def stored(env: BenchEnv) -> set[Digest]:
+    return {bundle.digest for bundle in env.here.weights.list()}
 
 
 def unfenced() -> None:
     """A lease that is never lost."""
 
 
-def test_what_a_refused_submission_staged_is_removed(yard: BenchYard) -> None:
-    clear_away(yard.here, submission(yard, VERSION))
-    assert stored(yard) == set()
-    assert yard.here.weights.leftovers() == ()
+def test_what_a_refused_submission_staged_is_removed(env: BenchEnv) -> None:
+    clear_away(env.here, submission(env, VERSION))
+    assert stored(env) == set()
+    assert env.here.weights.leftovers() == ()
 
 
-def test_tensors_that_another_open_submission_uses_stay(yard: BenchYard) -> None:
-    submission(yard, OTHER)
-    clear_away(yard.here, submission(yard, VERSION))
-    assert stored(yard) == {TENSORS}
+def test_tensors_that_another_open_submission_uses_stay(env: BenchEnv) -> None:
+    submission(env, OTHER)
+    clear_away(env.here, submission(env, VERSION))
+    assert stored(env) == {TENSORS}
 
 
-def test_nothing_goes_while_a_submission_has_no_version_yet(yard: BenchYard) -> None:
-    submission(yard, None)
-    clear_away(yard.here, submission(yard, VERSION))
-    assert stored(yard) == {VERSION, TENSORS}
+def test_nothing_goes_while_a_submission_has_no_version_yet(env: BenchEnv) -> None:
+    submission(env, None)
+    clear_away(env.here, submission(env, VERSION))
+    assert stored(env) == {VERSION, TENSORS}
 
 
-def test_a_submission_that_begins_during_the_removal_finds_its_tensors(yard: BenchYard, monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = submission(yard, VERSION)
-    withdraw = yard.here.weights.withdraw
+def test_a_submission_that_begins_during_the_removal_finds_its_tensors(env: BenchEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = submission(env, VERSION)
+    withdraw = env.here.weights.withdraw
 
     def meanwhile(digest: Digest) -> bool:
         hidden = withdraw(digest)
         if digest == TENSORS:
-            submission(yard, OTHER)
+            submission(env, OTHER)
         return hidden
 
-    monkeypatch.setattr(yard.here.weights, "withdraw", meanwhile)
-    clear_away(yard.here, ended)
-    assert yard.here.weights.open(TENSORS).files
+    monkeypatch.setattr(env.here.weights, "withdraw", meanwhile)
+    clear_away(env.here, ended)
+    assert env.here.weights.open(TENSORS).files
 
 
-def test_published_weights_stay(yard: BenchYard) -> None:
-    yard.here.weights.publish(TENSORS)
-    clear_away(yard.here, submission(yard, VERSION))
-    assert stored(yard) == {TENSORS}
+def test_published_weights_stay(env: BenchEnv) -> None:
+    env.here.weights.publish(TENSORS)
+    clear_away(env.here, submission(env, VERSION))
+    assert stored(env) == {TENSORS}
     with pytest.raises(NotFound):
-        yard.here.weights.open(Digest(VERSION))
+        env.here.weights.open(Digest(VERSION))
 
 
-def test_the_sweep_removes_what_killed_work_left_but_nothing_that_a_process_holds(yard: BenchYard) -> None:
-    downloads = yard.here.settings.downloads
+def test_the_sweep_removes_what_killed_work_left_but_nothing_that_a_process_holds(env: BenchEnv) -> None:
+    downloads = env.here.settings.downloads
     for name in ("left", "held"):
         (downloads / name).mkdir(parents=True)
     with (downloads / "held.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert len(sweep_leftovers(yard.here, unfenced)) == 2
+        assert len(sweep_leftovers(env.here, unfenced)) == 2
         assert sorted(path.name for path in downloads.iterdir()) == ["held", "held.lock"]
-    assert stored(yard) == set()
+    assert stored(env) == set()
 
 
-def test_the_sweep_leaves_scratch_to_a_running_benchmark(yard: BenchYard) -> None:
-    cell = yard.here.settings.scratch / "cell"
+def test_the_sweep_leaves_scratch_to_a_running_benchmark(env: BenchEnv) -> None:
+    cell = env.here.settings.scratch / "cell"
     cell.mkdir(parents=True)
-    yard.records.benchmarks.create(a_benchmark(version=VERSION))
-    sweep_leftovers(yard.here, unfenced)
+    env.records.benchmarks.create(a_benchmark(version=VERSION))
+    sweep_leftovers(env.here, unfenced)
     assert cell.is_dir()
 
 
-def test_nothing_is_removed_from_the_store_of_another_installation(yard: BenchYard) -> None:
-    yard.here.weights.claim("f" * 32)
-    clear_away(yard.here, submission(yard, VERSION))
-    assert sweep_leftovers(yard.here, unfenced) == ()
-    assert stored(yard) == {VERSION, TENSORS}
+def test_nothing_is_removed_from_the_store_of_another_installation(env: BenchEnv) -> None:
+    env.here.weights.claim("f" * 32)
+    clear_away(env.here, submission(env, VERSION))
+    assert sweep_leftovers(env.here, unfenced) == ()
+    assert stored(env) == {VERSION, TENSORS}
 
 
-def test_the_sweep_goes_on_when_files_vanish_under_it(yard: BenchYard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sweep_goes_on_when_files_vanish_under_it(env: BenchEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     """A submission that ends removes its own download and lock while reconcile lists them."""
-    downloads = yard.here.settings.downloads
+    downloads = env.here.settings.downloads
     (downloads / "left").mkdir(parents=True)
     (downloads / "ended.lock").touch()
     measure = work._item
@@ -139,5 +139,5 @@ def test_the_sweep_goes_on_when_files_vanish_under_it(yard: BenchYard, monkeypat
         return measure(name, path)
 
     monkeypatch.setattr(work, "_item", vanishing)
-    sweep_leftovers(yard.here, unfenced)
+    sweep_leftovers(env.here, unfenced)
     assert list(downloads.iterdir()) == []

@@ -19,7 +19,7 @@ from core.submissions import SubmissionState
 from lifecycle import submissions
 from tasks.reconcile import reconcile_duty
 from tasks.service import LEASE_S, Duty, Service
-from tests.equipment.bench_yard import BenchYard, in_yard
+from tests.equipment.bench_env import BenchEnv, in_bench_env
 from tests.equipment.rows import put_submission
 from tests.equipment.samples import CHAT, a_benchmark, a_request, a_rollout
 
@@ -29,9 +29,9 @@ RUN = "run-1"
 
 
 @pytest.fixture
-def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BenchYard]:
-    with in_yard(tmp_path, monkeypatch) as yard:
-        yield yard
+def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BenchEnv]:
+    with in_bench_env(tmp_path, monkeypatch) as env:
+        yield env
 
 
 def test_a_late_end_that_does_not_change_for_the_leases_length_is_stale() -> None:
@@ -67,77 +67,77 @@ def test_a_lease_that_was_free_in_between_is_watched_from_the_start() -> None:
     assert not watch.stale({"a": DAY}, 0.0, 20.0)
 
 
-def held_by_a_dead_instance(yard: BenchYard) -> Lease:
+def held_by_a_dead_instance(env: BenchEnv) -> Lease:
     """Take the service's lease with a clock that is a day ahead, and never come back."""
-    then = yard.clock.now() + DAY
-    lease = yard.records.leases.take("tidy", "dead", then, then + LEASE_S)
+    then = env.clock.now() + DAY
+    lease = env.records.leases.take("tidy", "dead", then, then + LEASE_S)
     assert lease is not None
-    return yard.records.leases.begin(lease, then)
+    return env.records.leases.begin(lease, then)
 
 
-def test_a_service_makes_passes_again_after_an_instance_with_a_wrong_clock_died(yard: BenchYard) -> None:
-    dead = held_by_a_dead_instance(yard)
-    service = Service(yard.here, Duty("tidy", 60.0, ()), "b")
+def test_a_service_makes_passes_again_after_an_instance_with_a_wrong_clock_died(env: BenchEnv) -> None:
+    dead = held_by_a_dead_instance(env)
+    service = Service(env.here, Duty("tidy", 60.0, ()), "b")
     waited = 0.0
     while not service.step():
         assert waited <= LONGEST_S + 2
         waited += 1.0
-        yard.clock.wait(1.0)
+        env.clock.wait(1.0)
     assert waited >= LONGEST_S
     with pytest.raises(Conflict):
-        yard.records.leases.renew(dead, yard.clock.now() + LEASE_S)
+        env.records.leases.renew(dead, env.clock.now() + LEASE_S)
 
 
-def test_an_instance_with_a_wrong_clock_that_lives_keeps_its_lease(yard: BenchYard) -> None:
-    lease = held_by_a_dead_instance(yard)
-    service = Service(yard.here, Duty("tidy", 60.0, ()), "b")
+def test_an_instance_with_a_wrong_clock_that_lives_keeps_its_lease(env: BenchEnv) -> None:
+    lease = held_by_a_dead_instance(env)
+    service = Service(env.here, Duty("tidy", 60.0, ()), "b")
     for _ in range(int(3 * LONGEST_S / 30)):
         assert not service.step()
-        yard.clock.wait(30.0)
-        lease = yard.records.leases.renew(lease, yard.clock.now() + DAY + LEASE_S)
+        env.clock.wait(30.0)
+        lease = env.records.leases.renew(lease, env.clock.now() + DAY + LEASE_S)
 
 
-def reconciled(yard: BenchYard, minutes: int) -> None:
+def reconciled(env: BenchEnv, minutes: int) -> None:
     """Let reconcile make its passes for so long, without the parts that need engines."""
-    duty = reconcile_duty(yard.here.settings)
+    duty = reconcile_duty(env.here.settings)
     parts = [(name, part) for name, part in duty.parts if name in {"leases", "submissions", "benchmarks"}]
-    service = Service(yard.here, replace(duty, parts=parts), "a")
+    service = Service(env.here, replace(duty, parts=parts), "a")
     for _ in range(60 * minutes):
         service.step()
-        yard.clock.wait(1.0)
+        env.clock.wait(1.0)
 
 
-def a_submission_that_runs(yard: BenchYard, lease_until: float) -> SubmissionId:
-    row = yard.records.submissions.create(a_request(), yard.records.access.principal("ann", 1.0).id, yard.clock.now())
+def a_submission_that_runs(env: BenchEnv, lease_until: float) -> SubmissionId:
+    row = env.records.submissions.create(a_request(), env.records.access.principal("ann", 1.0).id, env.clock.now())
     state = SubmissionState.RUNNING
-    put_submission(yard.records, row.id, yard.clock.now(), state=state, flow_run=RUN, driver="process", runs=1, lease_until=lease_until)
-    yard.prefect.states[RUN] = RunState("RUNNING", "Running")
+    put_submission(env.records, row.id, env.clock.now(), state=state, flow_run=RUN, driver="process", runs=1, lease_until=lease_until)
+    env.prefect.states[RUN] = RunState("RUNNING", "Running")
     return row.id
 
 
-def test_a_submission_whose_run_died_with_a_lease_of_a_day_is_resumed_within_minutes(yard: BenchYard) -> None:
-    submission = a_submission_that_runs(yard, yard.clock.now() + DAY)
-    reconciled(yard, 2)
-    assert set(yard.prefect.submitted) == {submission}
+def test_a_submission_whose_run_died_with_a_lease_of_a_day_is_resumed_within_minutes(env: BenchEnv) -> None:
+    submission = a_submission_that_runs(env, env.clock.now() + DAY)
+    reconciled(env, 2)
+    assert set(env.prefect.submitted) == {submission}
 
 
-def test_a_benchmark_whose_run_died_with_a_lease_of_a_day_is_resumed_within_minutes(yard: BenchYard) -> None:
-    row = yard.records.benchmarks.create(a_benchmark(7, flow_run=RUN, runs=1, lease_until=yard.clock.now() + DAY))
-    yard.prefect.states[RUN] = RunState("RUNNING", "Running")
-    reconciled(yard, 2)
-    assert {benchmark for benchmark, _attempt in yard.prefect.started} == {row.id}
+def test_a_benchmark_whose_run_died_with_a_lease_of_a_day_is_resumed_within_minutes(env: BenchEnv) -> None:
+    row = env.records.benchmarks.create(a_benchmark(7, flow_run=RUN, runs=1, lease_until=env.clock.now() + DAY))
+    env.prefect.states[RUN] = RunState("RUNNING", "Running")
+    reconciled(env, 2)
+    assert {benchmark for benchmark, _attempt in env.prefect.started} == {row.id}
 
 
-def test_a_run_with_a_wrong_clock_that_lives_is_left_alone(yard: BenchYard) -> None:
-    submission = a_submission_that_runs(yard, yard.clock.now() + DAY)
+def test_a_run_with_a_wrong_clock_that_lives_is_left_alone(env: BenchEnv) -> None:
+    submission = a_submission_that_runs(env, env.clock.now() + DAY)
     for _ in range(10):
-        reconciled(yard, 1)
-        submissions.renew(yard.records, yard.clock, submission, "process", yard.clock.now() + DAY)
-    assert yard.prefect.submitted == []
+        reconciled(env, 1)
+        submissions.renew(env.records, env.clock, submission, "process", env.clock.now() + DAY)
+    assert env.prefect.submitted == []
 
 
-def test_a_rollout_whose_driver_died_with_a_lease_of_a_day_gets_another_driver(yard: BenchYard) -> None:
-    yard.records.endpoints.ensure(CHAT, yard.clock.now())
-    row = yard.records.rollouts.open(a_rollout(state=RolloutState.SHIFTING, lease_owner="dead", lease_until=yard.clock.now() + DAY))
-    reconciled(yard, 2)
-    assert yard.records.rollouts.get(row.id).lease_until == 0.0
+def test_a_rollout_whose_driver_died_with_a_lease_of_a_day_gets_another_driver(env: BenchEnv) -> None:
+    env.records.endpoints.ensure(CHAT, env.clock.now())
+    row = env.records.rollouts.open(a_rollout(state=RolloutState.SHIFTING, lease_owner="dead", lease_until=env.clock.now() + DAY))
+    reconciled(env, 2)
+    assert env.records.rollouts.get(row.id).lease_until == 0.0

@@ -11,7 +11,7 @@ import pytest
 from core.endpoints import Rollout, RolloutState, Withdrawal
 from core.errors import Refused
 from tasks.start import still_wanted, taken_back
-from tests.equipment.bench_yard import BenchYard
+from tests.equipment.bench_env import BenchEnv
 from tests.equipment.samples import CANDIDATE, CHAT, a_request, a_rollout, a_version
 
 LOOPS = "bad conversations: candidate 9 of 9, stable 0 of 76"
@@ -19,16 +19,16 @@ MET, DARK = 1, 0
 
 
 @pytest.fixture
-def yard(tmp_path: Path) -> BenchYard:
-    return BenchYard(tmp_path)
+def env(tmp_path: Path) -> BenchEnv:
+    return BenchEnv(tmp_path)
 
 
 @pytest.fixture
-def dark(yard: BenchYard) -> Rollout:
-    yard.records.endpoints.ensure(CHAT, yard.clock.now())
-    yard.records.versions.put(a_version(id=CANDIDATE))
-    submission = yard.records.submissions.create(a_request(), yard.records.access.principal("ann", 1.0).id, yard.clock.now())
-    return yard.records.rollouts.open(a_rollout(submission=submission.id))
+def dark(env: BenchEnv) -> Rollout:
+    env.records.endpoints.ensure(CHAT, env.clock.now())
+    env.records.versions.put(a_version(id=CANDIDATE))
+    submission = env.records.submissions.create(a_request(), env.records.access.principal("ann", 1.0).id, env.clock.now())
+    return env.records.rollouts.open(a_rollout(submission=submission.id))
 
 
 @pytest.mark.parametrize(
@@ -42,14 +42,14 @@ def dark(yard: BenchYard) -> Rollout:
     ],
 )
 def test_a_run_that_finds_its_rollout_taken_back_ends_as_the_one_that_saw_it(
-    yard: BenchYard, dark: Rollout, row: dict[str, Any], reason: str
+    env: BenchEnv, dark: Rollout, row: dict[str, Any], reason: str
 ) -> None:
-    rollout = yard.records.rollouts.store(replace(dark, **row))
+    rollout = env.records.rollouts.store(replace(dark, **row))
     with pytest.raises(Refused) as refused:
-        still_wanted(yard.here, rollout.id)
+        still_wanted(env.here, rollout.id)
     assert (refused.value.reason, str(row["reason"]) in refused.value.what) == (reason, True)
     assert taken_back(rollout).reason == reason
 
 
-def test_a_rollout_on_its_way_is_wanted(yard: BenchYard, dark: Rollout) -> None:
-    still_wanted(yard.here, yard.records.rollouts.store(replace(dark, state=RolloutState.SHIFTING, step=MET)).id)
+def test_a_rollout_on_its_way_is_wanted(env: BenchEnv, dark: Rollout) -> None:
+    still_wanted(env.here, env.records.rollouts.store(replace(dark, state=RolloutState.SHIFTING, step=MET)).id)

@@ -15,7 +15,7 @@ from seatrial.errors import Unavailable
 from seatrial.patience import Patience
 from seatrial.scores import Waiting as Told
 from serving.control.wait_reasons import WaitReason, waiting
-from tests.equipment.control_stage import staged
+from tests.equipment.control_env import control_env
 
 RUN = "run-1"
 
@@ -80,12 +80,12 @@ def test_a_run_that_cannot_start_shows_its_cause() -> None:
 
 
 def test_a_queued_submission_shows_why_it_waits(tmp_path: Path) -> None:
-    with staged(tmp_path) as stage, stage.client(Role.SUBMITTER) as client:
+    with control_env(tmp_path) as env, env.client(Role.SUBMITTER) as client:
         made = client.post("/v1/submissions", json={"model": "org/model", "endpoint": "chat"}).json()
-        stage.runs.states[made["run"]] = UNSTARTED
+        env.runs.states[made["run"]] = UNSTARTED
         shown = client.get(f"/v1/submissions/{made['id']}").json()
         assert (shown["state"], shown["waiting"]["reason"], shown["waiting"]["stuck"]) == ("queued", "cannot_start", True)
-        stage.records.runners.beat(RunnerBeat("here", 17, 100.0, SystemClock().now() - 60, 10, full=False))
+        env.records.runners.beat(RunnerBeat("here", 17, 100.0, SystemClock().now() - 60, 10, full=False))
         shown = client.get(f"/v1/submissions/{made['id']}").json()
         assert shown["waiting"]["reason"] == "runner_down"
 
@@ -128,9 +128,9 @@ def test_an_operator_gets_everything(prefect: Prefect, age_s: float, internal: s
 
 
 def test_the_key_decides_how_much_of_the_cause_a_caller_sees(tmp_path: Path) -> None:
-    with staged(tmp_path) as stage, stage.client(Role.SUBMITTER) as submitter, stage.client(Role.OPERATOR) as operator:
+    with control_env(tmp_path) as env, env.client(Role.SUBMITTER) as submitter, env.client(Role.OPERATOR) as operator:
         made = submitter.post("/v1/submissions", json={"model": "org/model", "endpoint": "chat"}).json()
-        stage.records.runners.beat(RunnerBeat(HOST, PID, 100.0, SystemClock().now() - 60, 10, full=False))
+        env.records.runners.beat(RunnerBeat(HOST, PID, 100.0, SystemClock().now() - 60, 10, full=False))
         hidden, whole = (client.get(f"/v1/submissions/{made['id']}").json()["waiting"] for client in (submitter, operator))
         cancelled = submitter.post(f"/v1/submissions/{made['id']}/cancel").json()["waiting"]
     assert not [word for word in (HOST, str(PID)) if word in f"{hidden}{cancelled}"]

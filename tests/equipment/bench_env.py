@@ -59,11 +59,11 @@ class PrefectDouble:
             raise Transient("Prefect is away")
 
 
-class BenchYard:
+class BenchEnv:
     """Doubles of engines, benchmark runner, history and Prefect; database, answers and settings are real."""
 
     def __init__(self, home: Path) -> None:
-        url = f"sqlite:///{home / 'yard.db'}"
+        url = f"sqlite:///{home / 'env.db'}"
         migrate(url)
         (home / "operator.key").write_text("st-operator")
         self.clock = VirtualClock(1_700_000_000.0)
@@ -118,16 +118,16 @@ class _Bundle:
 
 
 @contextmanager
-def in_yard(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BenchYard]:
-    """Make `platform()` of every task the yard's."""
+def in_bench_env(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BenchEnv]:
+    """Let `platform()` return this environment's adapters in every task."""
     monkeypatch.setenv("SEATRIAL_HOME", str(home))
-    yard = BenchYard(home)
+    env = BenchEnv(home)
     wiring.platform.cache_clear()
     here = wiring.platform()
-    vars(here).update(vars(yard.here))
-    yard.here = here
+    vars(here).update(vars(env.here))
+    env.here = here
     try:
-        yield yard
+        yield env
     finally:
-        yard.records.close()
+        env.records.close()
         wiring.platform.cache_clear()

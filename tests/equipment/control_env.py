@@ -84,7 +84,7 @@ class RunsDouble:
 
 
 @dataclass
-class Stage:
+class ControlEnv:
     """The app, what is behind it, and a way to get keys."""
 
     app: FastAPI
@@ -108,22 +108,22 @@ class Stage:
         return TestClient(self.app, headers=headers, raise_server_exceptions=False)
 
 
-def called(stage: Stage) -> bool:
+def called(env: ControlEnv) -> bool:
     """Return whether somebody asked reconcile for a pass."""
-    lease = stage.records.leases.get(RECONCILE)
+    lease = env.records.leases.get(RECONCILE)
     return lease is not None and lease.called_at > 0
 
 
 @contextmanager
-def staged(folder: Path) -> Iterator[Stage]:
-    """Set the stage in a folder."""
+def control_env(folder: Path) -> Iterator[ControlEnv]:
+    """Yield a control API on a database in a folder, with doubles of Prefect and of the engines."""
     url = f"sqlite:///{folder / 'control.db'}"
     migrate(url)
     with open_database(url) as records:
         runs, engines = RunsDouble(), FakeEngines(SystemClock())
         answers = Answers(folder / "benchmarks", FakeHistory())
         app = control(ControlContext(records, runs, engines, SystemClock(), LINKS, StoredBenchmarkResults(answers)))
-        yield Stage(app, records, runs, engines, answers)
+        yield ControlEnv(app, records, runs, engines, answers)
 
 
 @contextmanager
