@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from core.access import Caller
 from core.errors import Refused
@@ -112,6 +113,10 @@ class RolloutState(StrEnum):
     def ended(self) -> bool:
         """Whether this is an end state."""
         return self in {RolloutState.PROMOTED, RolloutState.ROLLED_BACK, RolloutState.CANCELLED}
+
+
+OPEN_ROLLOUTS: Final = tuple(state for state in RolloutState if not state.ended)
+"""The states of a rollout that has not ended."""
 
 
 class Withdrawal(StrEnum):

@@ -1,4 +1,4 @@
-"""What the checks of `seatrial doctor` return, and the check that they share."""
+"""The result of a check of `seatrial doctor`, and the check of a URL that both doctors use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check: whether it passed, what was found, and the next step if it failed."""
+    """The result of one check: whether it passed, the finding, and the next step after a failure."""
 
     name: str
     ok: bool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.benchmarks import BenchmarkState
-from core.endpoints import RolloutState
+from core.endpoints import OPEN_ROLLOUTS
 from core.engines import EnginePhase
 from core.ids import VersionId
 from core.ports import Clock, Engines, Records
@@ -16,7 +16,7 @@ _LOOK_S = 0.05
 def wanted_versions(records: Records) -> frozenset[VersionId]:
     """Return the versions that an endpoint serves, an open rollout tries or a benchmark asks."""
     serving = {endpoint.stable for endpoint in records.endpoints.list() if endpoint.stable}
-    trying = {row.candidate for row in records.rollouts.find(states=[state for state in RolloutState if not state.ended], limit=10_000)}
+    trying = {row.candidate for row in records.rollouts.find(states=OPEN_ROLLOUTS, limit=10_000)}
     asked = {row.version for row in records.benchmarks.find(states=[BenchmarkState.RUNNING], limit=10_000)}
     return frozenset(serving | trying | asked)
 

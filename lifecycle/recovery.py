@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from core.benchmarks import Benchmark, BenchmarkState, Trigger
-from core.endpoints import RolloutState
+from core.endpoints import OPEN_ROLLOUTS
 from core.errors import Conflict, Fault, NotFound, Refused, SeatrialError
 from core.flow_runs import RunState
 from core.ids import BenchmarkId, Epoch, SubmissionId
@@ -23,7 +23,6 @@ _STARTS_WITHIN = 10
 """A process that has not started after this many times `pickup_s` is presumed dead, though the runner has not reported it."""
 _FRESH_S = 5.0
 """A submission that changed within this time is being started."""
-_MOVING = tuple(state for state in RolloutState if not state.ended)
 _GONE = frozenset({"CANCELLED", "CANCELLING"})
 
 
@@ -62,7 +61,7 @@ class Recovery:
         if any(row.trigger is not Trigger.GATE and row.lease_until < now and row.updated_at < now - self.pickup_s for row in running):
             return True
         driven = {row.id for row in rows}
-        return any(row.submission not in driven for row in self.records.rollouts.find(states=_MOVING, limit=1000))
+        return any(row.submission not in driven for row in self.records.rollouts.find(states=OPEN_ROLLOUTS, limit=1000))
 
     def resume_submission(self, row: Submission) -> bool:
         """Bring one abandoned submission on; return whether anything was done. Does nothing where a driver was faster."""

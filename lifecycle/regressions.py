@@ -9,13 +9,13 @@ from typing import Any, Final
 
 from core.access import Actor
 from core.benchmarks import Benchmark, Trigger
-from core.endpoints import Endpoint, OnRegression
+from core.endpoints import OPEN_ROLLOUTS, Endpoint, OnRegression
 from core.errors import Conflict, NotFound
 from core.ids import BenchmarkId
 from core.ports import Clock, FlowRuns, Records
 from core.ports.records import AuditEntry
 from core.versions import Decision
-from lifecycle.rollback import ACTIVE, submit_previous
+from lifecycle.rollback import submit_previous
 
 _ACTOR: Final = "seatrial"
 _FOUND, _TOLD, _UNTOLD = "regression", "regression told", "regression not told"
@@ -75,7 +75,7 @@ def _hindrance(records: Records, endpoint: Endpoint, row: Benchmark) -> str:
     """Return why a rollback would not help, or "": another version serves by now, a rollout runs, or the version before regressed too."""
     if endpoint.stable != row.version:
         return "the endpoint serves another version by now"
-    if records.rollouts.find(endpoint=endpoint.name, states=ACTIVE, limit=1):
+    if records.rollouts.find(endpoint=endpoint.name, states=OPEN_ROLLOUTS, limit=1):
         return "a rollout is on its way"
     runs = records.benchmarks.find(version=endpoint.previous, trigger=Trigger.SCHEDULE, limit=1) if endpoint.previous else ()
     if any(run.decision is Decision.FAIL for run in runs):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from core.access import Actor
-from core.endpoints import Endpoint, Rollout, RolloutState, Withdrawal
+from core.endpoints import OPEN_ROLLOUTS, Endpoint, Rollout, Withdrawal
 from core.errors import Conflict, Transient
 from core.leases import RECONCILE
 from core.ports import Clock, FlowRuns, Records
@@ -16,7 +16,6 @@ from lifecycle.audit import write_audit
 from lifecycle.rollouts.steps import withdraw
 from lifecycle.submissions import submit
 
-ACTIVE: Final = tuple(state for state in RolloutState if not state.ended)
 _TRIES: Final = 20
 
 
@@ -27,7 +26,7 @@ def roll_back(records: Records, runs: FlowRuns, clock: Clock, endpoint: Endpoint
     keep changing the rollout).
     """
     for _ in range(_TRIES):
-        active = records.rollouts.find(endpoint=endpoint.name, states=ACTIVE, limit=1)
+        active = records.rollouts.find(endpoint=endpoint.name, states=OPEN_ROLLOUTS, limit=1)
         if not active:
             return submit_previous(records, runs, clock, endpoint, f"rollback-{endpoint.name}-{endpoint.stable}-{clock.now():.0f}", by)
         changed = withdraw_rollout(records, clock, active[0], by)

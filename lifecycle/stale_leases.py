@@ -8,15 +8,13 @@ from dataclasses import replace
 from functools import partial
 
 from core.benchmarks import BenchmarkState
-from core.endpoints import RolloutState
+from core.endpoints import OPEN_ROLLOUTS
 from core.errors import Stale
 from core.ids import Epoch
 from core.leases import LeaseWatch
 from core.ports import Clock, Records
 from lifecycle.rollouts.driver import LEASE_S
 from lifecycle.submissions import OPEN
-
-_MOVING = tuple(state for state in RolloutState if not state.ended)
 
 _Leased = tuple[Epoch, Callable[[], object]]
 """The end of a row's lease, and the call that ends the lease. Raises Stale when the row has changed since."""
@@ -61,4 +59,6 @@ def _benchmarks(records: Records, now: Epoch) -> dict[str, _Leased]:
 
 def _rollouts(records: Records) -> dict[str, _Leased]:
     rows = records.rollouts
-    return {row.id: (row.lease_until, partial(rows.store, replace(row, lease_until=0.0))) for row in rows.find(states=_MOVING, limit=1000)}
+    return {
+        row.id: (row.lease_until, partial(rows.store, replace(row, lease_until=0.0))) for row in rows.find(states=OPEN_ROLLOUTS, limit=1000)
+    }

@@ -13,7 +13,7 @@ from enum import StrEnum
 import structlog
 
 from core.benchmarks import Benchmark, BenchmarkState
-from core.endpoints import RolloutState
+from core.endpoints import OPEN_ROLLOUTS, RolloutState
 from core.errors import NotFound
 from core.ids import BenchmarkId, Digest, Epoch, VersionId
 from core.submissions import SubmissionState
@@ -29,7 +29,6 @@ log = structlog.get_logger(__name__)
 DAY_S = 86_400.0
 _ALL = 1_000_000
 _OPEN = tuple(state for state in SubmissionState if not state.ended)
-_MOVING = tuple(state for state in RolloutState if not state.ended)
 
 
 class Action(StrEnum):
@@ -87,7 +86,7 @@ def _needs(here: Platform) -> Iterator[tuple[VersionId | None, str]]:
     records = here.records
     for row in records.submissions.find(states=_OPEN, limit=_ALL):
         yield (row.version, f"{row.id} is under way")
-    for rollout in records.rollouts.find(states=_MOVING, limit=_ALL):
+    for rollout in records.rollouts.find(states=OPEN_ROLLOUTS, limit=_ALL):
         yield (rollout.candidate, f"{rollout.id} tries it")
         yield (rollout.stable, f"{rollout.id} may go back to it")
     for run in records.benchmarks.find(states=[BenchmarkState.RUNNING], limit=_ALL):

@@ -12,7 +12,7 @@ from functools import partial
 import structlog
 
 from core.benchmarks import BenchmarkState
-from core.endpoints import RolloutState, Withdrawal
+from core.endpoints import OPEN_ROLLOUTS, Withdrawal
 from core.engines import ANOTHERS, Role
 from core.errors import Conflict, Fault, NotFound, SeatrialError, Transient
 from core.ids import VersionId
@@ -62,9 +62,8 @@ def resume_benchmarks(here: Platform, fence: Fence) -> tuple[str, ...]:
 
 def drive_rollouts(here: Platform, fence: Fence) -> tuple[str, ...]:
     """Make one pass over every open rollout without a living driver. One whose submission has ended is withdrawn."""
-    states = [state for state in RolloutState if not state.ended]
     now = here.clock.now()
-    left = [row for row in here.records.rollouts.find(states=states, limit=1000) if not driven_by_another(row, "reconcile", now)]
+    left = [row for row in here.records.rollouts.find(states=OPEN_ROLLOUTS, limit=1000) if not driven_by_another(row, "reconcile", now)]
     changes = []
     for row in left:
         fence()

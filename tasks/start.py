@@ -13,7 +13,7 @@ from core.submissions import StepName, Submission, SubmissionState
 from core.versions import ModelVersion
 from evals import harness
 from lifecycle.capacity import await_fit
-from lifecycle.rollouts.precedence import SUPERSEDED
+from lifecycle.rollouts.precedence import superseded
 from lifecycle.submissions import set_rollout
 from tasks.lease import this_driver
 from tasks.step import StepReport, recorded, step_task, stop_if_cancelled
@@ -169,7 +169,7 @@ def still_wanted(here: Platform, rollout: RolloutId) -> None:
 def taken_back(row: Rollout) -> Refused:
     """Return how a rollout that was not promoted ends its submission: withdrawn when no user had met the candidate or a newer one came."""
     if row.withdrawal is Withdrawal.SUPERSEDED:
-        return Refused(row.reason, reason=SUPERSEDED, hint="submit the model again if it is to be served")
+        return superseded(row.reason)
     if row.step == 0:
         return Refused(f"the rollout was withdrawn: {row.reason}", reason="withdrawn", hint="submit again when it is still wanted")
     return Refused(f"rolled back: {row.reason}", reason="rolled_back", hint="see `seatrial rollouts` for the numbers")

@@ -192,10 +192,10 @@ class Platform:
         return SuiteBenchmarkRunner(lambda: self.sandbox, self.settings.trials, self.pinned)
 
     def pinned(self, prompt: PromptTemplate) -> str:
-        """Return `name@version` of a suite's prompt, which from then on stands in MLflow's prompt registry too.
+        """Enter a suite's prompt in MLflow's prompt registry and return its `name@version`.
 
-        The version is the file's, so that equal plans stay equal whatever the registry counts; it is a tag there, and a text that was
-        changed without a new one is refused.
+        The version is the file's, so that equal plans stay equal; the registry has it as a tag. A changed text with an old version is
+        refused.
         """
         self.prompts.pin(prompt)
         return prompt.pinned
@@ -216,7 +216,7 @@ class Platform:
 
     @cached_property
     def alarm(self) -> Webhook | None:
-        """Where regressions are told, None where nowhere."""
+        """The webhook that receives regressions; None without a URL."""
         from serving.webhook import Webhook  # noqa: PLC0415
 
         policy = self.settings.benchmarks

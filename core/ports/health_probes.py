@@ -16,11 +16,11 @@ class HealthProbes(Protocol):
         ...
 
     def runner_seen(self) -> Epoch | None:
-        """Return when a flow runner last asked Prefect for work; None when it never did or Prefect is unavailable."""
+        """Return when a flow runner last asked Prefect for work; None if it never has, or if Prefect is unavailable."""
         ...
 
     def disk(self) -> Disk | None:
-        """Return the free space of the home; None where there is no home."""
+        """Return the free space of the home; None for a platform without a home."""
         ...
 
     def spool(self) -> Spool | None:

@@ -59,7 +59,7 @@ def readable_json(files: ModelFiles) -> Iterator[Finding]:
             yield fail("bad_json", f"{files.model}: {error}", f"Save {name} again as UTF-8 without a byte-order mark and submit again")
             continue
         if missing:
-            yield fail("no_config", f"{files.model}: there is no config.json", "Add the transformers config.json and submit again")
+            yield fail("no_config", f"{files.model}: config.json is missing", "Add the transformers config.json and submit again")
 
 
 def no_remote_code(files: ModelFiles) -> Iterator[Finding]:

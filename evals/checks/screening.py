@@ -25,10 +25,10 @@ def screen(model: ResolvedModel, policy: ModelPolicy) -> tuple[HubFile, ...]:
     _refuse_missing_shards(model, needed)
     paths = {file.path for file in needed}
     if CONFIG not in paths:
-        raise Refused(f"{model}: there is no config.json", reason="no_config", hint="Add the transformers config.json and submit again")
+        raise Refused(f"{model}: config.json is missing", reason="no_config", hint="Add the transformers config.json and submit again")
     if TOKENIZER not in paths:
         raise Refused(
-            f"{model}: there is no tokenizer.json",
+            f"{model}: tokenizer.json is missing",
             reason="no_tokenizer",
             hint="Save the fast tokenizer beside the weights (AutoTokenizer.from_pretrained(...).save_pretrained(...)) and submit again",
         )

@@ -36,7 +36,7 @@ def tokenizer_round_trip(files: ModelFiles) -> Iterator[Finding]:
     """Encode and decode some text with tokenizer.json; spacing may differ (SentencePiece adds and drops it), characters may not."""
     if TOKENIZER not in files.paths:
         hint = "Save the fast tokenizer beside the weights (AutoTokenizer.from_pretrained(...).save_pretrained(...)) and submit again"
-        yield fail("no_tokenizer", f"{files.model}: there is no tokenizer.json", hint)
+        yield fail("no_tokenizer", f"{files.model}: tokenizer.json is missing", hint)
         return
     if TOKENIZER in files.stand_ins:
         raise NotCheckable

@@ -18,7 +18,7 @@ _UPLOAD_HINT = "Upload every file that the index names and submit again"
 def sound_headers(files: ModelFiles) -> Iterator[Finding]:
     """Check every header's bounds and every file's length against its header."""
     if not files.shards:
-        yield fail("no_safetensors", f"{files.model}: there is no safetensors file", "Add the weights as *.safetensors and submit again")
+        yield fail("no_safetensors", f"{files.model}: it has no safetensors file", "Add the weights as *.safetensors and submit again")
     if files.shards and all(shard.header is not None and shard.header.data_bytes == 0 for shard in files.shards):
         hint = "Upload the weights themselves and submit again"
         yield fail("bad_header", f"{files.model}: {files.shards[0].path} holds no numbers: every tensor is empty", hint)

@@ -97,7 +97,7 @@ class CellClient:
         return int(status)
 
     def _await(self) -> None:
-        """Wait for an event and read what has arrived. Raises Ended when a limit is reached or the cell has ended."""
+        """Wait for an event and read the data that has arrived. Raises Ended when a limit is reached or the cell has ended."""
         wall_left = self.deadline - time.monotonic()
         if wall_left <= 0:
             raise self._over(Ended("timed_out", "it did not end in time"))

@@ -1,4 +1,4 @@
-"""The messages between a sandbox's processes, and what the zygote prepares for those that it forks."""
+"""The messages between a sandbox's processes, and the confinement that the zygote prepares for its forks."""
 
 from __future__ import annotations
 

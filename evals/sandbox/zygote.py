@@ -4,8 +4,8 @@
         ╚═ jobs ═ judge ═ requests ╝      ║
                     ╚═════ calls ═════════╝
 
-It never receives a job: jobs go to the judges, a few long-lived processes that it forks too. It sets up once what all samples share:
-namespaces and a root with Python's library, user nobody, no privileges, Landlock, the filters of system calls, the usual modules.
+It never receives a job: jobs go to the judges, a few long-lived processes that it forks too. It sets up once the environment of all
+samples: namespaces, a root with Python's library, user nobody, no privileges, Landlock, system call filters, and common modules.
 
 control, input: the socket from which a new judge receives its jobs; its end ends the zygote and all processes that it has forked.
 control, output: once {"level"} or {"fault"}. On a judge's socket the zygote writes only the last line: {"judge": "late" or its exit}.
@@ -72,7 +72,7 @@ def main() -> NoReturn:
 
 
 def _confine(settings: dict[str, Any], control: socket.socket) -> tuple[Confinement, str]:
-    """Drop every right that neither judges nor cells need. Return what is prepared for them, and the level reached."""
+    """Drop every privilege that neither judges nor cells need. Return the confinement prepared for them, and its level."""
     if not seccomp.knows():
         raise OSError(0, f"no filter of system calls for {os.uname().machine}: x86_64 and aarch64 have one")
     library = os.path.dirname(os.path.realpath(os.__file__))

@@ -70,12 +70,12 @@ def _engines(api: Api, settings: Settings) -> Iterator[Finding]:
     yield _told("capacity", lambda: _capacity(api, settings))
 
 
-def _told(name: str, look: Callable[[], Finding], mend: str = "") -> Finding:
-    """Turn an error of a check into its finding; `mend` is the hint when the error has none."""
+def _told(name: str, look: Callable[[], Finding], hint: str = "") -> Finding:
+    """Turn an error of a check into its finding; `hint` is the hint when the error has none."""
     try:
         return look()
     except SeatrialError as error:
-        return Finding(name, ok=False, what=error.what, next=error.hint or mend)
+        return Finding(name, ok=False, what=error.what, next=error.hint or hint)
 
 
 def _cluster(api: Api) -> Finding:
@@ -163,8 +163,8 @@ def _image(policy: KubernetesPolicy, *, inside: bool) -> Finding:
             "engine image", ok=not inside, what="SEATRIAL_KUBERNETES_IMAGE is not set", next="give images.engine in the values" * inside
         )
     pinned = "@sha256:" in image or bool(policy.allow_tags)
-    mend = "pin it by digest: a tag may become another image under a running version, and the worker refuses it"
-    return Finding("engine image", pinned, image, mend * (not pinned))
+    hint = "pin it by digest: a tag may become another image under a running version, and the worker refuses it"
+    return Finding("engine image", pinned, image, hint * (not pinned))
 
 
 def _capacity(api: Api, settings: Settings) -> Finding:
@@ -186,8 +186,8 @@ def _capacity(api: Api, settings: Settings) -> Finding:
     asks = f"one engine: {policy.cpu:g} cores, {memory / GIB:.1f} GiB" + (f", 1 {policy.gpu_resource}" if policy.gpu_resource else "")
     if fit.fits:
         return Finding("capacity", ok=True, what=f"{asks} fits")
-    mend = "free some, or add a node" if fit.ever else "add a larger node, or lower models_engine_memory_bytes or engines.cpu"
-    return Finding("capacity", ok=False, what=f"{asks} does not fit: {fit.reason}", next=mend)
+    hint = "free some, or add a node" if fit.ever else "add a larger node, or lower models_engine_memory_bytes or engines.cpu"
+    return Finding("capacity", ok=False, what=f"{asks} does not fit: {fit.reason}", next=hint)
 
 
 def _inside(settings: Settings) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""What is installed in a namespace: its settings, the permissions of its worker, its volume claim. Read from outside, with a kubeconfig."""
+"""The release installed in a namespace: settings, permissions of the worker, volume claim. Read from outside, with a kubeconfig."""
 
 from __future__ import annotations
 

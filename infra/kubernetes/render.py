@@ -32,7 +32,7 @@ def helm_program(cache: Path | None = None) -> str:
     built = (cache or Path.home() / ".cache/seatrial/cluster") / "bin/helm"
     found = shutil.which("helm") or (str(built) if built.exists() else None)
     if found is None:
-        raise Fault("there is no helm", hint="install it, or let `infra/testcluster` build it (`go build` of helm.sh/helm/v3/cmd/helm)")
+        raise Fault("helm was not found", hint="install it, or let `infra/testcluster` build it (`go build` of helm.sh/helm/v3/cmd/helm)")
     return found
 
 

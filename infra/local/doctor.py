@@ -51,18 +51,18 @@ def _python() -> Finding:
 def _engine_environment(settings: Settings) -> Finding:
     """Find vLLM without importing it, which takes ten seconds: its folder must be where that interpreter looks."""
     python = Path(settings.engine_python)
-    mend = "set up the engine's environment with `make`, or point SEATRIAL_ENGINE_PYTHON at one"
+    hint = "set up the engine's environment with `make`, or point SEATRIAL_ENGINE_PYTHON at one"
     if not os.access(python, os.X_OK):
-        return Finding("engine", ok=False, what=f"{python} is not there", next=mend)
+        return Finding("engine", ok=False, what=f"{python} is not there", next=hint)
     top = settings.engine_module.partition(".")[0]
     wanted = ("vllm", "torch", "tensorizer", top) if top == "seatrial_engine" else (top,)
     look = f"import importlib.util as u; print(*[n for n in {wanted!r} if u.find_spec(n) is None])"
     try:
         found = subprocess.run([str(python), "-c", look], capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        return Finding("engine", ok=False, what=f"{python} does not run: {error}", next=mend)
+        return Finding("engine", ok=False, what=f"{python} does not run: {error}", next=hint)
     missing = found.stdout.split()
-    return Finding("engine", not missing, f"{python} lacks {', '.join(missing)}" if missing else str(python), mend if missing else "")
+    return Finding("engine", not missing, f"{python} lacks {', '.join(missing)}" if missing else str(python), hint if missing else "")
 
 
 def _home(home: Path) -> Finding:

@@ -51,7 +51,7 @@ class Cluster:
     def kubeconfig(self) -> Path:
         """The administrator's kubeconfig. Raises NotFound before `up`."""
         if not self.home.state.kubeconfig:
-            raise NotFound(f"there is no cluster in {self.home.folder}", hint="bring one up: python -m infra.testcluster up")
+            raise NotFound(f"no cluster was created in {self.home.folder}", hint="create one: python -m infra.testcluster up")
         return Path(self.home.state.kubeconfig)
 
     @property
@@ -62,7 +62,7 @@ class Cluster:
     def up(self, *, simulated_nodes: int = 0, addons: Sequence[str] = ()) -> None:
         """Bring the cluster up, or what of it does not run. Raises Conflict for another cluster, Fault or Transient with a log's end."""
         if unknown := set(addons) - set(ADDONS):
-            raise Refused(f"there is no addon {min(unknown)}", hint=f"there are: {', '.join(ADDONS)}")
+            raise Refused(f"there is no addon {min(unknown)}", hint=f"use one of {', '.join(ADDONS)}")
         if simulated_nodes and addons:
             raise Refused("addons need a real node", hint="leave out --with, or --simulated-nodes")
         kind = "simulated" if simulated_nodes else "node"
@@ -81,7 +81,7 @@ class Cluster:
         self.home.save()
 
     def down(self) -> None:
-        """Kill every process and undo everything. Nothing happens when there is no cluster; calling it again goes on where it stopped."""
+        """Kill every process and undo every change of the machine. Without a cluster it does nothing; a second call continues the first."""
         if not self.home.state.kind:
             return
         self.home.stop_all()

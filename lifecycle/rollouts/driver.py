@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from core.endpoints import Rollout, RolloutState, Withdrawal
+from core.endpoints import OPEN_ROLLOUTS, Rollout, RolloutState, Withdrawal
 from core.errors import Conflict
 from core.ids import EndpointName, Epoch, RolloutId, SubmissionId, VersionId, new_id
 from core.ports import Clock, Engines, EventRecorder, Records
@@ -114,8 +114,7 @@ class Driver:
 
     def _supersede(self, endpoint: EndpointName, by: SubmissionId) -> None:
         """Withdraw the open rollouts of older submissions."""
-        states = [state for state in RolloutState if not state.ended]
-        for row in self._records.rollouts.find(endpoint=endpoint, states=states):
+        for row in self._records.rollouts.find(endpoint=endpoint, states=OPEN_ROLLOUTS):
             if is_newer(self._records, by, row.submission):
                 self._change(row, withdraw(row, f"superseded by {by}", Withdrawal.SUPERSEDED))
                 self.advance(row.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from core.endpoints import Endpoint, Rollout, RolloutState
+from core.endpoints import OPEN_ROLLOUTS, Endpoint, Rollout, RolloutState
 from core.errors import Refused
 from core.ids import SubmissionId
 from core.ports import Records
@@ -13,14 +13,11 @@ from core.submissions import Submission, SubmissionState
 SUPERSEDED = "superseded"
 """The reason of a submission that ended because a newer one to the same endpoint took its place."""
 _HOLDING = (SubmissionState.RUNNING, SubmissionState.SERVING)
-_OPEN = tuple(state for state in RolloutState if not state.ended)
 
 
-def superseded_by(submission: SubmissionId) -> Refused:
-    """Return the error that ends a submission when the newer `submission` takes its place."""
-    return Refused(
-        f"superseded by {submission}, which was submitted later", reason=SUPERSEDED, hint="submit the model again if it is to be served"
-    )
+def superseded(what: str) -> Refused:
+    """Return the error that ends a submission when a newer one takes its place; `what` names the newer one."""
+    return Refused(what, reason=SUPERSEDED, hint="submit the model again if it is to be served")
 
 
 def expect_newest(records: Records, submission: SubmissionId, endpoint: Endpoint) -> None:
@@ -29,12 +26,12 @@ def expect_newest(records: Records, submission: SubmissionId, endpoint: Endpoint
     A later submission that is being cancelled, or whose version was replaced since, does not count.
     """
     mine = _age(records.submissions.get(submission))
-    rollouts = records.rollouts.find(endpoint=endpoint.name, states=_OPEN)
+    rollouts = records.rollouts.find(endpoint=endpoint.name, states=OPEN_ROLLOUTS)
     for row in records.submissions.find(endpoint=endpoint.name, states=_HOLDING):
         if _age(row) <= mine:
             return
         if _holds(row, endpoint, rollouts):
-            raise superseded_by(row.id)
+            raise superseded(f"superseded by {row.id}, which was submitted later")
 
 
 def is_newer(records: Records, submission: SubmissionId, other: SubmissionId) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from core.endpoints import Rollout, RolloutState
+from core.endpoints import OPEN_ROLLOUTS, Rollout, RolloutState
 from core.errors import Conflict, NotFound, Stale
 from core.ids import EndpointName, RolloutId
 from core.ports.records import Cohorts
@@ -18,7 +18,6 @@ from registry.database.endpoints import lock_endpoint
 from registry.database.generation import bump
 from registry.database.tables import endpoints, rollouts
 
-_OPEN = [state for state in RolloutState if not state.ended]
 _ENDS = [state for state in RolloutState if state.ended]
 
 
@@ -33,7 +32,7 @@ class RolloutsTable:
         """Enter a rollout and make its candidate the endpoint's, or return the open one of the same submission."""
         with self._connections.write() as connection:
             lock_endpoint(connection, rollout.endpoint)
-            standing = select(rollouts).where(rollouts.c.endpoint == rollout.endpoint, rollouts.c.state.in_(_OPEN))
+            standing = select(rollouts).where(rollouts.c.endpoint == rollout.endpoint, rollouts.c.state.in_(OPEN_ROLLOUTS))
             row = connection.execute(standing).mappings().one_or_none()
             if row is not None and row["submission"] == rollout.submission:
                 return restore(Rollout, row)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.access import Actor
-from core.endpoints import Rollout, RolloutState, Withdrawal
+from core.endpoints import OPEN_ROLLOUTS, Rollout, RolloutState, Withdrawal
 from core.engines import EngineSpec
 from core.errors import Conflict, NotFound, Refused, SeatrialError, Transient
 from core.flow_runs import LogLine, RunState
@@ -31,7 +31,6 @@ LEASE_S = 45.0
 PICKUP_S = 45.0
 WORSE = Refused("pass@1 0.21 is below the stable version's 0.90", reason="benchmark_below_stable")
 _POLICY = RolloutPolicy(min_conversations=0, step_s=0.0, soak_s=0.0, deadline_s=3600.0)
-_OPEN_ROLLOUTS = tuple(state for state in RolloutState if not state.ended)
 
 Steps = Generator[None, None, None]
 """What a process does; at each yield it can be killed or held up."""
@@ -202,7 +201,7 @@ class World:
 
     def _drive_rollouts(self, watchdog: str) -> None:
         driver, now = self.driver_of_rollouts(watchdog), self.clock.now()
-        for row in self.records.rollouts.find(states=_OPEN_ROLLOUTS):
+        for row in self.records.rollouts.find(states=OPEN_ROLLOUTS):
             if driven_by_another(row, watchdog, now):
                 continue
             if self.records.submissions.get(row.submission).state.ended:
