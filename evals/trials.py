@@ -22,7 +22,7 @@ _DEFAULT_TOKENS = 64
 """A chat that sets no length has to be able to reach this many tokens."""
 _TELLING_TOKENS = 16
 """An answer that ends after fewer tokens, before its limit, does not show whether longer answers are cut."""
-_SMOKE_TOKENS = 64
+_SMOKE_TOKENS = 32
 _LATENCY_TOKENS = 32
 _LATENCY_REQUESTS = 5
 _UNDECODABLE = "\ufffd"

@@ -8,11 +8,14 @@ from tasks.garbage import KINDS, collect
 from tasks.service import Duty, Fence, Part
 from wiring import Platform
 
+_FIRST_S = 300.0
+"""A new installation has nothing to remove, and its processor is busy with its start."""
+
 
 def housekeeping_duty(settings: Settings) -> Duty:
     """Return the housekeeping service's duty."""
     parts = [(kind, _part(kind)) for kind in KINDS]
-    return Duty(HOUSEKEEPING, settings.retention.housekeeping_s, (*parts, ("history", compact_history)))
+    return Duty(HOUSEKEEPING, settings.retention.housekeeping_s, (*parts, ("history", compact_history)), first_s=_FIRST_S)
 
 
 def compact_history(here: Platform, _fence: Fence) -> tuple[str, ...]:

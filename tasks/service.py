@@ -45,6 +45,8 @@ class Duty:
     """Returns whether a pass should be made now; asked every `early_every_s` seconds, and not within `early_pause_s` after a pass."""
     early_every_s: float = 5.0
     early_pause_s: float = 15.0
+    first_s: float = 0.0
+    """Seconds that an instance waits before it makes the first pass that this installation has ever had."""
 
 
 class Service:
@@ -55,6 +57,7 @@ class Service:
         self._duty = duty
         self._holder = f"{holder}/{duty.name}"
         self._looked_at = 0.0
+        self._since = here.clock.monotonic()
         self._said = ""
         self._watch = LeaseWatch(LONGEST_S)
         self._isolated = ThreadPoolExecutor(1, thread_name_prefix=duty.name)
@@ -89,7 +92,7 @@ class Service:
     def _due(self, row: Lease | None) -> bool:
         now = self._here.clock.now()
         if row is None:
-            return self._duty.every_s > 0
+            return self._duty.every_s > 0 and self._here.clock.monotonic() - self._since >= self._duty.first_s
         if row.called_at > row.began_at or row.began_at > now:  # the latter: the clock was set back since the last pass
             return True
         if self._duty.every_s > 0 and now >= row.began_at + self._pause_s(row):

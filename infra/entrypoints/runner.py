@@ -18,6 +18,7 @@ from core.settings import read_settings
 from infra.entrypoints import heartbeat
 from infra.entrypoints.background import background
 from infra.entrypoints.deployments import Entry, deployments, remove_former
+from infra.entrypoints.run_processes import fork_runs
 from wiring import Platform, platform
 
 _POLL_S = 1.0
@@ -48,6 +49,7 @@ async def serve(entries: Iterable[Entry], *, beats: Platform | None = None) -> N
     signal.signal(signal.SIGTERM, runner.handle_sigterm)  # from now on: as a pod's first process we would not hear it without
     for entry in entries:
         await runner.aadd_flow(entry.flow, entrypoint_type=EntrypointType.MODULE_PATH, **entry.arguments())
+    fork_runs()
     running, telling = asyncio.create_task(runner.start()), asyncio.create_task(told.wait())
     beating = asyncio.create_task(heartbeat.beat(runner, beats, _RUNS_AT_ONCE)) if beats else None
     try:

@@ -35,6 +35,10 @@ _QUESTION = "Hello! What can you do?"
 _COMMENT = "Friendly, and to the point."
 _NO_SYNTHETIC = "-1"
 """The demo's users are live ones; the rollout needs no conversations of its own."""
+_SHARES = "0.2,0.5,1.0"
+"""The default begins at 0.05, where it takes four times as many conversations until the candidate has had what the verdict needs."""
+_CONCURRENCY = "8"
+"""As many conversations as the benchmark holds. The default, 16, would fill 360 MB more with SmolLM2's KV cache, which takes seconds."""
 _FEEDBACK_S = 60.0
 _SUBMISSION_S = 1200.0
 _ASK_S = 120.0
@@ -146,7 +150,9 @@ def _environ(hub_url: str) -> dict[str, str]:
     return {
         "SEATRIAL_HUB_ENDPOINT": hub_url,
         "SEATRIAL_ROLLOUT_SYNTHETIC_AFTER_S": _NO_SYNTHETIC,
+        "SEATRIAL_ROLLOUT_SHARES": _SHARES,
         "SEATRIAL_ROLLOUT_PASS_INTERVAL_S": "0.5",
+        "SEATRIAL_MODELS_CONCURRENCY": _CONCURRENCY,
         "SEATRIAL_ROLLOUT_DEADLINE_S": "1800",
     }
 
@@ -232,7 +238,7 @@ def _feedback(submitter: Client, completion: str, limit_s: float = _FEEDBACK_S) 
 
 
 def _canary(place: Place, submitter: Client, openai: OpenAI, console: Console) -> tuple[Told, TrafficReport, dict[str, Any]]:
-    """Put model 3 on 5 % of live conversations and wait for the verdict."""
+    """Put model 3 on 20 % of live conversations and wait for the verdict."""
     with Client(place.control, place.operator) as operator:
         stable = operator.endpoints.get(ENDPOINT).stable or ""
         with Traffic(openai, ENDPOINT, stable) as traffic:

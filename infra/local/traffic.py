@@ -16,7 +16,7 @@ from evals.suites.files import openings
 
 _AT_ONCE = 6
 _MAX_TOKENS = 96
-_READS_S = 2.0
+_READS_S = 5.0
 """Users read an answer before they go on: without pauses they would starve the trials of a small machine."""
 _SKIMS_S = 0.3
 """The pause of users in a hurry."""

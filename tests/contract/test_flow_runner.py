@@ -1,4 +1,4 @@
-"""The flow runner at SIGTERM, against Prefect's own server: gone within seconds, its runs left as reconcile resumes them."""
+"""The flow runner against Prefect's own server: its runs are forked, and at SIGTERM they are left as reconcile resumes them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.e2e.harness import ROOT, children, within
+from tests.e2e.harness import ROOT, children, fork_servers, run_processes, within
 from tests.equipment.prefect_api import prefect_api
 from tests.equipment.prefect_server import prefect_server
 
@@ -29,10 +30,10 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 
 @contextmanager
-def flow_runner(api: httpx.Client, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def flow_runner(api: httpx.Client, folder: Path, *, lease_s: float = 3600.0) -> Iterator[subprocess.Popen[bytes]]:
     """A runner without the background services: there is no database."""
-    given = {"PREFECT_API_URL": str(api.base_url), "SEATRIAL_HOME": str(folder), "SEATRIAL_LEASE_S": "3600", "PYTHONPATH": str(ROOT)}
-    child = subprocess.Popen([sys.executable, "-c", RUNNER], cwd=ROOT, env={**os.environ, **given})
+    given = {"PREFECT_API_URL": str(api.base_url), "SEATRIAL_HOME": str(folder), "SEATRIAL_LEASE_S": str(lease_s)}
+    child = subprocess.Popen([sys.executable, "-c", RUNNER], cwd=ROOT, env={**os.environ, **given, "PYTHONPATH": str(ROOT)})
     try:
         yield child
     finally:
@@ -47,7 +48,12 @@ def a_run(api: httpx.Client, folder: Path, *, deaf: bool) -> str:
     body = {"parameters": {"folder": str(folder), "deaf": deaf}}
     run = api.post(f"/deployments/{found['id']}/create_flow_run", json=body).raise_for_status().json()
     within(90, (folder / "begun").exists, "the run has begun")
+    (folder / "begun").unlink()
     return str(run["id"])
+
+
+def is_crashed(api: httpx.Client, run: str) -> bool:
+    return bool(api.get(f"/flow_runs/{run}").json()["state"]["type"] == "CRASHED")
 
 
 def tell_to_end(runner: subprocess.Popen[bytes]) -> None:
@@ -62,7 +68,7 @@ def test_a_run_lets_go_of_its_row_and_is_crashed_not_cancelled(prefect: httpx.Cl
         processes = children(runner.pid)
         tell_to_end(runner)
     assert (tmp_path / "let-go").exists()
-    assert prefect.get(f"/flow_runs/{run}").json()["state"]["type"] == "CRASHED"
+    assert is_crashed(prefect, run)
     within(10, lambda: not [pid for pid in processes if Path(f"/proc/{pid}").exists()], "no process of it is left")
 
 
@@ -72,3 +78,26 @@ def test_a_run_that_does_not_heed_it_is_killed(prefect: httpx.Client, tmp_path: 
         tell_to_end(runner)
     assert not (tmp_path / "let-go").exists()
     assert prefect.get(f"/flow_runs/{run}").json()["state"]["type"] in {"RUNNING", "CRASHED"}  # as when all of it is killed
+
+
+def test_runs_are_forked_from_one_process_and_another_takes_its_place_when_it_is_killed(prefect: httpx.Client, tmp_path: Path) -> None:
+    with flow_runner(prefect, tmp_path) as runner:
+        runs = [a_run(prefect, tmp_path, deaf=False), a_run(prefect, tmp_path, deaf=False)]
+        assert len(run_processes(runner.pid)) == 2
+        (server,) = fork_servers(runner.pid)
+        os.kill(server, signal.SIGKILL)
+        for run in runs:  # nobody could cancel them any more
+            within(60, partial(is_crashed, prefect, run), "the run is crashed")
+        a_run(prefect, tmp_path, deaf=False)
+        assert len(run_processes(runner.pid)) == 1
+        assert fork_servers(runner.pid) != [server]
+        tell_to_end(runner)
+
+
+def test_its_runs_and_their_fork_server_end_when_it_is_killed(prefect: httpx.Client, tmp_path: Path) -> None:
+    with flow_runner(prefect, tmp_path, lease_s=0.4) as runner:
+        a_run(prefect, tmp_path, deaf=False)
+        processes = [*fork_servers(runner.pid), *run_processes(runner.pid)]
+        assert len(processes) == 2
+        runner.kill()
+        within(60, lambda: not [pid for pid in processes if Path(f"/proc/{pid}").exists()], "no process of it is left")

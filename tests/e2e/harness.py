@@ -122,8 +122,8 @@ class Stack:
         return {name: identity["pid"] for name, identity in document["services"].items()}
 
     def flow_processes(self) -> list[int]:
-        """Pids of the processes that run flows: those that the runner spawned."""
-        return [pid for pid in children(self.services().get("runner", 0)) if "spawn_main" in command_of(pid)]
+        """Pids of the processes that run flows: those that the runner's fork server forked."""
+        return run_processes(self.services().get("runner", 0))
 
     def engine_processes(self) -> list[int]:
         """Pids of the engines' servers."""
@@ -247,6 +247,16 @@ def children(parent: int) -> list[int]:
         if int(fields[1]) == parent and fields[0] not in "ZX":
             found.append(pid)
     return found
+
+
+def fork_servers(runner: int) -> list[int]:
+    """Pids of a flow runner's fork servers: one, once it takes runs."""
+    return [pid for pid in children(runner) if "multiprocessing.forkserver" in command_of(pid)]
+
+
+def run_processes(runner: int) -> list[int]:
+    """Pids of a flow runner's runs."""
+    return [pid for server in fork_servers(runner) for pid in children(server)]
 
 
 def environ_of(pid: int) -> str:

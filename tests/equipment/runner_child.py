@@ -1,4 +1,4 @@
-"""A flow runner of ours in a process of its own, with one flow that goes on until it is ended."""
+"""A flow runner of ours in a process of its own, with one flow that holds a lease until it is ended."""
 
 from __future__ import annotations
 
@@ -6,20 +6,27 @@ import asyncio
 import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from prefect import flow
 
+from core.ports.clock import SystemClock
+from core.settings import read_settings
 from infra.entrypoints.deployments import Entry
 from infra.entrypoints.runner import serve
+from tasks.lease import renewed
 
 
 @flow(name="endless", persist_result=False)
 def endless(folder: str, *, deaf: bool) -> None:
     if deaf:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    Path(folder, "begun").touch()
+    here: Any = SimpleNamespace(settings=read_settings(), clock=SystemClock())
     try:
-        threading.Event().wait(300)
+        with renewed(here, lambda _until: None):
+            Path(folder, "begun").touch()
+            threading.Event().wait(300)
     finally:
         Path(folder, "let-go").touch()
 

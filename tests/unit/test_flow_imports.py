@@ -1,4 +1,4 @@
-"""The process of a flow run loads the layers below it, and no web framework."""
+"""The process of a flow run loads the layers below it, and no web framework. What it loads before it is forked starts no thread."""
 
 from __future__ import annotations
 
@@ -16,3 +16,12 @@ def test_the_process_of_a_flow_run_loads_no_web_framework() -> None:
     )
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert loaded.stdout == "[]\n"
+
+
+def test_what_the_fork_server_of_flow_runs_imports_starts_no_thread_and_leaves_the_environment_as_it_was() -> None:
+    code = (
+        "import os; before = dict(os.environ); import infra.entrypoints.run_imports; "
+        "print(sorted(os.listdir('/proc/self/task')) == [str(os.getpid())], dict(os.environ) == before)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert loaded.stdout == "True True\n"

@@ -72,6 +72,15 @@ def test_a_pass_is_made_at_once_and_then_at_its_interval(env: BenchEnv) -> None:
     assert part.runs == 3
 
 
+def test_the_first_pass_of_an_installation_can_wait(env: BenchEnv) -> None:
+    late = replace(duty(Counted()), first_s=3 * EVERY_S)
+    service = Service(env.here, late, "a")
+    assert passes(env, service, 3 * EVERY_S) == 0
+    assert passes(env, service, EVERY_S) == 1
+    restarted = Service(env.here, late, "b")
+    assert passes(env, restarted, EVERY_S) == 1
+
+
 def test_a_call_makes_a_pass_before_its_time_and_calls_together_are_one(env: BenchEnv) -> None:
     service = Service(env.here, duty(Counted()), "a")
     service.step()

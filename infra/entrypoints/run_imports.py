@@ -1,0 +1,54 @@
+"""What the process of a flow run imports. The fork server of `run_processes.py` imports this module once, before it forks runs.
+
+A process that forks must have one thread: another one could hold a lock at the moment of the fork, and nobody would release it in the
+child. Two libraries start a thread when they are imported (OpenBLAS below numpy, jemalloc below pyarrow, which MLflow loads), unless a
+variable says otherwise. The variables are set during these imports only, since what a run starts must not inherit them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+_FLOWS = ("flows.benchmark", "flows.deploy_model", "flows.study", "infra.entrypoints.runner")
+_ADAPTERS = (
+    "evals.benchmark_runner",
+    "evals.sandbox",
+    "lifecycle.rollouts.driver",
+    "mlflow.entities.model_registry",
+    "mlflow.tracking",
+    "numpy",
+    "registry.answers",
+    "registry.benchmarks",
+    "registry.database",
+    "registry.flow_runs",
+    "registry.hub.huggingface",
+    "registry.models",
+    "registry.prompts",
+    "registry.weights.folder",
+    "serving.engines.local",
+    "serving.webhook",
+)
+"""Imported by `wiring` and by these adapters when they are first used."""
+
+
+@contextmanager
+def _environ(values: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name in values:
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                del os.environ[name]
+
+
+with _environ(_ONE_THREAD):
+    for _name in (*_FLOWS, *_ADAPTERS):
+        import_module(_name)
