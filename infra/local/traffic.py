@@ -74,6 +74,7 @@ class Traffic:
     def drain(self) -> None:
         """Begin no more conversations and wait for those under way."""
         self._over.set()
+        self._hurry.set()
         self._pool.shutdown(wait=True)
         for user in self._users:
             user.result()
@@ -104,8 +105,15 @@ class Traffic:
                 break
             versions.append(raw.headers.get("X-Seatrial-Version", ""))
             messages.append({"role": "assistant", "content": raw.parse().choices[0].message.content or ""})
-            self._over.wait(_SKIMS_S if self._hurry.is_set() else _READS_S)
+            self._pause()
         return versions
+
+    def _pause(self) -> None:
+        """Read the answer. A user who is told to hurry meanwhile goes on at once."""
+        if self._hurry.is_set():
+            self._over.wait(_SKIMS_S)
+        else:
+            self._hurry.wait(_READS_S)
 
     def _note(self, versions: list[str]) -> None:
         first = versions[0]
