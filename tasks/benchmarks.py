@@ -27,7 +27,7 @@ from registry.answers import PACKED
 from tasks.alerts import tell_failure
 from tasks.baselines import Judgement, curves_in, judge_run, numbers_in
 from tasks.curves import data_uri, history_png
-from tasks.lease import renewed, this_driver
+from tasks.lease import exit_if_orphaned, renewed, this_driver
 from tasks.notes import run_log
 from tasks.settle import settle_engines
 from tasks.start import await_ready, engine_spec
@@ -89,6 +89,7 @@ def targets(here: Platform, target: str) -> tuple[Target, ...]:
 @contextmanager
 def held_benchmarks(rows: tuple[Benchmark, ...]) -> Iterator[None]:
     """Hold the leases of all rows while the block runs. Raises Conflict when another living run drives one."""
+    exit_if_orphaned()
     here = platform()
     driver = str(this_driver())  # asked here: the thread that renews knows no run
     for row in rows:

@@ -16,7 +16,7 @@ from core.submissions import Submission, SubmissionRequest, SubmissionState, end
 from core.versions import ModelRef
 from lifecycle.leases import await_free
 from lifecycle.submissions import claim, release, renew
-from tasks.lease import renewed, this_driver
+from tasks.lease import exit_if_orphaned, renewed, this_driver
 from wiring import platform
 
 _ENDED = frozenset({SubmissionState.REFUSED, SubmissionState.FAILED, SubmissionState.CANCELLED, SubmissionState.ROLLED_BACK})
@@ -63,6 +63,7 @@ def held(submission: Submission) -> Iterator[None]:
     Raises Conflict when another living run holds it. If the runner that started this process dies, this process exits too, as it could
     no longer be cancelled: reconcile then starts another run.
     """
+    exit_if_orphaned()
     here, driver = platform(), str(this_driver())  # asked here: the thread that renews knows no run
     await_free(partial(here.records.submissions.get, submission.id), driver, here.clock, 2 * here.settings.lease_s)
     claim(here.records, here.clock, submission.id, str(flow_run.id), driver, here.settings.lease_s)

@@ -40,6 +40,12 @@ def end_despite_sigterm() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+def exit_if_orphaned() -> None:
+    """End this process if the flow runner that asked for it has died before it began: another runner starts the run again."""
+    if not _starter_lives():
+        os._exit(1)
+
+
 @contextmanager
 def renewed(here: Platform, renew: Callable[[Epoch], object]) -> Iterator[None]:
     """Call `renew(lease_until)` from a thread while the block runs.

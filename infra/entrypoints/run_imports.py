@@ -3,11 +3,15 @@
 A process that forks must have one thread: another one could hold a lock at the moment of the fork, and nobody would release it in the
 child. Two libraries start a thread when they are imported (OpenBLAS below numpy, jemalloc below pyarrow, which MLflow loads), unless a
 variable says otherwise. The variables are set during these imports only, since what a run starts must not inherit them.
+
+Importing this module turns the process into a fork server: it ignores SIGTERM from then on.
 """
 
 from __future__ import annotations
 
+import gc
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -42,13 +46,28 @@ def _environ(values: dict[str, str]) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in values:
-            if name in before:
-                os.environ[name] = before[name]
-            else:
-                del os.environ[name]
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _outlive_signals() -> None:
+    """Ignore SIGTERM in the fork server, and not in its runs: a signal to a whole session must not end the parent of the runs first."""
+    import numpy as np  # noqa: PLC0415 - it has been imported by now, with one thread
+
+    server = os.getpid()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def in_child() -> None:
+        if os.getppid() == server:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            np.random.seed()  # noqa: NPY002 - the global generator, for libraries that use it; Python seeds its own
+
+    os.register_at_fork(after_in_child=in_child)
 
 
 with _environ(_ONE_THREAD):
     for _name in (*_FLOWS, *_ADAPTERS):
         import_module(_name)
+gc.collect()
+gc.freeze()  # a collection in a run would write to, and so copy, every page
+_outlive_signals()

@@ -18,11 +18,13 @@ from core.settings import read_settings
 from infra.entrypoints import heartbeat
 from infra.entrypoints.background import background
 from infra.entrypoints.deployments import Entry, deployments, remove_former
-from infra.entrypoints.run_processes import fork_runs
+from infra.entrypoints.run_processes import RunProcesses
 from wiring import Platform, platform
 
 _POLL_S = 1.0
 _RUNS_AT_ONCE = 10
+_WARM_S = 60.0
+"""How long the first runs wait for the fork server, which takes seconds; then they are spawned."""
 _RUNS_END_S = 5.0
 """Seconds that a run has after SIGTERM to release its row; then its process is killed."""
 _END_S = 15.0
@@ -38,19 +40,23 @@ async def main() -> None:
         await serve(entries, beats=platform())
 
 
-async def serve(entries: Iterable[Entry], *, beats: Platform | None = None) -> None:
+async def serve(entries: Iterable[Entry], *, beats: Platform | None = None, warm_s: float = _WARM_S) -> None:
     """Register `entries` and run what is due of them until SIGTERM. Call it in the main thread.
 
-    With `beats`, the runner leaves a heartbeat in that platform's database once it takes runs.
+    With `beats`, the runner leaves a heartbeat in that platform's database once it takes runs. It takes runs once their fork server is
+    ready, or has failed, or after `warm_s` seconds.
     """
-    told = asyncio.Event()
-    tell = partial(asyncio.get_running_loop().call_soon_threadsafe, told.set)
-    runner = _Runner(tell, name="seatrial", query_seconds=_POLL_S, limit=_RUNS_AT_ONCE)
+    told, warm = asyncio.Event(), asyncio.Event()
+    from_thread = asyncio.get_running_loop().call_soon_threadsafe
+    runner = _Runner(partial(from_thread, told.set), name="seatrial", query_seconds=_POLL_S, limit=_RUNS_AT_ONCE)
     signal.signal(signal.SIGTERM, runner.handle_sigterm)  # from now on: as a pod's first process we would not hear it without
+    RunProcesses().install(partial(from_thread, warm.set))
     for entry in entries:
         await runner.aadd_flow(entry.flow, entrypoint_type=EntrypointType.MODULE_PATH, **entry.arguments())
-    fork_runs()
-    running, telling = asyncio.create_task(runner.start()), asyncio.create_task(told.wait())
+    warming, telling = asyncio.create_task(warm.wait()), asyncio.create_task(told.wait())
+    await asyncio.wait({warming, telling}, timeout=warm_s, return_when=asyncio.FIRST_COMPLETED)
+    warming.cancel()
+    running = asyncio.create_task(runner.start())
     beating = asyncio.create_task(heartbeat.beat(runner, beats, _RUNS_AT_ONCE)) if beats else None
     try:
         await asyncio.wait({running, telling}, return_when=asyncio.FIRST_COMPLETED)

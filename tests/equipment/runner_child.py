@@ -32,4 +32,4 @@ def endless(folder: str, *, deaf: bool) -> None:
 
 
 def main() -> None:
-    asyncio.run(serve([Entry(endless, "seatrial")]))
+    asyncio.run(serve([Entry(endless, "seatrial")], warm_s=600.0))  # its runs are forked, however busy the machine is

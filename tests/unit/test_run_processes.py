@@ -1,0 +1,64 @@
+"""When the process of a flow run is forked and when it is spawned, on real fork servers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+PROBE = """
+import os, signal, sys, threading
+from multiprocessing import forkserver
+from infra.entrypoints.run_processes import RunProcesses
+
+def within(seconds, true):
+    pause = threading.Event()
+    for _ in range(int(seconds / 0.05)):
+        if true():
+            return True
+        pause.wait(0.05)
+    return False
+
+imports, kills = sys.argv[1], int(sys.argv[2])
+tried = threading.Event()
+runs = RunProcesses(imports)
+method = lambda: runs.context().get_start_method()
+runs.install(tried.set)
+tried.wait()
+print(method())
+for _ in range(kills):
+    server = forkserver._forkserver._forkserver_pid
+    os.kill(server, signal.SIGKILL)
+    replaced = within(120, lambda: forkserver._forkserver._forkserver_pid not in (None, server) and method() == "forkserver")
+    print("replaced" if replaced else method())
+    if not replaced:
+        break
+"""
+
+
+def outcome(folder: Path, imports: str, *, kills: int = 0) -> list[str]:
+    given = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)])}
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, imports, str(kills)], cwd=ROOT, env=given, capture_output=True, text=True, check=True
+    )
+    return [line for line in done.stdout.splitlines() if line in {"spawn", "forkserver", "replaced"}]
+
+
+@pytest.mark.parametrize(
+    ("source", "method"),
+    [("", "forkserver"), ("import no_such_module", "spawn"), ("raise RuntimeError", "spawn"), ("import os; os._exit(3)", "spawn")],
+    ids=["imported", "import error", "other error", "ended"],
+)
+def test_a_run_is_spawned_where_the_fork_server_cannot_import(tmp_path: Path, source: str, method: str) -> None:
+    (tmp_path / "of_a_run.py").write_text(source)
+    assert outcome(tmp_path, "of_a_run") == [method]
+
+
+def test_a_fork_server_that_dies_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "of_a_run.py").write_text("")
+    assert outcome(tmp_path, "of_a_run", kills=2) == ["forkserver", "replaced", "replaced"]
