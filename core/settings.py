@@ -192,7 +192,7 @@ class Settings:
     engine_module: str = setting("seatrial_engine.serve", "module that serves a model; tests put a fake engine here")
     engine_standby: int = setting(1, "1: run a fork server, from which engines start in seconds (about 0.9 GB); 0: start each cold")
     synthetic_key: str = setting("", "bearer key of the rollout's own conversations; made by `seatrial up`")
-    lease_s: float = setting(15.0, "lease of a submission: without a renewal for this time another run takes it over, in seconds")
+    lease_s: float = setting(30.0, "lease of a submission: without a renewal for this time another run takes it over, in seconds")
     pickup_s: float = setting(
         45.0,
         "time that a flow run may take to start in a pod before another is started, in seconds",

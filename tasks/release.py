@@ -103,8 +103,10 @@ def roll_out(submission: Submission, rollout: Rollout) -> Rollout:
     """Shift conversations to the candidate step by step until it is promoted; Refused when it was rolled back."""
     with recorded(submission.id, StepName.ROLL_OUT) as report:
         here = platform()
-        await_ready(here, rollout.candidate)
-        row = here.driver.begin(rollout.id)
+        row = here.records.rollouts.get(rollout.id)
+        if not row.state.ended:  # another process may have ended it, and stopped its engine: there is nothing to wait for then
+            await_ready(here, rollout.candidate)
+            row = here.driver.begin(rollout.id)
         logged = None
         while not row.state.ended:
             show(report, row)

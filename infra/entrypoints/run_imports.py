@@ -17,7 +17,15 @@ from contextlib import contextmanager
 from importlib import import_module
 
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
-_FLOWS = ("flows.benchmark", "flows.deploy_model", "flows.study", "infra.entrypoints.runner")
+_FLOWS = (
+    "flows.benchmark",
+    "flows.deploy_model",
+    "flows.study",
+    "infra.entrypoints.background",  # with the next three, what the runner's main module imports, which multiprocessing runs in each child
+    "infra.entrypoints.deployments",
+    "infra.entrypoints.heartbeat",
+    "infra.entrypoints.run_processes",
+)
 _ADAPTERS = (
     "evals.benchmark_runner",
     "evals.sandbox",

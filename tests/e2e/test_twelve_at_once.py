@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.release]
 ENVIRON = {
     **FAKE_ENGINE,
     **QUICK,
-    "SEATRIAL_LEASE_S": "15",  # the default; QUICK shortens it for tests that kill drivers
+    "SEATRIAL_LEASE_S": "30",  # the default; QUICK shortens it for tests that kill drivers
     "SEATRIAL_RECONCILE_S": "5",  # more passes than by default, so more chances to treat a late run as a lost one
     "SEATRIAL_BENCHMARKS_CRON": "",
 }

@@ -9,12 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from core.endpoints import RolloutState
+from core.endpoints import RolloutState, Withdrawal
 from core.errors import Conflict, DiskFull, Exhausted, Fault, Refused, SeatrialError, Transient
 from core.ids import RolloutId
 from core.submissions import StepName, Submission, SubmissionState
 from lifecycle.submissions import ending, event_of
 from tasks import finish as finishing
+from tasks import release as releasing
 from tasks.finish import finish, resume_end
 from tasks.prepare import check, download, resolve, tensorize
 from tasks.release import announce, publish, register, roll_out
@@ -180,3 +181,17 @@ def test_a_cancelled_candidate_is_given_no_further_share(env: BenchEnv, running:
     with pytest.raises(Refused, match="was cancelled"):
         roll_out.fn(running, rollout)
     assert env.records.rollouts.get(rollout.id) == rollout
+
+
+def test_the_engine_of_a_rollout_that_another_process_ended_is_not_waited_for(
+    env: BenchEnv, running: Submission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = rolled_out(env, running, RolloutState.SHIFTING)
+    put_submission(env.records, running.id, env.clock.now(), state=SubmissionState.RUNNING)
+    rollout = env.records.rollouts.get(RolloutId(str(row.rollout)))
+    ended = replace(rollout, state=RolloutState.CANCELLED, step=0, withdrawal=Withdrawal.SUPERSEDED, reason="superseded by sub-2")
+    env.records.rollouts.store(ended)
+    monkeypatch.setattr(releasing, "leave_rollout", lambda *_: None)
+    with pytest.raises(Refused, match="superseded by sub-2") as refused:
+        roll_out.fn(running, rollout)  # with the rollout as it was when the run began; the engine is absent by now
+    assert refused.value.reason == "superseded"
