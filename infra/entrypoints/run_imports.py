@@ -1,8 +1,8 @@
 """What the process of a flow run imports. The fork server of `run_processes.py` imports this module once, before it forks runs.
 
-A process that forks must have one thread: another one could hold a lock at the moment of the fork, and nobody would release it in the
-child. Two libraries start a thread when they are imported (OpenBLAS below numpy, jemalloc below pyarrow, which MLflow loads), unless a
-variable says otherwise. The variables are set during these imports only, since what a run starts must not inherit them.
+A process that forks must have one thread: another one could hold a lock at the moment of the fork, and the child has no thread that would
+release it. Two libraries start a thread when they are imported (OpenBLAS below numpy, jemalloc below pyarrow, which MLflow loads), unless
+a variable says otherwise. The variables are set during these imports only, since what a run starts must not inherit them.
 
 Importing this module turns the process into a fork server: it ignores SIGTERM from then on.
 """

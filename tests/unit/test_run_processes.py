@@ -41,8 +41,8 @@ for _ in range(kills):
 """
 
 
-def outcome(folder: Path, imports: str, *, kills: int = 0) -> list[str]:
-    given = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)])}
+def outcome(folder: Path, imports: str, *, kills: int = 0, **environ: str) -> list[str]:
+    given = {**os.environ, **environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)])}
     done = subprocess.run(
         [sys.executable, "-c", PROBE, imports, str(kills)], cwd=ROOT, env=given, capture_output=True, text=True, check=True
     )
@@ -62,3 +62,10 @@ def test_a_run_is_spawned_where_the_fork_server_cannot_import(tmp_path: Path, so
 def test_a_fork_server_that_dies_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "of_a_run.py").write_text("")
     assert outcome(tmp_path, "of_a_run", kills=2) == ["forkserver", "replaced", "replaced"]
+
+
+def test_a_run_is_spawned_where_the_path_of_the_temporary_folder_is_too_long_for_a_socket(tmp_path: Path) -> None:
+    (tmp_path / "of_a_run.py").write_text("")
+    long = tmp_path / ("d" * 100)
+    long.mkdir()
+    assert outcome(tmp_path, "of_a_run", TMPDIR=str(long)) == ["spawn"]
