@@ -18,7 +18,7 @@ setup: .venv/.done $(ENGINE)/.venv/.done ## install uv and both locked environme
 
 .venv/.done: pyproject.toml uv.lock client/pyproject.toml | $(if $(UV),,.tools/bin/uv)
 	$$(infra/bin/find-uv) sync --locked --compile-bytecode
-	$(PY) -m infra.local.prefect_database
+	$(PY) -m infra.local.database_templates
 	touch $@
 
 $(ENGINE)/.venv/.done: $(ENGINE)/pyproject.toml $(ENGINE)/uv.lock | $(if $(UV),,.tools/bin/uv)

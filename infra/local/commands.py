@@ -21,7 +21,8 @@ from rich.text import Text
 from core.ports.clock import SystemClock
 from core.settings import Settings, listing, read_settings
 from infra.findings import Finding
-from infra.local import prefect_database, privacy, runs_watch, stack
+from infra.local import privacy, runs_watch, stack
+from infra.local.database_templates import MLFLOW, PREFECT
 from infra.local.doctor import examine
 from infra.local.failures import reported
 from infra.local.supervisor import Event, PortTaken, Service, Supervisor
@@ -149,7 +150,8 @@ def _run(
     if tightened:
         say("note", {"note": f"{tightened} files and folders in {settings.home} were readable by other users; now only by you"})
     prepare(settings)
-    prefect_database.provide(settings.home / "prefect")
+    PREFECT.provide(settings.home / "prefect")
+    MLFLOW.provide(settings.home)
     for races in range(_MOST_PORT_RACES + 1):
         try:
             _serve(settings, given, stop, hurry, say)

@@ -16,6 +16,8 @@ from typing import TypeVar
 import httpx
 import pytest
 
+from infra.local.database_templates import MLFLOW
+
 T = TypeVar("T")
 
 
@@ -39,6 +41,7 @@ def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         artifacts,
     ]
     environ = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    MLFLOW.provide(folder)
     with (folder / "log").open("wb") as log, subprocess.Popen([sys.executable, *command], env=environ, stdout=log, stderr=log) as server:
         try:
             await_health(f"http://127.0.0.1:{port}", folder / "log")

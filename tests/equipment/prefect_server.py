@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from core.settings import base_environ
-from infra.local import prefect_database
+from infra.local.database_templates import PREFECT
 
 _LIMIT_S = 180.0
 
@@ -28,7 +28,7 @@ def prefect_server(home: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "infra.entrypoints.prefect", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--no-services", "--no-ui"]
     environ = base_environ() | {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    prefect_database.provide(home)
+    PREFECT.provide(home)
     with Path(home / "log").open("wb") as log, subprocess.Popen(command, env=environ, stdout=log, stderr=log) as process:
         url = f"http://127.0.0.1:{port}/api"
         try:

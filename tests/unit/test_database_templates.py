@@ -1,4 +1,4 @@
-"""The copy of Prefect's empty database for a new home."""
+"""The copies of empty databases for a new home."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.prefect_database import make, provide, template, whole
+from infra.local.database_templates import MLFLOW, PREFECT, Template, whole
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_a_new_home_gets_a_private_copy(source: Path, tmp_path: Path) -> None:
-    assert provide(tmp_path / "prefect", source)
+    assert PREFECT.provide(tmp_path / "prefect", source)
     copy = tmp_path / "prefect" / "prefect.db"
     assert whole(copy)
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
@@ -31,7 +31,7 @@ def test_a_new_home_gets_a_private_copy(source: Path, tmp_path: Path) -> None:
 
 def test_a_database_that_is_there_is_kept(source: Path, tmp_path: Path) -> None:
     (tmp_path / "prefect.db").write_bytes(b"mine")
-    assert not provide(tmp_path, source)
+    assert not PREFECT.provide(tmp_path, source)
     assert (tmp_path / "prefect.db").read_bytes() == b"mine"
 
 
@@ -40,7 +40,7 @@ def test_a_template_that_is_damaged_or_missing_is_not_used(source: Path, tmp_pat
     source.unlink()
     if damage is not None:
         source.write_bytes(damage)
-    assert not provide(tmp_path / "prefect", source)
+    assert not PREFECT.provide(tmp_path / "prefect", source)
     assert not (tmp_path / "prefect" / "prefect.db").exists()
 
 
@@ -51,10 +51,11 @@ def test_a_template_that_was_cut_off_is_not_whole(source: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_template_is_at_the_head_of_prefects_migrations(tmp_path: Path) -> None:
-    made = make(tmp_path / "fresh.db")
+@pytest.mark.parametrize(("template", "table"), [(PREFECT, "flow_run"), (MLFLOW, "experiments")], ids=["prefect", "mlflow"])
+def test_a_template_is_at_the_head_of_the_migrations_and_holds_nothing(tmp_path: Path, template: Template, table: str) -> None:
+    made = template.make(tmp_path / "fresh.db")
     assert whole(made)
-    with closing(sqlite3.connect(made)) as fresh, closing(sqlite3.connect(template())) as installed:
+    with closing(sqlite3.connect(made)) as fresh, closing(sqlite3.connect(template.path())) as installed:
         (head,) = fresh.execute("SELECT version_num FROM alembic_version").fetchone()
         assert installed.execute("SELECT version_num FROM alembic_version").fetchone() == (head,)
-        assert fresh.execute("SELECT count(*) FROM flow_run").fetchone() == (0,)
+        assert fresh.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
