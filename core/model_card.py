@@ -10,7 +10,7 @@ import yaml  # type: ignore[import-untyped]
 MAX_FRONT_MATTER = 65_536
 """Characters of a card that are read."""
 _FENCE = "---"
-_BROKEN = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+_BROKEN = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """The errors that PyYAML raises for invalid YAML, or for a value that does not have the type of its tag (`!!int ""`)."""
 
 

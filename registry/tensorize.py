@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
+import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from core.errors import Fault, Refused, Transient
 from core.ids import Digest
@@ -17,6 +20,7 @@ from core.versions import FileDigest
 
 MANIFEST = "tensors.json"
 _SOURCE_AT_FAULT = 3
+_ERROR_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +50,30 @@ def tensorize(source: Path, out: Path, python: str, *, progress: Callable[[float
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     command = [python, "-m", "seatrial_engine.tensorize", str(source), str(out), "--json-progress"]
-    try:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    with tempfile.TemporaryFile() as errors:  # not a pipe, which nobody reads until the child has ended
+        try:
+            child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        except FileNotFoundError as error:
+            raise Fault(f"the engine's interpreter {python} does not exist", hint="run `make setup`") from error
+        late = threading.Timer(limit_s, child.kill)
+        late.start()
+        with child:
             try:
                 _follow(child, progress)
-                _, errors = child.communicate(timeout=limit_s)
+                child.wait()
             finally:
+                late.cancel()
                 child.kill()  # a flow that is cancelled or fails leaves no child behind; killing the dead does nothing
-    except FileNotFoundError as error:
-        raise Fault(f"the engine's interpreter {python} does not exist", hint="run `make setup`") from error
-    if child.returncode != 0:
-        shutil.rmtree(out, ignore_errors=True)
-        raise _error(child.returncode, errors)
+        if child.returncode != 0:
+            shutil.rmtree(out, ignore_errors=True)
+            raise _error(child.returncode, _last(errors))
     return _read(out)
+
+
+def _last(file: BinaryIO) -> str:
+    """Return the end of what was written to a file."""
+    file.seek(max(0, file.seek(0, os.SEEK_END) - _ERROR_BYTES))
+    return file.read().decode(errors="replace")
 
 
 def _follow(child: subprocess.Popen[str], progress: Callable[[float, str], None]) -> None:
@@ -68,7 +83,7 @@ def _follow(child: subprocess.Popen[str], progress: Callable[[float, str], None]
             news: dict[str, Any] = json.loads(line)
         except json.JSONDecodeError:
             continue  # a library's own print
-        done, total = news.get("bytes_done", 0), news.get("bytes_total", 0)
+        done, total = news.get("bytes", 0), news.get("bytes_total", 0)
         if total:
             progress(done / total, f"{done / 1e6:.1f} of {total / 1e6:.1f} MB")
 

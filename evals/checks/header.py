@@ -19,12 +19,13 @@ MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""
 _MAX_RANK = 16
 _MAX_DIMENSION = 2**48
+_MAX_VOLUME = 2**56
+"""Bound of the product of a shape's sizes, empty ones counted as 1: libraries multiply them in 64 bits, also for an empty tensor."""
+_MAX_NAME_BYTES = 1024
+"""Longest name of a tensor. Real ones have less than 200 bytes; the tensorized form cannot hold more than 65,535."""
 
 BITS = {
     "BOOL": 8,
-    "F4": 4,
-    "F6_E2M3": 6,
-    "F6_E3M2": 6,
     "U8": 8,
     "I8": 8,
     "F8_E5M2": 8,
@@ -42,7 +43,7 @@ BITS = {
     "I64": 64,
     "U64": 64,
 }
-"""Bits per element of every dtype of the format."""
+"""Bits per element of each dtype that is accepted: those of the format without F4 and F6, which cannot be tensorized."""
 
 
 class BadHeader(ValueError):
@@ -117,10 +118,11 @@ def _refuse_metadata(value: Any) -> None:
 def _tensor(name: str, entry: Any) -> Tensor:
     if not isinstance(entry, Mapping) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise BadHeader(f"tensor {name[:80]} must have exactly dtype, shape and data_offsets")
+    _refuse_name(name)
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS:
-        raise BadHeader(f"tensor {name[:80]} has the unknown dtype {shown(dtype)}; known are {', '.join(BITS)}")
-    if not _are_sizes(shape, _MAX_DIMENSION) or len(shape) > _MAX_RANK:
+        raise BadHeader(f"tensor {name[:80]} has the dtype {shown(dtype)}; accepted are {', '.join(BITS)}")
+    if not _are_sizes(shape, _MAX_DIMENSION) or len(shape) > _MAX_RANK or prod(size or 1 for size in shape) >= _MAX_VOLUME:
         raise BadHeader(f"tensor {name[:80]} has the invalid shape {shown(shape)}")
     if not _are_sizes(offsets, 2**63) or len(offsets) != 2:  # noqa: PLR2004 - begin and end
         raise BadHeader(f"tensor {name[:80]} has the invalid data_offsets {shown(offsets)}")
@@ -131,6 +133,15 @@ def _tensor(name: str, entry: Any) -> Tensor:
             f"tensor {name[:80]} ({dtype}, shape {shown(shape)}) takes {_bytes(bits)} bytes, its data_offsets span {end - begin}"
         )
     return Tensor(name, dtype, tuple(shape), begin, end)
+
+
+def _refuse_name(name: str) -> None:
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError as error:
+        raise BadHeader(f"the tensor name {name[:80]!a} is not UTF-8 text") from error
+    if length > _MAX_NAME_BYTES:
+        raise BadHeader(f"the name of tensor {name[:80]}... must have at most {_MAX_NAME_BYTES} bytes, has {length}")
 
 
 def _are_sizes(value: Any, limit: int) -> bool:

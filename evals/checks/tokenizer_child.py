@@ -20,6 +20,8 @@ def main() -> None:
 
     sys.excepthook = _tell  # the library raises plain Exception, and panics: from here on the tokenizer is at fault
     tokenizer = Tokenizer.from_file(asked["path"])
+    tokenizer.no_padding()  # settings of a training run that some files keep; whoever loads the file sets both for each call
+    tokenizer.no_truncation()
     trips = []
     for text in asked["texts"]:
         ids = tokenizer.encode(text, add_special_tokens=False).ids

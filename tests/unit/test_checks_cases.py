@@ -198,6 +198,12 @@ REFUSED: dict[str, tuple[Check, tuple[Change, ...], str, str]] = {
         "no_chat_template",
         "chat_template.json, which vLLM reads for multimodal processors",
     ),
+    "template that calls a function of Jinja wrongly": (
+        chat_template_renders,
+        (chat("{{ cycler() }}" + TEMPLATE),),
+        "broken_template",
+        "RuntimeError: at least one item",
+    ),
     "empty chat_template.jinja": (
         chat_template_renders,
         (content("chat_template.jinja", b""),),
@@ -469,12 +475,12 @@ HOSTILE: dict[str, tuple[Check, tuple[Change, ...], str]] = {
     "dtype that is an object": (
         sound_headers,
         (raw_header(b'{"a":{"dtype":{"x":[1]},"shape":[1],"data_offsets":[0,4]}}'),),
-        "unknown dtype an object; known are BOOL",
+        "has the dtype an object; accepted are BOOL",
     ),
     "dtype of 4-bit integers": (
         sound_headers,
         (raw_header(b'{"a":{"dtype":"I4","shape":[2],"data_offsets":[0,1]}}'),),
-        "unknown dtype 'I4'",
+        "has the dtype 'I4'",
     ),
     "header in UTF-16": (sound_headers, (raw_header("{}".encode("utf-16")),), "not JSON: 'utf-8' codec"),
     "metadata that is a list": (sound_headers, (header(lambda names: names.update(__metadata__=["x"])),), "__metadata__ must map strings"),
@@ -541,6 +547,26 @@ HOSTILE: dict[str, tuple[Check, tuple[Change, ...], str]] = {
 }
 
 ACCEPTED: dict[str, tuple[Check, tuple[Change, ...]]] = {
+    "truncation of a training run": (
+        tokenizer_round_trip,
+        (fields("tokenizer.json", truncation={"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}),),
+    ),
+    "padding of a training run": (
+        tokenizer_round_trip,
+        (
+            fields(
+                "tokenizer.json",
+                padding={
+                    "strategy": {"Fixed": 64},
+                    "direction": "Right",
+                    "pad_to_multiple_of": None,
+                    "pad_id": 0,
+                    "pad_type_id": 0,
+                    "pad_token": "<|end|>",
+                },
+            ),
+        ),
+    ),
     "fewer tokens than rows": (ids_within_embedding, (fields("config.json", pad_token_id=-1),)),
     "id of the last row": (ids_within_embedding, (fields(GENERATION, eos_token_id=[0, 1023]),)),
     "smaller tokenizer.model": (ids_within_embedding, (content("tokenizer.model", sentencepiece(1024)),)),

@@ -29,8 +29,9 @@ def test_front_matter_is_what_stands_between_the_fences(tmp_path: Path) -> None:
         "---\n- a list\n---\n",
         "---\ndate: 2026-99-99\n---\n",
         "---\n" + "[" * 9000 + "\n---\n",
+        "---\nx: 1" + ":0" * 200 + ":0.0\n---\n",
     ],
-    ids=["empty", "none", "unclosed", "no YAML", "a list", "no date", "too deep"],
+    ids=["empty", "none", "unclosed", "no YAML", "a list", "no date", "too deep", "too large"],
 )
 def test_a_card_that_cannot_be_read_states_nothing(tmp_path: Path, text: str) -> None:
     assert front_matter(card(tmp_path, text)) == {}
