@@ -16,7 +16,7 @@ setup: .venv/.done $(ENGINE)/.venv/.done ## install uv and both locked environme
 .tools/bin/uv:
 	infra/bin/install-uv
 
-.venv/.done: pyproject.toml uv.lock client/pyproject.toml | $(if $(UV),,.tools/bin/uv)
+.venv/.done: pyproject.toml uv.lock client/pyproject.toml infra/local/database_templates.py | $(if $(UV),,.tools/bin/uv)
 	$$(infra/bin/find-uv) sync --locked --compile-bytecode
 	$(PY) -m infra.local.database_templates
 	touch $@

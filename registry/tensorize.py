@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from core.endings import describe
 from core.errors import Fault, Refused, Transient
 from core.ids import Digest
 from core.versions import FileDigest
@@ -50,28 +51,38 @@ def tensorize(source: Path, out: Path, python: str, *, progress: Callable[[float
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     command = [python, "-m", "seatrial_engine.tensorize", str(source), str(out), "--json-progress"]
-    with tempfile.TemporaryFile() as errors:  # not a pipe, which nobody reads until the child has ended
+    with tempfile.TemporaryFile() as errors:  # a pipe would fill up, since it is read only after the child has ended
         try:
             child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         except FileNotFoundError as error:
             raise Fault(f"the engine's interpreter {python} does not exist", hint="run `make setup`") from error
-        late = threading.Timer(limit_s, child.kill)
-        late.start()
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            child.kill()
+
+        timer = threading.Timer(limit_s, stop)
+        timer.start()
         with child:
             try:
                 _follow(child, progress)
                 child.wait()
             finally:
-                late.cancel()
+                timer.cancel()
                 child.kill()  # a flow that is cancelled or fails leaves no child behind; killing the dead does nothing
         if child.returncode != 0:
             shutil.rmtree(out, ignore_errors=True)
+            if late.is_set():
+                raise Transient(
+                    f"tensorizing took longer than {limit_s:g} s", hint="free the machine's processors and disk, then submit again"
+                )
             raise _error(child.returncode, _last(errors))
     return _read(out)
 
 
 def _last(file: BinaryIO) -> str:
-    """Return the end of what was written to a file."""
+    """Return the last `_ERROR_BYTES` of a file as text."""
     file.seek(max(0, file.seek(0, os.SEEK_END) - _ERROR_BYTES))
     return file.read().decode(errors="replace")
 
@@ -96,7 +107,7 @@ def _error(code: int, errors: str) -> Refused | Transient | Fault:
                 told = json.loads(line)
             except json.JSONDecodeError:
                 continue
-    what = str(told.get("what") or errors.strip()[-300:] or f"the tensorizer ended with exit code {code}")
+    what = str(told.get("what") or errors.strip()[-300:] or f"the tensorizer ended: {describe(code)}")
     hint = str(told.get("hint") or "")
     if code == _SOURCE_AT_FAULT:
         return Refused(what, reason="cannot_tensorize", hint=hint or "upload whole safetensors and submit again")

@@ -20,7 +20,7 @@ def main() -> None:
 
     sys.excepthook = _tell  # the library raises plain Exception, and panics: from here on the tokenizer is at fault
     tokenizer = Tokenizer.from_file(asked["path"])
-    tokenizer.no_padding()  # settings of a training run that some files keep; whoever loads the file sets both for each call
+    tokenizer.no_padding()  # a training run may have saved both settings; transformers sets them for each call
     tokenizer.no_truncation()
     trips = []
     for text in asked["texts"]:

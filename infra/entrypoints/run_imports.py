@@ -1,4 +1,4 @@
-"""What the process of a flow run imports. The fork server of `run_processes.py` imports this module once, before it forks runs.
+"""The imports of a flow run's process. The fork server of `run_processes.py` imports this module once, before it forks runs.
 
 A process that forks must have one thread: another one could hold a lock at the moment of the fork, and the child has no thread that would
 release it. Two libraries start a thread when they are imported (OpenBLAS below numpy, jemalloc below pyarrow, which MLflow loads), unless
@@ -21,7 +21,7 @@ _FLOWS = (
     "flows.benchmark",
     "flows.deploy_model",
     "flows.study",
-    "infra.entrypoints.background",  # with the next three, what the runner's main module imports, which multiprocessing runs in each child
+    "infra.entrypoints.background",  # this and the next three: multiprocessing runs the runner's main module in each child
     "infra.entrypoints.deployments",
     "infra.entrypoints.heartbeat",
     "infra.entrypoints.run_processes",

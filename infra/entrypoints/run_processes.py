@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import select
 import sys
 import threading
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -64,7 +63,7 @@ class RunProcesses:
                 self._ready.set()
             tried()
             if server is not None:
-                select.select([server], [], [])  # the descriptor of a process is readable once the process has ended
+                wait([server])  # the descriptor of a process is readable once the process has ended
                 self._ready.clear()
                 os.close(server)
                 log.warning("fork_server.ended")

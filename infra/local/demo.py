@@ -36,7 +36,7 @@ _COMMENT = "Friendly, and to the point."
 _NO_SYNTHETIC = "-1"
 """The demo's users are live ones; the rollout needs no conversations of its own."""
 _SHARES = "0.2,0.5,1.0"
-"""The default begins at 0.05, where it takes four times as many conversations until the candidate has had what the verdict needs."""
+"""The default begins at 0.05. With 0.2, the verdict has enough conversations of the candidate in a quarter of the time."""
 _CONCURRENCY = "8"
 """As many conversations as the benchmark holds. The default, 16, would fill 360 MB more with SmolLM2's KV cache, which takes seconds."""
 _FEEDBACK_S = 60.0

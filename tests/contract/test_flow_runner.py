@@ -86,7 +86,7 @@ def test_runs_are_forked_from_one_process_and_go_on_to_start_when_it_is_killed(p
         assert len(run_processes(runner.pid)) == 2
         (server,) = fork_servers(runner.pid)
         os.kill(server, signal.SIGKILL)
-        for run in runs:  # nobody could cancel them any more
+        for run in runs:  # the runner cannot cancel them any more
             within(60, partial(is_crashed, prefect, run), "the run is crashed")
         a_run(prefect, tmp_path, deaf=False)
         tell_to_end(runner)

@@ -1,4 +1,4 @@
-"""The process of a flow run loads the layers below it, and no web framework. What it loads before it is forked starts no thread."""
+"""The process of a flow run loads the layers below it, and no web framework. Its imports start no thread."""
 
 from __future__ import annotations
 

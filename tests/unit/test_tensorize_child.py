@@ -1,4 +1,4 @@
-"""What the platform makes of the tensorizer's child process, with scripts in its place."""
+"""The platform's end of the tensorizer's child process. Scripts take the place of the child."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_refusal_after_more_errors_than_a_pipe_holds_is_read(tmp_path: Path) -
 
 
 def test_a_child_that_goes_on_for_ever_is_ended_at_the_limit(tmp_path: Path) -> None:
-    with pytest.raises(Transient):
+    with pytest.raises(Transient, match=r"took longer than 0\.2 s"):
         tensorize(tmp_path, tmp_path / "out", interpreter(tmp_path, "exec sleep 600"), progress=unseen, limit_s=0.2)
 
 
