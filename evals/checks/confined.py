@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from core.errors import Fault
+from core.errors import Fault, Transient
 
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
 _SIGXCPU_OR_KILLED = {-24, -9}
@@ -28,10 +28,14 @@ class End(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the child may take: seconds of CPU and of wall time, bytes of address space."""
+    """What the child may take: seconds of CPU time, bytes of address space.
+
+    A child that has not ended `wall_s` after its start, though it neither sleeps nor waits, says that the machine is overloaded, and
+    nothing about its input.
+    """
 
     cpu_s: int = 5
-    wall_s: float = 15.0
+    wall_s: float = 600.0
     memory_bytes: int = 1024**3
 
 
@@ -45,7 +49,9 @@ class Answer:
 
 
 def confined(script: Path, question: dict[str, Any], limits: Limits) -> Answer:
-    """Run one of our scripts on `question` in a child of its own and return its answer. Fault when the child cannot work at all.
+    """Run one of our scripts on `question` in a child of its own and return its answer.
+
+    Raises Transient when the machine gives the child less than its CPU time within its wall time, Fault when it cannot work at all.
 
     The child gets no environment, no shell and no inherited files; its script sets the limits before it looks at the question.
     """
@@ -61,8 +67,9 @@ def confined(script: Path, question: dict[str, Any], limits: Limits) -> Answer:
             start_new_session=True,
             check=False,
         )
-    except subprocess.TimeoutExpired:
-        return Answer(End.TOO_LONG)
+    except subprocess.TimeoutExpired as error:
+        what = f"{script.name} was given less than {limits.cpu_s} s of CPU time in {limits.wall_s:g} s"
+        raise Transient(what, hint="Reduce the load of this machine") from error
     except OSError as error:
         raise Fault(f"no child process for {script.name}: {error.strerror}", hint="look at the machine's limits") from error
     if done.returncode in _SIGXCPU_OR_KILLED:

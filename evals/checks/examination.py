@@ -10,6 +10,7 @@ from core.hosts import EngineHost
 from core.settings import ModelPolicy
 from core.versions import EngineNeeds, Finding, ResolvedModel
 from evals.checks.architecture import served_architecture
+from evals.checks.config_types import config_types
 from evals.checks.contents import no_remote_code, only_known_files, readable_json, whole_files
 from evals.checks.finite import finite_weights
 from evals.checks.hardware import heads_served, quantization_on_cpu
@@ -39,6 +40,7 @@ CHECKS: tuple[Check, ...] = (
     Check("readable_json", readable_json),
     Check("no_remote_code", no_remote_code),
     Check("served_architecture", served_architecture),
+    Check("config_types", config_types),
     Check("served_quantization", served_quantization),
     Check("quantization_on_cpu", quantization_on_cpu),
     Check("heads_served", heads_served),

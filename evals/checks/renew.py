@@ -1,17 +1,32 @@
-"""Print tokenizer_classes.json: `python -m evals.checks.renew`, run by the interpreter of the engine's environment."""
+"""Print a table of this folder, made from the libraries themselves: `python -m evals.checks.renew tokenizers|configs`.
+
+Run by the interpreter of the engine's environment.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _WITHOUT_DEFAULTS = {"TokenizersBackend", "MistralCommonBackend"}
+_KINDS: dict[str, tuple[Any, ...]] = {
+    "null": (None,),
+    "true or false": (True,),
+    "a whole number": (2, 1, 0),
+    "a decimal number": (0.5, 1.5),
+    "a string": ("x",),
+    "a list": ([], [2], [0.5], ["x"]),
+    "an object": ({},),
+}
+"""Values of each kind of JSON. A field accepts a kind if it accepts one of them: some fields have bounds as well."""
 
 
-def document() -> dict[str, Any]:
+def tokenizers() -> dict[str, Any]:
     """Return the default special tokens of each class, the class of each model type, and the types whose class overrides the files'."""
     from transformers.models.auto import tokenization_auto as auto  # type: ignore[import-not-found] # noqa: PLC0415 - the engine's
 
@@ -29,11 +44,66 @@ def document() -> dict[str, Any]:
     return {"classes": classes, "model_types": types, "overrides": sorted(auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS)}
 
 
-def _rows(section: dict[str, Any]) -> str:
-    return "{\n" + ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in sorted(section.items())) + "\n }"
+def configs(model_types: Iterable[str] | None = None) -> dict[str, dict[str, list[str]]]:
+    """Return for each model type of a language model which kinds of value its configuration takes: fields by accepted kinds.
+
+    Left out are fields that take every kind, and model types whose configuration vLLM reads with a class of its own.
+    """
+    from transformers import CONFIG_MAPPING, logging  # type: ignore[import-not-found] # noqa: PLC0415 - the engine's
+    from transformers.models.auto.modeling_auto import (  # type: ignore[import-not-found] # noqa: PLC0415
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    )
+    from vllm.transformers_utils.config import _CONFIG_REGISTRY  # type: ignore[import-not-found] # noqa: PLC0415
+
+    logging.set_verbosity(logging.CRITICAL)
+    asked = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) if model_types is None else set(model_types)
+    return {
+        name: _fields(CONFIG_MAPPING[name])
+        for name in sorted(asked - set(_CONFIG_REGISTRY))
+        if name in CONFIG_MAPPING and dataclasses.is_dataclass(CONFIG_MAPPING[name])
+    }
+
+
+def _fields(config: Callable[..., Any]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for field in dataclasses.fields(config):  # type: ignore[arg-type] # its class is one
+        accepted = [kind for kind, values in _KINDS.items() if any(_accepts(config, field.name, value) for value in values)]
+        if len(accepted) < len(_KINDS) and set(accepted) - {"null"}:  # else no sample fits: a list of a certain length, for example
+            groups.setdefault(" | ".join(accepted), []).append(field.name)
+    return {kinds: sorted(names) for kinds, names in sorted(groups.items())}
+
+
+def _accepts(config: Callable[..., Any], name: str, value: Any) -> bool:
+    """Whether the class takes this type of value. What fails later, such as sizes that do not divide, is no question of its type."""
+    from huggingface_hub.errors import (  # noqa: PLC0415
+        StrictDataclassClassValidationError,
+        StrictDataclassFieldValidationError,
+    )
+
+    try:
+        config(**{name: value})
+    except StrictDataclassFieldValidationError as error:
+        return f"'{name}'" not in str(error)
+    except (StrictDataclassClassValidationError, ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError):
+        return True
+    return True
+
+
+def _rows(section: dict[str, Any]) -> Iterator[str]:
+    yield from (f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in sorted(section.items()))
+
+
+def _object(section: dict[str, Any]) -> str:
+    return "{\n" + ",\n".join(_rows(section)) + "\n }"
 
 
 if __name__ == "__main__":
-    made = document()
-    sections = [f' "{key}": {_rows(made[key])}' for key in ("classes", "model_types")]
-    sys.stdout.write("{\n" + ",\n".join([*sections, f' "overrides": {json.dumps(made["overrides"])}']) + "\n}\n")
+    match sys.argv[1:]:
+        case ["tokenizers"]:
+            made = tokenizers()
+            sections = [f' "{key}": {_object(made[key])}' for key in ("classes", "model_types")]
+            sys.stdout.write("{\n" + ",\n".join([*sections, f' "overrides": {json.dumps(made["overrides"])}']) + "\n}\n")
+        case ["configs"]:
+            sys.stdout.write(_object(configs()).removesuffix(" }") + "}\n")
+        case _:
+            sys.exit(__doc__)

@@ -35,16 +35,20 @@ def _between(low: float, high: float, *, above: bool = False) -> Callable[[Any],
 
 
 def _whole(least: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and value >= least
+    return lambda value: type(value) is int and least <= value <= _LARGEST_INT
 
+
+_LARGEST_INT = 2**31 - 1
+_LARGEST_FLOAT = (2 - 2**-23) * 2.0**127
+"""The largest numbers of int32 and float32, in which vLLM's sampler keeps these values."""
 
 _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "temperature": (_between(0, 2), "a number between 0 and 2"),
     "top_p": (_between(0, 1, above=True), "a number above 0 and at most 1"),
     "min_p": (_between(0, 1), "a number between 0 and 1"),
-    "top_k": (_whole(-1), "a whole number, at least -1"),
-    "repetition_penalty": (_between(0, math.inf, above=True), "a number above 0"),
+    "top_k": (_whole(-1), f"a whole number between -1 and {_LARGEST_INT}"),
+    "repetition_penalty": (_between(0, _LARGEST_FLOAT, above=True), f"a number above 0 and at most {_LARGEST_FLOAT:.3g}"),
     "presence_penalty": (_between(-2, 2), "a number between -2 and 2"),
     "frequency_penalty": (_between(-2, 2), "a number between -2 and 2"),
-    "max_new_tokens": (_whole(1), "a whole number, at least 1"),
+    "max_new_tokens": (_whole(1), f"a whole number between 1 and {_LARGEST_INT}"),
 }

@@ -17,7 +17,7 @@ from evals.checks.template_source import template_source
 from evals.checks.tokens import tokens
 
 _SCRIPT = Path(__file__).with_name("template_child.py")
-_LIMITS = Limits(cpu_s=3, wall_s=10.0, memory_bytes=512 * 1024**2)
+_LIMITS = Limits(cpu_s=3, memory_bytes=512 * 1024**2)
 _SAID = "What is the tide?"
 _SYSTEM: dict[str, str] = {"role": "system", "content": "You answer briefly."}
 _CONVERSATIONS: list[list[dict[str, str]]] = [

@@ -103,7 +103,7 @@ def _answer(asked: dict[str, Any]) -> dict[str, Any]:
 
     try:
         return {"end": "done", "value": _render(asked)}
-    except (MemoryError, OverflowError):
+    except MemoryError:
         return {"end": "too_much_memory"}
     except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SyntaxError) as error:
         return {"end": "broken", "why": f"{type(error).__name__}: {str(error)[:200]}"}

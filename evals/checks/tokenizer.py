@@ -18,7 +18,7 @@ from evals.checks.sentencepiece import pieces
 from evals.checks.tokens import Tokens, tokens
 
 _SCRIPT = Path(__file__).with_name("tokenizer_child.py")
-_LIMITS = Limits(cpu_s=30, wall_s=60.0, memory_bytes=4 * 1024**3)
+_LIMITS = Limits(cpu_s=30, memory_bytes=4 * 1024**3)
 _TEXTS = ("Hello, world! 123", "def add(a, b):\n    return a + b\n")
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _RESIZE = "Call model.resize_token_embeddings(len(tokenizer)), train or initialise the new rows, save model and tokenizer, and submit again"
@@ -30,6 +30,7 @@ class _Loaded:
     trips: tuple[tuple[int, str], ...]
     top_id: int
     top_token: str
+    framed_id: int
 
 
 def tokenizer_round_trip(files: ModelFiles) -> Iterator[Finding]:
@@ -66,6 +67,8 @@ def _tokenizer_excess(files: ModelFiles, rows: int) -> Iterator[str]:
         loaded = _load(files, tokens(files))
         if isinstance(loaded, _Loaded) and loaded.top_id >= rows:
             yield f"the tokenizer has the token {loaded.top_token!r} with id {loaded.top_id}"
+        elif isinstance(loaded, _Loaded) and loaded.framed_id >= rows:
+            yield f"the post-processor in {TOKENIZER} adds the id {loaded.framed_id} to a text"
     raw = _sentencepiece(files)
     if raw is not None and (count := pieces(raw)) is not None and count > rows:
         yield f"{SENTENCEPIECE} has {count} tokens"
@@ -101,11 +104,21 @@ def _fault(files: ModelFiles) -> str:
         return found.faults[0]
     loaded = _load(files, found)
     if isinstance(loaded, Answer):
-        return f"tokenizer.json cannot be loaded: {_first_bytes(files) or loaded.why or loaded.end}"
+        return _unloadable(files, loaded)
     for text, (count, decoded) in zip(_TEXTS, loaded.trips, strict=True):
         if not count or "".join(decoded.split()) != "".join(text.split()):
             return f"tokenizer.json encodes {text!r} as {count} tokens, which decode to {decoded[:60]!r}"
     return ""
+
+
+def _unloadable(files: ModelFiles, answer: Answer) -> str:
+    match answer.end:
+        case End.TOO_LONG:
+            return f"loading tokenizer.json and encoding {len(_TEXTS)} short texts takes more than {_LIMITS.cpu_s} s of CPU time"
+        case End.TOO_MUCH_MEMORY:
+            return f"loading tokenizer.json takes more than {_LIMITS.memory_bytes >> 30} GiB of memory"
+        case _:
+            return f"tokenizer.json cannot be loaded: {_first_bytes(files) or answer.why}"
 
 
 def _first_bytes(files: ModelFiles) -> str:
@@ -123,4 +136,4 @@ def _load(files: ModelFiles, found: Tokens) -> _Loaded | Answer:
     if answer.end is not End.DONE:
         return answer
     trips, (top_id, top_token) = answer.value["trips"], answer.value["top"]
-    return _Loaded(tuple((count, decoded) for count, decoded in trips), top_id, top_token)
+    return _Loaded(tuple((count, decoded) for count, decoded in trips), top_id, top_token, answer.value["framed"])

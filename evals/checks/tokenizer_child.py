@@ -1,6 +1,7 @@
 """Load a tokenizer.json with its added tokens, encode and decode texts. Runs as a child of `confined`.
 
-In: {"path", "texts", "added"}. Out: {"trips": [[ids, decoded], ...], "top": [id, token]}, the token with the largest id.
+In: {"path", "texts", "added"}. Out: {"trips": [[ids, decoded], ...], "top": [id, token], "framed": id}: the token with the largest id, and
+the largest id of the encoded texts with what the tokenizer puts around them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def main() -> None:
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in missing])
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     top = max(vocabulary, key=vocabulary.__getitem__) if vocabulary else ""
-    json.dump({"end": "done", "value": {"trips": trips, "top": [vocabulary.get(top, -1), top[:80]]}}, sys.stdout)
+    framed = max((number for text in asked["texts"] for number in tokenizer.encode(text).ids), default=-1)
+    json.dump({"end": "done", "value": {"trips": trips, "top": [vocabulary.get(top, -1), top[:80]], "framed": framed}}, sys.stdout)
 
 
 def _tell(kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:

@@ -82,11 +82,19 @@ def _walk(root: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def _refuse_leaving(path: Path, root: Path, name: Path) -> None:
-    if path.is_symlink() and not (path.exists() and path.resolve().is_relative_to(root)):
+    if not path.is_symlink():
+        return
+    if not Path(os.path.realpath(path)).is_relative_to(root):  # not Path.resolve: it raises for a link to itself
         raise Refused(
             f"{name} is a symbolic link to a place outside of {root}",
             reason="symlink_outside",
             hint="Replace it by the file itself (`cp -rL FOLDER COPY`) and submit the copy",
+        )
+    if not path.exists():
+        raise Refused(
+            f"{name} is a symbolic link that leads to no file",
+            reason="symlink_broken",
+            hint="Replace it by the file itself, or remove it, and submit again",
         )
 
 

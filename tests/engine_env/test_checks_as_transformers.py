@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -102,13 +103,43 @@ def test_tokens_are_those_of_transformers(folders: dict[str, Path]) -> None:
         assert 1023 + len(set(ours.added) - known) == max(tokenizer.get_vocab().values()), name
 
 
-def test_table_of_tokenizer_classes_is_current() -> None:
+@pytest.fixture(scope="module")
+def renew() -> ModuleType:
     spec = importlib.util.spec_from_file_location("renew", CHECKS / "renew.py")
     assert spec is not None
     assert spec.loader is not None
-    renew = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(renew)
-    assert renew.document() == json.loads((CHECKS / "tokenizer_classes.json").read_text(encoding="utf-8"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def types_of_configs() -> Any:
+    return json.loads((CHECKS / "config_types.json").read_text(encoding="utf-8"))
+
+
+def test_types_of_some_configurations_are_current(renew: ModuleType) -> None:
+    some = ("gpt2", "llama", "qwen3")
+    assert renew.configs(some) == {name: types_of_configs()[name] for name in some}
+
+
+@pytest.mark.release
+def test_types_of_all_configurations_are_current(renew: ModuleType) -> None:
+    assert renew.configs() == types_of_configs()
+
+
+@pytest.mark.parametrize(("changes", "refused"), [({}, False), ({"num_hidden_layers": "2"}, True), ({"rms_norm_eps": 1}, True)])
+def test_transformers_refuses_a_configuration_of_another_type(tmp_path: Path, changes: dict[str, Any], refused: bool) -> None:
+    from huggingface_hub.errors import StrictDataclassFieldValidationError  # noqa: PLC0415 - slow to import
+    from transformers import AutoConfig  # noqa: PLC0415
+
+    config = json.loads((STEADY / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
+    with pytest.raises(StrictDataclassFieldValidationError) if refused else nullcontext():
+        AutoConfig.from_pretrained(tmp_path)
+
+
+def test_table_of_tokenizer_classes_is_current(renew: ModuleType) -> None:
+    assert renew.tokenizers() == json.loads((CHECKS / "tokenizer_classes.json").read_text(encoding="utf-8"))
 
 
 def test_every_listed_quantization_is_vllms() -> None:

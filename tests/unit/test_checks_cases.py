@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from core.errors import Refused
+from core.errors import Refused, Transient
 from core.hosts import EngineHost
 from core.settings import ModelPolicy
 from core.versions import Finding, HubFile, ModelRef
-from evals.checks import CHECKS, screen
+from evals.checks import CHECKS, screen, template
 from evals.checks.architecture import served_architecture
+from evals.checks.config_types import config_types
+from evals.checks.confined import Answer, End, Limits, confined
 from evals.checks.contents import readable_json, whole_files
 from evals.checks.hardware import quantization_on_cpu
 from evals.checks.licence import licence_allowed
@@ -83,6 +85,13 @@ def raw_header(raw: bytes) -> Change:
 
 def chat(template: Any, **more: Any) -> Change:
     return fields(TOKENIZER_CONFIG, chat_template=template, **more)
+
+
+def framed(number: int) -> dict[str, Any]:
+    """Return a post-processor that puts the id `number` before each text."""
+    special, text, second = ({"SpecialToken": {"id": "<x>", "type_id": 0}}, *({"Sequence": {"id": name, "type_id": 0}} for name in "AB"))
+    token = {"id": "<x>", "ids": [number], "tokens": ["<x>"]}
+    return {"type": "TemplateProcessing", "single": [special, text], "pair": [special, text, second], "special_tokens": {"<x>": token}}
 
 
 REFUSED: dict[str, tuple[Check, tuple[Change, ...], str, str]] = {
@@ -456,11 +465,60 @@ REFUSED: dict[str, tuple[Check, tuple[Change, ...], str, str]] = {
     "top_p zero": (default_sampling, (fields(GENERATION, top_p=0),), "bad_generation_config", "top_p"),
     "top_k a fraction": (default_sampling, (fields(GENERATION, top_k=1.5),), "bad_generation_config", "top_k"),
     "repetition_penalty zero": (default_sampling, (fields(GENERATION, repetition_penalty=0.0),), "bad_generation_config", "above 0"),
+    "top_k beyond 32 bits": (default_sampling, (fields(GENERATION, top_k=2**31),), "bad_generation_config", "between -1 and 2147483647"),
+    "max_new_tokens of 400 digits": (default_sampling, (fields(GENERATION, max_new_tokens=10**400),), "bad_generation_config", "got 1000"),
+    "repetition_penalty beyond float32": (
+        default_sampling,
+        (fields(GENERATION, repetition_penalty=1e39),),
+        "bad_generation_config",
+        r"above 0 and at most 3\.4e\+38, got 1e\+39",
+    ),
+    "layers a string": (
+        config_types,
+        (fields("config.json", num_hidden_layers="2"),),
+        "bad_config",
+        "num_hidden_layers in config.json must be a whole number, got '2'",
+    ),
+    "layers a decimal number": (config_types, (fields("config.json", num_hidden_layers=2.0),), "bad_config", r"whole number, got 2\.0"),
+    "layers true": (config_types, (fields("config.json", num_hidden_layers=True),), "bad_config", "whole number, got true"),
+    "no layers": (config_types, (fields("config.json", num_hidden_layers=0),), "bad_config", "must be at least 1, got 0"),
+    "negative vocabulary": (config_types, (fields("config.json", vocab_size=-5),), "bad_config", "vocab_size .* at least 1, got -5"),
+    "heads null": (config_types, (fields("config.json", num_attention_heads=None),), "bad_config", "a whole number, got null"),
+    "token id a string": (config_types, (fields("config.json", bos_token_id="1"),), "bad_config", "null or a whole number, got '1'"),
+    "epsilon a whole number": (
+        config_types,
+        (fields("config.json", rms_norm_eps=1),),
+        "bad_config",
+        "rms_norm_eps in config.json must be a decimal number, got the whole number 1",
+    ),
+    "id of the post-processor": (
+        ids_within_embedding,
+        (fields("tokenizer.json", post_processor=framed(5000)),),
+        "token_id_beyond_embedding",
+        "the post-processor in tokenizer.json adds the id 5000 to a text, but",
+    ),
+    "template that overflows": (chat_template_renders, (chat("{{ 10.0 ** 400 }}"),), "broken_template", "OverflowError"),
+    "packed weights": (
+        sound_headers,
+        (raw_header(b'{"a":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}}'),),
+        "bad_header",
+        "has the dtype F4, which the engine cannot load; store it packed in U8",
+    ),
     "max_new_tokens zero": (default_sampling, (fields(GENERATION, max_new_tokens=0),), "bad_generation_config", "max_new_tokens"),
 }
 
 HOSTILE: dict[str, tuple[Check, tuple[Change, ...], str]] = {
-    "header of brackets": (sound_headers, (raw_header(b'{"a":[' + b"[]," * 1_000_000 + b"[]]}"),), "objects and lists in 3000010 bytes"),
+    "header of brackets": (
+        sound_headers,
+        (raw_header(b'{"a":[' + b"[]," * 1_300_000 + b"[]]}"),),
+        "may have at most 2500000 values, has about 2600004",
+    ),
+    "header of numbers": (sound_headers, (raw_header(b'{"a":[' + b"0," * 2_500_000 + b"0]}"),), "has about 2500003"),
+    "header of metadata": (
+        sound_headers,
+        (raw_header(b'{"__metadata__":{' + b",".join(b'"%07d":""' % number for number in range(1_300_000)) + b"}}"),),
+        "has about 2600002",
+    ),
     "header nested deep": (sound_headers, (raw_header(b'{"a":' * 100_000),), "nested too deep"),
     "header with a number of 4000 digits": (
         sound_headers,
@@ -567,6 +625,9 @@ ACCEPTED: dict[str, tuple[Check, tuple[Change, ...]]] = {
             ),
         ),
     ),
+    "id of the post-processor within the rows": (ids_within_embedding, (fields("tokenizer.json", post_processor=framed(1023)),)),
+    "configuration of unknown keys": (config_types, (fields("config.json", bits="x", num_key_value_heads=None, eos_token_id=[1]),)),
+    "model type of another class": (config_types, (fields("config.json", model_type="kimi_k2", num_hidden_layers="x"),)),
     "fewer tokens than rows": (ids_within_embedding, (fields("config.json", pad_token_id=-1),)),
     "id of the last row": (ids_within_embedding, (fields(GENERATION, eos_token_id=[0, 1023]),)),
     "smaller tokenizer.model": (ids_within_embedding, (content("tokenizer.model", sentencepiece(1024)),)),
@@ -705,6 +766,25 @@ def test_what_vllm_serves_is_accepted(tmp_path: Path, case: str) -> None:
 def test_hint_names_the_call_that_enlarges_the_embedding(tmp_path: Path) -> None:
     (finding,) = found(ids_within_embedding, steady_model(tmp_path / "model", added_token("[PAD]")))
     assert "resize_token_embeddings" in finding.hint
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [(End.TOO_LONG, "takes more than 30 s of CPU time"), (End.TOO_MUCH_MEMORY, "takes more than 4 GiB of memory")],
+)
+def test_tokenizer_beyond_its_limits_is_told_which(tmp_path: Path, end: End, message: str) -> None:
+    folder = steady_model(tmp_path / "model")
+    files = ModelFiles(folder, listed(folder), ModelPolicy(), EngineHost(gpu=False))
+    files.once("tokenizer.json", lambda: Answer(end))
+    (finding,) = tokenizer_round_trip(files)
+    assert finding.name == "tokenizer_broken"
+    assert message in finding.reason
+
+
+def test_machine_without_time_for_a_check_is_no_fault_of_the_model() -> None:
+    script = Path(template.__file__).with_name("template_child.py")
+    with pytest.raises(Transient, match=r"given less than 5 s of CPU time in 0 s"):
+        confined(script, {"template": "", "special": {}, "conversations": []}, Limits(wall_s=0.0))
 
 
 def test_hint_for_pointers_names_git_lfs_pull(tmp_path: Path) -> None:
