@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from core.access import Actor
-from core.benchmarks import Benchmark, BenchmarkState, Plan
+from core.benchmarks import Benchmark, BenchmarkState, Plan, Trigger
 from core.errors import Conflict, NotFound, Transient
 from core.ids import BenchmarkId, Epoch
 from core.ports import Clock, FlowRuns, Records
@@ -156,13 +156,19 @@ def fail(records: Records, clock: Clock, benchmark: BenchmarkId, reason: str, dr
     return _driven(records, clock, benchmark, driver, lambda row: _failed(row, reason, clock.now()))
 
 
-def cancel(records: Records, clock: Clock, benchmark: BenchmarkId, by: str) -> Benchmark:
-    """End a benchmark on request, also while a process drives it. One that has ended stays as it is."""
+def cancel(records: Records, clock: Clock, benchmark: BenchmarkId, by: Actor) -> Benchmark:
+    """End a benchmark on request, also while a process drives it. Conflict for a submission's gate, and for one that has ended."""
 
     def cancelled(row: Benchmark) -> Benchmark:
-        return row if row.ended else _failed(row, f"cancelled by {by}", clock.now())
+        if row.trigger is Trigger.GATE:
+            raise Conflict(f"{row.id} is the gate of a submission", reason="is_a_gate", hint=f"seatrial cancel {row.submission}")
+        if row.ended:
+            raise Conflict(f"{row.id} has ended already ({row.state})", reason="already_ended", hint=f"`seatrial bench show {row.id}`")
+        return _failed(row, f"cancelled by {by.name}", clock.now())
 
-    return update(records.benchmarks, benchmark, clock.now(), cancelled)
+    changed = update(records.benchmarks, benchmark, clock.now(), cancelled)
+    write_audit(records, clock, by, "cancel", benchmark)
+    return changed
 
 
 def note_mirror(records: Records, clock: Clock, benchmark: BenchmarkId, rows_uri: str, run_url: str) -> Benchmark:

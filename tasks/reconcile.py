@@ -18,12 +18,12 @@ from core.errors import Conflict, Fault, NotFound, SeatrialError, Transient
 from core.ids import VersionId
 from core.leases import RECONCILE
 from core.settings import Settings
+from lifecycle.bundles import bundles_in_use
 from lifecycle.engines import retire_unwanted, wanted_versions
 from lifecycle.rollouts.driver import driven_by_another
 from lifecycle.stale_leases import StaleLeases
 from lifecycle.submissions import OPEN
 from tasks.benchmarks import mirror_missing
-from tasks.finish import bundles_in_use
 from tasks.prepare import model_import
 from tasks.recovery import recovery
 from tasks.service import Duty, Fence, Part
@@ -128,7 +128,7 @@ def sweep_leftovers(here: Platform, _fence: Fence) -> tuple[str, ...]:
         return ()  # a new database beside a store that may be another one's
     if not under_way:
         model_import().clear_work()
-    return tuple(f"removed the staged weights {digest[:12]}" for digest in model_import().sweep(partial(bundles_in_use, here)))
+    return tuple(f"removed the staged weights {digest[:12]}" for digest in model_import().sweep(partial(bundles_in_use, here.records)))
 
 
 def mark_catalogue(here: Platform, _fence: Fence) -> tuple[str, ...]:
@@ -157,13 +157,11 @@ PARTS: tuple[tuple[str, Part], ...] = (
 
 
 def mark_engines(here: Platform, wanted: Iterable[VersionId]) -> None:
-    """Show beside each engine whose it is, where there is a place for it; what shows it already costs nothing.
+    """Show the endpoint and the role of each engine beside it; showing them again changes nothing.
 
     A removed endpoint's mark is taken from the engines of `wanted`, which are kept for others.
     """
     recorder = here.event_recorder
-    if recorder is None:
-        return
     for endpoint in here.records.endpoints.list():
         if endpoint.candidate is not None:
             recorder.mark(endpoint.candidate, endpoint.name, Role.CANDIDATE)

@@ -7,24 +7,23 @@ from dataclasses import replace
 from prefect.runtime import flow_run
 
 from core.endpoints import Rollout, RolloutState
-from core.engines import ANOTHERS, EnginePhase
-from core.errors import Conflict, NotFound, Transient
+from core.engines import EnginePhase
+from core.errors import NotFound
 from core.ids import Digest
 from core.ports.records import AuditEntry
 from core.shown import model_title, number
 from core.submissions import StepName, Submission
 from core.versions import ModelVersion
+from lifecycle.rollouts.withdrawn import withdrawn
 from lifecycle.submissions import serve
 from tasks.conversations import bring_conversations
 from tasks.lease import end_despite_sigterm, this_driver
 from tasks.notes import run_log
 from tasks.pages import leave_pages, leave_rollout
 from tasks.settle import settle_engines
-from tasks.start import await_ready, engine_spec, taken_back
+from tasks.start import await_ready, engine_spec, engine_starts
 from tasks.step import StepReport, recorded, step_task, stop_if_cancelled
 from wiring import Platform, platform
-
-_GONE_S = 60.0
 
 
 def already_serving(submission: Submission, version: ModelVersion) -> bool:
@@ -43,28 +42,9 @@ def ensure_served(submission: Submission, version: ModelVersion) -> None:
         if here.engines.state(version.id).phase is EnginePhase.READY:
             report.reuse(f"{submission.request.endpoint} serves {version.short} already")
             return
-        bring_back(here, version)
+        engine_starts(here).request_again(engine_spec(here, version))
         address = await_ready(here, version.id, report)
         report.say(f"engine of {version.short} was started again", address=address)
-
-
-def bring_back(here: Platform, version: ModelVersion) -> None:
-    """Apply the engine of a version that serves. An engine that failed under an earlier spec serves no requests, so it is replaced."""
-    spec = engine_spec(here, version)
-    try:
-        here.engines.apply(spec)
-    except Conflict as error:
-        if error.reason == ANOTHERS:
-            raise
-        if here.engines.state(version.id).phase is not EnginePhase.FAILED:
-            return  # it is starting, from the spec that it was tried with
-        here.engines.stop(version.id, drain_s=0.0)
-        limit = here.clock.monotonic() + _GONE_S
-        while here.engines.state(version.id).phase is not EnginePhase.ABSENT:
-            if here.clock.monotonic() > limit:
-                raise Transient(f"the failed engine of {version.short} was not removed within {_GONE_S:.0f} s") from error
-            here.clock.wait(0.2)
-        here.engines.apply(spec)
 
 
 @step_task
@@ -121,7 +101,7 @@ def roll_out(submission: Submission, rollout: Rollout) -> Rollout:
         show(report, row)
         leave_rollout(row, model_title(submission.request.model.source))
         if row.state is not RolloutState.PROMOTED:
-            raise taken_back(row)
+            raise withdrawn(row)
         return row
 
 

@@ -18,8 +18,9 @@ from evals.suite_loader import load_suite
 from evals.trials import degeneration as judge_degeneration
 from evals.trials import latency as measure_latency
 from evals.trials import smoke as try_smoke
+from lifecycle.rollouts.withdrawn import expect_wanted
 from tasks.gates import GateEnd, end_gate, fail_gate, gate_answers, gate_row, known_run
-from tasks.start import await_ready, still_wanted
+from tasks.start import await_ready
 from tasks.step import StepReport, recorded, step_task
 from wiring import Platform, platform
 
@@ -30,7 +31,7 @@ log = structlog.get_logger(__name__)
 def smoke(submission: SubmissionId, rollout: Rollout) -> TrialReport:
     """Ask for a chat answer, a completion, and a chat with the model's own defaults."""
     with recorded(submission, StepName.SMOKE) as report:
-        still_wanted(platform(), rollout.id)
+        expect_wanted(platform().records, rollout.id)
         with engine_of(rollout.candidate) as engine:
             return settle(report, try_smoke(engine, rollout.candidate))
 
@@ -50,7 +51,7 @@ def benchmark(submission: SubmissionId, rollout: Rollout) -> TrialReport:
         enter_prompt(here)
         plan: Plan | None = gate_plan(here.settings.trials)
         while plan is not None:
-            still_wanted(here, rollout.id)
+            expect_wanted(here.records, rollout.id)
             judged = gated(here, submission, rollout, plan, report.progress)
             plan = wider_plan(plan, judged, here.settings.trials)
         return settle(report, judged)

@@ -16,6 +16,7 @@ from core.errors import Refused
 from core.hosts import EngineHost, cpu_host
 from core.ids import VersionId
 from core.ports.clock import Clock, SystemClock
+from core.ports.null import NullActivator, NullCapacity, NullEventRecorder
 from core.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -101,23 +102,33 @@ class Platform:
         return LocalEngines(self.settings.engines, self.clock)
 
     @property
-    def capacity(self) -> Capacity | None:
-        """Checks whether a candidate fits; None if no scheduler assigns engines to machines."""
-        return self._cluster
+    def capacity(self) -> Capacity:
+        """Checks whether a candidate fits."""
+        return self._cluster or NullCapacity()
 
     @property
-    def event_recorder(self) -> EventRecorder | None:
-        """Records events and roles beside engines, for people; None if there is no such store."""
-        return self._cluster
+    def event_recorder(self) -> EventRecorder:
+        """Records events and roles beside engines, for people."""
+        return self._cluster or NullEventRecorder()
 
     @cached_property
-    def activator(self) -> Activator | None:
-        """Starts an engine of a version that is scaled to zero; None if no version ever is."""
+    def activator(self) -> Activator:
+        """Starts an engine of a version that is scaled to zero."""
         if not self._namespace or self.settings.kubernetes.min_engines > 0:
-            return None
+            return NullActivator()
         from serving.engines.kubernetes.activator import KubernetesActivator  # noqa: PLC0415
 
         return KubernetesActivator(self._api())
+
+    @property
+    def longest_start_s(self) -> float:
+        """How long to wait for an engine, in seconds: on a cluster also for a node and the image, whose limits the adapter enforces.
+
+        Adding a node to a cluster and pulling an image do not count towards the model's own limit.
+        """
+        policy = self.settings.kubernetes
+        elsewhere_s = policy.queue_s + policy.pull_limit_s if self._namespace else 0.0
+        return self.settings.models.engine_start_limit_s + elsewhere_s
 
     @cached_property
     def _cluster(self) -> KubernetesEngines | None:

@@ -23,7 +23,7 @@ class Driver:
     """Brings rollouts forward. Holds nothing between passes: all state is the row, so any driver can take over."""
 
     def __init__(
-        self, records: Records, engines: Engines, clock: Clock, policy: RolloutPolicy, owner: str, recorder: EventRecorder | None = None
+        self, records: Records, engines: Engines, clock: Clock, policy: RolloutPolicy, owner: str, recorder: EventRecorder
     ) -> None:
         self._records = records
         self._engines = engines
@@ -98,8 +98,7 @@ class Driver:
             adopted = self._records.rollouts.store(replace(row, lease_owner=self._owner, lease_until=self._clock.now() + LEASE_S))
         except Conflict:
             return self._records.rollouts.get(row.id)
-        if self._recorder is not None:
-            record_events(self._recorder, replace(row, state=RolloutState.SHIFTING), adopted)
+        record_events(self._recorder, replace(row, state=RolloutState.SHIFTING), adopted)
         return adopted
 
     def _finish_rollback(self, row: Rollout) -> Rollout:
@@ -128,8 +127,7 @@ class Driver:
             changed = self._records.rollouts.store(replace(after, lease_owner=self._owner, lease_until=now + LEASE_S))
         except Conflict:  # another driver was faster; its row is as good as ours, and it told of it
             return self._records.rollouts.get(before.id)
-        if self._recorder is not None:
-            record_events(self._recorder, before, changed)
+        record_events(self._recorder, before, changed)
         return changed
 
 

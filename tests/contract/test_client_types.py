@@ -77,7 +77,7 @@ def test_the_client_requires_only_fields_that_are_always_sent(kind: type) -> Non
 
 
 def test_every_type_of_the_client_is_compared() -> None:
-    own = {"Piece"}  # of the gateway's OpenAI API, which the OpenAI client defines
+    own = {"Chunk"}  # of the gateway's OpenAI API, which the OpenAI client defines
     named = {name for name in types.__all__ if name[0].isupper()} - own
     assert {kind.__name__ for kind in TYPES} >= named
 

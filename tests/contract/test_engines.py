@@ -24,13 +24,13 @@ from core.errors import Conflict
 from core.ids import Digest, VersionId
 from core.ports import Engines
 from core.ports.clock import SystemClock, VirtualClock
+from lifecycle.engine_starts import hint_for
 from serving.engines.files import EngineFiles
 from serving.engines.fork_server import ForkServer
 from serving.engines.launcher import VllmLauncher
 from serving.engines.local import LocalEngines
 from serving.engines.processes import identify, members
 from serving.engines.supervisor import EngineSupervisor, Limits
-from tasks.start import hint_for
 from tests.equipment.fakes import FakeEngines
 from tests.equipment.kube_api import Behaviour
 from tests.equipment.kube_env import cluster, pass_time

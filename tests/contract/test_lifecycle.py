@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from core.access import Actor
 from core.benchmarks import BenchmarkState
 from core.endpoints import RolloutState
 from core.errors import Conflict, Fault, Refused, SeatrialError, Stale
@@ -196,7 +197,10 @@ def test_a_benchmark_has_one_driver_and_is_cancelled_whoever_drives_it(records: 
         benchmarks.claim(records, clock, row.id, "run", "second", LEASE_S)
     with pytest.raises(Conflict, match="driven by first of flow run run now, not by second"):
         benchmarks.note_progress(records, clock, row.id, 0.5, "second")
-    cancelled = benchmarks.cancel(records, clock, row.id, "ann")
+    cancelled = benchmarks.cancel(records, clock, row.id, Actor(ANN, "ann", "ann (key-1)"))
+    assert [(entry.actor, entry.action) for entry in records.audit.find(subject=row.id)] == [("ann (key-1)", "cancel")]
+    with pytest.raises(Conflict, match="has ended already"):
+        benchmarks.cancel(records, clock, row.id, Actor(ANN, "ann", "ann (key-1)"))
     assert (cancelled.state, cancelled.reason) == (BenchmarkState.FAILED, "cancelled by ann")
     assert benchmarks.note_progress(records, clock, row.id, 0.5, "first") == cancelled
     assert benchmarks.finish(records, clock, row.id, "first") == cancelled

@@ -15,14 +15,17 @@ from core.flow_runs import LogLine, RunState
 from core.ids import BenchmarkId, Digest, EndpointName, Epoch, PrincipalId, RolloutId, SubmissionId, VersionId
 from core.ports import Records
 from core.ports.clock import VirtualClock
+from core.ports.null import NullEventRecorder
 from core.settings import RolloutPolicy
 from core.submissions import Submission, SubmissionState
 from lifecycle import submissions
+from lifecycle.ending import Ending
 from lifecycle.engines import retire_unwanted
 from lifecycle.leases import held_by_another
 from lifecycle.recovery import Recovery
 from lifecycle.rollback import withdraw_rollout
 from lifecycle.rollouts.driver import Driver, driven_by_another
+from lifecycle.rollouts.withdrawn import withdrawn
 from tests.equipment.fakes import FakeEngines
 from tests.equipment.samples import a_request, a_version
 
@@ -122,7 +125,7 @@ class World:
 
     def driver_of_rollouts(self, owner: str) -> Driver:
         """Return a rollout driver, as each process has its own."""
-        return Driver(self.records, self.engines, self.clock, _POLICY, owner)
+        return Driver(self.records, self.engines, self.clock, _POLICY, owner, NullEventRecorder())
 
     def submit(self, endpoint: str, version: int, *, good: bool) -> None:
         """Submit a model, as the control API does."""
@@ -278,27 +281,16 @@ class World:
             self.stop_if_cancelled(row.id)
             now = driver.advance(rollout.id)
         if now.state is not RolloutState.PROMOTED:
-            raise Refused("the rollout was withdrawn", reason="withdrawn" if now.step == 0 else "rolled_back")
+            raise withdrawn(now)
         yield
 
     def _end_of(self, submission: SubmissionId, error: SeatrialError, driver: str | None, owner: str) -> Steps:
-        """Do what `tasks/finish.py` does with the rows."""
-        row = submissions.begin_end(self.records, self.clock, submission, error, driver)
-        if row.state.ended:
-            return
-        why = submissions.ending(row) or error
-        yield
-        rollouts = self.driver_of_rollouts(owner)
-        for rollout in [found for found in self.records.rollouts.find(endpoint=row.request.endpoint) if found.submission == row.id]:
-            now = rollouts.withdraw(rollout.id, why.what, Withdrawal.SUBMISSION_ENDED)
-            yield
-            while not now.state.ended:
-                now = rollouts.advance(rollout.id)
-                yield
+        """End a submission as every driver does, without weights to remove."""
+        ending = Ending(self.records, self.clock, self.driver_of_rollouts(owner), self._retire, lambda _row: None)
+        yield from ending.steps(submission, error, driver)
+
+    def _retire(self) -> None:
         retire_unwanted(self.records, self.engines, self.clock, drain_s=0.0)
-        yield
-        submissions.end(self.records, self.clock, submission, why, driver)
-        yield
 
     def stop_if_cancelled(self, submission: SubmissionId) -> None:
         """Stop at a step of a submission that is being cancelled or has ended, as `tasks/step.py` does."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.engines import EngineCause, EngineSpec, Fit, Responsible
+from core.engines import EngineCause, Responsible
 from core.errors import Refused
 from core.ids import VersionId
 from serving.engines.kubernetes.reading import Patience, read_state
@@ -59,23 +60,15 @@ def test_every_cause_has_somebody_who_can_remove_it() -> None:
     assert {cause.responsible for cause in EngineCause} == set(Responsible)
 
 
-class Plenty:
-    """A cluster with free capacity."""
-
-    def fit(self, spec: EngineSpec) -> Fit:
-        del spec
-        return Fit(fits=True)
-
-
 def test_on_one_machine_a_start_has_its_limit(env: BenchEnv) -> None:
     env.engines.sleep(VERSION)
     assert "was not ready after 600 s: asleep" in refusal(env).what
 
 
 def test_on_a_cluster_a_node_that_is_added_and_an_image_that_is_pulled_are_no_part_of_the_start(
-    env: BenchEnv, monkeypatch: pytest.MonkeyPatch
+    env: BenchEnv,
 ) -> None:
-    monkeypatch.setattr(type(env.here), "capacity", Plenty())
+    env.here.settings = replace(env.here.settings, engines_url="kubernetes://seatrial")
     env.engines.sleep(VERSION)
     error = refusal(env)
     assert (error.reason, "was not ready after 1500 s" in error.what) == ("engine_start_timeout", True)

@@ -24,6 +24,7 @@ from core.versions import Decision
 from flows.benchmark import benchmark
 from flows.study import study
 from infra.entrypoints.deployments import nightly
+from lifecycle.ending import close_gates
 from tasks.alerts import raise_alert
 from tasks.baselines import baseline_of
 from tasks.benchmarks import (
@@ -38,7 +39,6 @@ from tasks.benchmarks import (
     mirror_missing,
     pin_plan,
 )
-from tasks.finish import close_gates
 from tasks.gates import GateEnd, end_gate, gate_answers, gate_row, known_run
 from tasks.recovery import recovery
 from tasks.start import engine_spec
@@ -413,7 +413,7 @@ def test_a_submission_that_ends_takes_its_running_gate_along(env: BenchEnv):
     env.serve(STABLE)
     (submission,) = env.records.submissions.find()
     row = gate_row(env.here, submission.id, CHAT, STABLE, a_plan())
-    close_gates(env.here, submission, Refused("the benchmark was cancelled", reason="cancelled"))
+    close_gates(env.records, env.clock, submission, Refused("the benchmark was cancelled", reason="cancelled"))
     assert (ended := env.records.benchmarks.get(row.id)).state is BenchmarkState.FAILED
     assert ended.reason == "the benchmark was cancelled"
 

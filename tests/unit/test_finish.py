@@ -52,7 +52,7 @@ def killed_half_way(env: BenchEnv, row: Submission, error: SeatrialError, monkey
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(finishing, "withdraw_rollout", die)
+        patched.setattr(finishing, "settle_engines", die)
         with pytest.raises(Killed):
             finish.fn(row.id, error)
     return env.records.submissions.get(row.id)

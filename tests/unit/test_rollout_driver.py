@@ -12,6 +12,7 @@ from core.engines import Role
 from core.errors import Conflict, Refused
 from core.ids import Digest, EndpointName, SubmissionId, VersionId
 from core.ports.clock import VirtualClock
+from core.ports.null import NullEventRecorder
 from core.settings import RolloutPolicy
 from core.submissions import SubmissionRequest, SubmissionState
 from core.versions import EngineNeeds, FileDigest, ModelRef, ModelVersion
@@ -33,7 +34,7 @@ class DriverEnv:
         self.clock = VirtualClock()
         self.records: Database = open_database(url, clock=self.clock)
         self.engines = FakeEngines(self.clock)
-        self.driver = Driver(self.records, self.engines, self.clock, RolloutPolicy(), "test")
+        self.driver = Driver(self.records, self.engines, self.clock, RolloutPolicy(), "test", NullEventRecorder())
         self.by = self.records.access.principal("mia", self.clock.now())
 
     def submission(self, version: VersionId) -> SubmissionId:

@@ -88,26 +88,26 @@ class Client:
     @overload
     def chat(
         self, endpoint: str, messages: Sequence[Mapping[str, str]], *, stream: Literal[True], **options: Any
-    ) -> Iterator[types.Piece]: ...
+    ) -> Iterator[types.Chunk]: ...
     @overload
     def chat(
         self, endpoint: str, messages: Sequence[Mapping[str, str]], *, stream: Literal[False] = False, **options: Any
-    ) -> types.Piece: ...
+    ) -> types.Chunk: ...
     def chat(
         self, endpoint: str, messages: Sequence[Mapping[str, str]], *, stream: bool = False, **options: Any
-    ) -> types.Piece | Iterator[types.Piece]:
+    ) -> types.Chunk | Iterator[types.Chunk]:
         """Ask an endpoint through the gateway, with OpenAI's options (`max_tokens`, `temperature`, ...)."""
         body = {"model": endpoint, "messages": list(messages), "stream": stream, **options}
         if stream:
-            return self._pieces(body)
+            return self._chunks(body)
         answer = self._transport.ask("/v1/chat/completions", body)
         choice = answer["choices"][0]
-        return types.Piece(choice["message"].get("content") or "", answer["id"], choice.get("finish_reason"))
+        return types.Chunk(choice["message"].get("content") or "", answer["id"], choice.get("finish_reason"))
 
-    def _pieces(self, body: Mapping[str, Any]) -> Iterator[types.Piece]:
+    def _chunks(self, body: Mapping[str, Any]) -> Iterator[types.Chunk]:
         for event in self._transport.stream("/v1/chat/completions", body):
             for choice in event.get("choices", ()):
-                yield types.Piece(choice["delta"].get("content") or "", event["id"], choice.get("finish_reason"))
+                yield types.Chunk(choice["delta"].get("content") or "", event["id"], choice.get("finish_reason"))
 
 
 class Submissions:

@@ -12,8 +12,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from seatrial.scores import Answer, Benchmark, Comparison, Power, Problem, Sampling, Study, Waiting
 
 __all__ = [
-    "Answer", "Benchmark", "Caller", "Cohort", "Comparison", "Endpoint", "Engine", "Feedback", "Finding", "Key", "LeaderboardRow",
-    "Links", "LogLine", "Logs", "Model", "Piece", "PlatformHealth", "PlatformProblem", "Policy", "Power", "Problem", "Report", "Rollback",
+    "Answer", "Benchmark", "Caller", "Chunk", "Cohort", "Comparison", "Endpoint", "Engine", "Feedback", "Finding", "Key", "LeaderboardRow",
+    "Links", "LogLine", "Logs", "Model", "PlatformHealth", "PlatformProblem", "Policy", "Power", "Problem", "Report", "Rollback",
     "Rollout", "Sampling", "Step", "Study", "Submission", "TrialReport", "Verdict", "Waiting", "read",
 ]  # fmt: skip
 T = TypeVar("T")
@@ -342,8 +342,8 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A piece of an answer as it arrives. `completion` is what feedback is given on."""
+class Chunk:
+    """A part of an answer as it arrives. `completion` is the id to give feedback on."""
 
     text: str
     completion: str

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fastapi import APIRouter
 
 from core.endpoints import Endpoint, Rollout
 from core.errors import NotFound
 from core.ids import EndpointName, VersionId
 from core.submissions import endpoint_name
+from lifecycle.endpoints import change_policy, remove_endpoint
 from lifecycle.rollback import roll_back
 from serving.control.context import ControlContext
 from serving.control.dependencies import AnyCaller, Context, Operator
@@ -49,21 +48,16 @@ def rollback(name: NamePart, context: Context, caller: Operator) -> RollbackView
 @routes.patch("/endpoints/{name}/policy")
 def set_policy(name: NamePart, body: PolicyChange, context: Context, caller: Operator) -> EndpointView:
     """Set what an endpoint promises: sampling defaults, best-of, what a regression does. What is not sent stays; gateways follow."""
-    endpoint = context.records.endpoints.get(endpoint_name(name))
     sent = {field: getattr(body, field) for field in body.model_fields_set}
-    changed = context.records.endpoints.set_policy(endpoint.name, replace(endpoint.policy, **sent))
-    context.audit(caller, "set policy", endpoint.name, **body.model_dump(mode="json", exclude_unset=True))
-    return _view(context, changed)
+    return _view(context, change_policy(context.records, context.clock, caller.actor, endpoint_name(name), sent))
 
 
 @routes.delete("/endpoints/{name}")
 def remove(name: NamePart, context: Context, caller: Operator) -> EndpointView:
     """Stop serving an endpoint: gateways answer 404, its engine ends unless another needs it. Usage, votes and history are kept."""
-    was = context.records.endpoints.get(endpoint_name(name))
-    shown = _view(context, context.records.endpoints.remove(was.name, context.clock.now()))
-    context.audit(caller, "remove endpoint", was.name, stable=was.stable)
+    removed = remove_endpoint(context.records, context.clock, caller.actor, endpoint_name(name))
     context.reconcile_soon()
-    return shown
+    return _view(context, removed)
 
 
 def _view(context: ControlContext, endpoint: Endpoint) -> EndpointView:

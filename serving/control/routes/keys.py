@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from core.access import Key, new_secret, secret_digest
-from core.errors import Refused
 from core.ids import KeyId
 from core.submissions import endpoint_name
+from lifecycle.keys import create_key, revoke_key
 from serving.control.dependencies import AnyCaller, Context, Operator
 from serving.control.errors import RESPONSES
 from serving.control.schemas.keys import CallerView, KeyView, NewKey, NewKeyView
@@ -19,25 +18,16 @@ routes = APIRouter(prefix="/v1", tags=["keys"], responses=RESPONSES)
 @routes.post("/keys", status_code=201)
 def create(body: NewKey, context: Context, caller: Operator) -> NewKeyView:
     """Make a key. Its secret is in this answer and nowhere else: only its digest is kept."""
-    if not body.name.strip():
-        raise Refused("a key needs the name of who will call with it", reason="no_name", hint="give a person, team or application")
-    endpoints = tuple(dict.fromkeys(endpoint_name(name) for name in body.endpoints))
-    now = context.clock.now()
-    principal = context.records.access.principal(body.name.strip(), now)
-    identity, secret = new_secret()
-    key = Key(
-        id=identity,
-        principal=principal.id,
-        principal_name=principal.name,
+    key, secret = create_key(
+        context.records,
+        context.clock,
+        caller.actor,
+        name=body.name,
         role=body.role,
-        endpoints=endpoints,
-        secret_sha256=secret_digest(secret),
-        created_at=now,
-        expires_at=now + body.expires_in_s if body.expires_in_s else None,
+        endpoints=[endpoint_name(name) for name in body.endpoints],
+        expires_in_s=body.expires_in_s,
         note=body.note,
     )
-    context.records.access.add_key(key)
-    context.audit(caller, "create key", key.id, principal=principal.name, role=body.role.value, endpoints=list(endpoints))
     return NewKeyView.with_secret(key, secret)
 
 
@@ -50,9 +40,7 @@ def find(context: Context, _caller: Operator) -> list[KeyView]:
 @routes.delete("/keys/{key_id}")
 def revoke(key_id: IdPart, context: Context, caller: Operator) -> KeyView:
     """Revoke a key. Gateways follow within seconds; revoking twice changes nothing."""
-    revoked = context.records.access.revoke(KeyId(key_id), context.clock.now())
-    context.audit(caller, "revoke key", revoked.id, principal=revoked.principal_name)
-    return KeyView.of(revoked)
+    return KeyView.of(revoke_key(context.records, context.clock, caller.actor, KeyId(key_id)))
 
 
 @routes.get("/whoami")

@@ -10,7 +10,7 @@ import pytest
 
 from core.endpoints import Rollout, RolloutState, Withdrawal
 from core.errors import Refused
-from tasks.start import still_wanted, taken_back
+from lifecycle.rollouts.withdrawn import expect_wanted, withdrawn
 from tests.equipment.bench_env import BenchEnv
 from tests.equipment.samples import CANDIDATE, CHAT, a_request, a_rollout, a_version
 
@@ -46,10 +46,10 @@ def test_a_run_that_finds_its_rollout_taken_back_ends_as_the_one_that_saw_it(
 ) -> None:
     rollout = env.records.rollouts.store(replace(dark, **row))
     with pytest.raises(Refused) as refused:
-        still_wanted(env.here, rollout.id)
+        expect_wanted(env.records, rollout.id)
     assert (refused.value.reason, str(row["reason"]) in refused.value.what) == (reason, True)
-    assert taken_back(rollout).reason == reason
+    assert withdrawn(rollout).reason == reason
 
 
 def test_a_rollout_on_its_way_is_wanted(env: BenchEnv, dark: Rollout) -> None:
-    still_wanted(env.here, env.records.rollouts.store(replace(dark, state=RolloutState.SHIFTING, step=MET)).id)
+    expect_wanted(env.records, env.records.rollouts.store(replace(dark, state=RolloutState.SHIFTING, step=MET)).id)

@@ -1,0 +1,34 @@
+"""Ports without a system behind them: engines that are processes of this machine need no scheduler, autoscaler or event store."""
+
+from __future__ import annotations
+
+from core.engines import EngineSpec, Fit, Role
+from core.ids import EndpointName, VersionId
+
+
+class NullCapacity:
+    """No scheduler assigns engines to machines: every engine fits."""
+
+    def fit(self, spec: EngineSpec) -> Fit:
+        """Return that the engine fits."""
+        del spec
+        return Fit(fits=True)
+
+
+class NullActivator:
+    """No version is ever scaled to zero."""
+
+    def activate(self, version: VersionId) -> bool:
+        """Return that the version was not at zero."""
+        del version
+        return False
+
+
+class NullEventRecorder:
+    """There is no place beside engines for events and roles."""
+
+    def record(self, version: VersionId, reason: str, message: str, *, warning: bool = False) -> None:
+        """Drop the event."""
+
+    def mark(self, version: VersionId, endpoint: EndpointName, role: Role | None) -> None:
+        """Drop the role."""
