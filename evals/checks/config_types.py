@@ -17,8 +17,14 @@ from evals.checks.reading import shown
 from evals.checks.report import fail, not_checked
 
 _SHOWN = 3
-_SIZES = frozenset({"vocab_size", "hidden_size", "n_embd", "d_model", "num_hidden_layers", "n_layer", "n_layers", "num_layers"})
-"""Sizes without which there is no language model."""
+_LEAST = {
+    **dict.fromkeys(("vocab_size", "hidden_size", "n_embd", "d_model", "num_hidden_layers", "n_layer", "n_layers", "num_layers"), 1),
+    **dict.fromkeys(("num_attention_heads", "n_head", "num_key_value_heads", "intermediate_size", "max_position_embeddings"), 0),
+}
+"""The smallest sizes: without the first there is no language model."""
+_DTYPES = ("float32", "float", "bfloat16", "float16", "half", "float64", "double", "float8_e4m3fn", "float8_e5m2", "int8", "uint8")
+_SPECIAL_FLOATS = ({"__float__": "Infinity"}, {"__float__": "-Infinity"}, {"__float__": "NaN"})
+"""How `save_pretrained` of transformers 5 writes numbers that JSON has no notation for."""
 
 _KINDS: tuple[tuple[type, str], ...] = (
     (type(None), "null"),
@@ -28,6 +34,15 @@ _KINDS: tuple[tuple[type, str], ...] = (
     (str, "a string"),
     (list, "a list"),
 )
+_LISTS = {
+    "null": "a list of nulls",
+    "true or false": "a list of booleans",
+    "a whole number": "a list of whole numbers",
+    "a decimal number": "a list of decimal numbers",
+    "a string": "a list of strings",
+    "a list": "a list of lists",
+    "an object": "a list of objects",
+}
 
 
 def config_types(files: ModelFiles) -> Iterator[Finding]:
@@ -44,10 +59,15 @@ def config_types(files: ModelFiles) -> Iterator[Finding]:
 def _faults(config: Mapping[str, Any], types: Mapping[str, str]) -> Iterator[str]:
     for key in sorted(config.keys() & types.keys()):
         value, kinds = config[key], types[key].split(" | ")
-        if _kind(value) not in kinds:
+        if not (isinstance(value, list) and "a list" in kinds) and any(kind not in kinds for kind in _kinds(value)):
             yield f"{key} in config.json must be {_either(kinds)}, got {_shown(value)}"
-        elif key in _SIZES and type(value) is int and value < 1:
-            yield f"{key} in config.json must be at least 1, got {value}"
+        elif key in _LEAST and type(value) is int and value < _LEAST[key]:
+            yield f"{key} in config.json must be at least {_LEAST[key]}, got {value}"
+    if not isinstance(config.get("rope_scaling"), dict | None) and "rope_parameters" in types:  # its name in older configurations
+        yield f"rope_scaling in config.json must be null or an object, got {_shown(config['rope_scaling'])}"
+    for key in ("dtype", "torch_dtype"):
+        if not isinstance(config.get(key), dict | None) and config[key] not in _DTYPES:
+            yield f"{key} in config.json must be one of {', '.join(_DTYPES)}, got {_shown(config[key])}"
 
 
 def _either(kinds: list[str]) -> str:
@@ -55,7 +75,17 @@ def _either(kinds: list[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
+def _kinds(value: Any) -> Iterator[str]:
+    """Yield the kinds that a field must accept for this value; a list has one for each kind of its items."""
+    if isinstance(value, list):
+        yield from sorted({_LISTS[_kind(item)] for item in value})
+    else:
+        yield _kind(value)
+
+
 def _kind(value: Any) -> str:
+    if value in _SPECIAL_FLOATS:
+        return "a decimal number"
     return next((kind for of, kind in _KINDS if isinstance(value, of)), "an object")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,11 +14,10 @@ from typing import Any
 from core.errors import Fault, Transient
 
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
-_SIGXCPU_OR_KILLED = {-24, -9}
 
 
 class End(StrEnum):
-    """How the work ended: with an answer, refused by the input, past its limits, or dead by a signal (a library's abort)."""
+    """How the work ended: with an answer, refused by the input, beyond its limits, or dead by a signal (a library's abort)."""
 
     DONE = "done"
     BROKEN = "broken"
@@ -51,14 +51,15 @@ class Answer:
 def confined(script: Path, question: dict[str, Any], limits: Limits) -> Answer:
     """Run one of our scripts on `question` in a child of its own and return its answer.
 
-    Raises Transient when the machine gives the child less than its CPU time within its wall time, Fault when it cannot work at all.
+    Raises Transient when the machine gives the child less than its CPU time within its wall time or kills it, Fault when it cannot work
+    at all.
 
-    The child gets no environment, no shell and no inherited files; its script sets the limits before it looks at the question.
+    The child gets no environment, no shell and no inherited files; its script sets the limits before it reads the question.
     """
-    asked = json.dumps({**question, "cpu_s": limits.cpu_s, "memory_bytes": limits.memory_bytes})
+    asked = json.dumps(question)
     try:
         done = subprocess.run(
-            [sys.executable, "-I", str(script)],
+            [sys.executable, "-I", str(script), str(limits.cpu_s), str(limits.memory_bytes)],
             input=asked.encode(),
             capture_output=True,
             timeout=limits.wall_s,
@@ -72,8 +73,10 @@ def confined(script: Path, question: dict[str, Any], limits: Limits) -> Answer:
         raise Transient(what, hint="Reduce the load of this machine") from error
     except OSError as error:
         raise Fault(f"no child process for {script.name}: {error.strerror}", hint="look at the machine's limits") from error
-    if done.returncode in _SIGXCPU_OR_KILLED:
+    if done.returncode == -signal.SIGXCPU:
         return Answer(End.TOO_LONG)
+    if done.returncode == -signal.SIGKILL:  # not by its CPU limit, which sends SIGXCPU
+        raise Transient(f"{script.name} was killed (SIGKILL)", hint="Look for a lack of memory in the machine's kernel log")
     if done.returncode < 0:
         return Answer(End.DIED, why=f"signal {-done.returncode}")
     try:

@@ -22,6 +22,9 @@ from evals.checks.report import NotCheckable
 
 _MAX_CONFIG_BYTES = 16 * 1024**2
 _MAX_INDEX_BYTES = 32 * 1024**2
+_MAX_INDEX_VALUES = 1_000_000
+_MAX_TENSORS = 400_000
+"""Most tensors of a model, over all its files. The largest models of 2026 have 150,000."""
 _MAX_README_BYTES = 1024**2
 
 
@@ -45,7 +48,7 @@ class ModelFiles:
         self.model = model
         self.policy = policy
         self.host = host
-        self._documents: dict[str, Mapping[str, Any] | None] = {}
+        self._documents: dict[str, Mapping[str, Any] | Unreadable | None] = {}
         self._answers: dict[str, Answer] = {}
 
     @cached_property
@@ -76,12 +79,10 @@ class ModelFiles:
         """Return a small JSON object, None when there is no such file. Raises NotCheckable when another check refuses it."""
         if name in self.stand_ins:
             raise NotCheckable
-        if name not in self._documents:
-            try:
-                self._documents[name] = self.load(name)
-            except Unreadable as error:
-                raise NotCheckable from error
-        return self._documents[name]
+        try:
+            return self.load(name)
+        except Unreadable as error:
+            raise NotCheckable from error
 
     def once(self, key: str, work: Callable[[], Answer]) -> Answer:
         """Return the result of `work`, cached under `key`: several checks share one child process."""
@@ -90,11 +91,23 @@ class ModelFiles:
         return self._answers[key]
 
     def load(self, name: str) -> Mapping[str, Any] | None:
-        """Return a small JSON object, None when there is no such file. Raises Unreadable."""
-        raw = self.read(name, _MAX_INDEX_BYTES if name == INDEX else _MAX_CONFIG_BYTES)
-        if raw is None:
-            return None
-        return json_object(name, raw)
+        """Return a small JSON object, None when there is no such file. Raises Unreadable. Each file is decoded once."""
+        if name not in self._documents:
+            try:
+                self._documents[name] = self._decoded(name)
+            except Unreadable as error:
+                self._documents[name] = error
+        document = self._documents[name]
+        if isinstance(document, Unreadable):
+            raise document
+        return document
+
+    def _decoded(self, name: str) -> Mapping[str, Any] | None:
+        if name == INDEX:
+            raw = self.read(name, _MAX_INDEX_BYTES)
+            return None if raw is None else json_object(name, raw, _MAX_INDEX_VALUES)
+        raw = self.read(name, _MAX_CONFIG_BYTES)
+        return None if raw is None else json_object(name, raw)
 
     def read(self, name: str, limit: int) -> bytes | None:
         """Return a file's bytes, None when it is not there. Raises Unreadable above `limit`."""
@@ -115,8 +128,19 @@ class ModelFiles:
 
     @cached_property
     def shards(self) -> tuple[Shard, ...]:
-        """Every safetensors file with its header."""
-        return tuple(self._shard(path) for path in self.paths if is_weights(path) and path not in self.links)
+        """Every safetensors file with its header. Headers beyond `_MAX_TENSORS` tensors in all are not kept."""
+        found: list[Shard] = []
+        tensors = 0
+        for path in self.paths:
+            if not is_weights(path) or path in self.links:
+                continue
+            if tensors > _MAX_TENSORS:
+                size = (self.folder / path).lstat().st_size
+                found.append(Shard(path, size, None, fault=f"the files before it have {tensors} tensors, the limit is {_MAX_TENSORS}"))
+                continue
+            found.append(self._shard(path))
+            tensors += len(header.tensors) if (header := found[-1].header) else 0
+        return tuple(found)
 
     @cached_property
     def stand_ins(self) -> Mapping[str, StandIn]:

@@ -17,8 +17,8 @@ _SHOWN_TEXT = 60
 _SHOWN_NUMBERS = 16
 _UTF8_MARK = b"\xef\xbb\xbf"
 _OTHER_MARKS = {b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
-_BYTES_PER_CONTAINER = 8
-_FREE_CONTAINERS = 100_000
+_MAX_VALUES = 500_000
+"""Most values (strings, numbers, lists, objects) of a JSON file. Bounds the memory that decoding takes to about 100 MB."""
 
 
 class Unreadable(ValueError):
@@ -71,17 +71,17 @@ def plain_text(name: str, raw: bytes) -> str:
         raise Unreadable(f"{name} is not UTF-8: {found}") from error
 
 
-def json_object(name: str, raw: bytes) -> Mapping[str, Any]:
+def json_object(name: str, raw: bytes, most: int = _MAX_VALUES) -> Mapping[str, Any]:
     """Decode a JSON object as `json.load(open(name, encoding="utf-8"))` does: no byte-order mark; NaN and repeated keys pass.
 
-    Raises Unreadable. Text whose objects and lists would take a multiple of its size in memory is refused before it is decoded.
+    Raises Unreadable. Text of more than `most` values would take a multiple of its size in memory, and is refused before it is decoded.
     """
     text = plain_text(name, raw)
     if not text.strip():
         raise Unreadable(f"{name} is empty ({len(raw)} bytes)")
     if raw.startswith(_UTF8_MARK):
         raise Unreadable(f"{name} begins with a byte-order mark (bytes EF BB BF), which transformers refuses")
-    refuse_dense(name, raw)
+    refuse_many(name, raw, most)
     try:
         document = json.loads(text)
     except RecursionError as error:
@@ -93,11 +93,11 @@ def json_object(name: str, raw: bytes) -> Mapping[str, Any]:
     return document
 
 
-def refuse_dense(name: str, raw: bytes) -> None:
-    """Raise Unreadable for JSON with more objects and lists than any real file of its size has."""
-    containers = raw.count(b"{") + raw.count(b"[")
-    if containers > _FREE_CONTAINERS + len(raw) // _BYTES_PER_CONTAINER:
-        raise Unreadable(f"{name} has {containers} objects and lists in {len(raw)} bytes")
+def refuse_many(name: str, raw: bytes, most: int) -> None:
+    """Raise Unreadable for JSON with more than `most` values. Each value but the first follows one of the characters that are counted."""
+    values = sum(raw.count(mark) for mark in (b"{", b"[", b",", b":"))
+    if values > most:
+        raise Unreadable(f"{name} may have at most {most} values, has about {values}")
 
 
 def shown(value: Any) -> str:

@@ -20,9 +20,16 @@ _KINDS: dict[str, tuple[Any, ...]] = {
     "a whole number": (2, 1, 0),
     "a decimal number": (0.5, 1.5),
     "a string": ("x",),
-    "a list": ([], [2], [0.5], ["x"]),
     "an object": ({},),
+    "a list of nulls": ([None],),
+    "a list of booleans": ([True],),
+    "a list of whole numbers": ([2],),
+    "a list of decimal numbers": ([0.5],),
+    "a list of strings": (["x"],),
+    "a list of lists": ([[2]],),
+    "a list of objects": ([{}],),
 }
+_LISTS = frozenset(kind for kind in _KINDS if kind.startswith("a list"))
 """Values of each kind of JSON. A field accepts a kind if it accepts one of them: some fields have bounds as well."""
 
 
@@ -65,16 +72,22 @@ def configs(model_types: Iterable[str] | None = None) -> dict[str, dict[str, lis
 
 
 def _fields(config: Callable[..., Any]) -> dict[str, list[str]]:
+    """Return the fields by the kinds that they accept. A field's other names (`attribute_map`) stand beside it."""
     groups: dict[str, list[str]] = {}
+    others: dict[str, str] = getattr(config, "attribute_map", {})
     for field in dataclasses.fields(config):  # type: ignore[arg-type] # its class is one
         accepted = [kind for kind, values in _KINDS.items() if any(_accepts(config, field.name, value) for value in values)]
-        if len(accepted) < len(_KINDS) and set(accepted) - {"null"}:  # else no sample fits: a list of a certain length, for example
-            groups.setdefault(" | ".join(accepted), []).append(field.name)
+        if len(accepted) == len(_KINDS) or not set(accepted) - {"null"}:  # no sample fits: a list of a certain length, for example
+            continue
+        if _LISTS.issubset(accepted):
+            accepted = [*(kind for kind in accepted if kind not in _LISTS), "a list"]
+        names = [field.name, *(name for name, of in others.items() if of == field.name)]
+        groups.setdefault(" | ".join(accepted), []).extend(names)
     return {kinds: sorted(names) for kinds, names in sorted(groups.items())}
 
 
 def _accepts(config: Callable[..., Any], name: str, value: Any) -> bool:
-    """Whether the class takes this type of value. What fails later, such as sizes that do not divide, is no question of its type."""
+    """Whether the class takes this type of value. What fails later, such as sizes that do not divide, says nothing about its type."""
     from huggingface_hub.errors import (  # noqa: PLC0415
         StrictDataclassClassValidationError,
         StrictDataclassFieldValidationError,

@@ -11,6 +11,7 @@ import json
 import resource
 import sys
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
 
 _MAX_RENDERED = 1024**2
@@ -18,10 +19,25 @@ _MAX_RENDERED = 1024**2
 
 def main() -> None:
     """Answer one question from stdin on stdout."""
+    cpu_s, memory_bytes = map(int, sys.argv[1:])
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    sys.excepthook = _tell
     asked = json.load(sys.stdin)
-    resource.setrlimit(resource.RLIMIT_CPU, (asked["cpu_s"], asked["cpu_s"] + 1))
-    resource.setrlimit(resource.RLIMIT_AS, (asked["memory_bytes"], asked["memory_bytes"]))
-    json.dump(_answer(asked), sys.stdout)
+    try:
+        import jinja2.ext  # noqa: PLC0415 - below the limits
+        import jinja2.sandbox  # noqa: F401, PLC0415
+    except ImportError as error:
+        sys.exit(f"{type(error).__name__}: {error}")  # no answer: the template is not at fault
+    json.dump({"end": "done", "value": _render(asked)}, sys.stdout)
+
+
+def _tell(kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
+    """Answer for a template that raises: jinja2's filters raise errors of any type, also AssertionError and NameError."""
+    if issubclass(kind, MemoryError):
+        json.dump({"end": "too_much_memory"}, sys.stdout)
+    else:
+        json.dump({"end": "broken", "why": f"{kind.__name__}: {str(error)[:200]}"}, sys.stdout)
 
 
 def takes_parts(template: str) -> bool:
@@ -96,17 +112,6 @@ def _is_content(node: Any, message: set[str]) -> bool:
     if isinstance(node, nodes.Getitem):
         return isinstance(node.arg, nodes.Const) and node.arg.value == "content" and _is_name(node.node, message)
     return False
-
-
-def _answer(asked: dict[str, Any]) -> dict[str, Any]:
-    from jinja2 import TemplateError  # noqa: PLC0415 - below the limits
-
-    try:
-        return {"end": "done", "value": _render(asked)}
-    except MemoryError:
-        return {"end": "too_much_memory"}
-    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SyntaxError) as error:
-        return {"end": "broken", "why": f"{type(error).__name__}: {str(error)[:200]}"}
 
 
 def _render(asked: dict[str, Any]) -> list[str]:

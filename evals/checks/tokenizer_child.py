@@ -14,12 +14,16 @@ from types import TracebackType
 
 def main() -> None:
     """Answer one question from stdin on stdout."""
+    cpu_s, memory_bytes = map(int, sys.argv[1:])
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    sys.excepthook = _tell
     asked = json.load(sys.stdin)
-    resource.setrlimit(resource.RLIMIT_CPU, (asked["cpu_s"], asked["cpu_s"] + 1))
-    resource.setrlimit(resource.RLIMIT_AS, (asked["memory_bytes"], asked["memory_bytes"]))
-    from tokenizers import AddedToken, Tokenizer  # noqa: PLC0415 - below the limits
+    try:
+        from tokenizers import AddedToken, Tokenizer  # noqa: PLC0415 - below the limits
+    except ImportError as error:
+        sys.exit(f"{type(error).__name__}: {error}")  # no answer: the tokenizer is not at fault
 
-    sys.excepthook = _tell  # the library raises plain Exception, and panics: from here on the tokenizer is at fault
     tokenizer = Tokenizer.from_file(asked["path"])
     tokenizer.no_padding()  # a training run may have saved both settings; transformers sets them for each call
     tokenizer.no_truncation()
@@ -36,6 +40,7 @@ def main() -> None:
 
 
 def _tell(kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
+    """Answer for a tokenizer that raises: the library raises plain Exception, and panics."""
     end = "too_much_memory" if issubclass(kind, MemoryError) else "broken"
     json.dump({"end": end, "why": str(error)[:200]}, sys.stdout)
 

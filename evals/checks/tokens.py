@@ -19,6 +19,8 @@ from evals.checks.reading import shown
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _EXTRA = ("extra_special_tokens", "additional_special_tokens")
+_MAX_ADDED = 100_000
+"""Most tokens that the files may add to tokenizer.json. Adding them takes the tokenizer's library seconds for each 100,000."""
 _GENERIC = {"TokenizersBackend", "PythonBackend", "PreTrainedTokenizer", "PreTrainedTokenizerFast"}
 
 
@@ -53,11 +55,16 @@ def read_tokens(load: Callable[[str], Mapping[str, Any] | None]) -> Tokens:
         added += [text for value in decoder.values() if (text := _text(value)) is not None]
     elif decoder is None:
         added += list(load(ADDED_TOKENS) or {})
-    faults = (*_faults(config), *_decoder_faults(decoder, given="added_tokens_decoder" in config), *_not_text(added))
+    faults = (
+        *_faults(config),
+        *_decoder_faults(decoder, given="added_tokens_decoder" in config),
+        *_not_text(added),
+        *_too_many(added),
+    )
     chosen = _class(load(CONFIG) or {}, config)
     defaults = {name: text for name, text in _classes()["classes"].get(chosen, {}).items() if name not in stated}
     counted = defaults if chosen == _stated_class(config) else {}  # not the defaults of an unstated class: see docs/decisions
-    return Tokens({**defaults, **named}, tuple(dict.fromkeys([*added, *counted.values()])), tuple(faults))
+    return Tokens({**defaults, **named}, tuple(dict.fromkeys([*added, *counted.values()]))[:_MAX_ADDED], tuple(faults))
 
 
 def _named_in(source: Mapping[str, Any], *, plain_objects: bool = False) -> dict[str, Any]:
@@ -99,6 +106,11 @@ def _not_text(added: list[str]) -> Iterator[str]:
     broken = next((text for text in added if any("\ud800" <= character <= "\udfff" for character in text)), None)
     if broken is not None:
         yield f"the added token {broken[:40]!r} has a lone surrogate, which no text can contain"
+
+
+def _too_many(added: list[str]) -> Iterator[str]:
+    if len(added) > _MAX_ADDED:
+        yield f"{TOKENIZER_CONFIG}, {SPECIAL_TOKENS} and {ADDED_TOKENS} may add at most {_MAX_ADDED} tokens, they add {len(added)}"
 
 
 def _decoder_faults(decoder: Any, *, given: bool) -> Iterator[str]:

@@ -5,25 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from core.endpoints import Rollout, RolloutState, Verdict, Withdrawal
-from core.errors import Refused
 from core.ids import Epoch
-from core.settings import RolloutPolicy
+from core.settings import RolloutPolicy, shares
 from core.versions import Decision
-
-
-def shares(policy: RolloutPolicy) -> tuple[float, ...]:
-    """Return the shares of the steps after dark. Raises Refused when the setting is not an ascending list that ends in 1."""
-    try:
-        values = tuple(float(part) for part in policy.shares.split(","))
-    except ValueError:
-        values = ()
-    if not values or values[-1] != 1.0 or list(values) != sorted(set(values)) or values[0] <= 0.0:
-        raise Refused(
-            f"SEATRIAL_ROLLOUT_SHARES is {policy.shares!r}",
-            reason="bad_setting",
-            hint="write ascending shares that end in 1.0, such as 0.05,0.25,0.5,1.0",
-        )
-    return values
 
 
 def needed_conversations(rollout: Rollout, policy: RolloutPolicy) -> int:
@@ -76,7 +60,7 @@ def _advance(rollout: Rollout, verdict: Verdict, now: Epoch, policy: RolloutPoli
 
 
 def _enter(rollout: Rollout, step: int, now: Epoch, policy: RolloutPolicy) -> Rollout:
-    steps = shares(policy)
+    steps = shares(policy.shares)
     if step > len(steps):
         return replace(rollout, state=RolloutState.SOAKING, step=step, share=1.0, step_started_at=now)
     return replace(rollout, state=RolloutState.SHIFTING, step=step, share=steps[step - 1], step_started_at=now)

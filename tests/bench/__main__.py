@@ -23,6 +23,7 @@ from rich.table import Table
 from infra.local.demo_parts import MODELS, hub, stack
 from seatrial import Client
 from tests.bench.asking import compare_engine_and_gateway
+from tests.bench.bench_demo import bench as demo
 from tests.bench.bench_gateway import bench as gateway_alone
 from tests.bench.bench_kubernetes import bench as fleet
 from tests.bench.bench_kubernetes import table as fleet_table
@@ -46,7 +47,7 @@ def main() -> None:
         for number in range(COPIES):
             shutil.copytree(MODELS / "steady", models / f"steady-{number}")
             perturb(models / f"steady-{number}", number + 1)
-        results = {"machine": machine(), **measure(models, home, console)}
+        results = {"machine": machine(), "demo": demo(), **measure(models, home, console)}
     results["gateway_alone"] = gateway_alone()
     results["sandbox"] = sandbox()
     results["fleet"] = fleet()
@@ -122,6 +123,11 @@ def submit(home: Path, number: int) -> dict[str, float]:
 def show(results: dict[str, Any], console: Console) -> None:
     """Print the tables."""
     console.print(" | ".join(f"{key} {value}" for key, value in results["machine"].items()))
+    shown = results["demo"]
+    whole = _table("make demo, once", "", "seconds")
+    whole.add_row(f"whole (limit {shown['limit_s']:.0f})", f"{shown['total_s']:.1f}")
+    whole.add_row("submission to first feedback", f"{shown['submission_to_first_feedback_s']:.1f}")
+    whole.add_row("CPU time, user and system", f"{shown['cpu_s']:.0f}")
     steps = _table(f"The main job, {COPIES - 1} submissions (real vLLM, tiny model)", "seconds", "min", "median", "max")
     for name in results["steps_s"][0]:
         values = [run[name] for run in results["steps_s"]]
@@ -134,13 +140,13 @@ def show(results: dict[str, Any], console: Console) -> None:
         idle.add_row(name, f"{cost['pss_mb']:.0f}", f"{cost['cpu_percent']:.1f}")
     asked = _table("The same engine asked directly and through the gateway", "milliseconds", "engine", "gateway", "added", "ratio")
     for name, row in results["engine_vs_gateway"].items():
-        shown = [f"{row[who]['median']:.2f} [{row[who]['p5']:.2f}, {row[who]['p95']:.2f}]" for who in ("engine", "gateway", "added")]
-        asked.add_row(name, *shown, f"{row['gateway']['median'] / row['engine']['median']:.2f}")
+        cells = [f"{row[who]['median']:.2f} [{row[who]['p5']:.2f}, {row[who]['p95']:.2f}]" for who in ("engine", "gateway", "added")]
+        asked.add_row(name, *cells, f"{row['gateway']['median'] / row['engine']['median']:.2f}")
     counts = results["gateway_alone"]
     alone = _table("The gateway before an engine that answers at once", "requests in flight", *counts)
     for name in next(iter(counts.values())):
         alone.add_row(name, *(f"{row[name]:.3g}" for row in counts.values()))
-    console.print(steps, starts, idle, asked, alone, _sandbox_table(results["sandbox"]), fleet_table(results["fleet"]))
+    console.print(whole, steps, starts, idle, asked, alone, _sandbox_table(results["sandbox"]), fleet_table(results["fleet"]))
 
 
 def _sandbox_table(found: dict[str, Any]) -> Table:

@@ -129,7 +129,6 @@ def test_in_float32_it_gives_the_greedy_tokens_of_transformers(model: Path, load
     assert differing(found, by_transformers(model, asked, found)) == {}
 
 
-@pytest.mark.release
 def test_in_bfloat16_the_first_token_of_each_answer_is_that_of_transformers_in_float32(model: Path, loading: list[str], tmp_path: Path):
     asked = prompts(model)
     with engine([*loading, "--dtype", "bfloat16"], tmp_path / "bfloat16.log") as port:

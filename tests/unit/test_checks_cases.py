@@ -14,7 +14,7 @@ from core.errors import Refused, Transient
 from core.hosts import EngineHost
 from core.settings import ModelPolicy
 from core.versions import Finding, HubFile, ModelRef
-from evals.checks import CHECKS, screen, template
+from evals.checks import CHECKS, model_files, screen, template
 from evals.checks.architecture import served_architecture
 from evals.checks.config_types import config_types
 from evals.checks.confined import Answer, End, Limits, confined
@@ -450,7 +450,7 @@ REFUSED: dict[str, tuple[Check, tuple[Change, ...], str, str]] = {
         readable_json,
         (content("config.json", b'{"a": [' + b"[]," * 2_000_000 + b"[]]}"),),
         "bad_json",
-        "objects and lists",
+        "config.json may have at most 500000 values, has about 4000004",
     ),
     "temperature above the limit": (
         default_sampling,
@@ -464,15 +464,29 @@ REFUSED: dict[str, tuple[Check, tuple[Change, ...], str, str]] = {
     "temperature of 400 digits": (default_sampling, (fields(GENERATION, temperature=10**400),), "bad_generation_config", "temperature"),
     "top_p zero": (default_sampling, (fields(GENERATION, top_p=0),), "bad_generation_config", "top_p"),
     "top_k a fraction": (default_sampling, (fields(GENERATION, top_k=1.5),), "bad_generation_config", "top_k"),
-    "repetition_penalty zero": (default_sampling, (fields(GENERATION, repetition_penalty=0.0),), "bad_generation_config", "above 0"),
+    "repetition_penalty zero": (default_sampling, (fields(GENERATION, repetition_penalty=0.0),), "bad_generation_config", "0.01 and 100"),
     "top_k beyond 32 bits": (default_sampling, (fields(GENERATION, top_k=2**31),), "bad_generation_config", "between -1 and 2147483647"),
     "max_new_tokens of 400 digits": (default_sampling, (fields(GENERATION, max_new_tokens=10**400),), "bad_generation_config", "got 1000"),
     "repetition_penalty beyond float32": (
         default_sampling,
         (fields(GENERATION, repetition_penalty=1e39),),
         "bad_generation_config",
-        r"above 0 and at most 3\.4e\+38, got 1e\+39",
+        r"between 0\.01 and 100, got 1e\+39",
     ),
+    "repetition_penalty of nothing": (default_sampling, (fields(GENERATION, repetition_penalty=1e-40),), "bad_generation_config", "0.01"),
+    "early_stopping a number": (
+        default_sampling,
+        (fields(GENERATION, early_stopping=5),),
+        "bad_generation_config",
+        'early_stopping in generation_config.json must be true, false or "never", got 5',
+    ),
+    "cache of another name": (
+        default_sampling,
+        (fields(GENERATION, cache_implementation="foo"),),
+        "bad_generation_config",
+        "must be one of static, .*, got 'foo'",
+    ),
+    "compile_config": (default_sampling, (fields(GENERATION, compile_config={}),), "bad_generation_config", "must be null, got an object"),
     "layers a string": (
         config_types,
         (fields("config.json", num_hidden_layers="2"),),
@@ -490,6 +504,45 @@ REFUSED: dict[str, tuple[Check, tuple[Change, ...], str, str]] = {
         (fields("config.json", rms_norm_eps=1),),
         "bad_config",
         "rms_norm_eps in config.json must be a decimal number, got the whole number 1",
+    ),
+    "dtype with the library's name": (
+        config_types,
+        (fields("config.json", torch_dtype="torch.bfloat16"),),
+        "bad_config",
+        "torch_dtype in config.json must be one of float32, .*, got 'torch.bfloat16'",
+    ),
+    "rope_scaling a string": (config_types, (fields("config.json", rope_scaling="x"),), "bad_config", "rope_scaling .* null or an object"),
+    "token ids as strings": (
+        config_types,
+        (fields("config.json", eos_token_id=[0, "x"]),),
+        "bad_config",
+        "eos_token_id in config.json must be null, a whole number or a list of whole numbers, got a list of 2",
+    ),
+    "no decimal number": (
+        config_types,
+        (fields("config.json", rms_norm_eps={"__float__": "1"}),),
+        "bad_config",
+        "decimal number, got an obj",
+    ),
+    "layers by another name": (
+        config_types,
+        (fields("config.json", model_type="gpt2", n_layer=2, num_hidden_layers="x"),),
+        "bad_config",
+        "num_hidden_layers in config.json must be a whole number, got 'x'",
+    ),
+    "negative heads": (config_types, (fields("config.json", num_key_value_heads=-4),), "bad_config", "must be at least 0, got -4"),
+    "template whose filter asserts": (
+        chat_template_renders,
+        (chat("{{ 'abcdefghijk'|truncate(1) }}"),),
+        "broken_template",
+        "AssertionError",
+    ),
+    "template of an infinite number": (chat_template_renders, (chat("{{ 1e999|int }}"),), "broken_template", "NameError"),
+    "too many added tokens": (
+        tokenizer_round_trip,
+        (fields(TOKENIZER_CONFIG, additional_special_tokens=[str(number) for number in range(100_001)]),),
+        "tokenizer_broken",
+        "may add at most 100000 tokens, they add 10000",
     ),
     "id of the post-processor": (
         ids_within_embedding,
@@ -511,7 +564,7 @@ HOSTILE: dict[str, tuple[Check, tuple[Change, ...], str]] = {
     "header of brackets": (
         sound_headers,
         (raw_header(b'{"a":[' + b"[]," * 1_300_000 + b"[]]}"),),
-        "may have at most 2500000 values, has about 2600004",
+        "the header may have at most 2000000 values, has about 2600004",
     ),
     "header of numbers": (sound_headers, (raw_header(b'{"a":[' + b"0," * 2_500_000 + b"0]}"),), "has about 2500003"),
     "header of metadata": (
@@ -626,6 +679,12 @@ ACCEPTED: dict[str, tuple[Check, tuple[Change, ...]]] = {
         ),
     ),
     "id of the post-processor within the rows": (ids_within_embedding, (fields("tokenizer.json", post_processor=framed(1023)),)),
+    "infinite numbers as transformers 5 writes them": (config_types, (fields("config.json", rms_norm_eps={"__float__": "Infinity"}),)),
+    "several ends of a text": (config_types, (fields("config.json", eos_token_id=[0, 1], rope_scaling=None, torch_dtype="bfloat16"),)),
+    "defaults of other libraries": (
+        default_sampling,
+        (fields(GENERATION, early_stopping="never", cache_implementation="hybrid", compile_config=None, watermarking_config={}),),
+    ),
     "configuration of unknown keys": (config_types, (fields("config.json", bits="x", num_key_value_heads=None, eos_token_id=[1]),)),
     "model type of another class": (config_types, (fields("config.json", model_type="kimi_k2", num_hidden_layers="x"),)),
     "fewer tokens than rows": (ids_within_embedding, (fields("config.json", pad_token_id=-1),)),
@@ -785,6 +844,25 @@ def test_machine_without_time_for_a_check_is_no_fault_of_the_model() -> None:
     script = Path(template.__file__).with_name("template_child.py")
     with pytest.raises(Transient, match=r"given less than 5 s of CPU time in 0 s"):
         confined(script, {"template": "", "special": {}, "conversations": []}, Limits(wall_s=0.0))
+
+
+def test_child_that_the_machine_kills_is_no_fault_of_the_model(tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    with pytest.raises(Transient, match=r"killed\.py was killed \(SIGKILL\)"):
+        confined(script, {}, Limits())
+
+
+def test_tensors_of_all_files_together_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = steady_model(tmp_path / "model")
+    weights = (folder / WEIGHTS).read_bytes()
+    for number in (1, 2, 3):
+        (folder / f"model-0000{number}-of-00003.safetensors").write_bytes(weights)
+    monkeypatch.setattr(model_files, "_MAX_TENSORS", 1)
+    findings = found(sound_headers, folder)
+    assert len(findings) == 3
+    assert "the files before it have" in findings[0].reason
+    assert "the limit is 1" in findings[0].reason
 
 
 def test_hint_for_pointers_names_git_lfs_pull(tmp_path: Path) -> None:

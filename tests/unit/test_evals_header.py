@@ -71,7 +71,7 @@ def test_lengths_outside_the_bounds_are_refused(prefix: bytes) -> None:
         header_length(prefix)
 
 
-def test_largest_length_that_the_format_allows_is_taken() -> None:
+def test_largest_length_is_taken() -> None:
     assert header_length(MAX_HEADER_BYTES.to_bytes(8, "little")) == MAX_HEADER_BYTES
 
 
