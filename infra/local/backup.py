@@ -10,16 +10,18 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 from core.errors import Conflict, Fault, Refused
 from core.ids import Epoch
 from core.settings import Settings
+from infra.local import privacy
 from registry.files import disk_errors, require_room
 
 MARK = "backup.json"
@@ -29,6 +31,9 @@ _DATABASES = ("seatrial.db", "mlflow.db", "prefect/prefect.db")
 _FOLDERS = ("weights/bundles", "benchmarks", "mlflow-artifacts")
 _FILES = ("seatrial.toml", "operator.key")
 _SECRET = 0o600
+_BUSY_S = 60.0
+_LATEST_S = 1e12
+_NO_HOME = "give the state directory of a stack with --home, or create one with `seatrial up`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +50,8 @@ class Backup:
 def back_up(settings: Settings, target: Path, now: Epoch) -> Backup:
     """Copy the home's state into `target`, a folder that does not exist yet. The stack may run. Errors: Refused, Conflict, Fault."""
     home = settings.home
-    if not home.is_dir():
-        raise Refused(f"there is no home at {home}", reason="no_home", hint="give the state directory with --home")
-    if target.exists():
-        raise Conflict(f"{target} exists", hint="give a folder that does not exist yet")
-    if target.absolute().is_relative_to(home):
-        raise Refused(f"{target} is inside the home", reason="bad_target", hint="give a folder outside of it, best on another disk")
+    _check_home(settings)
+    _check_target(target, home)
     draft = target.with_name(f".{target.name}.partial")
     with disk_errors(f"writing the backup {target}"):
         shutil.rmtree(draft, ignore_errors=True)
@@ -71,6 +72,21 @@ def back_up(settings: Settings, target: Path, now: Epoch) -> Backup:
     return made
 
 
+def _check_home(settings: Settings) -> None:
+    """Refuse a home that holds no state. A database elsewhere is backed up elsewhere."""
+    if not settings.home.is_dir():
+        raise Refused(f"there is no home at {settings.home}", reason="no_home", hint=_NO_HOME)
+    if database_file(settings) == settings.home / "seatrial.db":
+        require_database(settings)
+
+
+def _check_target(target: Path, home: Path) -> None:
+    if target.exists():
+        raise Conflict(f"{target} exists", hint="give a folder that does not exist yet")
+    if target.absolute().is_relative_to(home):
+        raise Refused(f"{target} is inside the home", reason="bad_target", hint="give a folder outside of it, best on another disk")
+
+
 def restore(source: Path, home: Path) -> Backup:
     """Bring a backup back as `home`, a folder that is empty or does not exist. Errors: Refused, Conflict, Fault.
 
@@ -88,24 +104,92 @@ def restore(source: Path, home: Path) -> Backup:
         require_room(draft, made.bytes, "the restored home")
         _copy_folder(source, draft)
         (draft / MARK).unlink()
-        _give_identity(draft / "seatrial.db")
+        privacy.tighten(draft)  # a backup that was copied may have lost its permissions
+        _give_identity(draft / "seatrial.db", source)
         if draft != home:
             draft.replace(home)
     return made
 
 
 def read_mark(source: Path) -> Backup:
-    """Return what a backup says of itself. Refused where the folder is not a whole backup, or is one of another format."""
+    """Return the description in a backup. Refused where the folder is not a whole backup, or is one of another format."""
     try:
         document = json.loads((source / MARK).read_text(encoding="utf-8"))
-        made = Backup(**{**document, "elsewhere": tuple(document["elsewhere"])})
+        found = document["format"]
     except (OSError, ValueError, TypeError, KeyError) as error:
+        raise _not_a_backup(source, "cannot be read") from error
+    if type(found) is not int or found != _FORMAT:
+        raise Refused(f"{source} has format {found!r:.20}, expected {_FORMAT}", reason="no_backup", hint="use the release that made it")
+    for name, (expected, fits) in _FIELDS.items():
+        if name not in document or not fits(document[name]):
+            raise _not_a_backup(source, f"must have {expected} as {name!r}, got {document.get(name)!r:.100}")
+    return Backup(_FORMAT, float(document["made_at"]), document["home"], document["bytes"], tuple(document["elsewhere"]))
+
+
+def _not_a_backup(source: Path, why: str) -> Refused:
+    return Refused(
+        f"{source} is not a backup: {source / MARK} {why}", reason="no_backup", hint="give a folder that `seatrial backup` wrote"
+    )
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) in {int, float} and abs(value) < _LATEST_S
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+_FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "made_at": ("a time in seconds", _is_time),
+    "home": ("a path", _is_text),
+    "bytes": ("a number of bytes", _is_size),
+    "elsewhere": ("a list of texts", _is_texts),
+}
+
+
+def database_file(settings: Settings) -> Path | None:
+    """Return the file of an SQLite database, None for a database server."""
+    from sqlalchemy import make_url  # noqa: PLC0415 - takes a moment, which `restore` does not need
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+
+    try:
+        url = make_url(settings.database_url)
+    except ArgumentError as error:
         raise Refused(
-            f"{source} is not a backup: {MARK} cannot be read", reason="no_backup", hint="give a folder that `seatrial backup` wrote"
+            "SEATRIAL_DATABASE_URL is not a database URL", reason="bad_setting", hint="write sqlite:////file or postgresql://..."
         ) from error
-    if made.format != _FORMAT:
-        raise Refused(f"{source} has format {made.format}, expected {_FORMAT}", reason="no_backup", hint="use the release that made it")
-    return made
+    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+
+
+def require_database(settings: Settings) -> tuple[str, ...]:
+    """Return the schema versions in the settings' SQLite file, none for a database server. Creates nothing.
+
+    Raises Refused where there is no database of ours, Fault for one that cannot be read.
+    """
+    file = database_file(settings)
+    if file is None:
+        return ()
+    if not file.is_file():
+        raise Refused(f"{settings.home} is not the home of a stack: {file} does not exist", reason="no_home", hint=_NO_HOME)
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_S)) as database:
+            ours = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
+            versions = [str(row[0]) for row in database.execute("SELECT version_num FROM alembic_version")] if ours else []
+    except sqlite3.Error as error:
+        hint = "check that you own the file; if it is damaged, restore a backup into another home"
+        raise Fault(f"{file} cannot be read: {error}", hint=hint) from error
+    if not versions:
+        raise Refused(f"{settings.home} is not the home of a stack: {file} has no schema version", reason="no_home", hint=_NO_HOME)
+    return tuple(versions)
 
 
 def _copy_database(source: Path, target: Path) -> None:
@@ -115,7 +199,7 @@ def _copy_database(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _SECRET))
     try:
-        with closing(sqlite3.connect(source, timeout=60)) as live, closing(sqlite3.connect(target)) as copy:
+        with closing(sqlite3.connect(source, timeout=_BUSY_S)) as live, closing(sqlite3.connect(target)) as copy:
             live.backup(copy)  # at once, from one snapshot: copied in parts it begins again at each write of another
             copy.execute("PRAGMA journal_mode = DELETE")  # one file
     except sqlite3.Error as error:
@@ -137,12 +221,16 @@ def _copy_folder(source: Path, target: Path) -> None:
                 continue
 
 
-def _give_identity(database: Path) -> None:
+def _give_identity(database: Path, source: Path) -> None:
     """Make the copy an installation of its own: the original may still run, and share a weights store with it."""
-    if database.is_file():
+    if not database.is_file():
+        return
+    try:
         with closing(sqlite3.connect(database)) as copy, copy:
             if copy.execute("SELECT 1 FROM sqlite_master WHERE name = 'installation'").fetchone():
                 copy.execute("UPDATE installation SET id = ?", (uuid4().hex,))
+    except sqlite3.Error as error:
+        raise Fault(f"{source / database.name} cannot be restored: {error}", hint="restore another backup") from error
 
 
 def _unless_gone(error: OSError) -> None:

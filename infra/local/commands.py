@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import threading
@@ -15,7 +14,6 @@ from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from core.ports.clock import SystemClock
@@ -26,6 +24,7 @@ from infra.local.database_templates import MLFLOW, PREFECT
 from infra.local.doctor import examine
 from infra.local.failures import reported
 from infra.local.supervisor import Event, PortTaken, Service, Supervisor
+from seatrial.cli.output import show_table
 from serving.engines.processes import Identity
 
 __all__ = ["doctor", "down", "reported", "settings", "up"]
@@ -67,7 +66,6 @@ def port_option(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 @reported
 def up(home: Path | None, as_json: bool, **ports: int | None) -> None:
     """Start the whole stack in the foreground; Ctrl-C stops it."""
-    os.umask(privacy.UMASK)
     settings = read_settings(home=home)
     stop, hurry = _signals()
     with stack.only_one(settings.home):
@@ -102,10 +100,8 @@ def doctor(home: Path | None, namespace: str, *, as_json: bool, kubernetes: bool
     if as_json:
         click.echo(json.dumps({"ok": fine, "findings": [asdict(finding) for finding in findings]}))
     else:
-        table = Table("", "what", "is", "next", box=None)
-        for finding in findings:
-            table.add_row("[green]ok[/]" if finding.ok else "[red]no[/]", finding.name, finding.what, finding.next)
-        Console().print(table)
+        rows = [(finding.name, "pass" if finding.ok else "fail", finding.what, finding.next) for finding in findings]
+        show_table(("CHECK", "RESULT", "FOUND", "NEXT"), rows, empty="no checks")
     if not fine:
         sys.exit(1)
 
@@ -126,14 +122,14 @@ def _of_cluster(settings: Settings, namespace: str) -> Iterator[Finding]:
 @reported
 def settings(home: Path | None, as_json: bool) -> None:
     """List every setting: its environment name, value and meaning."""
-    rows = [(name, _shown(name, value), doc, default) for name, value, doc, default in listing(read_settings(home=home))]
+    read = read_settings(home=home)
+    rows = [(name, _shown(name, value), doc, default) for name, value, doc, default in listing(read)]
     if as_json:
         click.echo(json.dumps({name: {"value": value, "default": str(default), "doc": doc} for name, value, doc, default in rows}))
         return
-    table = Table("setting", "value", "meaning", box=None)
-    for name, value, doc, _default in rows:
-        table.add_row(name, value, doc)
-    Console().print(table)
+    show_table(("SETTING", "VALUE", "NOTE"), [row[:3] for row in rows], empty="no settings")
+    if not read.home.exists():
+        click.echo(f"note: the home {read.home} does not exist yet; `seatrial up` creates it", err=True)
 
 
 def _run(
@@ -233,6 +229,7 @@ def _json_line(event: str, document: dict[str, Any]) -> None:
 def _text_line(console: Console) -> Callable[[str, dict[str, Any]], None]:
     marks = {
         "ready": "[green]ready  [/]",
+        "waiting": "[yellow]waiting[/]",
         "crashed": "[red]crashed[/]",
         "trouble": "[red]trouble[/]",
         "stopped": "[dim]stopped[/]",

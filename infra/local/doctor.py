@@ -14,12 +14,14 @@ from urllib.parse import urlsplit
 from core.engines import EnginePhase
 from core.errors import Fault, SeatrialError
 from core.leases import HOUSEKEEPING, RECONCILE, Lease
+from core.ports import Clock
 from core.settings import GIB, Settings
 from infra.findings import Finding, answers
 from infra.local import cpu
+from infra.local.backup import database_file, require_database
 from infra.local.ports import DEFAULTS, free, holder
 from infra.local.runs_watch import trouble
-from infra.local.stack import Left, at_ports, read_left
+from infra.local.stack import Left, at_ports, engine_status, read_left
 from serving.engines import files
 from serving.engines.processes import alive
 
@@ -36,7 +38,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _home(settings.home)
     yield _disk(settings.home)
     yield _memory()
-    yield _database(settings.database_url)
+    yield _database(settings)
     yield from _stack(settings)
     yield from _services(settings)
     yield from _engines(settings)
@@ -68,7 +70,8 @@ def _engine_environment(settings: Settings) -> Finding:
 def _home(home: Path) -> Finding:
     there = _nearest(home)
     ok = os.access(there, os.W_OK | os.X_OK)
-    return Finding("home", ok, str(home), "" if ok else f"{there} is not writable: change its owner, or give --home another folder")
+    what = str(home) if home.exists() else f"{home} does not exist yet; `seatrial up` creates it"
+    return Finding("home", ok, what, "" if ok else f"{there} is not writable: change its owner, or give --home another folder")
 
 
 def _disk(home: Path) -> Finding:
@@ -86,10 +89,12 @@ def _memory() -> Finding:
     )
 
 
-def _database(url: str) -> Finding:
-    parts = urlsplit(url)
+def _database(settings: Settings) -> Finding:
+    parts = urlsplit(settings.database_url)
+    if parts.scheme.startswith("sqlite"):
+        return _sqlite(settings)
     if not parts.scheme.startswith("postgres"):
-        return Finding("database", ok=True, what="SQLite in the home" if parts.scheme.startswith("sqlite") else parts.scheme)
+        return Finding("database", ok=True, what=parts.scheme)
     where = f"{parts.hostname or 'localhost'}:{parts.port or 5432}"  # never the URL: it holds the password
     try:
         socket.create_connection((parts.hostname or "localhost", parts.port or 5432), timeout=1).close()
@@ -98,35 +103,73 @@ def _database(url: str) -> Finding:
     return Finding("database", ok=True, what=f"PostgreSQL at {where}")
 
 
+def _sqlite(settings: Settings) -> Finding:
+    """Check the file of a database. A home that no `up` has prepared has none."""
+    try:
+        file = database_file(settings)
+        if file is None or not file.exists():
+            return Finding("database", ok=True, what=f"SQLite; {file} does not exist yet, `seatrial up` creates it")
+        require_database(settings)
+    except SeatrialError as error:
+        return Finding("database", ok=False, what=error.what, next=error.hint)
+    return Finding("database", ok=True, what=f"SQLite: {file}")
+
+
 def _stack(settings: Settings) -> Iterator[Finding]:
     """Taken ports are not a fault, as `up` chooses others; a running stack that does not answer is a fault."""
-    left = read_left(settings.home)
+    try:
+        left = read_left(settings.home)
+    except Fault as error:
+        yield Finding("stack", ok=False, what=error.what, next=error.hint)
+        return
     if left.supervisor is None or not alive(left.supervisor):
         taken = [f"{port} ({holder(port)})" for port in DEFAULTS.values() if not free(port)]
         yield Finding("ports", ok=True, what=f"taken: {', '.join(taken)}; `up` takes others" if taken else "the usual ones are free")
         yield Finding("stack", ok=True, what="not running; `seatrial up` starts it")
         return
     for name, path in (("prefect", "/api/health"), ("mlflow", "/health"), ("control", "/healthz"), ("gateway", "/healthz")):
+        if name not in left.ports:
+            what = f"{settings.home / 'run' / 'stack.json'} has no port of {name}"
+            yield Finding(name, ok=False, what=what, next="run `seatrial down`, then `seatrial up`")
+            continue
         url = f"http://127.0.0.1:{left.ports[name]}"
         ok = answers(url + path, 0.5)
         yield Finding(name, ok, url, "" if ok else f"it does not answer; its log: {settings.logs / f'{name}.log'}")
-    yield _runs(settings, left)
+    yield _runs_of(settings, left)
 
 
-def _runs(settings: Settings, left: Left) -> Finding:
-    """Whether flow runs can start; asked of the stack that runs, wherever its ports are."""
+def _runs_of(settings: Settings, left: Left) -> Finding:
+    """Check flow runs where the ports of the stack and its database are known: the look itself would create a missing file."""
+    missing = [name for name in DEFAULTS if name not in left.ports]
+    if missing:
+        return Finding(
+            "runs", ok=False, what=f"the ports of {', '.join(missing)} are unknown", next="run `seatrial down`, then `seatrial up`"
+        )
     try:
-        found = trouble(at_ports(settings, left.ports))
+        require_database(settings)
     except SeatrialError as error:
         return Finding("runs", ok=False, what=error.what, next=error.hint)
-    if not found:
+    return _runs(settings, left)
+
+
+def _runs(settings: Settings, left: Left, clock: Clock | None = None) -> Finding:
+    """Return whether flow runs can start, for the running stack at its ports."""
+    try:
+        found = trouble(at_ports(settings, left.ports), clock)
+    except SeatrialError as error:
+        return Finding("runs", ok=False, what=error.what, next=error.hint)
+    if found is None:
         return Finding("runs", ok=True, what="the flow runner starts runs")
-    return Finding("runs", ok=False, what=found, next=f"see {settings.logs / 'runner.log'}, then restart `seatrial up`")
+    return Finding("runs", ok=False, what=found.what, next=found.hint)
 
 
 def _services(settings: Settings) -> Iterator[Finding]:
     """Look at the last passes of the background services, in the database."""
-    left = read_left(settings.home)
+    try:
+        left = read_left(settings.home)
+        require_database(settings)
+    except SeatrialError:  # reported by the checks of the stack and the database
+        return
     if left.supervisor is None or not alive(left.supervisor):
         return
     from wiring import Platform  # noqa: PLC0415 - brings in SQLAlchemy, which the other looks do not need
@@ -157,7 +200,7 @@ def _engines(settings: Settings) -> Iterator[Finding]:
     for version in files.versions(settings.engines):
         engine = files.EngineFiles(settings.engines / version)
         try:
-            status = engine.status()
+            status = engine_status(engine)
         except Fault as error:
             yield Finding(f"engine {version[:12]}", ok=False, what=error.what, next=error.hint)
             continue

@@ -11,6 +11,7 @@ from typing import IO, Any, ParamSpec, TypeVar
 import click
 
 from core.errors import Conflict, DiskFull, Fault, Forbidden, NotFound, SeatrialError, Transient
+from infra.local import privacy
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,10 +61,14 @@ class Failed(click.ClickException):
 
 
 def reported(command: Callable[P, R]) -> Callable[P, R]:
-    """End a command's expected failures (our errors, the operating system's) with two lines on standard error and an exit code."""
+    """End a command's expected failures (our errors, the operating system's) with two lines on standard error and an exit code.
+
+    What the command creates is readable by its user only.
+    """
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        before = os.umask(privacy.UMASK)
         try:
             os.stat(os.curdir)  # noqa: PTH116 - a working directory that was removed or is closed to us fails here, not somewhere in a library
             return command(*args, **kwargs)
@@ -73,5 +78,7 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
             if error.errno == errno.EPIPE:
                 raise  # the reader of our output is gone: click ends without a word
             raise Failed(of_os(error)) from error
+        finally:
+            os.umask(before)
 
     return run

@@ -16,7 +16,7 @@ from signal import SIGKILL, SIGTERM
 from typing import Any
 from urllib.parse import urlsplit
 
-from core.errors import Conflict, Refused, Transient
+from core.errors import Conflict, Fault, Refused, Transient
 from core.ports.clock import Clock
 from core.settings import RetentionPolicy, Settings, base_environ, default_home
 from infra.findings import answers
@@ -38,6 +38,7 @@ _PREFECT_QUIET = {
     "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_LOOP_SECONDS": "60",
     "DO_NOT_TRACK": "1",
 }
+_LARGEST_PORT = 65_535
 _MLFLOW_QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 
 
@@ -52,7 +53,7 @@ class Left:
 
 def with_ports(settings: Settings, given: Mapping[str, int | None]) -> tuple[Settings, Chosen]:
     """Return the settings with the URLs that this stack will have. Raises Conflict for a given port that is taken."""
-    chosen = choose(given, read_left(settings.home).ports)
+    chosen = choose(given, _readable_left(settings.home).ports)
     return at_ports(settings, chosen.ports), chosen
 
 
@@ -97,7 +98,7 @@ def only_one(home: Path) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(handle)
-        other = read_left(home).supervisor
+        other = _readable_left(home).supervisor
         who = f"process {other.pid}" if other else "another process"
         raise Conflict(f"{who} runs the stack of {home} already", hint="`seatrial down` stops it; --home takes another folder") from error
     try:
@@ -128,7 +129,7 @@ def write_left(settings: Settings, running: Mapping[str, Identity], ports: Mappi
         "services": {name: asdict(identity) for name, identity in running.items()},
         "ports": dict(ports),
     }
-    files.write(settings.home / "run" / "stack.json", document)
+    files.write(_left_file(settings.home), document)
     if not running:
         (settings.home / "run" / "client.json").unlink(missing_ok=True)  # its ports may be another user's tomorrow: no key goes there
         return
@@ -137,22 +138,75 @@ def write_left(settings: Settings, running: Mapping[str, Identity], ports: Mappi
 
 
 def read_left(home: Path) -> Left:
-    """Return what the last `up` wrote down; nothing of it need be true any more."""
+    """Return what the last `up` wrote down; nothing of it need be true any more.
+
+    Raises Fault for a file that is damaged or that another release wrote.
+    """
+    path = _left_file(home)
     try:
-        document: dict[str, Any] = json.loads((home / "run" / "stack.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        supervisor, services, ports = document["supervisor"], document["services"], document["ports"]
+        return Left(
+            _identity(supervisor) if supervisor else None,
+            {name: _identity(identity) for name, identity in services.items()},
+            {name: _port(port) for name, port in ports.items()},
+        )
+    except FileNotFoundError:
         return Left(None, {}, {})
-    supervisor = document["supervisor"]
-    return Left(
-        Identity(**supervisor) if supervisor else None,
-        {name: Identity(**identity) for name, identity in document["services"].items()},
-        {name: int(port) for name, port in document["ports"].items()},
-    )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise Fault(
+            f"{path} cannot be read ({_cause(error)}): it is damaged, or another release wrote it",
+            hint="run `seatrial down`, then `seatrial up`",
+        ) from error
+
+
+def engine_status(engine: files.EngineFiles) -> files.EngineStatus | None:
+    """Return the status of an engine, None without one. Raises Fault for a file that is damaged or that another release wrote."""
+    try:
+        status = engine.status()
+        if status is not None and status.process is not None:
+            _identity(asdict(status.process))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise Fault(
+            f"{engine.folder / 'record.json'} cannot be read ({_cause(error)}): it is damaged, or another release wrote it",
+            hint="run `seatrial down`, remove the file, then run `seatrial up`",
+        ) from error
+    return status
+
+
+def _left_file(home: Path) -> Path:
+    return home / "run" / "stack.json"
+
+
+def _readable_left(home: Path) -> Left:
+    """Return what the last `up` wrote down, nothing where it cannot be read: services are then found by their environment."""
+    try:
+        return read_left(home)
+    except Fault:
+        return Left(None, {}, {})
+
+
+def _identity(document: Mapping[str, Any]) -> Identity:
+    """Return the identity in a document. Raises TypeError or KeyError for a document of another form."""
+    pid, started, boot = document["pid"], document["started"], document["boot"]
+    if type(pid) is not int or type(started) is not int or not isinstance(boot, str):
+        raise TypeError(f"{dict(document)!r:.100} does not identify a process")
+    return Identity(pid, started, boot)
+
+
+def _port(value: object) -> int:
+    if type(value) is not int or not 0 < value <= _LARGEST_PORT:
+        raise ValueError(f"a port must be from 1 to {_LARGEST_PORT}, got {value!r:.100}")
+    return value
+
+
+def _cause(error: Exception) -> str:
+    return f"no {error}" if isinstance(error, KeyError) else str(error)[:200]
 
 
 def clear_left(home: Path, clock: Clock) -> tuple[str, ...]:
     """Kill what a killed `up` left (never the engines: the next engine supervisor adopts them); return the names of what still ran."""
-    left = read_left(home).services
+    left = _readable_left(home).services
     found = []
     for name in _STOP_ORDER:
         folder = home / "run" / name
@@ -164,8 +218,11 @@ def clear_left(home: Path, clock: Clock) -> tuple[str, ...]:
 
 
 def bring_down(home: Path, clock: Clock, *, limit_s: float = 30.0) -> tuple[str, ...]:
-    """Stop a running `up`, or what a killed one left, engines included; return what was stopped."""
-    left = read_left(home)
+    """Stop a running `up`, or what a killed one left, engines included; return what was stopped.
+
+    Raises Fault where the file that names a running `up` cannot be read.
+    """
+    left = _left_to_stop(home)
     if left.supervisor is not None and alive(left.supervisor):
         processes.send(left.supervisor, SIGTERM)
         if not _gone(left.supervisor, clock, limit_s):
@@ -178,18 +235,46 @@ def bring_down(home: Path, clock: Clock, *, limit_s: float = 30.0) -> tuple[str,
     return tuple(dict.fromkeys(stopped))
 
 
+def _left_to_stop(home: Path) -> Left:
+    """Return what the last `up` wrote down. An unreadable file is removed, unless an `up` runs that would start its services again."""
+    try:
+        return read_left(home)
+    except Fault as error:
+        if _held(home):
+            raise Fault(
+                f"{error.what}; a `seatrial up` of this home still runs", hint="stop it with Ctrl-C in its terminal, then run this again"
+            ) from error
+        _left_file(home).unlink()
+        return Left(None, {}, {})
+
+
+def _held(home: Path) -> bool:
+    """Return whether an `up` holds the home."""
+    try:
+        handle = os.open(home / "run" / "up.lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def end_engines(home: Path, clock: Clock) -> list[str]:
     """End engines that a killed engine supervisor left. Their desired states stay, so that the next `up` starts them again."""
     root = home / "engines"
     ended = []
     for version in files.versions(root):
         engine = files.EngineFiles(root / version)
-        status = engine.status()
-        if status is not None and processes.members(engine.folder, status.process):
-            if status.process is not None:
-                processes.send(status.process, SIGTERM)
-                _gone(status.process, clock, 10)
-            end(engine.folder, status.process, descendants=True, clock=clock)
+        process = _engine_process(engine)
+        if processes.members(engine.folder, process):
+            if process is not None:
+                processes.send(process, SIGTERM)
+                _gone(process, clock, 10)
+            end(engine.folder, process, descendants=True, clock=clock)
             engine.drop_status()
             ended.append(f"engine {version[:12]}")
     return ended
@@ -199,8 +284,16 @@ def _engine_lives(home: Path) -> Iterator[bool]:
     root = home / "engines"
     for version in files.versions(root):
         engine = files.EngineFiles(root / version)
-        status = engine.status()
-        yield status is not None and bool(processes.members(engine.folder, status.process))
+        yield bool(processes.members(engine.folder, _engine_process(engine)))
+
+
+def _engine_process(engine: files.EngineFiles) -> Identity | None:
+    """Return the process in an engine's status. None where that cannot be read: its processes are then found by their environment."""
+    try:
+        status = engine_status(engine)
+    except Fault:
+        return None
+    return None if status is None else status.process
 
 
 def _gone(identity: Identity, clock: Clock, limit_s: float) -> bool:
@@ -307,7 +400,10 @@ def _takes_runs(settings: Settings) -> Callable[[int], bool]:
 
 def _supervises(engines: Path) -> Callable[[int], bool]:
     def ready(pid: int) -> bool:
-        supervisor = files.supervisor(engines)
+        try:
+            supervisor = files.supervisor(engines)
+        except (Fault, TypeError, ValueError):  # an earlier process left it; ours replaces it
+            return False
         return supervisor is not None and supervisor == identify(pid)
 
     return ready

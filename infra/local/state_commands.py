@@ -5,27 +5,30 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from core.errors import Conflict
 from core.ids import Epoch
 from core.leases import HOUSEKEEPING, LONGEST_S, Lease
 from core.ports.clock import SystemClock
 from core.ports.records import Leases
-from core.settings import read_settings
-from infra.local.backup import back_up
+from core.settings import Settings, read_settings
+from core.shown import size
+from infra.local.backup import back_up, database_file, require_database
 from infra.local.backup import restore as bring_back
 from infra.local.commands import home_option, json_option, reported
+from seatrial.cli.output import show_table
 
 if TYPE_CHECKING:
     from tasks.garbage import Found
+    from wiring import Platform
+
+_MIGRATIONS = Path(__file__).resolve().parents[2] / "registry" / "database" / "migrations"
 
 
 @click.command()
@@ -39,7 +42,7 @@ def backup(target: Path, home: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(made)))
         return
-    click.echo(f"backed up {made.home}: {made.bytes / 1e6:.1f} MB in {target}; it holds the operator's key")
+    click.echo(f"backed up {made.home}: {size(made.bytes)} in {target}; it holds the operator's key")
     for part in made.elsewhere:
         click.echo(f"not in it: {part}")
 
@@ -56,7 +59,7 @@ def restore(source: Path, home: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({**asdict(made), "restored": str(settings.home)}))
         return
-    click.echo(f"restored {made.bytes / 1e6:.1f} MB into {settings.home}; start it with `seatrial up --home {settings.home}`")
+    click.echo(f"restored {size(made.bytes)} into {settings.home}; start it with `seatrial up --home {settings.home}`")
     for part in made.elsewhere:
         click.echo(f"restore as well: {part}")
 
@@ -71,42 +74,56 @@ def restore(source: Path, home: Path | None, as_json: bool) -> None:
 @reported
 def gc(home: Path | None, as_json: bool, *, dry_run: bool, take_over: bool) -> None:
     """Remove stored data that nothing needs any more. The platform does the same once a day."""
+    here = _platform(read_settings(home=home))
     if take_over:
-        _take_over(home)
-    found = tuple(_planned(home) if dry_run else _collected(home))
+        here.weights.claim(here.records.installation.id(), take_over=True)
+    found = tuple(_planned(here) if dry_run else _collected(here))
     if as_json:
         click.echo(json.dumps([asdict(item) for item in found]))
         return
-    table = Table("kind", "name", "MB", "would" if dry_run else "did", "why", box=None)
-    for item in found:
-        table.add_row(item.kind, item.name[:24], f"{item.bytes / 1e6:.1f}", str(item.action), item.why)
-    Console().print(table)
-    goes, hidden = (sum(item.bytes for item in found if item.action == action) / 1e6 for action in ("delete", "withdraw"))
-    click.echo(f"deleted: {goes:.1f} MB; withdrawn, to be deleted after the grace period: {hidden:.1f} MB")
+    show(found, dry_run=dry_run)
 
 
-def _take_over(home: Path | None) -> None:
+def show(found: Sequence[Found], *, dry_run: bool) -> None:
+    """Print one row per stored thing, with its whole name, and the sums."""
+    rows = [(item.kind, item.name, size(item.bytes), item.action, item.why) for item in found]
+    show_table(("KIND", "NAME", "SIZE", "WOULD" if dry_run else "DID", "WHY"), rows, empty="nothing to remove")
+    goes, hidden = (size(sum(item.bytes for item in found if item.action == action)) for action in ("delete", "withdraw"))
+    would = "would be " if dry_run else ""
+    click.echo(f"{would}deleted: {goes}; {would}withdrawn, to be deleted after the grace period: {hidden}")
+
+
+def _platform(settings: Settings) -> Platform:
+    """Return the adapters for a home. Raises Refused for a home without a database, and creates none."""
     from wiring import Platform  # noqa: PLC0415
 
-    here = Platform(read_settings(home=home))
-    here.weights.claim(here.records.installation.id(), take_over=True)
+    versions = require_database(settings)
+    if versions:
+        _require_schema(database_file(settings), versions)
+    return Platform(settings)
 
 
-def _planned(home: Path | None) -> Iterator[Found]:
+def _require_schema(file: Path | None, versions: Sequence[str]) -> None:
+    """Refuse a database that no `up` of this release has migrated yet. The schema of a later release is accepted: releases only add."""
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    scripts = ScriptDirectory(str(_MIGRATIONS))
+    head, known = scripts.get_current_head(), {script.revision for script in scripts.walk_revisions()}
+    if head not in versions and known.issuperset(versions):
+        raise Conflict(f"{file} has schema version {', '.join(versions)}, expected {head}", hint="run `seatrial up`, which migrates it")
+
+
+def _planned(here: Platform) -> Iterator[Found]:
     from tasks.garbage import KINDS  # noqa: PLC0415
-    from wiring import Platform  # noqa: PLC0415
 
-    here = Platform(read_settings(home=home))
     for plan, _apply in KINDS.values():
         yield from plan(here)
 
 
-def _collected(home: Path | None) -> Iterator[Found]:
+def _collected(here: Platform) -> Iterator[Found]:
     """Collect under the housekeeping lease, so that no service does it at the same time."""
     from tasks.garbage import KINDS, collect  # noqa: PLC0415
-    from wiring import Platform  # noqa: PLC0415
 
-    here = Platform(read_settings(home=home))
     leases, clock = here.records.leases, here.clock
     lease = leases.take(HOUSEKEEPING, f"{socket.gethostname()}:{os.getpid()}/gc", clock.now(), clock.now() + LONGEST_S)
     if lease is None:

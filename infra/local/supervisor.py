@@ -63,6 +63,7 @@ class Event(StrEnum):
     """What is reported of a service."""
 
     READY = "ready"
+    WAITING = "waiting"
     CRASHED = "crashed"
     STOPPED = "stopped"
 
@@ -75,6 +76,8 @@ class Patience:
     """Times in seconds."""
 
     start_s: float = 300.0
+    notice_s: float = 20.0
+    """A service that is not ready after this time is reported, once per start."""
     stop_s: float = 20.0
     first_crashes: int = 3
     """Crashes in a row before a service that was never ready is given up."""
@@ -90,6 +93,7 @@ class _Run:
     crashes: int = 0
     ready: bool = False
     was_ready: bool = False
+    reported_waiting: bool = False
     log_start: int = 0
     """Size of the log at the last start: an earlier process wrote the part before."""
 
@@ -168,7 +172,7 @@ class Supervisor:
             run.child = processes.start((*prefix, *service.command), service.environ, log=service.log, folder=service.folder)
         except OSError as error:
             raise Fault(f"{service.name} cannot be started: {error.strerror or error}", hint="run `seatrial doctor`") from error
-        run.identity, run.started, run.ready = identify(run.child.pid), now, False
+        run.identity, run.started, run.ready, run.reported_waiting = identify(run.child.pid), now, False, False
         self.changed({name: other.identity for name, other in self._runs.items() if other.identity is not None})
 
     def _look(self, run: _Run, now: float) -> None:
@@ -181,6 +185,10 @@ class Supervisor:
                 f"{run.service.name} was not ready after {self.patience.start_s:.0f} s: {excerpt(run.service.log, run.log_start)}",
                 hint=f"see its log: {run.service.log}",
             )
+        elif now - run.started > self.patience.notice_s and not run.reported_waiting:
+            run.reported_waiting = True
+            limit = f"{now - run.started:.0f} s, limit {self.patience.start_s:.0f} s"
+            self.report(run.service, Event.WAITING, f"not ready after {limit}; its log: {run.service.log}")
 
     def _crashed(self, run: _Run, now: float) -> None:
         code = run.child.returncode if run.child is not None else 0

@@ -14,11 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from core.errors import Conflict, Fault
-from core.ports.clock import SystemClock
+from core.ports.clock import SystemClock, VirtualClock
 from core.settings import read_settings
-from infra.local import ports, stack
+from infra.local import commands, ports, stack
 from infra.local.supervisor import Event, Patience, PortTaken, Service, Supervisor
 from serving.engines.processes import Identity, identify, members
 
@@ -129,6 +130,32 @@ def test_a_service_that_is_not_ready_in_time_ends_the_start(up: Stack) -> None:
     with pytest.raises(Fault, match="slow was not ready after"):
         supervisor.start(threading.Event())
     supervisor.stop(threading.Event())
+
+
+def test_a_service_that_hangs_while_it_starts_is_reported_once_with_its_log(up: Stack) -> None:
+    clock = VirtualClock()
+    slow = up.service("slow", SLEEP, ready=lambda _pid: False)
+    supervisor = replace(up.supervise(slow, up.service("quick", SLEEP), start_s=300.0), clock=clock)
+    for _ in range(4):
+        supervisor.step()
+        clock.wait(6.0)
+    assert up.named(Event.WAITING) == []
+    for _ in range(20):
+        supervisor.step()
+        clock.wait(6.0)
+    assert [seen for seen in up.seen if seen[1] is Event.WAITING] == [
+        ("slow", Event.WAITING, f"not ready after 24 s, limit 300 s; its log: {slow.log}")
+    ]
+    supervisor.stop(threading.Event())
+
+
+def test_a_waiting_service_is_shown_with_its_log_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    log = "/srv/a/home/with/a/long/name/logs/mlflow.log"
+    line = commands._text_line(Console(width=40))
+    line("waiting", {"service": "mlflow", "url": "http://127.0.0.1:5000", "detail": f"not ready after 20 s; its log: {log}"})
+    shown = capsys.readouterr().out
+    assert shown.startswith("waiting mlflow")
+    assert log in shown.splitlines()[0]
 
 
 def test_a_service_that_ignores_sigterm_is_killed_at_the_limit(up: Stack) -> None:
