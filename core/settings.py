@@ -279,7 +279,7 @@ class Settings:
 def read_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
     """Read settings from `environ` (default: the process's) and `<home>/seatrial.toml`. Raises Refused and names the field."""
     given = os.environ if environ is None else environ
-    home = Path(overrides.pop("home", None) or given.get(PREFIX + "HOME") or default_home(given)).expanduser().absolute()
+    home = _home(Path(overrides.pop("home", None) or given.get(PREFIX + "HOME") or default_home(given)))
     loaded: Settings = _read(Settings, given, _toml(home / "seatrial.toml"), PREFIX)
     loaded = replace(
         loaded,
@@ -292,6 +292,13 @@ def read_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
         tensorize_python=loaded.tensorize_python or _engine_python(),
     )
     return replace(loaded, **overrides)
+
+
+def _home(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:  # `~name` of a user that does not exist
+        raise Refused(f"{path} is not a path: {error}", reason="bad_setting", hint="write the home as an absolute path") from error
 
 
 def default_home(environ: Mapping[str, str]) -> Path:

@@ -73,6 +73,11 @@ def test_values_of_the_file_have_the_setting_s_type(tmp_path: Path, text: str, m
         read_settings({}, home=tmp_path)
 
 
+def test_home_of_a_user_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(Refused, match="~nosuchuser/home is not a path"):
+        read_settings({"SEATRIAL_HOME": "~nosuchuser/home"})
+
+
 def test_a_whole_number_in_the_file_is_a_number(tmp_path: Path) -> None:
     (tmp_path / "seatrial.toml").write_text("lease_s = 45\n[rollout]\nsynthetic_after_s = -1\nshares = '0.2,1.0'\n")
     settings = read_settings({}, home=tmp_path)

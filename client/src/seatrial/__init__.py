@@ -14,9 +14,19 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from seatrial.client import Client
-    from seatrial.errors import Conflict, NotAuthorised, NotFound, RefusedError, SeatrialError, Unavailable
+    from seatrial.errors import Conflict, InvalidArgument, NotAuthorised, NotFound, RefusedError, SeatrialError, Unavailable
 
-__all__ = ["Client", "Conflict", "NotAuthorised", "NotFound", "RefusedError", "SeatrialError", "Unavailable", "__version__"]
+__all__ = [
+    "Client",
+    "Conflict",
+    "InvalidArgument",
+    "NotAuthorised",
+    "NotFound",
+    "RefusedError",
+    "SeatrialError",
+    "Unavailable",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

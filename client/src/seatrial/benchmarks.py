@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from seatrial import types
-from seatrial.patience import Patience, watched
+from seatrial.patience import Asking, Patience, watched
 from seatrial.transport import Transport
-from seatrial.types import read
+from seatrial.types import read, read_all
 
 _PATIENCE_S = 60.0
 
@@ -17,9 +19,10 @@ _PATIENCE_S = 60.0
 class Benchmarks:
     """Benchmarks: start, look, watch, compare, study."""
 
-    def __init__(self, transport: Transport, pause: Callable[[float], None]) -> None:
+    def __init__(self, transport: Transport, pause: Callable[[float], None], monotonic: Callable[[], float] = time.monotonic) -> None:
         self._transport = transport
         self._pause = pause
+        self._monotonic = monotonic
 
     def start(
         self,
@@ -60,7 +63,7 @@ class Benchmarks:
     ) -> tuple[types.Benchmark, ...]:
         """Return benchmarks, newest first."""
         asked = {"endpoint": endpoint, "version": version, "state": state, "trigger": trigger, "limit": limit}
-        return tuple(read(types.Benchmark, row) for row in self._transport.call("GET", "/v1/benchmarks", **asked))
+        return read_all(types.Benchmark, self._transport.call("GET", "/v1/benchmarks", **asked))
 
     def watch(self, benchmark: str, *, interval_s: float = 1.0, patience_s: float = _PATIENCE_S) -> Iterator[types.Benchmark]:
         """Yield the benchmark each `interval_s` until it has ended; the last one is its end.
@@ -68,16 +71,17 @@ class Benchmarks:
         A platform that does not answer is waited for, `patience_s` at most, and so is a flow run that cannot be started; then Unavailable
         is raised. One that waits for its turn is waited for without a limit: `waiting` says how many runs come before it.
         """
-        yield from watched(lambda: self.get(benchmark), self._pause, interval_s=interval_s, patience_s=patience_s)
+        look = partial(self.get, benchmark)
+        yield from watched(look, self._pause, interval_s=interval_s, patience_s=patience_s, monotonic=self._monotonic)
 
     def problems(self, benchmark: str) -> tuple[types.Problem, ...]:
         """Return every problem: how often it was solved, the first failing check, and against the baseline. NotFound while it runs."""
-        return tuple(read(types.Problem, row) for row in self._transport.call("GET", f"/v1/benchmarks/{benchmark}/problems"))
+        return read_all(types.Problem, self._transport.call("GET", f"/v1/benchmarks/{benchmark}/problems"))
 
     def answers(self, benchmark: str, *, problem: str | None = None, limit: int = 100) -> tuple[types.Answer, ...]:
         """Return answers as they were given and judged: of one problem, or the first ones."""
         found = self._transport.call("GET", f"/v1/benchmarks/{benchmark}/answers", problem=problem, limit=limit)
-        return tuple(read(types.Answer, row) for row in found)
+        return read_all(types.Answer, found)
 
     def compare(self, candidate: str, baseline: str, *, margin: float = 0.05) -> types.Comparison:
         """Hold one run against another of the same problems. Conflict when they asked different ones."""
@@ -110,8 +114,10 @@ class Benchmarks:
 
     def watch_study(self, study: types.Study, *, interval_s: float = 1.0, patience_s: float = _PATIENCE_S) -> dict[str, object]:
         """Wait for a study's end and return its document (`state`, `rows`, `reason`). Raises Unavailable as `watch` does."""
-        patience = Patience(patience_s)
-        while (found := self.get(study.benchmark).studies[study.study])["state"] == "running":
+        patience = Patience(patience_s, self._monotonic)
+        asking = Asking(self._pause, interval_s=interval_s, patience_s=patience_s, monotonic=self._monotonic)
+        look = partial(self.get, study.benchmark)
+        while (found := asking.answered(look).studies[study.study])["state"] == "running":
             waiting = found.get("waiting")
             patience.see(read(types.Waiting, waiting) if waiting else None)
             self._pause(interval_s)

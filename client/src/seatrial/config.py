@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seatrial.errors import NotAuthorised, Unavailable
+from seatrial.paths import absolute
 
 _NEXT = (
     "start it with `seatrial up`; name the folder of one that was started with --home: `seatrial --home FOLDER ...` or "
@@ -34,6 +35,8 @@ def find_connection(
 ) -> Connection:
     """Return the connection to use. Raises Unavailable when no platform can be found, NotAuthorised when no key can.
 
+    Raises InvalidArgument for a home that has no absolute path.
+
     An explicit `home` replaces what the environment says about another platform: its URL, and the key that belongs to that URL.
     """
     env = dict(os.environ if environ is None else environ)
@@ -55,6 +58,9 @@ def find_connection(
         key = _read_key(Path(str(left.get("key_file") or "")))
     if not key:
         raise NotAuthorised(f"no key for the platform at {found}", hint="give --key or set SEATRIAL_KEY", reason="no_key")
+    if not (key.isascii() and key.isprintable()) or " " in key:  # the message leaves the key out, as every message does
+        hint = "give the key as `seatrial keys create` printed it"
+        raise NotAuthorised("a key must be printable ASCII characters without spaces", hint=hint, reason="bad_key")
     gateway = env.get("SEATRIAL_GATEWAY_URL") or (str(left["gateway_url"]) if ours and left.get("gateway_url") else None)
     return Connection(found.rstrip("/"), key, gateway)
 
@@ -65,10 +71,13 @@ def is_local(connection: Connection, folder: Path) -> bool:
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:
-    """Return the platform's state directory on this machine: SEATRIAL_HOME, else the one below the user's data directory (XDG)."""
+    """Return the platform's state directory on this machine: SEATRIAL_HOME, else the one below the user's data directory (XDG).
+
+    Raises InvalidArgument for a SEATRIAL_HOME that has no absolute path.
+    """
     given = environ.get("SEATRIAL_HOME")
     if given:
-        return Path(given).expanduser().absolute()
+        return absolute(given)
     data = environ.get("XDG_DATA_HOME") or Path(environ.get("HOME") or os.path.expanduser("~")) / ".local/share"  # noqa: PTH111 - never raises
     return Path(data) / "seatrial"
 
@@ -87,6 +96,7 @@ def _left_by_up(folder: Path) -> Mapping[str, object]:
 def _read_key(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         hint = "only who ran `seatrial up` may read it; ask them for a key (seatrial keys create)"
-        raise NotAuthorised(f"the key file {path} cannot be read: {error.strerror}", hint=hint, reason="key_file") from error
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise NotAuthorised(f"the key file {path} cannot be read: {why}", hint=hint, reason="key_file") from error

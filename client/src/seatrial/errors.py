@@ -2,6 +2,7 @@
 
 SeatrialError
 ├── RefusedError    the request is at fault; `reason` is a stable word for programs
+│   └── InvalidArgument  a value that was given cannot be used; no request was sent
 ├── NotAuthorised   no key, a dead key, or one whose role does not allow this
 ├── NotFound        what was named does not exist, or is not yours to see
 ├── Conflict        not possible in the state that it is in
@@ -29,6 +30,12 @@ class SeatrialError(Exception):
 
 class RefusedError(SeatrialError):
     """The request is at fault."""
+
+
+class InvalidArgument(RefusedError):
+    """A value that was given cannot be used; no request was sent. The command line exits as for wrong usage."""
+
+    exit_code = 2
 
 
 class NotAuthorised(SeatrialError):

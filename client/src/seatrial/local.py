@@ -29,7 +29,7 @@ def local_stack(home: Path) -> LocalStack | None:
         services: dict[str, dict[str, Any]] = document["services"]
         alive = {name: _alive(identity) for name, identity in services.items()}
         supervisor = document["supervisor"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
     running = tuple(name for name, lives in alive.items() if lives)
     down = tuple(name for name, lives in alive.items() if not lives)

@@ -19,6 +19,7 @@ class Watched(Protocol):
     def waiting(self) -> Waiting | None: ...  # noqa: D102
 
 
+R = TypeVar("R")
 W = TypeVar("W", bound=Watched)
 
 
@@ -41,6 +42,31 @@ class Patience:
                 raise Unavailable(f"stuck for {self._limit_s:.0f} s: {waiting.message}", hint=waiting.hint, reason=waiting.reason)
 
 
+class Asking:
+    """Repeats a call each `interval_s` while the platform does not answer, for `patience_s` at most from the first failure."""
+
+    def __init__(
+        self, pause: Callable[[float], None], *, interval_s: float, patience_s: float, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._pause = pause
+        self._interval_s = interval_s
+        self._patience_s = patience_s
+        self._monotonic = monotonic
+
+    def answered(self, call: Callable[[], R]) -> R:
+        """Return what `call` returns. Raises Unavailable once the platform has not answered for `patience_s`."""
+        since: float | None = None
+        while True:
+            try:
+                return call()
+            except Unavailable:
+                now = self._monotonic()
+                since = now if since is None else since
+                if now - since > self._patience_s:
+                    raise
+            self._pause(self._interval_s)
+
+
 def watched(
     get: Callable[[], W],
     pause: Callable[[float], None],
@@ -53,17 +79,12 @@ def watched(
 
     A platform that does not answer is waited for, `patience_s` at most; so is work that cannot be started. Then Unavailable is raised.
     """
-    seen, patience = monotonic(), Patience(patience_s, monotonic)
+    asking = Asking(pause, interval_s=interval_s, patience_s=patience_s, monotonic=monotonic)
+    patience = Patience(patience_s, monotonic)
     while True:
-        try:
-            current = get()
-        except Unavailable:
-            if monotonic() - seen > patience_s:
-                raise
-        else:
-            seen = monotonic()
-            yield current
-            if current.ended:
-                return
-            patience.see(current.waiting)
+        current = asking.answered(get)
+        yield current
+        if current.ended:
+            return
+        patience.see(current.waiting)
         pause(interval_s)

@@ -9,20 +9,25 @@ from typing import Any
 import httpx
 
 from seatrial.config import Connection
-from seatrial.errors import RefusedError, SeatrialError, Unavailable, from_status
+from seatrial.errors import InvalidArgument, RefusedError, SeatrialError, Unavailable, from_status
+from seatrial.types import expected
 
 _TIMEOUT_S = 30.0
 _ANSWER_TIMEOUT_S = 600.0
 
 
 class Transport:
-    """Calls of one platform with one key."""
+    """Calls of one platform with one key. Raises InvalidArgument where this machine's HTTP settings cannot be used."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._gateway: str | None = None
         headers = {"Authorization": f"Bearer {connection.key}"}
-        self._http = httpx.Client(headers=headers, timeout=_TIMEOUT_S)
+        try:
+            self._http = httpx.Client(headers=headers, timeout=_TIMEOUT_S)
+        except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
+            hint = "correct the proxy and certificate variables (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR)"
+            raise InvalidArgument(f"the HTTP client cannot be set up: {error}", hint=hint, reason="bad_http_settings") from error
 
     def close(self) -> None:
         """Close the connections."""
@@ -37,7 +42,8 @@ class Transport:
         if self.connection.gateway_url:
             return self.connection.gateway_url.rstrip("/")
         if self._gateway is None:
-            self._gateway = str(self.call("GET", "/v1/whoami")["gateway"]).rstrip("/")
+            with expected("the caller's document"):
+                self._gateway = str(self.call("GET", "/v1/whoami")["gateway"]).rstrip("/")
         return self._gateway
 
     def ask(self, path: str, body: Mapping[str, Any]) -> Any:
@@ -53,17 +59,21 @@ class Transport:
                     answer.read()
                     raise _error(answer)
                 yield from _events(answer)
-        except httpx.TransportError as error:
+        except UnicodeEncodeError as error:
+            raise _unwritable(error) from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _away(url, error) from error
 
     def _call(self, method: str, url: str, body: Any, query: Mapping[str, Any], timeout_s: float = _TIMEOUT_S) -> Any:
         try:
             answer = self._http.request(method, url, json=body, params=query, timeout=timeout_s)
+        except UnicodeEncodeError as error:
+            raise _unwritable(error) from error
         except ValueError as error:
             raise RefusedError(
                 f"the request cannot be written as JSON: {error}", hint="give finite numbers", reason="bad_number"
             ) from error
-        except (httpx.TransportError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _away(url, error) from error
         if not answer.is_success:
             raise _error(answer)
@@ -78,11 +88,18 @@ def _events(answer: httpx.Response) -> Iterator[Mapping[str, Any]]:
         data = line.removeprefix("data:").strip()
         if not line.startswith("data:") or data == "[DONE]":
             continue
-        event = json.loads(data)
-        if "error" in event:
-            detail = event["error"]
-            raise Unavailable(str(detail.get("message", "the answer broke off")), hint="ask again", reason="broken_answer")
+        with expected("an event of the stream"):
+            event = json.loads(data)
+            broken = event.get("error")
+            message = str(broken.get("message", "the answer broke off")) if "error" in event else None
+        if message is not None:
+            raise Unavailable(message, hint="ask again", reason="broken_answer")
         yield event
+
+
+def _unwritable(error: UnicodeEncodeError) -> InvalidArgument:
+    what = f"the request cannot be written as UTF-8: {error.reason} at character {error.start}"
+    return InvalidArgument(what, hint="give text that is valid UTF-8", reason="bad_text")
 
 
 def _away(url: str, error: Exception) -> Unavailable:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime
 from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from seatrial.errors import Unavailable
 from seatrial.scores import Answer, Benchmark, Comparison, Power, Problem, Sampling, Study, Waiting
 
 __all__ = [
     "Answer", "Benchmark", "Caller", "Chunk", "Cohort", "Comparison", "Endpoint", "Engine", "Feedback", "Finding", "Key", "LeaderboardRow",
     "Links", "LogLine", "Logs", "Model", "PlatformHealth", "PlatformProblem", "Policy", "Power", "Problem", "Report", "Rollback",
-    "Rollout", "Sampling", "Step", "Study", "Submission", "TrialReport", "Verdict", "Waiting", "read",
+    "Rollout", "Sampling", "Step", "Study", "Submission", "TrialReport", "Verdict", "Waiting", "expected", "read", "read_all",
 ]  # fmt: skip
 T = TypeVar("T")
 STEPS = (
@@ -351,7 +353,33 @@ class Chunk:
 
 
 def read(kind: type[T], document: Mapping[str, Any]) -> T:
-    """Return `document` as `kind`. Fields that this client does not know are left out, so that a newer platform can add some."""
+    """Return `document` as `kind`. Fields that this client does not know are left out, so that a newer platform can add some.
+
+    Raises Unavailable for a document of another shape.
+    """
+    with expected(kind.__name__):
+        return _read(kind, document)
+
+
+def read_all(kind: type[T], documents: Iterable[Mapping[str, Any]]) -> tuple[T, ...]:
+    """Return each document as `read` does."""
+    with expected(f"a list of {kind.__name__}"):
+        return tuple(_read(kind, document) for document in documents)
+
+
+@contextmanager
+def expected(shape: str) -> Iterator[None]:
+    """Raise Unavailable where the body reads an answer of another shape: another service answers there, or another release."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        hint = "check that the URL is a seatrial control API, and that client and platform are of the same release"
+        raise Unavailable(f"the answer must be {shape}, but it could not be read: {error!r}", hint=hint, reason="bad_document") from error
+
+
+def _read(kind: type[T], document: Mapping[str, Any]) -> T:
+    if not isinstance(document, Mapping):
+        raise TypeError(f"expected a document, got {document!r:.80}")
     shape: Any = kind  # `cache` wants to know it hashable
     return kind(**{name: _value(hint, document[name]) for name, hint in _shape(shape) if name in document})
 
@@ -371,4 +399,4 @@ def _value(hint: Any, value: Any) -> Any:
         return datetime.fromisoformat(value)
     if get_origin(hint) is tuple:
         return tuple(_value(get_args(hint)[0], item) for item in value)
-    return read(hint, value) if is_dataclass(hint) and isinstance(hint, type) else value
+    return _read(hint, value) if is_dataclass(hint) and isinstance(hint, type) else value

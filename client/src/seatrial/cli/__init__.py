@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple
 
 import click
 
+from seatrial.cli.ending import INTERRUPTED, exit_code_of, show_error
 from seatrial.errors import SeatrialError
+from seatrial.paths import absolute
 
+__all__ = ["COMMANDS", "INTERRUPTED", "Options", "main", "show_error"]
 _PLUGINS = "seatrial.commands"
-INTERRUPTED = 130
 
 EPILOG = """\b
 Examples:
@@ -21,7 +27,8 @@ Examples:
 \b
 Exit codes:
   0    done
-  1    refused, ended otherwise than serving, worse than its baseline, or problems were found
+  1    refused, failed, ended otherwise than serving, worse than its baseline, or problems were found;
+       also when the output cannot be written
   2    wrong usage
   3    not authorised (no key, a dead key, or its role does not allow this)
   4    not found
@@ -93,29 +100,35 @@ class LazyGroup(click.Group):
             with formatter.section("Commands of the platform on this machine"):
                 formatter.write_text(", ".join(plugins))
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command line and exit. Usage errors and output that cannot be written end as `exit_code_of` defines."""
+        command = partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
+        if not standalone_mode:
+            return command()
+        sys.exit(exit_code_of(command))
+
+    def invoke(self, ctx: click.Context) -> None:
         """Run a command; its errors become two lines on stderr and an exit code."""
         try:
-            return super().invoke(ctx)
+            super().invoke(ctx)  # what the command returns is left out: it is not an exit code
         except SeatrialError as error:
             show_error(error)
             ctx.exit(error.exit_code)
         except (KeyboardInterrupt, click.Abort):  # Abort: at a question, or the input ended before its answer
-            click.echo("interrupted", err=True)
+            with suppress(OSError):
+                click.echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
 
 
 def _plugins() -> dict[str, Any]:
     return {found.name: found for found in entry_points(group=_PLUGINS) if found.name not in COMMANDS}
-
-
-def show_error(error: SeatrialError) -> None:
-    """Say what went wrong and what to do next, on stderr."""
-    from seatrial.cli.output import plain  # noqa: PLC0415 - a start without an error needs it not
-
-    click.echo(f"error: {plain(error.what)}", err=True)
-    if error.hint:
-        click.echo(f"next: {plain(error.hint)}", err=True)
 
 
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -130,4 +143,4 @@ def show_error(error: SeatrialError) -> None:
 @click.pass_context
 def main(ctx: click.Context, home: str | None, url: str | None, key: str | None) -> None:
     """Bring a language model through its trials to real users' feedback."""
-    ctx.obj = Options(home, url, key)
+    ctx.obj = Options(str(absolute(home)) if home else None, url, key)

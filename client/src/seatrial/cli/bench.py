@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import click
@@ -12,6 +11,7 @@ from seatrial.cli.numbers import ago, duration, part
 from seatrial.cli.options import INNER_PART, PART, PENALTY, POINTS, TEMPERATURE, TOP_P, Numbers
 from seatrial.cli.output import as_json, client_of, flowing, plain, say_json, short, show_pairs, show_table
 from seatrial.client import Client
+from seatrial.paths import looks_like_path, resolved
 from seatrial.types import Answer, Benchmark
 
 _SUITE_FILES = (".jsonl", ".jsonl.gz")
@@ -234,8 +234,8 @@ def cancel(ctx: click.Context, benchmark: str, as_json: bool) -> None:
 
 def _absolute(text: str) -> str:
     """Make a folder's or file's path absolute: the platform does not know this shell's folder."""
-    is_path = text.startswith((".", "/", "~")) or text.endswith(_SUITE_FILES)
-    return str(Path(text).expanduser().absolute().resolve()) if is_path else text
+    is_path = looks_like_path(text) or text.endswith(_SUITE_FILES)
+    return str(resolved(text)) if is_path else text
 
 
 def _watch(client: Client, one: Benchmark, *, as_json: bool, whole: bool = False) -> int:

@@ -8,7 +8,7 @@ import click
 
 from seatrial.cli.output import as_json, client_of, flowing, say_json
 from seatrial.client import Client
-from seatrial.errors import SeatrialError
+from seatrial.errors import InvalidArgument, SeatrialError
 
 
 @click.command()
@@ -26,7 +26,7 @@ def chat(ctx: click.Context, *, endpoint: str, message: str | None, max_tokens: 
     if message is not None:
         _turn(client, endpoint, messages, message, options, as_json=as_json)
         return
-    interactive = sys.stdin.isatty()
+    interactive = sys.stdin is not None and sys.stdin.isatty() and sys.stdout is not None
     if interactive and not as_json:
         click.echo(f"talking to {endpoint}; /up or /down votes on the last answer, Ctrl-D ends", err=True)
     last: str | None = None
@@ -70,11 +70,18 @@ def _vote(client: Client, completion: str | None, thumb: str) -> None:
 
 
 def _read(interactive: bool) -> str | None:
-    if not interactive:
-        line = sys.stdin.readline()
-        return line.rstrip("\n") if line else None
+    if sys.stdin is None:
+        return None
     try:
-        return input("> ")
+        if interactive:
+            return input("> ")
+        line = sys.stdin.readline()
     except EOFError:
         click.echo()
         return None
+    except UnicodeDecodeError as error:
+        raise InvalidArgument("standard input is not text in UTF-8", hint="give text that is valid UTF-8", reason="bad_text") from error
+    except OSError as error:
+        what = f"standard input cannot be read: {error.strerror}"
+        raise InvalidArgument(what, hint="give the message as an argument", reason="bad_input") from error
+    return line.rstrip("\n") if line else None

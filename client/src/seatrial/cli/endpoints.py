@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import Enum
 from typing import Any
 
@@ -93,6 +94,8 @@ def remove(ctx: click.Context, name: str, yes: bool, as_json: bool) -> None:
 
 def _confirm(ctx: click.Context, name: str) -> None:
     """Ask, and end the command with 1 on a no."""
+    if sys.stdin is None or sys.stdout is None:
+        raise click.UsageError("the confirmation needs standard input and output, and one of them is closed; give --yes")
     if not click.confirm(f"{name} will answer 404 to everybody who calls it. Remove it?", err=True):
         click.echo(f"{name} is kept", err=True)
         ctx.exit(1)

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seatrial.client import Client
+from seatrial.types import Waiting
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
 """Terminal escape sequences (ECMA-48): colours and cursor moves, window titles, single letters."""
@@ -144,6 +145,19 @@ def show_pairs(pairs: Iterable[tuple[str, Any]]) -> None:
     width = max((len(name) for name, _ in given), default=0)
     for name, value in given:
         click.echo(f"{name:<{width}}  {value}")
+
+
+def waits_alike(before: Waiting | None, now: Waiting | None) -> bool:
+    """Return whether two looks found the same reason of waiting. A stuck one's message may hold an age, which changes at each look."""
+    if before is None or now is None or before.reason != now.reason:
+        return before is now
+    return now.stuck or before.message == now.message
+
+
+def note_waiting(before: Waiting | None, now: Waiting | None) -> None:
+    """Write to stderr why something waits, once for each reason."""
+    if now is not None and not waits_alike(before, now):
+        click.echo(plain(now.message), err=True)
 
 
 def cell_text(cell: Any) -> Text:

@@ -74,7 +74,7 @@ def explained(client: Client) -> Iterator[None]:
 def _explained(client: Client, error: Unavailable) -> Unavailable:
     context = click.get_current_context(silent=True)
     home = context.find_root().obj.home if context is not None else None
-    folder = Path(home).expanduser().absolute() if home else state_folder(os.environ)
+    folder = Path(home) if home else state_folder(os.environ)
     start = f"start it: seatrial up --home {shlex.quote(str(folder))}" if home else "start it: seatrial up"
     stack = local_stack(folder) if client.is_local(folder) else None
     if stack is None:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from pathlib import Path
-
 import click
 
+from seatrial.cli import INTERRUPTED
 from seatrial.cli.numbers import ago
-from seatrial.cli.output import as_json, client_of, flowing, fresh_console, say_json, show_pairs, show_table
+from seatrial.cli.output import as_json, client_of, flowing, fresh_console, note_waiting, say_json, show_pairs, show_table, waits_alike
 from seatrial.client import Client
+from seatrial.paths import looks_like_path, resolved
 from seatrial.types import Logs, Submission
-
-_POLL_S = 1.0
 
 
 def _model(text: str) -> str:
     """Make a folder's path absolute: the platform does not know this shell's folder."""
-    is_path = text.startswith((".", "/", "~"))
-    return str(Path(text).expanduser().absolute().resolve()) if is_path else text
+    return str(resolved(text)) if looks_like_path(text) else text
 
 
 @click.command()
@@ -93,28 +89,22 @@ def submissions(ctx: click.Context, *, state: str | None, endpoint: str | None, 
 
 @click.command()
 @click.argument("submission")
-@click.option("--follow", "-f", is_flag=True, help="Go on until the submission ends.")
+@click.option("--follow", "-f", is_flag=True, help="Show new lines, and why the submission waits, until it ends.")
 @as_json
 @click.pass_context
 def logs(ctx: click.Context, submission: str, follow: bool, as_json: bool) -> None:
-    """Show what a submission's flow run logged, and the end of its engine's output."""
+    """Show what a submission's flow run logged, and the end of its engine's output.
+
+    With --follow it exits as `status --watch` does: 0 when the model serves and 1 when it ended otherwise.
+    """
+    from seatrial.cli.overview import explained  # noqa: PLC0415 - other commands need it not
+
     client = client_of(ctx)
-    seen: set[str] = set()
-    engine: tuple[str, ...] = ()
-    after = None
-    while True:
-        ended = not follow or client.submissions.get(submission).ended
-        found = client.submissions.logs(submission, after)
-        fresh = Logs(tuple(line for line in found.flow if line.id not in seen), _new_lines(engine, found.engine))
-        _show_logs(fresh, as_json=as_json, follow=follow)
-        seen.update(line.id for line in fresh.flow)
-        engine = found.engine
-        after = found.flow[-1].at if found.flow else after
-        if fresh.flow:
-            continue  # there may be more than one page
-        if ended:
-            return
-        threading.Event().wait(_POLL_S)
+    with explained(client):
+        if follow:
+            ctx.exit(_follow(client, submission, as_json=as_json))
+        found = client.submissions.all_logs(submission)
+    say_json(found) if as_json else _show_logs(found)
 
 
 @click.command()
@@ -125,6 +115,29 @@ def cancel(ctx: click.Context, submission: str, as_json: bool) -> None:
     """Cancel a submission that has not ended; what it has on its way is taken back."""
     cancelled = client_of(ctx).submissions.cancel(submission)
     say_json(cancelled) if as_json else click.echo(f"{cancelled.id}: {cancelled.state}")
+
+
+def _follow(client: Client, submission: str, *, as_json: bool) -> int:
+    """Show new lines and why the submission waits until it ends. Returns the exit code: 0 when it serves. Ctrl-C leaves it running."""
+    last: Submission | None = None
+    try:
+        for current, lines in client.submissions.follow_logs(submission):
+            if as_json:
+                _say_followed(last, current, lines)
+            else:
+                note_waiting(last.waiting if last else None, current.waiting)
+                _show_logs(lines)
+            last = current
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; the submission goes on: seatrial logs {submission} --follow", err=True)
+        return INTERRUPTED
+    return 0 if last is not None and last.state == "serving" else 1
+
+
+def _say_followed(last: Submission | None, current: Submission, lines: Logs) -> None:
+    """Print a document for new lines, and for another reason of waiting."""
+    if lines.flow or lines.engine or not waits_alike(last.waiting if last else None, current.waiting):
+        say_json({"flow": lines.flow, "engine": lines.engine, "waiting": current.waiting})
 
 
 def _watch(ctx: click.Context, client: Client, submission: str, *, as_json: bool) -> None:
@@ -162,19 +175,7 @@ def _show(client: Client, one: Submission) -> None:
         show_end(client, console, one)
 
 
-def _new_lines(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what came after `old` in a tail of the same output."""
-    for size in range(min(len(old), len(new)), 0, -1):
-        if old[-size:] == new[:size]:
-            return new[size:]
-    return new
-
-
-def _show_logs(found: Logs, *, as_json: bool, follow: bool) -> None:
-    if as_json:
-        if found.flow or found.engine or not follow:
-            say_json(found)
-        return
+def _show_logs(found: Logs) -> None:
     for line in found.flow:
         click.echo(f"{line.at:%H:%M:%S} {line.level:<7} {flowing(line.message)}")
     for text in found.engine:

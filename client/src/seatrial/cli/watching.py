@@ -15,9 +15,9 @@ from rich.text import Text
 
 from seatrial.cli import INTERRUPTED
 from seatrial.cli.numbers import duration, headline
-from seatrial.cli.output import COLOURS, fresh_console, plain, say_json
+from seatrial.cli.output import COLOURS, fresh_console, note_waiting, plain, say_json
 from seatrial.client import Client
-from seatrial.types import STEPS, Step, Submission
+from seatrial.types import STEPS, Step, Submission, Waiting
 
 _WIDE = 72
 """Columns below which a message would be folded in the middle of an id or a URL."""
@@ -133,12 +133,10 @@ def _why(submission: Submission) -> Text | None:
 def _lines(updates: Iterator[Submission]) -> Submission:
     shown: dict[str, tuple[str, int, str]] = {}
     last: Submission | None = None
-    why = ""
+    waited: Waiting | None = None
     for last in updates:
-        said = plain(last.waiting.message) if last.waiting else ""
-        if said and said != why:
-            click.echo(said, err=True)
-        why = said
+        note_waiting(waited, last.waiting)
+        waited = last.waiting
         for step in last.steps:
             now = (step.state, step.attempt, "" if step.state == "running" else step.message)
             if shown.get(step.name) != now:
