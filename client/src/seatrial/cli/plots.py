@@ -10,7 +10,7 @@ import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from seatrial.cli.numbers import chance, duration, measure, part, points
-from seatrial.cli.output import fresh_console, plain, say_json, show_pairs, show_table
+from seatrial.cli.output import fresh_console, note_waiting, plain, say_json, show_pairs, show_table
 from seatrial.types import Benchmark, Problem
 
 WIDTH = 30
@@ -45,6 +45,8 @@ def follow(updates: Iterator[Benchmark], *, as_json: bool) -> Benchmark:
         for current in updates:
             if as_json and current != last:
                 say_json(current)
+            if not as_json:
+                note_waiting(last.waiting if last else None, current.waiting)
             last = current
     else:
         columns = (TextColumn("{task.description}"), BarColumn(WIDTH), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
