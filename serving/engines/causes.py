@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from core.engines import EngineCause
@@ -132,7 +132,7 @@ def _crash(parts: Sequence[_Part], ending: Ending, said: Sequence[_Line]) -> Dia
         crash = CRASHES.get(one.signal)
         if crash is not None:
             words = [line.text.strip() for line in said if _NATIVE.search(line.text)]
-            more = f": {words[-1][:_MOST]}" if words and crash.cause is EngineCause.ABORTED else ""
+            more = f": {words[-1][:_MOST]}" if words and crash.cause is EngineCause.ABORTED else _last_output(said)
             return Diagnosis(crash.cause, f"{name} was ended by {one.signal} ({crash.text}){more}")
     return None
 
@@ -155,12 +155,23 @@ def _known(said: Sequence[_Line], memory: str) -> Diagnosis | None:
 def _kill(parts: Sequence[_Part], ending: Ending, said: Sequence[_Line], memory: str) -> Diagnosis | None:
     """Find a process that somebody killed. A server that gives up kills what is left of its engine: then its exception is the cause."""
     if ending.signal == "SIGKILL":
-        return killed(memory)
+        return _with_last_output(killed(memory), said)
     for part in parts:
         before = said[: said.index(part.line)]
         if part.ending.signal == "SIGKILL" and not _exceptions([line for line in before if line.of_engine]):
-            return killed(memory, f"the process {part.name}")
+            return _with_last_output(killed(memory, f"the process {part.name}"), before)
     return None
+
+
+def _with_last_output(found: Diagnosis, said: Sequence[_Line]) -> Diagnosis:
+    return replace(found, text=found.text + _last_output(said))
+
+
+def _last_output(said: Sequence[_Line]) -> str:
+    """Return the last line that is neither about a request nor an echo, as the end of a sentence; empty without one."""
+    spoken = [line.text.strip() for line in said]
+    last = next((text for text in reversed(spoken) if text and not _QUIET.search(text) and not _ECHO.search(text)), "")
+    return f"; its last output: {last[:_MOST]}" if last else ""
 
 
 def _exception(said: Sequence[_Line], ending: Ending) -> Diagnosis | None:
@@ -178,14 +189,12 @@ _UNWITNESSED: Final = "its exit status is not known, because its parent process 
 
 def _exit(parts: Sequence[_Part], ending: Ending, said: Sequence[_Line]) -> Diagnosis:
     """Say how it ended, where nothing says why."""
-    spoken = [line.text.strip() for line in said]
-    last = next((text for text in reversed(spoken) if text and not _QUIET.search(text) and not _ECHO.search(text)), "")
-    words = f"; its last output: {last[:_MOST]}" if last else " without an error message"
+    words = _last_output(said) or " without an error message"
     part = next((part for part in parts if part.ending.code), None)
     if part is not None:
         return Diagnosis(EngineCause.EXITED, f"the process {part.name} ended with exit code {part.ending.code}{words}")
     if ending.signal:
-        return Diagnosis(EngineCause.SIGNALLED, f"it was ended by {ending.signal}")
+        return Diagnosis(EngineCause.SIGNALLED, f"it was ended by {ending.signal}{_last_output(said)}")
     if ending.code is not None:
         return Diagnosis(EngineCause.EXITED, f"it ended with exit code {ending.code}{words}")
     return Diagnosis(EngineCause.UNKNOWN, f"it ended{words}; {_UNWITNESSED}")

@@ -107,6 +107,12 @@ def test_a_signal_is_given_in_words_and_never_an_access_log_line(signal: str, ca
     assert "/health" not in found.text
 
 
+@pytest.mark.parametrize("signal", ["SIGILL", "SIGSEGV", "SIGBUS", "SIGKILL", "SIGTERM"])
+def test_the_last_output_before_a_signal_is_given(signal: str) -> None:
+    lines = [f"{START} v on port 2", "Traceback (most recent call last):", "Loading weights took 0.21 seconds", ACCESS, "INFO 11-21 ready"]
+    assert diagnose(lines, Ending(signal=signal)).text.endswith("; its last output: Loading weights took 0.21 seconds")
+
+
 def test_a_kill_after_the_engines_own_exception_is_the_server_clearing_up() -> None:
     lines = [PREFIX + "KeyError: 'lm_head'", "seatrial: process EngineCore_DP0 (pid 4711) ended by SIGKILL"]
     assert diagnose(lines, ONE).cause is EngineCause.EXCEPTION
