@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from core.ids import Epoch
+from core.services import RUNNER_LOST_S
 
 DEPLOY: Final = "deploy-model/submit"
 BENCHMARK: Final = "benchmark/on-demand"
 STUDY: Final = "sampling-study/on-demand"
+WAITS_FOR_A_SLOT: Final = "AwaitingConcurrencySlot"
+"""The name of the state of a run that waits because its deployment's concurrency limit is reached."""
+POOL_LOST_S: Final = 60.0
+"""Workers of a work pool that have not asked for work for this long are down. Prefect uses the same limit; they ask every 10 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,8 @@ class RunState:
     """Whether a process ever took the run up."""
     at: Epoch = 0.0
     """Since when it is in this state."""
+    due: Epoch = 0.0
+    """Since when it may start. A run that Prefect marks as late keeps this time."""
 
     def could_not_start(self, since: Epoch) -> bool:
         """Whether the run ended after `since` and no process ever took it up: none could be started, or it died at once."""
@@ -37,6 +44,41 @@ class RunState:
     def ended(self) -> bool:
         """Whether the run will do nothing more."""
         return self.type in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """A setting of Prefect that keeps every run of a deployment from starting; `hint` is the sentence that removes it."""
+
+    cause: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What Prefect reports of a deployment that decides whether its runs start.
+
+    Pausing a deployment is not an obstacle: it pauses the schedules only. Prefect still offers the runs that are created by hand.
+    """
+
+    name: str
+    polled: Epoch | None = None
+    """When a flow runner, or a worker of `pool`, last asked for its runs."""
+    limit: int | None = None
+    """How many of its runs may be open at a time."""
+    pool: str = ""
+    """The work pool whose workers take its runs; empty when a flow runner takes them."""
+    registered: bool = True
+    """Whether Prefect has it."""
+    obstacle: Obstacle | None = None
+
+    def unasked_s(self, now: Epoch, since: Epoch) -> float:
+        """Return for how many seconds its runs have not been asked for, when this was possible from `since` on."""
+        return now - max(self.polled or 0.0, since)
+
+    def unattended(self, now: Epoch, since: Epoch) -> bool:
+        """Whether the polls of its flow runner or of its workers are overdue."""
+        return self.unasked_s(now, since) > (POOL_LOST_S if self.pool else RUNNER_LOST_S)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,15 @@ from typing import Any, Final
 import httpx
 
 from core.errors import Fault, NotFound, Refused, Transient
-from core.flow_runs import BENCHMARK, DEPLOY, STUDY, LogLine, RunState
+from core.flow_runs import BENCHMARK, DEPLOY, STUDY, Deployment, LogLine, Obstacle, RunState
 from core.ids import BenchmarkId, Epoch, SubmissionId
 from core.ports.clock import Clock, SystemClock
 from core.shown import benchmark_title, run_title
 
 _OURS: Final = {"deployments": {"name": {"any_": ["submit", "on-demand", "nightly"]}}}
+_STARTED: Final = (DEPLOY, BENCHMARK, STUDY)
+_RAISE: Final = "raise the limit on Prefect's page"
+_RESTART: Final = "restart the flow runner, which registers it"
 _OPEN: Final = ("SCHEDULED", "PENDING", "RUNNING", "CANCELLING")
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
@@ -93,6 +96,25 @@ class PrefectRuns:
         found = self._call("POST", "flow_runs/count", "the open flow runs", {**_OURS, "flow_runs": chosen})
         return max(0, int(found) - 1)  # "before" includes the moment, and so the run itself
 
+    def deployment_of(self, run_id: str) -> Deployment:
+        """Return the deployment of a run, with the obstacle that keeps its runs from starting. NotFound (run or deployment)."""
+        chosen = {"flow_runs": {"id": {"any_": [run_id]}}, "limit": 1}
+        found = self._call("POST", "deployments/filter", f"deployment of flow run {run_id}", chosen)
+        if not found:
+            raise NotFound(f"Prefect has no deployment of flow run {run_id}", reason="unknown_run", hint=_RESTART)
+        flow = self._call("GET", f"flows/{found[0]['flow_id']}", f"flow of flow run {run_id}")
+        return self._deployment(f"{flow['name']}/{found[0]['name']}", found[0])
+
+    def deployments(self) -> tuple[Deployment, ...]:
+        """Return the deployments that the platform starts runs of, each with its obstacle. One that is missing is not `registered`."""
+        flow_names, names = zip(*(name.split("/") for name in _STARTED), strict=True)
+        flows = {"flows": {"name": {"any_": flow_names}}}
+        flow_of = {found["id"]: found["name"] for found in self._call("POST", "flows/filter", "the flows", flows)}
+        chosen = {**flows, "deployments": {"name": {"any_": names}}}
+        found = self._call("POST", "deployments/filter", "the deployments", chosen)
+        by_name = {f"{flow_of.get(one['flow_id'])}/{one['name']}": one for one in found}
+        return tuple(self._deployment(name, by_name[name]) if name in by_name else _missing(name) for name in _STARTED)
+
     def cancel(self, run_id: str) -> None:
         """Ask the runner to end a run: it is `Cancelling` until its process is gone. Cancelling an ended run does nothing."""
         current = self.state(run_id)
@@ -117,6 +139,24 @@ class PrefectRuns:
         found = self._call("GET", f"deployments/name/{deployment}", f"deployment {deployment}")
         run = self._call("POST", f"deployments/{found['id']}/create_flow_run", f"deployment {deployment}", body)
         return str(run["id"])
+
+    def _deployment(self, name: str, found: Mapping[str, Any]) -> Deployment:
+        limit, pool = found.get("global_concurrency_limit"), found.get("work_pool_name") or ""
+        return Deployment(
+            name,
+            _time(found.get("last_polled")),
+            limit["limit"] if limit else None,
+            pool,
+            obstacle=_limited(f"the deployment {name}", limit) or (self._of_pool(pool, found.get("work_queue_id")) if pool else None),
+        )
+
+    def _of_pool(self, pool: str, queue_id: str | None) -> Obstacle | None:
+        """Return what keeps the workers of a pool from taking the runs of one of its queues."""
+        found = _closed(f"the work pool {pool}", self._call("GET", f"work_pools/{pool}", f"work pool {pool}"))
+        if found is not None or queue_id is None:
+            return found
+        queue = self._call("GET", f"work_queues/{queue_id}", f"work queue {queue_id}")
+        return _closed(f"the work queue {queue['name']} of the work pool {pool}", queue)
 
     def _set_state(self, run_id: str, kind: str, name: str, message: str) -> None:
         body = {"state": {"type": kind, "name": name, "message": message}, "force": True}
@@ -150,8 +190,37 @@ def _state(run: Mapping[str, Any]) -> RunState | None:
     found = run.get("state")
     if not found:
         return None
-    at = datetime.fromisoformat(found["timestamp"]).timestamp() if found.get("timestamp") else 0.0
-    return RunState(found["type"], found["name"], found.get("message") or "", began=run.get("start_time") is not None, at=at)
+    at = _time(found.get("timestamp")) or 0.0
+    due = _time(run.get("next_scheduled_start_time") or run.get("expected_start_time"))
+    began = run.get("start_time") is not None
+    return RunState(found["type"], found["name"], found.get("message") or "", began=began, at=at, due=at if due is None else due)
+
+
+def _missing(name: str) -> Deployment:
+    return Deployment(name, registered=False, obstacle=Obstacle(f"Prefect has no deployment {name}", _RESTART))
+
+
+def _limited(name: str, limit: Mapping[str, Any] | None) -> Obstacle | None:
+    """Return the obstacle that a deployment's limit is. One that is switched off grants no slot either (Prefect 3.8)."""
+    if limit is None:
+        return None
+    if limit["limit"] == 0:
+        return Obstacle(f"the concurrency limit of {name} is 0", _RAISE)
+    if not limit["active"]:
+        return Obstacle(f"the concurrency limit of {name} is inactive and grants no slots", "activate the limit on Prefect's page")
+    return None
+
+
+def _closed(name: str, found: Mapping[str, Any]) -> Obstacle | None:
+    if found["is_paused"]:
+        return Obstacle(f"{name} is paused", "resume it on Prefect's page")
+    if found["concurrency_limit"] == 0:
+        return Obstacle(f"the concurrency limit of {name} is 0", _RAISE)
+    return None
+
+
+def _time(shown: str | None) -> Epoch | None:
+    return Epoch(datetime.fromisoformat(shown).timestamp()) if shown else None
 
 
 def _read(answer: httpx.Response, what: str) -> Any:

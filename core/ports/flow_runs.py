@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from core.flow_runs import LogLine, RunState
+from core.flow_runs import Deployment, LogLine, RunState
 from core.ids import BenchmarkId, Epoch, SubmissionId
 
 
@@ -36,6 +36,14 @@ class FlowRuns(Protocol):
 
     def ahead(self, run_id: str) -> int:
         """Return how many runs of the platform that have not ended come before this one. NotFound."""
+        ...
+
+    def deployment_of(self, run_id: str) -> Deployment:
+        """Return the deployment of a run, with the obstacle that keeps its runs from starting. NotFound (run or deployment)."""
+        ...
+
+    def deployments(self) -> tuple[Deployment, ...]:
+        """Return the deployments that the platform starts runs of, each with its obstacle. One that is missing is not `registered`."""
         ...
 
     def cancel(self, run_id: str) -> None:

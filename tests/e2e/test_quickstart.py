@@ -1,4 +1,5 @@
-"""The quick start and the README's "Use it", followed word by word as a newcomer does: as root, and as a user who is not root.
+"""The quick start and the README's "Use it", followed word by word as a newcomer does: as root, and as a user who is not root beside
+a stack of root, with every core busy.
 
 The commands are taken from the pages, so that a page that drifts from the program fails here. What a reader fills in comes from
 `Newcomer.filled_in`; `SHORTER` makes long work short. Real Prefect and MLflow; real vLLM for root, the fake engine for the other user.
@@ -12,15 +13,17 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.harness import FAKE_ENGINE, MODELS, QUICK, ROOT, perturb, within
+from tests.e2e.harness import FAKE_ENGINE, MODELS, QUICK, ROOT, Stack, perturb, within
 from tests.equipment.hub_server import HubServer
 from tests.equipment.other_user import USER, as_other_user, folder_of_other_user, needed
 
@@ -122,15 +125,45 @@ class Newcomer:
         return {"cwd": ROOT, "env": None if self.before else self.environ}
 
 
+@contextmanager
+def loaded_cores() -> Iterator[None]:
+    """Keep every core busy."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _core in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def stack_of_root(home: Path) -> Iterator[None]:
+    """Run a stack of another user beside."""
+    stack = Stack(home, {**FAKE_ENGINE, **QUICK})
+    with stack.hub:
+        stack.up()
+        try:
+            yield
+        finally:
+            stack.down()
+
+
 @pytest.fixture(scope="module", params=["root", USER])
 def newcomer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Newcomer]:
-    """Root, or another user with the checkout as it is: each with an empty home directory."""
+    """Root, or another user with the checkout as it is: each with an empty home directory.
+
+    The other user works beside a stack of root, while every core is busy.
+    """
     other = request.param == USER
     if other and os.geteuid() != 0:
         pytest.skip("only root can start a process as another user; the first case is a user who is not root")
     hub = tmp_path_factory.mktemp("hub")
     shutil.copytree(MODELS / "steady", hub / "org" / "steady")
-    with folder_of_other_user() as place, HubServer(hub) as server:
+    with folder_of_other_user() as place, HubServer(hub) as server, ExitStack() as beside:
+        if other:
+            beside.enter_context(stack_of_root(tmp_path_factory.mktemp("stack-of-root")))
+            beside.enter_context(loaded_cores())
         home = place / "home"
         mine, real = place / "my-model", place / "smollm2"
         shutil.copytree(MODELS / "steady", mine)

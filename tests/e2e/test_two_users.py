@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import stat
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from seatrial.types import Submission
-from tests.e2e.harness import FAKE_ENGINE, MODELS, QUICK, ROOT, Stack
+from tests.e2e.harness import FAKE_ENGINE, MODELS, QUICK, ROOT, SEATRIAL, Stack
 from tests.equipment.other_user import USER, as_other_user, folder_of_other_user, needed
 
 pytestmark = [
@@ -72,6 +73,13 @@ def test_each_user_serves_a_model(stacks: dict[str, Stack], ends: dict[str, Subm
     assert ends[user].state == "serving", (ends[user].message, stacks[user].story())
     answered = stacks[user].cli("chat", "chat", "hello")
     assert (answered.returncode, bool(answered.stdout.strip())) == (0, True), answered.stderr
+
+
+def test_a_client_command_reaches_a_running_stack_by_its_home(stacks: dict[str, Stack], ends: dict[str, Submission]):
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("SEATRIAL_")}
+    asked = [str(SEATRIAL), "--home", str(stacks["root"].home), "status", ends["root"].id, "--json"]
+    answered = subprocess.run(asked, env=environ, capture_output=True, text=True, timeout=120, check=False)
+    assert (answered.returncode, ends["root"].id in answered.stdout) == (0, True), answered.stderr
 
 
 def test_every_process_runs_as_its_user(stacks: dict[str, Stack], ends: dict[str, Submission]):

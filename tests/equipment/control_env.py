@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 
 from core.access import Key, Role, new_secret, secret_digest
 from core.errors import Transient
-from core.flow_runs import LogLine, RunState
+from core.flow_runs import DEPLOY, Deployment, LogLine, RunState
 from core.ids import BenchmarkId, EndpointName, SubmissionId
 from core.leases import RECONCILE
 from core.links import Links
@@ -43,6 +43,8 @@ class RunsDouble:
     lines: tuple[LogLine, ...] = ()
     states: dict[str, RunState] = field(default_factory=dict)
     queued: int = 0
+    deployment: Deployment | None = None
+    """The deployment of every run; None: one that a runner asks for work."""
 
     def start(self, submission: SubmissionId, attempt: int, request: Mapping[str, str]) -> str:
         self._answer()
@@ -73,6 +75,14 @@ class RunsDouble:
     def ahead(self, run_id: str) -> int:
         self._answer()
         return self.queued
+
+    def deployment_of(self, run_id: str) -> Deployment:
+        self._answer()
+        return self.deployment or Deployment(DEPLOY, polled=SystemClock().now())
+
+    def deployments(self) -> tuple[Deployment, ...]:
+        self._answer()
+        return (self.deployment or Deployment(DEPLOY, polled=SystemClock().now()),)
 
     def logs(self, run_id: str, after: float | None = None) -> tuple[LogLine, ...]:
         self._answer()

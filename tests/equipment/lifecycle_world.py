@@ -11,7 +11,7 @@ from core.access import Actor
 from core.endpoints import OPEN_ROLLOUTS, Rollout, RolloutState, Withdrawal
 from core.engines import EngineSpec
 from core.errors import Conflict, NotFound, Refused, SeatrialError, Transient
-from core.flow_runs import LogLine, RunState
+from core.flow_runs import DEPLOY, Deployment, LogLine, RunState
 from core.ids import BenchmarkId, Digest, EndpointName, Epoch, PrincipalId, RolloutId, SubmissionId, VersionId
 from core.ports import Records
 from core.ports.clock import VirtualClock
@@ -69,6 +69,14 @@ class Prefect:
 
     def ahead(self, run_id: str) -> int:
         return 0
+
+    def deployment_of(self, run_id: str) -> Deployment:
+        self._answer()
+        return Deployment(DEPLOY, polled=self._clock.now())
+
+    def deployments(self) -> tuple[Deployment, ...]:
+        self._answer()
+        return (Deployment(DEPLOY, polled=self._clock.now()),)
 
     def cancel(self, run_id: str) -> None:
         self._answer()

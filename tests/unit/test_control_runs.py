@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from core.errors import NotFound, Refused, SeatrialError, Transient
-from core.flow_runs import BENCHMARK, DEPLOY, STUDY, LogLine
+from core.flow_runs import BENCHMARK, DEPLOY, STUDY, WAITS_FOR_A_SLOT, Deployment, LogLine
 from core.ids import BenchmarkId, SubmissionId
 from core.settings import read_settings
 from infra.entrypoints.deployments import deployments, remove_former
@@ -107,6 +108,126 @@ def test_the_runs_before_a_run_are_those_that_have_not_ended(runs: PrefectRuns, 
     assert runs.ahead(last) - runs.ahead(before) == 3
 
 
+@contextmanager
+def limited(server: str, **limit: object) -> Iterator[None]:
+    """Give `deploy-model/submit` a concurrency limit, as Prefect's page does, while the block runs."""
+    with prefect_api(server) as prefect:
+        deployment = f"/deployments/{prefect.get(f'/deployments/name/{DEPLOY}').raise_for_status().json()['id']}"
+        prefect.patch(deployment, json={"concurrency_limit": 1}).raise_for_status()
+        try:
+            found = prefect.get(deployment).raise_for_status().json()["global_concurrency_limit"]
+            prefect.patch(f"/v2/concurrency_limits/{found['id']}", json=limit).raise_for_status()
+            yield
+        finally:
+            prefect.patch(deployment, json={"concurrency_limit": None}).raise_for_status()
+
+
+def taken(server: str, run: str) -> str:
+    """Let a flow runner take a run and return the name of the run's state then."""
+    with prefect_api(server) as prefect:
+        prefect.post(f"/flow_runs/{run}/set_state", json={"state": {"type": "PENDING"}}).raise_for_status()
+        return str(prefect.get(f"/flow_runs/{run}").raise_for_status().json()["state"]["name"])
+
+
+def cause(deployment: Deployment) -> str:
+    return deployment.obstacle.cause if deployment.obstacle else ""
+
+
+def test_a_deployment_without_limits_has_no_obstacle(runs: PrefectRuns, server: str) -> None:
+    run = runs.start(SubmissionId("sub-free"), 0, REQUEST)
+    assert (runs.deployment_of(run).name, cause(runs.deployment_of(run))) == (DEPLOY, "")
+    assert [(found.name, found.registered, cause(found)) for found in runs.deployments()] == [
+        (DEPLOY, True, ""),
+        (BENCHMARK, True, ""),
+        (STUDY, True, ""),
+    ]
+    assert taken(server, run) == "Pending"
+
+
+def test_a_limit_of_0_is_an_obstacle_and_no_runner_gets_the_run(runs: PrefectRuns, server: str) -> None:
+    with limited(server, limit=0):
+        run = runs.start(SubmissionId("sub-zero"), 0, REQUEST)
+        assert taken(server, run) == "Scheduled"
+        assert cause(runs.deployment_of(run)) == cause(runs.deployments()[0]) == f"the concurrency limit of the deployment {DEPLOY} is 0"
+
+
+def test_an_inactive_limit_is_an_obstacle_and_no_runner_gets_the_run(runs: PrefectRuns, server: str) -> None:
+    with limited(server, active=False):
+        run = runs.start(SubmissionId("sub-inactive"), 0, REQUEST)
+        assert taken(server, run) == WAITS_FOR_A_SLOT
+        assert cause(runs.deployment_of(run)) == f"the concurrency limit of the deployment {DEPLOY} is inactive and grants no slots"
+
+
+def test_a_run_over_the_limit_waits_for_a_slot_and_has_no_obstacle(runs: PrefectRuns, server: str) -> None:
+    with limited(server, limit=1):
+        first, second = (runs.start(SubmissionId(f"sub-slot{number}"), 0, REQUEST) for number in range(2))
+        assert [taken(server, run) for run in (first, second)] == ["Pending", WAITS_FOR_A_SLOT]
+        found = runs.deployment_of(second)
+        assert (found.limit, found.obstacle) == (1, None)
+
+
+def test_a_paused_deployment_is_no_obstacle_as_runners_still_get_its_runs(runs: PrefectRuns, server: str) -> None:
+    with prefect_api(server) as prefect:
+        deployment = prefect.get(f"/deployments/name/{DEPLOY}").raise_for_status().json()["id"]
+        prefect.post(f"/deployments/{deployment}/pause_deployment").raise_for_status()
+        run = runs.start(SubmissionId("sub-paused"), 0, REQUEST)
+        offered = _asked_for_work(prefect, deployment)
+        found = runs.deployment_of(run)
+        prefect.post(f"/deployments/{deployment}/resume_deployment").raise_for_status()
+    assert run in offered
+    assert found.obstacle is None
+    assert taken(server, run) == "Pending"
+
+
+def test_a_poll_of_a_runner_is_seen(runs: PrefectRuns, server: str) -> None:
+    run = runs.start(SubmissionId("sub-polled"), 0, REQUEST)
+    before = datetime.now(UTC).timestamp()
+    with prefect_api(server) as prefect:
+        _asked_for_work(prefect, prefect.get(f"/deployments/name/{DEPLOY}").raise_for_status().json()["id"])
+    deadline = time.monotonic() + 20
+    while (runs.deployment_of(run).polled or 0.0) < before and time.monotonic() < deadline:
+        threading.Event().wait(0.1)
+    assert (runs.deployment_of(run).polled or 0.0) >= before
+    assert (runs.deployments()[0].polled or 0.0) >= before
+
+
+def _asked_for_work(prefect: httpx.Client, deployment: str) -> set[str]:
+    """Ask for the runs of a deployment, as a flow runner does, and return their ids."""
+    body = {"deployment_ids": [deployment], "scheduled_before": datetime.now(UTC).isoformat()}
+    return {run["id"] for run in prefect.post("/deployments/get_scheduled_flow_runs", json=body).raise_for_status().json()}
+
+
+@pytest.mark.parametrize(
+    ("pool", "queue", "expected"),
+    [
+        ({}, {}, ""),
+        ({"is_paused": True}, {}, "the work pool jobs is paused"),
+        ({"concurrency_limit": 0}, {}, "the concurrency limit of the work pool jobs is 0"),
+        ({}, {"is_paused": True}, "the work queue held of the work pool jobs is paused"),
+        ({}, {"concurrency_limit": 0}, "the concurrency limit of the work queue held of the work pool jobs is 0"),
+    ],
+)
+def test_a_closed_work_pool_or_queue_is_an_obstacle(
+    runs: PrefectRuns, server: str, pool: dict[str, object], queue: dict[str, object], expected: str
+) -> None:
+    with prefect_api(server) as prefect:
+        deployment = f"/deployments/{prefect.get(f'/deployments/name/{BENCHMARK}').raise_for_status().json()['id']}"
+        prefect.post("/work_pools/", json={"name": "jobs", "type": "process"}).raise_for_status()
+        try:
+            prefect.post("/work_pools/jobs/queues", json={"name": "held", **queue}).raise_for_status()  # 3.8 on SQLite cannot pause one
+            prefect.patch(deployment, json={"work_pool_name": "jobs", "work_queue_name": "held"}).raise_for_status()
+            prefect.patch("/work_pools/jobs", json=pool).raise_for_status()
+            found = runs.deployment_of(runs.start_benchmark(BenchmarkId(f"bm-{expected}"), 0, {}))
+        finally:
+            prefect.delete("/work_pools/jobs").raise_for_status()
+    assert (found.pool, cause(found)) == ("jobs", expected)
+
+
+def test_the_deployment_of_an_unknown_run_is_not_found(runs: PrefectRuns) -> None:
+    with pytest.raises(NotFound):
+        runs.deployment_of("00000000-0000-0000-0000-000000000000")
+
+
 def test_logs_come_oldest_first_and_from_a_time_on(runs: PrefectRuns, server: str) -> None:
     run = runs.start(SubmissionId("sub-e"), 0, REQUEST)
     times = [datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC) for second in range(3)]
@@ -144,6 +265,8 @@ def test_a_deployment_that_is_not_registered_yet_is_not_found(runs: PrefectRuns,
         prefect.delete(f"/deployments/{deployment['id']}").raise_for_status()
     with pytest.raises(NotFound, match="flow runner"):
         runs.start_study("st-1", {})
+    found = runs.deployments()[-1]
+    assert (found.name, found.registered, cause(found)) == (STUDY, False, f"Prefect has no deployment {STUDY}")
 
 
 def test_prefect_away_is_transient() -> None:

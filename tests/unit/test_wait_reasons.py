@@ -1,4 +1,4 @@
-"""Why work waits is decided by facts: the runner's heartbeat and the run's state, never by how long nothing happened."""
+"""Why work waits is decided by facts: the runner's signs of life, Prefect's settings and the run's state, never by the time it waits."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from core.access import Role
-from core.errors import Transient
-from core.flow_runs import RunState
+from core.errors import NotFound, Transient
+from core.flow_runs import DEPLOY, POOL_LOST_S, STUDY, WAITS_FOR_A_SLOT, Deployment, Obstacle, RunState
 from core.ports.clock import SystemClock, VirtualClock
 from core.services import RUNNER_LOST_S, RunnerBeat
 from seatrial.errors import Unavailable
@@ -20,19 +20,31 @@ from tests.equipment.control_env import control_env
 RUN = "run-1"
 
 
-class Prefect:
-    """Prefect with one run, or with an error for an answer."""
+NOW = VirtualClock().now()
+ATTENDED = Deployment(DEPLOY, polled=NOW)
 
-    def __init__(self, state: RunState | Transient | None = None, ahead: int = 0) -> None:
-        self._state, self._ahead = state, ahead
+
+class Prefect:
+    """Prefect with one run of one deployment, or with an error for an answer."""
+
+    def __init__(self, state: RunState | Transient | NotFound | None = None, ahead: int = 0, deployment: Deployment = ATTENDED) -> None:
+        self._state, self._ahead, self._deployment = state, ahead, deployment
 
     def state(self, run_id: str) -> RunState | None:
-        if isinstance(self._state, Transient):
+        if isinstance(self._state, Transient | NotFound):
             raise self._state
         return self._state
 
     def ahead(self, run_id: str) -> int:
         return self._ahead
+
+    def deployment_of(self, run_id: str) -> Deployment:
+        return self._deployment
+
+    def deployments(self) -> tuple[Deployment, ...]:
+        if isinstance(self._state, Transient):
+            raise self._state
+        return (self._deployment, Deployment(STUDY, polled=NOW))
 
 
 def beat(clock: VirtualClock, age_s: float = 1.0, *, full: bool = False) -> RunnerBeat:
@@ -77,6 +89,106 @@ def test_a_run_that_cannot_start_shows_its_cause() -> None:
     assert found is not None
     assert "Permission denied" in found.for_operators().message
     assert "doctor" in found.hint
+
+
+LIMIT_0 = Obstacle("the concurrency limit of the deployment deploy-model/submit is 0", "raise the limit on Prefect's page")
+PAUSED = Obstacle("the work pool seatrial is paused", "resume it on Prefect's page")
+
+
+@pytest.mark.parametrize("obstacle", [LIMIT_0, PAUSED])
+@pytest.mark.parametrize("name", ["Scheduled", "Late", WAITS_FOR_A_SLOT])
+@pytest.mark.parametrize("full", [True, False])
+def test_a_setting_of_prefect_that_holds_a_run_back_is_reported_at_once(obstacle: Obstacle, name: str, full: bool) -> None:
+    clock = VirtualClock()
+    scheduled = RunState("SCHEDULED", name, began=False, due=NOW)
+    found = waiting(RUN, beat(clock, full=full), Prefect(scheduled, 99, Deployment(DEPLOY, polled=NOW, obstacle=obstacle)), clock)
+    assert found is not None
+    assert (found.reason, found.reason.stuck, found.hint) == (WaitReason.BLOCKED, True, obstacle.hint)
+    assert found.message == f"its flow run is blocked: {obstacle.cause}"
+
+
+@pytest.mark.parametrize("age_s", [RUNNER_LOST_S + 1, 100 * RUNNER_LOST_S])
+def test_a_run_that_is_late_is_not_stuck_while_the_runner_asks_for_work(age_s: float) -> None:
+    clock = VirtualClock()
+    found = waiting(RUN, beat(clock), Prefect(RunState("SCHEDULED", "Late", began=False, due=NOW - age_s)), clock)
+    assert found is not None
+    assert (found.reason, found.message) == (WaitReason.STARTING, "its flow run is about to start")
+
+
+@pytest.mark.parametrize(
+    ("deployment", "with_beat", "message"),
+    [
+        (Deployment(DEPLOY), False, "the flow runner has not started yet"),
+        (Deployment(DEPLOY), True, "the flow runner has not asked Prefect for work for {s} s"),
+        (Deployment(DEPLOY, polled=NOW - 3600), True, "the flow runner has not asked Prefect for work for {s} s"),
+        (Deployment(DEPLOY, polled=NOW - 3600), False, "the flow runner has not asked Prefect for work for {s} s"),
+        (Deployment(DEPLOY, pool="seatrial"), False, "no worker of the work pool seatrial has asked Prefect for work for {s} s"),
+    ],
+)
+@pytest.mark.parametrize("name", ["Scheduled", "Late", WAITS_FOR_A_SLOT])
+def test_a_runner_that_does_not_ask_for_work_is_down_after_the_limit_of_a_heartbeat(
+    deployment: Deployment, with_beat: bool, message: str, name: str
+) -> None:
+    clock = VirtualClock()
+    queue = Prefect(RunState("SCHEDULED", name, began=False, at=NOW, due=NOW), deployment=deployment)
+    limit_s = POOL_LOST_S if deployment.pool else RUNNER_LOST_S
+    clock.wait(limit_s)
+    early = waiting(RUN, beat(clock) if with_beat else None, queue, clock)
+    clock.wait(1.0)
+    found = waiting(RUN, beat(clock) if with_beat else None, queue, clock)
+    assert early is not None
+    assert found is not None
+    assert not early.reason.stuck
+    assert (found.reason, found.reason.stuck) == (WaitReason.RUNNER_DOWN, True)
+    assert found.message == message.format(s=f"{limit_s + 1:.0f}")
+
+
+def test_a_run_that_waits_for_a_slot_of_its_deployment_waits_in_a_queue() -> None:
+    clock = VirtualClock()
+    queue = Prefect(RunState("SCHEDULED", WAITS_FOR_A_SLOT, began=False, due=NOW + 30), deployment=Deployment(DEPLOY, polled=NOW, limit=2))
+    found = waiting(RUN, beat(clock), queue, clock)
+    assert found is not None
+    assert found.reason is WaitReason.BUSY
+    assert found.message == "waiting: all 2 slots of the deployment deploy-model/submit are taken (its concurrency limit)"
+
+
+MISSING = Deployment(DEPLOY, registered=False, obstacle=Obstacle(f"Prefect has no deployment {DEPLOY}", "restart the flow runner"))
+
+
+@pytest.mark.parametrize("flow_run", [None, RUN])
+@pytest.mark.parametrize(
+    ("with_beat", "reason", "message"),
+    [
+        (True, WaitReason.BLOCKED, f"Prefect has no deployment {DEPLOY}"),
+        (False, WaitReason.RUNNER_DOWN, "the flow runner has not started yet"),
+    ],
+)
+def test_a_missing_deployment_is_the_cause_of_a_missing_run(
+    flow_run: str | None, with_beat: bool, reason: WaitReason, message: str
+) -> None:
+    clock = VirtualClock()
+    queue = Prefect(NotFound(f"Prefect has no flow run {RUN}"), deployment=MISSING)
+    found = waiting(flow_run, beat(clock) if with_beat else None, queue, clock)
+    assert found is not None
+    assert (found.reason, found.message) == (reason, message)
+
+
+def test_a_run_that_was_removed_is_started_again() -> None:
+    clock = VirtualClock()
+    found = waiting(RUN, beat(clock), Prefect(NotFound(f"Prefect has no flow run {RUN}")), clock)
+    assert found is not None
+    assert (found.reason, found.message) == (WaitReason.STARTING, "its flow run is started again")
+
+
+def test_a_submission_shows_the_setting_that_holds_it_back(tmp_path: Path) -> None:
+    with control_env(tmp_path) as env, env.client(Role.SUBMITTER) as submitter, env.client(Role.OPERATOR) as operator:
+        made = submitter.post("/v1/submissions", json={"model": "org/model", "endpoint": "chat"}).json()
+        env.runs.states[made["run"]] = RunState("SCHEDULED", "Late", began=False)
+        env.runs.deployment = Deployment(DEPLOY, obstacle=LIMIT_0)
+        shown, whole = (client.get(f"/v1/submissions/{made['id']}").json()["waiting"] for client in (submitter, operator))
+    assert (shown["reason"], shown["stuck"], whole["hint"]) == ("blocked", True, LIMIT_0.hint)
+    assert shown["message"] == whole["message"] == f"its flow run is blocked: {LIMIT_0.cause}"
+    assert "seatrial doctor" in shown["hint"]
 
 
 def test_a_queued_submission_shows_why_it_waits(tmp_path: Path) -> None:
