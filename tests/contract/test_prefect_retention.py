@@ -48,7 +48,9 @@ def assert_flat(days: list[dict[str, int]]) -> None:
         "task_run_state": runs * TASKS,
         "log": runs * TASKS,
         "artifact": runs,
+        "artifact_collection": runs,
         "events": 2 * RUNS_A_DAY,
+        "event_resources": 2 * RUNS_A_DAY,
     }
 
 

@@ -33,9 +33,13 @@ async def enter(db: Any, day: dt.datetime) -> None:
             session.add(run)
             await session.flush()
             session.add(db.FlowRunState(flow_run_id=run.id, type=StateType.COMPLETED, timestamp=day, name="Completed"))
-            session.add(db.Artifact(key=f"outcome-{run.id}", type="markdown", data="x", flow_run_id=run.id, created=day))
-            session.add(db.Event(id=uuid4(), occurred=day, event="prefect.flow-run.Completed", resource_id=f"run.{run.id}", resource={},
-                                 related=[], payload={}, received=day, recorded=day))  # fmt: skip
+            artifact = db.Artifact(key=f"outcome-{run.id}", type="markdown", data="x", flow_run_id=run.id, created=day)
+            event = db.Event(id=uuid4(), occurred=day, event="prefect.flow-run.Completed", resource_id=f"run.{run.id}", resource={},
+                             related=[], payload={}, received=day, recorded=day)  # fmt: skip
+            session.add_all((artifact, event))
+            await session.flush()
+            session.add(db.ArtifactCollection(key=artifact.key, latest_id=artifact.id, type="markdown", data="x", flow_run_id=run.id))
+            session.add(db.EventResource(occurred=day, resource_id=event.resource_id, resource_role="", resource={}, event_id=event.id))
             for number in range(TASKS):
                 task = db.TaskRun(flow_run_id=run.id, task_key="t", dynamic_key=str(number), start_time=day, end_time=day)
                 session.add(task)
@@ -46,7 +50,17 @@ async def enter(db: Any, day: dt.datetime) -> None:
 
 async def counts(db: Any) -> dict[str, int]:
     """Return the rows of each table."""
-    tables = (db.FlowRun, db.FlowRunState, db.TaskRun, db.TaskRunState, db.Log, db.Artifact, db.Event)
+    tables = (
+        db.FlowRun,
+        db.FlowRunState,
+        db.TaskRun,
+        db.TaskRunState,
+        db.Log,
+        db.Artifact,
+        db.ArtifactCollection,
+        db.Event,
+        db.EventResource,
+    )
     async with db.session_context() as session:
         return {
             table.__tablename__: (await session.execute(sa.select(sa.func.count()).select_from(table))).scalar_one() for table in tables
@@ -64,6 +78,7 @@ async def main(days: int) -> None:
         await db_vacuum.vacuum_old_flow_runs(db=db)
         await db_vacuum.vacuum_orphaned_logs(db=db)
         await db_vacuum.vacuum_orphaned_artifacts(db=db)
+        await db_vacuum.vacuum_stale_artifact_collections(db=db)
         await db_vacuum.vacuum_old_events(db=db)
         print(json.dumps(await counts(db)), flush=True)  # noqa: T201
 
