@@ -25,17 +25,18 @@ def within(seconds, true):
     return False
 
 imports, kills = sys.argv[1], int(sys.argv[2])
+answers = open(sys.argv[3], "w")  # standard output has the log of other threads
 tried = threading.Event()
 runs = RunProcesses(imports)
 method = lambda: runs.context().get_start_method()
 runs.install(tried.set)
 tried.wait()
-print(method())
+print(method(), file=answers, flush=True)
 for _ in range(kills):
     server = forkserver._forkserver._forkserver_pid
     os.kill(server, signal.SIGKILL)
     replaced = within(120, lambda: forkserver._forkserver._forkserver_pid not in (None, server) and method() == "forkserver")
-    print("replaced" if replaced else method())
+    print("replaced" if replaced else method(), file=answers, flush=True)
     if not replaced:
         break
 """
@@ -43,10 +44,9 @@ for _ in range(kills):
 
 def outcome(folder: Path, imports: str, *, kills: int = 0, **environ: str) -> list[str]:
     given = {**os.environ, **environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)])}
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE, imports, str(kills)], cwd=ROOT, env=given, capture_output=True, text=True, check=True
-    )
-    return [line for line in done.stdout.splitlines() if line in {"spawn", "forkserver", "replaced"}]
+    answers = folder / "answers"
+    subprocess.run([sys.executable, "-c", PROBE, imports, str(kills), str(answers)], cwd=ROOT, env=given, capture_output=True, check=True)
+    return answers.read_text().splitlines()
 
 
 @pytest.mark.parametrize(
