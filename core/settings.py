@@ -350,10 +350,10 @@ def _value(item: Field[Any], hint: type[Any], text: str | None, table: Mapping[s
     if given is MISSING:
         return item.default
     try:
-        value = _of_text(hint, text) if text is not None else _of_toml(hint, given)
+        value = hint(text) if text is not None else _of_toml(hint, given, item)
         if item.metadata["check"] is not None:
             item.metadata["check"](value)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise _bad(prefix + item.name.upper(), f"be {_KINDS.get(hint.__name__, hint.__name__)}", given, item, error) from error
     least, most = item.metadata["least"], item.metadata["most"]
     if isinstance(value, int | float) and not (least <= value <= most and (isinstance(value, int) or math.isfinite(value))):
@@ -362,16 +362,20 @@ def _value(item: Field[Any], hint: type[Any], text: str | None, table: Mapping[s
     return value
 
 
-def _of_text(hint: type[Any], text: str) -> Any:
-    return hint(text)
+def _of_toml(hint: type[Any], given: Any, item: Field[Any]) -> Any:
+    """Return a value of the file as a setting's. A number in quotes is text. `true` and `false` are 1 and 0 where these are all.
 
-
-def _of_toml(hint: type[Any], given: Any) -> Any:
-    """Return a value of the file as a setting's. A number in quotes is text, and `true` is not a number."""
-    if type(given) is hint:
-        return given
-    if hint is float and type(given) is int:
+    A list of numbers may be one number.
+    """
+    number = type(given) in {int, float}
+    if type(given) is hint or (hint is Path and isinstance(given, str)):
+        return hint(given)
+    if hint is float and number:
         return float(given)
+    if hint is int and ((number and given == int(given)) or (isinstance(given, bool) and item.metadata["most"] == 1)):
+        return int(given)
+    if hint is str and number and item.metadata["check"] is not None:
+        return str(given)
     raise TypeError
 
 

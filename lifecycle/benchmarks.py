@@ -166,9 +166,9 @@ def cancel(records: Records, clock: Clock, benchmark: BenchmarkId, by: Actor) ->
             raise Conflict(f"{row.id} has ended already ({row.state})", reason="already_ended", hint=f"`seatrial bench show {row.id}`")
         return _failed(row, f"cancelled by {by.name}", clock.now())
 
-    changed = update(records.benchmarks, benchmark, clock.now(), cancelled)
-    write_audit(records, clock, by, "cancel", benchmark)
-    return changed
+    cancelled(records.benchmarks.get(benchmark))
+    write_audit(records, clock, by, "cancel", benchmark)  # first: an error after the change would lose the entry
+    return update(records.benchmarks, benchmark, clock.now(), cancelled)
 
 
 def note_mirror(records: Records, clock: Clock, benchmark: BenchmarkId, rows_uri: str, run_url: str) -> Benchmark:

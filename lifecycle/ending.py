@@ -30,6 +30,8 @@ class Ending:
     """Waits until every gateway follows the routes, then stops the engines that nothing needs."""
     clear_away: Callable[[Submission], object]
     """Removes the submission's downloads and staged weights, except what another open submission needs."""
+    ended: Callable[[Submission, SeatrialError], object]
+    """Called with the row and its reason after the end state was written, and not for a submission that had ended before."""
 
     def end(self, submission: SubmissionId, error: SeatrialError, driver: str | None) -> Submission:
         """End the submission, and return its row. A submission that has ended stays as it is.
@@ -58,6 +60,7 @@ class Ending:
         ended = end(self.records, self.clock, submission, why, driver)
         detail = {"reason": reason_of(why), "message": why.what}
         self.records.audit.add(AuditEntry(self.clock.now(), "seatrial", str(ended.state), submission, detail))
+        self.ended(ended, why)
 
     def _withdraw_rollouts(self, row: Submission, why: SeatrialError) -> Iterator[None]:
         """Take the candidate's share, and wait until every gateway follows and the rollout has ended."""

@@ -34,6 +34,7 @@ class PrefectRuns:
         self._http = httpx.Client(base_url=prefect_api_url.rstrip("/") + "/", timeout=timeout_s, trust_env=False)
         self._url = prefect_api_url
         self._patience_s = patience_s
+        self._flow_names: dict[str, str] = {}
         self._clock = clock or SystemClock()
 
     def close(self) -> None:
@@ -102,8 +103,10 @@ class PrefectRuns:
         found = self._call("POST", "deployments/filter", f"deployment of flow run {run_id}", chosen)
         if not found:
             raise NotFound(f"Prefect has no deployment of flow run {run_id}", reason="unknown_run", hint=_RESTART)
-        flow = self._call("GET", f"flows/{found[0]['flow_id']}", f"flow of flow run {run_id}")
-        return self._deployment(f"{flow['name']}/{found[0]['name']}", found[0])
+        flow = found[0]["flow_id"]
+        if flow not in self._flow_names:
+            self._flow_names[flow] = self._call("GET", f"flows/{flow}", f"flow of flow run {run_id}")["name"]
+        return self._deployment(f"{self._flow_names[flow]}/{found[0]['name']}", found[0])
 
     def deployments(self) -> tuple[Deployment, ...]:
         """Return the deployments that the platform starts runs of, each with its obstacle. One that is missing is not `registered`."""

@@ -38,12 +38,13 @@ def finish(submission: SubmissionId, error: SeatrialError) -> SubmissionState:
 
 def end_submission(here: Platform, submission: SubmissionId, error: SeatrialError) -> Submission:
     """End the submission with this process's adapters, and log the end."""
-    work = Ending(here.records, here.clock, here.driver, partial(settle_engines, here), partial(clear_away, here))
-    open_before = not here.records.submissions.get(submission).state.ended
-    ended = work.end(submission, error, this_driver())
-    if open_before:
-        run_log().error("%s (%s): %s", ended.state.replace("_", " "), ended.reason or reason_of(error), ended.message)
-    return ended
+    work = Ending(here.records, here.clock, here.driver, partial(settle_engines, here), partial(clear_away, here), log_end)
+    return work.end(submission, error, this_driver())
+
+
+def log_end(row: Submission, why: SeatrialError) -> None:
+    """Log how the submission ended, with the hint."""
+    run_log().error("%s (%s): %s", row.state.replace("_", " "), reason_of(why), why)
 
 
 def resume_end(submission: SubmissionId) -> None:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _REMEMBERED_S = 24 * 3600.0
 _REMEMBERED = 200_000
+_PAGE_TIMEOUT_S = 3.0
+_PAGE_PATIENCE_S = 1.0
+"""How long a page that shows why work waits may wait itself for Prefect."""
 
 
 def gateway_app(of: Platform) -> Callable[..., Awaitable[None]]:
@@ -45,12 +48,14 @@ def gateway_app(of: Platform) -> Callable[..., Awaitable[None]]:
 
 def control_app(of: Platform) -> FastAPI:
     """Return the control API."""
+    from registry.flow_runs import PrefectRuns  # noqa: PLC0415
     from serving.control.app import control  # noqa: PLC0415
     from serving.control.context import ControlContext  # noqa: PLC0415
 
     links = Links(prefect_ui=of.prefect_page, mlflow_ui=of.settings.mlflow_url, gateway_url=of.settings.shown_url)
     results, probes, thresholds = StoredBenchmarkResults(of.answers), health_probes(of.settings), problem_thresholds(of.settings)
-    return control(ControlContext(of.records, of.runs, of.engines, of.clock, links, results, probes, thresholds))
+    queue = PrefectRuns(of.settings.prefect_api_url, timeout_s=_PAGE_TIMEOUT_S, patience_s=_PAGE_PATIENCE_S)
+    return control(ControlContext(of.records, of.runs, of.engines, of.clock, links, results, probes, thresholds, queue))
 
 
 def health_probes(settings: Settings) -> LocalHealthProbes:

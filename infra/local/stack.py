@@ -240,27 +240,14 @@ def _left_to_stop(home: Path) -> Left:
     try:
         return read_left(home)
     except Fault as error:
-        if _held(home):
+        try:
+            with only_one(home):
+                _left_file(home).unlink(missing_ok=True)
+        except Conflict:
             raise Fault(
                 f"{error.what}; a `seatrial up` of this home still runs", hint="stop it with Ctrl-C in its terminal, then run this again"
             ) from error
-        _left_file(home).unlink()
         return Left(None, {}, {})
-
-
-def _held(home: Path) -> bool:
-    """Return whether an `up` holds the home."""
-    try:
-        handle = os.open(home / "run" / "up.lock", os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
 
 
 def end_engines(home: Path, clock: Clock) -> list[str]:

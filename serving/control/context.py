@@ -30,6 +30,8 @@ class ControlContext:
     results: BenchmarkResults | None = None
     probes: HealthProbes = field(default_factory=NoHealthProbes)
     thresholds: ProblemThresholds = field(default_factory=ProblemThresholds)
+    queue: FlowRuns | None = None
+    """The orchestrator with the short patience of a page, for reasons of waiting; `runs` where there is none."""
 
     def audit(self, caller: Caller, action: str, subject: str, **detail: Any) -> None:
         """Write down who changed what."""
@@ -39,7 +41,7 @@ class ControlContext:
         """Return why an open submission or benchmark waits; None while a process drives it."""
         if lease_until >= self.clock.now():
             return None
-        return waiting(flow_run, self.records.runners.latest(), self.runs, self.clock)
+        return waiting(flow_run, self.records.runners.latest(), self.queue or self.runs, self.clock)
 
     def reconcile_soon(self) -> None:
         """Request a reconcile pass now instead of at its interval."""

@@ -114,8 +114,9 @@ def _of_scheduled(flow_run: str, state: RunState, beat: RunnerBeat | None, queue
     deployment = queue.deployment_of(flow_run)
     if deployment.obstacle:
         return Waiting(WaitReason.BLOCKED, f"its flow run is blocked: {deployment.obstacle.cause}", hint=deployment.obstacle.hint)
-    if deployment.unattended(now, state.due):
-        return Waiting(WaitReason.RUNNER_DOWN, _unattended(deployment, beat, deployment.unasked_s(now, state.due)), hint=_DOCTOR)
+    since = max(state.due, beat.started if beat else 0.0)  # a runner that has just started asks in a moment
+    if deployment.unattended(now, since):
+        return Waiting(WaitReason.RUNNER_DOWN, _unattended(deployment, beat, deployment.unasked_s(now, since)), hint=_DOCTOR)
     if state.name == WAITS_FOR_A_SLOT:
         slots = "slots" if deployment.limit is None else f"{deployment.limit} slots"
         return Waiting(WaitReason.BUSY, f"waiting: all {slots} of the deployment {deployment.name} are taken (its concurrency limit)")

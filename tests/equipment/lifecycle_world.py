@@ -294,7 +294,7 @@ class World:
 
     def _end_of(self, submission: SubmissionId, error: SeatrialError, driver: str | None, owner: str) -> Steps:
         """End a submission as every driver does, without weights to remove."""
-        ending = Ending(self.records, self.clock, self.driver_of_rollouts(owner), self._retire, lambda _row: None)
+        ending = Ending(self.records, self.clock, self.driver_of_rollouts(owner), self._retire, lambda _row: None, lambda *_end: None)
         yield from ending.steps(submission, error, driver)
 
     def _retire(self) -> None:

@@ -22,7 +22,7 @@ from seatrial import Client, Unavailable
 from seatrial.cli import main
 from seatrial.client import FeedbackGroup, LogTail, Submissions
 from seatrial.patience import Asking
-from seatrial.types import Feedback, LogLine, Logs, Study
+from seatrial.types import Feedback, LogLine, Logs, Study, read
 from tests.equipment.control_env import ControlEnv, control_env, served
 from tests.equipment.rows import put_submission
 from tests.equipment.samples import NOW
@@ -246,3 +246,11 @@ def test_a_watched_study_outlives_a_short_outage(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(client.benchmarks, "get", failing_first(10, row))
         assert client.benchmarks.watch_study(Study("bm-1", "st-1"))["state"] == "done"
     assert time.now == 10.0
+
+
+def test_the_answer_of_another_service_ends_it_at_once():
+    time = Time()
+    asking = Asking(time.pause, interval_s=1.0, patience_s=60.0, monotonic=time.monotonic)
+    with pytest.raises(Unavailable, match="could not be read"):
+        asking.answered(lambda: read(Study, {}))
+    assert time.now == 0.0

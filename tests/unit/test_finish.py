@@ -16,7 +16,7 @@ from core.submissions import StepName, Submission, SubmissionState
 from lifecycle.submissions import ending, event_of
 from tasks import finish as finishing
 from tasks import release as releasing
-from tasks.finish import finish, resume_end
+from tasks.finish import end_submission, finish, resume_end
 from tasks.prepare import check, download, resolve, tensorize
 from tasks.release import announce, publish, register, roll_out
 from tasks.start import open_rollout, start
@@ -52,7 +52,7 @@ def killed_half_way(env: BenchEnv, row: Submission, error: SeatrialError, monkey
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(finishing, "settle_engines", die)
+        patched.setattr("lifecycle.ending.close_gates", die)  # the first that is undone
         with pytest.raises(Killed):
             finish.fn(row.id, error)
     return env.records.submissions.get(row.id)
@@ -67,6 +67,14 @@ def test_the_next_run_goes_on_ending_it_for_the_same_reason(
     with pytest.raises(type(error)) as resumed:
         resume_end(running.id)
     assert (str(resumed.value), event_of(resumed.value)) == (str(error), event_of(error))
+
+
+def test_the_end_is_logged_once_with_its_hint(env: BenchEnv, running: Submission, caplog: pytest.LogCaptureFixture) -> None:
+    end_submission(env.here, running.id, WORSE)
+    end_submission(env.here, running.id, LATER)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        f"refused (benchmark_below_stable): {WORSE.what}; {WORSE.hint}"
+    ]
 
 
 def test_a_transient_that_outlasted_its_retries_ends_the_submission_with_a_reason_and_a_hint(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -63,6 +64,9 @@ def test_bounds_are_those_of_the_setting(tmp_path: Path, name: str, text: str, b
         ("lease_s = true", "SEATRIAL_LEASE_S must be a number, got True"),
         ('lease_s = "30"', "SEATRIAL_LEASE_S must be a number, got '30'"),
         ("lease_s = nan", "SEATRIAL_LEASE_S must be at least 0.1, got nan"),
+        ("most_runs = inf", "SEATRIAL_MOST_RUNS must be a whole number, got inf"),
+        ("most_runs = true", "SEATRIAL_MOST_RUNS must be a whole number, got True"),
+        ("[benchmarks]\ntemperature = true", "SEATRIAL_BENCHMARKS_TEMPERATURE must be text, got True"),
         ("most_runs = 2.5", "SEATRIAL_MOST_RUNS must be a whole number, got 2.5"),
         ("[benchmarks]\ncron = 5", "SEATRIAL_BENCHMARKS_CRON must be text, got 5"),
     ],
@@ -82,6 +86,21 @@ def test_a_whole_number_in_the_file_is_a_number(tmp_path: Path) -> None:
     (tmp_path / "seatrial.toml").write_text("lease_s = 45\n[rollout]\nsynthetic_after_s = -1\nshares = '0.2,1.0'\n")
     settings = read_settings({}, home=tmp_path)
     assert (settings.lease_s, settings.rollout.synthetic_after_s, shares(settings.rollout.shares)) == (45.0, -1.0, (0.2, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("engine_standby = false", lambda settings: settings.engine_standby == 0),
+        ("most_runs = 9.0", lambda settings: settings.most_runs == 9),
+        ("[benchmarks]\ntemperature = 0.4", lambda settings: settings.benchmarks.temperature == "0.4"),
+        ("[rollout]\nshares = 1.0", lambda settings: settings.rollout.shares == "1.0"),
+        ("home = '/elsewhere'", lambda settings: settings.home.name != "elsewhere"),  # the file is in the home
+    ],
+)
+def test_values_that_mean_the_same_are_taken(tmp_path: Path, text: str, expected: Callable[[Settings], bool]) -> None:
+    (tmp_path / "seatrial.toml").write_text(text)
+    assert expected(read_settings({}, home=tmp_path))
 
 
 def test_every_default_is_within_its_bounds(tmp_path: Path) -> None:

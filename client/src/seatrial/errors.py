@@ -56,6 +56,10 @@ class Conflict(SeatrialError):
     exit_code = 5
 
 
+NOT_OURS = "bad_document"
+"""The reason of an Unavailable whose cause is not an outage: what answers is not a platform of this release."""
+
+
 class Unavailable(SeatrialError):
     """The platform does not answer, or asks to come back later."""
 

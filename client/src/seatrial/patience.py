@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
-from seatrial.errors import Unavailable
+from seatrial.errors import NOT_OURS, Unavailable
 from seatrial.scores import Waiting
 
 
@@ -59,7 +59,9 @@ class Asking:
         while True:
             try:
                 return call()
-            except Unavailable:
+            except Unavailable as error:
+                if error.reason == NOT_OURS:  # another service answers there
+                    raise
                 now = self._monotonic()
                 since = now if since is None else since
                 if now - since > self._patience_s:

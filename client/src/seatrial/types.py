@@ -10,7 +10,7 @@ from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from seatrial.errors import Unavailable
+from seatrial.errors import NOT_OURS, Unavailable
 from seatrial.scores import Answer, Benchmark, Comparison, Power, Problem, Sampling, Study, Waiting
 
 __all__ = [
@@ -374,7 +374,7 @@ def expected(shape: str) -> Iterator[None]:
         yield
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         hint = "check that the URL is a seatrial control API, and that client and platform are of the same release"
-        raise Unavailable(f"the answer must be {shape}, but it could not be read: {error!r}", hint=hint, reason="bad_document") from error
+        raise Unavailable(f"the answer must be {shape}, but it could not be read: {error!r}", hint=hint, reason=NOT_OURS) from error
 
 
 def _read(kind: type[T], document: Mapping[str, Any]) -> T:
