@@ -277,3 +277,12 @@ def test_work_that_moved_or_waits_for_its_turn_is_waited_for_without_a_limit(bet
     for minute in range(100):
         time.now = 50.0 * minute
         patience.see(STUCK if minute % 2 else between)
+
+
+def test_a_runner_that_has_just_started_is_not_down_although_its_deployment_was_not_asked_for_overnight() -> None:
+    clock = VirtualClock()
+    late = RunState("SCHEDULED", "Late", began=False, due=clock.now() - 36_000)
+    fresh = RunnerBeat("here", 17, clock.now() - 1.0, clock.now(), 10, full=False)
+    found = waiting(RUN, fresh, Prefect(late, deployment=Deployment(DEPLOY, polled=clock.now() - 36_000)), clock)
+    assert found is not None
+    assert found.reason is WaitReason.STARTING
