@@ -246,9 +246,10 @@ def test_work_in_the_background_raises_where_its_result_is_read():
         Background(raises(Refused("no"))).result()
 
 
-def test_an_interrupted_command_has_no_traceback():
+def test_an_interrupted_command_has_no_traceback(tmp_path: Path):
     """The whole command, as a shell runs it: its own process, interrupted while it starts."""
     heard = "import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's background jobs ignore SIGINT
     code = f"{heard}; from infra.local import demo; demo.published = lambda _: os.kill(os.getpid(), signal.SIGINT); demo.demo()"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    environ = os.environ | {"TMPDIR": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=120, check=False)
     assert (ran.returncode, "Traceback" in ran.stderr, "interrupted" in ran.stderr) == (130, False, True)
