@@ -381,7 +381,7 @@ def _of_toml(hint: type[Any], given: Any, item: Field[Any]) -> Any:
 
 def _bad(name: str, must: str, given: Any, item: Field[Any], error: Exception | None = None) -> Refused:
     why = f" ({error})" if error is not None and str(error) and item.metadata["check"] is not None else ""
-    return Refused(f"{name} must {must}, got {given!r}{why}", reason="bad_setting", hint=f"it is: {item.metadata['doc']}")
+    return Refused(f"{name} must {must}, got {given!r}{why}", reason="bad_setting", hint=f"correct it ({item.metadata['doc']})")
 
 
 def _toml(path: Path) -> Mapping[str, Any]:

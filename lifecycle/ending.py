@@ -76,6 +76,6 @@ class Ending:
 
 
 def close_gates(records: Records, clock: Clock, row: Submission, why: SeatrialError) -> None:
-    """End what the submission's gate left running: a running benchmark requests its engine."""
+    """End the running benchmarks of the submission's gate: a running benchmark requests its engine."""
     for gate in records.benchmarks.find(submission=row.id, states=[BenchmarkState.RUNNING]):
         fail(records, clock, gate.id, why.what, None)

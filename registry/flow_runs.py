@@ -154,7 +154,7 @@ class PrefectRuns:
         )
 
     def _of_pool(self, pool: str, queue_id: str | None) -> Obstacle | None:
-        """Return what keeps the workers of a pool from taking the runs of one of its queues."""
+        """Return the setting that keeps the workers of a pool from taking the runs of one of its queues."""
         found = _closed(f"the work pool {pool}", self._call("GET", f"work_pools/{pool}", f"work pool {pool}"))
         if found is not None or queue_id is None:
             return found

@@ -75,7 +75,7 @@ def engine_spec(here: Platform, version: ModelVersion) -> EngineSpec:
 
 
 def engine_starts(here: Platform) -> EngineStarts:
-    """Return what starts engines, with this process's adapters."""
+    """Return the use cases of starting engines, with this process's adapters."""
     return EngineStarts(here.engines, here.activator, here.clock, here.longest_start_s)
 
 

@@ -25,7 +25,7 @@ class NullActivator:
 
 
 class NullEventRecorder:
-    """There is no place beside engines for events and roles."""
+    """Nothing stores events and roles beside engines."""
 
     def record(self, version: VersionId, reason: str, message: str, *, warning: bool = False) -> None:
         """Drop the event."""

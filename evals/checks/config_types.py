@@ -21,7 +21,7 @@ _LEAST = {
     **dict.fromkeys(("vocab_size", "hidden_size", "n_embd", "d_model", "num_hidden_layers", "n_layer", "n_layers", "num_layers"), 1),
     **dict.fromkeys(("num_attention_heads", "n_head", "num_key_value_heads", "intermediate_size", "max_position_embeddings"), 0),
 }
-"""The smallest sizes: without the first there is no language model."""
+"""The smallest sizes that a language model can have."""
 _DTYPES = ("float32", "float", "bfloat16", "float16", "half", "float64", "double", "float8_e4m3fn", "float8_e5m2", "int8", "uint8")
 _SPECIAL_FLOATS = ({"__float__": "Infinity"}, {"__float__": "-Infinity"}, {"__float__": "NaN"})
 """How `save_pretrained` of transformers 5 writes numbers that JSON has no notation for."""
@@ -59,7 +59,7 @@ def config_types(files: ModelFiles) -> Iterator[Finding]:
 def _faults(config: Mapping[str, Any], types: Mapping[str, str]) -> Iterator[str]:
     for key in sorted(config.keys() & types.keys()):
         value, kinds = config[key], types[key].split(" | ")
-        if not (isinstance(value, list) and "a list" in kinds) and any(kind not in kinds for kind in _kinds(value)):
+        if not _is_accepted(value, kinds):
             yield f"{key} in config.json must be {_either(kinds)}, got {_shown(value)}"
         elif key in _LEAST and type(value) is int and value < _LEAST[key]:
             yield f"{key} in config.json must be at least {_LEAST[key]}, got {value}"
@@ -75,12 +75,12 @@ def _either(kinds: list[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def _kinds(value: Any) -> Iterator[str]:
-    """Yield the kinds that a field must accept for this value; a list has one for each kind of its items."""
-    if isinstance(value, list):
-        yield from sorted({_LISTS[_kind(item)] for item in value})
-    else:
-        yield _kind(value)
+def _is_accepted(value: Any, kinds: list[str]) -> bool:
+    """Whether a field of these kinds accepts a value; of a list each item, and an empty one where the field takes any list."""
+    if not isinstance(value, list):
+        return _kind(value) in kinds
+    lists = [kind for kind in kinds if kind.startswith("a list")]
+    return bool(lists) and ("a list" in lists or all(_LISTS[_kind(item)] in lists for item in value))
 
 
 def _kind(value: Any) -> str:

@@ -28,10 +28,10 @@ class End(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the child may take: seconds of CPU time, bytes of address space.
+    """Limits of the child: seconds of CPU time, bytes of address space.
 
-    A child that has not ended `wall_s` after its start, though it neither sleeps nor waits, says that the machine is overloaded, and
-    nothing about its input.
+    The child neither sleeps nor waits. If it has not ended `wall_s` seconds after its start, the machine is overloaded, and the input is
+    not at fault.
     """
 
     cpu_s: int = 5

@@ -16,13 +16,14 @@ from core.settings import ModelPolicy
 from core.versions import ResolvedModel
 from evals.checks.confined import Answer
 from evals.checks.header import BadHeader, Header, header_length, parse_header
-from evals.checks.names import CONFIG, INDEX, README, is_text, is_weights
-from evals.checks.reading import HEAD_BYTES, StandIn, Unreadable, json_object, other_format, stand_in
+from evals.checks.names import CONFIG, INDEX, README, SPECIAL_TOKENS, TOKENIZER_CONFIG, is_text, is_weights
+from evals.checks.reading import HEAD_BYTES, MAX_VALUES, StandIn, Unreadable, json_object, other_format, stand_in
 from evals.checks.report import NotCheckable
 
 _MAX_CONFIG_BYTES = 16 * 1024**2
 _MAX_INDEX_BYTES = 32 * 1024**2
-_MAX_INDEX_VALUES = 1_000_000
+_MOST_VALUES = {INDEX: 1_000_000, TOKENIZER_CONFIG: 2_000_000, SPECIAL_TOKENS: 2_000_000}
+"""Most values of the files that have more than others: an entry for each tensor, or 14 values for each of 65,536 speech tokens."""
 _MAX_TENSORS = 400_000
 """Most tensors of a model, over all its files. The largest models of 2026 have 150,000."""
 _MAX_README_BYTES = 1024**2
@@ -91,7 +92,7 @@ class ModelFiles:
         return self._answers[key]
 
     def load(self, name: str) -> Mapping[str, Any] | None:
-        """Return a small JSON object, None when there is no such file. Raises Unreadable. Each file is decoded once."""
+        """Return a small JSON object, None if the file does not exist. Raises Unreadable. Each file is decoded once."""
         if name not in self._documents:
             try:
                 self._documents[name] = self._decoded(name)
@@ -103,11 +104,8 @@ class ModelFiles:
         return document
 
     def _decoded(self, name: str) -> Mapping[str, Any] | None:
-        if name == INDEX:
-            raw = self.read(name, _MAX_INDEX_BYTES)
-            return None if raw is None else json_object(name, raw, _MAX_INDEX_VALUES)
-        raw = self.read(name, _MAX_CONFIG_BYTES)
-        return None if raw is None else json_object(name, raw)
+        raw = self.read(name, _MAX_INDEX_BYTES if name == INDEX else _MAX_CONFIG_BYTES)
+        return None if raw is None else json_object(name, raw, _MOST_VALUES.get(name, MAX_VALUES))
 
     def read(self, name: str, limit: int) -> bytes | None:
         """Return a file's bytes, None when it is not there. Raises Unreadable above `limit`."""

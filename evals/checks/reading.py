@@ -17,7 +17,7 @@ _SHOWN_TEXT = 60
 _SHOWN_NUMBERS = 16
 _UTF8_MARK = b"\xef\xbb\xbf"
 _OTHER_MARKS = {b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
-_MAX_VALUES = 500_000
+MAX_VALUES = 500_000
 """Most values (strings, numbers, lists, objects) of a JSON file. Bounds the memory that decoding takes to about 100 MB."""
 
 
@@ -71,7 +71,7 @@ def plain_text(name: str, raw: bytes) -> str:
         raise Unreadable(f"{name} is not UTF-8: {found}") from error
 
 
-def json_object(name: str, raw: bytes, most: int = _MAX_VALUES) -> Mapping[str, Any]:
+def json_object(name: str, raw: bytes, most: int = MAX_VALUES) -> Mapping[str, Any]:
     """Decode a JSON object as `json.load(open(name, encoding="utf-8"))` does: no byte-order mark; NaN and repeated keys pass.
 
     Raises Unreadable. Text of more than `most` values would take a multiple of its size in memory, and is refused before it is decoded.

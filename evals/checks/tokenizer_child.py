@@ -1,7 +1,7 @@
 """Load a tokenizer.json with its added tokens, encode and decode texts. Runs as a child of `confined`.
 
 In: {"path", "texts", "added"}. Out: {"trips": [[ids, decoded], ...], "top": [id, token], "framed": id}: the token with the largest id, and
-the largest id of the encoded texts with what the tokenizer puts around them.
+the largest id of the encoded texts, including the special tokens that the post-processor adds.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def back_up(settings: Settings, target: Path, now: Epoch) -> Backup:
 def _check_home(settings: Settings) -> None:
     """Refuse a home that holds no state. A database elsewhere is backed up elsewhere."""
     if not settings.home.is_dir():
-        raise Refused(f"there is no home at {settings.home}", reason="no_home", hint=_NO_HOME)
+        raise Refused(f"the home {settings.home} does not exist", reason="no_home", hint=_NO_HOME)
     if database_file(settings) == settings.home / "seatrial.db":
         require_database(settings)
 
@@ -173,7 +173,7 @@ def database_file(settings: Settings) -> Path | None:
 def require_database(settings: Settings) -> tuple[str, ...]:
     """Return the schema versions in the settings' SQLite file, none for a database server. Creates nothing.
 
-    Raises Refused where there is no database of ours, Fault for one that cannot be read.
+    Raises Refused if the file does not exist or is not a database of the platform, Fault if it cannot be read.
     """
     file = database_file(settings)
     if file is None:

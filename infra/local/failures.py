@@ -63,7 +63,7 @@ class Failed(click.ClickException):
 def reported(command: Callable[P, R]) -> Callable[P, R]:
     """End a command's expected failures (our errors, the operating system's) with two lines on standard error and an exit code.
 
-    What the command creates is readable by its user only.
+    Files that the command creates are readable by its user only.
     """
 
     @wraps(command)

@@ -138,7 +138,7 @@ def write_left(settings: Settings, running: Mapping[str, Identity], ports: Mappi
 
 
 def read_left(home: Path) -> Left:
-    """Return what the last `up` wrote down; nothing of it need be true any more.
+    """Return the services and ports that the last `up` wrote. They may be out of date.
 
     Raises Fault for a file that is damaged or that another release wrote.
     """
@@ -179,7 +179,10 @@ def _left_file(home: Path) -> Path:
 
 
 def _readable_left(home: Path) -> Left:
-    """Return what the last `up` wrote down, nothing where it cannot be read: services are then found by their environment."""
+    """Return the services and ports that the last `up` wrote, or none if the file cannot be read.
+
+    Services that are not in it are found by their environment.
+    """
     try:
         return read_left(home)
     except Fault:
@@ -218,7 +221,7 @@ def clear_left(home: Path, clock: Clock) -> tuple[str, ...]:
 
 
 def bring_down(home: Path, clock: Clock, *, limit_s: float = 30.0) -> tuple[str, ...]:
-    """Stop a running `up`, or what a killed one left, engines included; return what was stopped.
+    """Stop a running `up`, or the processes that a killed one left, including engines. Return the names of the stopped processes.
 
     Raises Fault where the file that names a running `up` cannot be read.
     """
@@ -236,7 +239,10 @@ def bring_down(home: Path, clock: Clock, *, limit_s: float = 30.0) -> tuple[str,
 
 
 def _left_to_stop(home: Path) -> Left:
-    """Return what the last `up` wrote down. An unreadable file is removed, unless an `up` runs that would start its services again."""
+    """Return the services and ports that the last `up` wrote.
+
+    An unreadable file is removed. Raises Fault if an `up` still runs: it would start its services again.
+    """
     try:
         return read_left(home)
     except Fault as error:

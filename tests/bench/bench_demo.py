@@ -12,7 +12,7 @@ from typing import Any
 from tests.e2e.harness import ROOT, SEATRIAL
 
 LIMIT_S = 120.0
-"""What the README promises on 2 cores."""
+"""The limit that the README states, for 2 cores."""
 _CPU = ("ru_utime", "ru_stime")
 
 

@@ -94,6 +94,12 @@ def framed(number: int) -> dict[str, Any]:
     return {"type": "TemplateProcessing", "single": [special, text], "pair": [special, text, second], "special_tokens": {"<x>": token}}
 
 
+def speech_tokens() -> dict[str, Any]:
+    """Return the added tokens of a model that speaks, as transformers writes them (Llasa has 65,536)."""
+    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    return {str(number): {"content": f"<|s_{number}|>", **flags} for number in range(65_536)}
+
+
 REFUSED: dict[str, tuple[Check, tuple[Change, ...], str, str]] = {
     "special token beyond the rows": (
         ids_within_embedding,
@@ -495,6 +501,7 @@ REFUSED: dict[str, tuple[Check, tuple[Change, ...], str, str]] = {
     ),
     "layers a decimal number": (config_types, (fields("config.json", num_hidden_layers=2.0),), "bad_config", r"whole number, got 2\.0"),
     "layers true": (config_types, (fields("config.json", num_hidden_layers=True),), "bad_config", "whole number, got true"),
+    "layers an empty list": (config_types, (fields("config.json", num_hidden_layers=[]),), "bad_config", r"whole number, got \[\]"),
     "no layers": (config_types, (fields("config.json", num_hidden_layers=0),), "bad_config", "must be at least 1, got 0"),
     "negative vocabulary": (config_types, (fields("config.json", vocab_size=-5),), "bad_config", "vocab_size .* at least 1, got -5"),
     "heads null": (config_types, (fields("config.json", num_attention_heads=None),), "bad_config", "a whole number, got null"),
@@ -680,6 +687,12 @@ ACCEPTED: dict[str, tuple[Check, tuple[Change, ...]]] = {
     ),
     "id of the post-processor within the rows": (ids_within_embedding, (fields("tokenizer.json", post_processor=framed(1023)),)),
     "infinite numbers as transformers 5 writes them": (config_types, (fields("config.json", rms_norm_eps={"__float__": "Infinity"}),)),
+    "no end of a text": (config_types, (fields("config.json", eos_token_id=[]),)),
+    "65,536 speech tokens in tokenizer_config.json": (readable_json, (fields(TOKENIZER_CONFIG, added_tokens_decoder=speech_tokens()),)),
+    "65,536 speech tokens in special_tokens_map.json": (
+        readable_json,
+        (fields("special_tokens_map.json", additional_special_tokens=list(speech_tokens().values())),),
+    ),
     "several ends of a text": (config_types, (fields("config.json", eos_token_id=[0, 1], rope_scaling=None, torch_dtype="bfloat16"),)),
     "defaults of other libraries": (
         default_sampling,

@@ -1,4 +1,4 @@
-"""Commands on a home without a database name it and create nothing; what a command creates is its user's only."""
+"""Commands on a home without a database name it and create nothing; files that a command creates are readable by its user only."""
 
 from __future__ import annotations
 

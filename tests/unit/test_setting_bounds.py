@@ -54,7 +54,7 @@ def test_bounds_are_those_of_the_setting(tmp_path: Path, name: str, text: str, b
     with pytest.raises(Refused, match=f"{name} must be {bounds}") as refused:
         read_settings({name: text}, home=tmp_path)
     assert refused.value.reason == "bad_setting"
-    assert refused.value.hint.startswith("it is: ")
+    assert refused.value.hint.startswith("correct it (")
 
 
 @pytest.mark.parametrize(

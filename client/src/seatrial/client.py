@@ -213,7 +213,7 @@ class LogTail:
 
 
 def _lines_after(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what came after `old` in a tail of the same output."""
+    """Return the lines after `old` in a tail of the same output."""
     for size in range(min(len(old), len(new)), 0, -1):
         if old[-size:] == new[:size]:
             return new[size:]

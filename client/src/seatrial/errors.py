@@ -57,7 +57,7 @@ class Conflict(SeatrialError):
 
 
 NOT_OURS = "bad_document"
-"""The reason of an Unavailable whose cause is not an outage: what answers is not a platform of this release."""
+"""The reason of an Unavailable that is not an outage: the answer is not from a platform of this release."""
 
 
 class Unavailable(SeatrialError):

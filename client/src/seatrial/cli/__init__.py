@@ -117,7 +117,7 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> None:
         """Run a command; its errors become two lines on stderr and an exit code."""
         try:
-            super().invoke(ctx)  # what the command returns is left out: it is not an exit code
+            super().invoke(ctx)  # without its return value, which is not an exit code
         except SeatrialError as error:
             show_error(error)
             ctx.exit(error.exit_code)

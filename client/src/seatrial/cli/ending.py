@@ -41,7 +41,7 @@ def exit_code_of(command: Callable[[], Any]) -> int:
 
 def show_error(error: SeatrialError) -> None:
     """Write what went wrong and what to do next to stderr. A stderr that cannot be written to does not change the exit code."""
-    from seatrial.cli.output import plain  # noqa: PLC0415 - a start without an error needs it not
+    from seatrial.cli.output import plain  # noqa: PLC0415 - not needed unless there is an error
 
     with suppress(OSError):
         click.echo(f"error: {plain(error.what)}", err=True)

@@ -55,7 +55,7 @@ def status(ctx: click.Context, *, submission: str | None, problems: bool, watche
     With --problems it exits 0 when nothing is wrong and 1 when there are problems; notices do not count. It exits 6 when the platform
     does not answer, and then names the services that are down.
     """
-    from seatrial.cli.overview import explained, show_overview, show_problems  # noqa: PLC0415 - other commands need it not
+    from seatrial.cli.overview import explained, show_overview, show_problems  # noqa: PLC0415 - other commands do not need it
 
     if submission is None and watched:
         raise click.UsageError("--watch needs a SUBMISSION")
@@ -93,11 +93,11 @@ def submissions(ctx: click.Context, *, state: str | None, endpoint: str | None, 
 @as_json
 @click.pass_context
 def logs(ctx: click.Context, submission: str, follow: bool, as_json: bool) -> None:
-    """Show what a submission's flow run logged, and the end of its engine's output.
+    """Show the log of a submission's flow run, and the end of its engine's output.
 
     With --follow it exits as `status --watch` does: 0 when the model serves and 1 when it ended otherwise.
     """
-    from seatrial.cli.overview import explained  # noqa: PLC0415 - other commands need it not
+    from seatrial.cli.overview import explained  # noqa: PLC0415 - other commands do not need it
 
     client = client_of(ctx)
     with explained(client):
