@@ -31,6 +31,11 @@ demo: setup ## run the main job on real parts; the last line is a JSON document
 up: setup ## start the embedded stack in the foreground
 	.venv/bin/seatrial up
 
+# The parts of the gate mostly wait, so two run at a time, the longest first. The output of a part appears when it ends.
+ifneq ($(filter test test-kubernetes test-release,$(MAKECMDGOALS)),)
+MAKEFLAGS += --jobs=2 --output-sync=target
+endif
+
 check: .venv/.done ## the quick part: format, lint, types, layers, unit tests
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
@@ -39,11 +44,19 @@ check: .venv/.done ## the quick part: format, lint, types, layers, unit tests
 	$(PY) -m pytest tests/unit -q -m "not slow and not release" -n auto --dist loadfile
 
 GATE := -m "not release"
-test: setup equipment check ## the gate on one machine: contract suites, the engine's environment, the whole stack, real vLLM (about 40 minutes)
-	$(PY) -m pytest -q tests/unit -m "slow and not release" -n 2 --dist loadfile
-	$(PY) -m pytest -q tests/contract $(GATE) -n 2 --dist loadfile
-	$(ENGINE)/.venv/bin/python -m pytest -q -c tests/engine_env/pytest.ini tests/engine_env $(GATE)
+test: test-e2e check test-contract test-engine-env test-slow ## the gate on one machine, two parts at a time: all of these (about 30 minutes)
+
+test-e2e: setup ## whole stacks, with fake engines and with real vLLM
 	$(PY) -m pytest -q tests/e2e $(GATE)
+
+test-contract: setup equipment ## one suite per port, on every adapter
+	$(PY) -m pytest -q tests/contract $(GATE) -n 2 --dist loadfile
+
+test-engine-env: setup ## our part of vLLM's environment, and real models in it
+	$(ENGINE)/.venv/bin/python -m pytest -q -c tests/engine_env/pytest.ini tests/engine_env $(GATE)
+
+test-slow: setup equipment ## the unit tests that start servers
+	$(PY) -m pytest -q tests/unit -m "slow and not release" -n 2 --dist loadfile
 
 test-release: test test-kubernetes ## everything that takes long as well, run before a release: adds what is marked `release` (hours)
 	$(PY) -m pytest -q tests/unit tests/contract -m release
@@ -68,7 +81,7 @@ cluster-programs: .venv/.done ## compile the cluster's programs that the gate ne
 with_programs = PATH="$$($(PY) -c 'from infra.testcluster.build import default_cache; print(default_cache())'):$$PATH"
 on_cluster = trap '$(PY) -m tests.equipment.clusters' EXIT; $(with_programs) $(PY) -m pytest -q tests/kubernetes -m
 
-test-rendered: setup equipment cluster-programs ## chart, alerts, Terraform and Dockerfiles without a cluster (about 2 minutes)
+test-rendered: setup equipment cluster-programs ## chart, alerts, Terraform and Dockerfiles without a cluster
 	$(with_programs) $(PY) -m pytest -q tests/rendered -m "not images and not release" -n 2 --dist loadfile
 
 test-kubernetes: test-rendered cluster-equipment ## the gate on a real cluster, after test-rendered (about 17 minutes)
@@ -87,4 +100,4 @@ bench: setup ## measure; prints tables and writes .bench/results.json
 docs: ## check that the documentation's links and commands exist
 	$(PY) -m pytest -q tests/unit/test_docs.py
 
-.PHONY: help setup demo up check test test-release equipment cluster cluster-equipment cluster-programs test-rendered test-kubernetes test-images render bench docs
+.PHONY: help setup demo up check test test-e2e test-contract test-engine-env test-slow test-release equipment cluster cluster-equipment cluster-programs test-rendered test-kubernetes test-images render bench docs

@@ -1,6 +1,7 @@
-"""Every part is killed (SIGKILL) at every step in turn, and the submission ends as if nothing had happened.
+"""Processes are killed (SIGKILL) at every step in turn, and the submission ends as if nothing had happened.
 
-One submission per victim: the victim is killed when the first step begins, again when the second begins, and so on to the last.
+One submission per victim: the victim is killed when the first step begins, again when the second begins, and so on to the last. In the
+gate that is every step for a flow's process, and one step of each part of a deployment for the services.
 The engines are fakes that pass the Engines contract suite; everything else is real. `test_real_engine.py` walks some cells on vLLM.
 """
 
@@ -52,15 +53,18 @@ VICTIMS: dict[str, Killer] = {
     "runner": service("runner"),
     "prefect": service("prefect"),
 }
-WAVES = (("flow",), ("runner",), ("prefect",), ("gateway", "engine", "supervisor"), ("mlflow", "control"))
+SERVICES = (("runner",), ("prefect",), ("gateway", "engine", "supervisor"), ("mlflow", "control"))
 """Victims that are walked at the same time, each with a submission of its own; the others bear the kills too."""
+SOME_STEPS = (StepName.TENSORIZE, StepName.START, StepName.BENCHMARK, StepName.REGISTER, StepName.ROLL_OUT)
 
 
 @dataclass(frozen=True)
 class Walk:
-    """What became of one submission whose victim was killed at every step."""
+    """What became of one submission whose victim was killed at each of the steps."""
 
     victim: str
+    steps: tuple[StepName, ...]
+    model: str
     kills: int
     ended: Submission
     vote: str
@@ -68,13 +72,29 @@ class Walk:
 
 
 @pytest.fixture(scope="module")
-def walks(stack: Stack) -> dict[str, Walk]:
-    """Every victim killed at every step; every endpoint had a stable version before, so that each submission goes through a rollout."""
+def served(stack: Stack) -> Stack:
+    """Every victim's endpoint has a stable version, so that each submission goes through a rollout."""
     serve_everywhere(stack, stack.model("steady"))
+    return stack
+
+
+@pytest.fixture(scope="module")
+def walks(served: Stack) -> dict[str, Walk]:
+    """A flow killed at every step, and each service at some."""
+    return walk_waves(served, (("flow",),), tuple(StepName)) | walk_waves(served, SERVICES, SOME_STEPS)
+
+
+@pytest.fixture(scope="module")
+def longer_walks(served: Stack) -> dict[str, Walk]:
+    """Each service killed at every step."""
+    return walk_waves(served, SERVICES, tuple(StepName))
+
+
+def walk_waves(stack: Stack, waves: tuple[tuple[str, ...], ...], steps: tuple[StepName, ...]) -> dict[str, Walk]:
     done: dict[str, Walk] = {}
-    for wave in WAVES:
+    for wave in waves:
         with ThreadPoolExecutor(len(wave)) as pool:
-            done |= {walk.victim: walk for walk in pool.map(lambda victim: walk_steps(stack, victim), wave)}
+            done |= {walk.victim: walk for walk in pool.map(lambda victim: walk_steps(stack, victim, steps), wave)}
     return done
 
 
@@ -90,16 +110,10 @@ def serve_everywhere(stack: Stack, model: str) -> None:
 
 
 @pytest.mark.parametrize("victim", VICTIMS)
-def test_killed_at_every_step_it_ends_as_if_nothing_had_happened(
+def test_with_a_process_killed_at_each_step_a_submission_ends_as_if_nothing_had_happened(
     stack: Stack, walks: dict[str, Walk], victim: str, capsys: pytest.CaptureFixture[str]
 ):
-    walk = walks[victim]
-    with capsys.disabled():
-        print(f"\n  {victim}: {walk.kills} processes killed, {walk.ended.runs} runs, {walk.ended.state}, {walk.seconds:.0f} s")  # noqa: T201
-    assert walk.kills >= (len(StepName) if victim != "engine" else 6), "the victim was hardly there to be killed"
-    assert (walk.ended.state, walk.ended.reason) == ("serving", "")
-    expect_one_of_everything(stack, walk.ended, f"org/{victim}-killed", victim)
-    expect_vote(stack, walk.vote, victim)
+    expect_unharmed(stack, walks[victim], capsys)
 
 
 def test_afterwards_only_what_serves_is_left(stack: Stack, walks: dict[str, Walk]):
@@ -110,13 +124,32 @@ def test_afterwards_only_what_serves_is_left(stack: Stack, walks: dict[str, Walk
     assert [bundle.digest for bundle in here.weights.list() if not bundle.published] == []
 
 
-def walk_steps(stack: Stack, victim: str) -> Walk:
+@pytest.mark.release
+@pytest.mark.parametrize("victim", [victim for wave in SERVICES for victim in wave])
+def test_with_a_service_killed_at_every_step_a_submission_ends_as_if_nothing_had_happened(
+    stack: Stack, longer_walks: dict[str, Walk], victim: str, capsys: pytest.CaptureFixture[str]
+):
+    expect_unharmed(stack, longer_walks[victim], capsys)
+
+
+def expect_unharmed(stack: Stack, walk: Walk, capsys: pytest.CaptureFixture[str]) -> None:
+    victim = walk.victim
+    with capsys.disabled():
+        print(f"\n  {victim}: {walk.kills} processes killed, {walk.ended.runs} runs, {walk.ended.state}, {walk.seconds:.0f} s")  # noqa: T201
+    assert walk.kills >= (len(walk.steps) if victim != "engine" else 3), "the victim was hardly there to be killed"
+    assert (walk.ended.state, walk.ended.reason) == ("serving", "")
+    expect_one_of_everything(stack, walk.ended, walk.model, victim)
+    expect_vote(stack, walk.vote, victim)
+
+
+def walk_steps(stack: Stack, victim: str, steps: tuple[StepName, ...]) -> Walk:
     begun = time.monotonic()
-    submission = stack.submit(stack.model(f"{victim}-killed", seed=2 + list(VICTIMS).index(victim)), victim)
+    name, seed = f"{victim}-killed-{len(steps)}", 2 + list(VICTIMS).index(victim) + 10 * len(steps)
+    submission = stack.submit(stack.model(name, seed=seed), victim)
     vote = cast_vote(stack, victim)
-    kills = sum(len(kill_at(stack, submission.id, step, victim)) for step in StepName)
+    kills = sum(len(kill_at(stack, submission.id, step, victim)) for step in steps)
     ended = stack.finish(submission.id, limit_s=300)
-    return Walk(victim, kills, ended, vote, time.monotonic() - begun)
+    return Walk(victim, steps, f"org/{name}", kills, ended, vote, time.monotonic() - begun)
 
 
 def kill_at(stack: Stack, submission: str, step: StepName, victim: str) -> list[int]:
