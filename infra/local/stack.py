@@ -168,7 +168,7 @@ def engine_status(engine: files.EngineFiles) -> files.EngineStatus | None:
             _identity(asdict(status.process))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Fault(
-            f"{engine.folder / 'record.json'} cannot be read ({_cause(error)}): it is damaged, or another release wrote it",
+            f"{engine.folder / 'status.json'} cannot be read ({_cause(error)}): it is damaged, or another release wrote it",
             hint="run `seatrial down`, remove the file, then run `seatrial up`",
         ) from error
     return status
@@ -217,6 +217,7 @@ def clear_left(home: Path, clock: Clock) -> tuple[str, ...]:
         if still:
             found.append(name)
             end(folder, left.get(name), descendants=name != "engines", clock=clock)
+    files.rename_former_files(home / "engines")  # the engine supervisor that wrote them has ended
     return tuple(found)
 
 

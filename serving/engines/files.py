@@ -1,10 +1,11 @@
 """The files in an engine's folder, and their writers.
 
-    <engines>/<version>/wish.json     the desired state, written by LocalEngines: the spec, and whether the engine should run
-    <engines>/<version>/record.json   the status, written by the engine supervisor: the process and its phase
+    <engines>/<version>/desired.json  the desired state, written by LocalEngines: the spec, and whether the engine should run
+    <engines>/<version>/status.json   the status, written by the engine supervisor: the process and its phase
     <engines>/<version>/engine.log    the engine's output, kept after it stopped; engine.log.1 is the part before
     <engines>/<version>/.lock         held briefly by a process that changes or removes the desired state
-    <engines>/keeper.json             the identity of the engine supervisor
+    <engines>/supervisor.json         the identity of the engine supervisor
+    <engines>/supervisor.lock         held by the engine supervisor while it runs
 
 Each write replaces a whole file, so a reader sees the old or the new content, never a mixture.
 """
@@ -29,6 +30,12 @@ from serving.engines.processes import Identity
 HOME = "home:"
 """Begins an address below the home, in a desired-state file."""
 LOG_BYTES = 20_000_000
+DESIRED = "desired.json"
+FORMER_DESIRED = "wish.json"
+"""The name of a desired state in a home that an earlier release wrote."""
+_STATUS = "status.json"
+_SUPERVISOR = "supervisor.json"
+_FORMER_NAMES = {FORMER_DESIRED: DESIRED, "record.json": _STATUS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +88,7 @@ class EngineFiles:
 
     def desired(self) -> DesiredState | None:
         """Return the desired state, None when there is none. Raises Fault when it cannot be read."""
-        document = _read(self.folder / "wish.json")
+        document = _read(self.folder / DESIRED)
         if document is None:
             return None
         spec = EngineSpec(**document["spec"])
@@ -90,7 +97,7 @@ class EngineFiles:
 
     def status(self) -> EngineStatus | None:
         """Return the status, None when there is none. Raises Fault when it cannot be read."""
-        document = _read(self.folder / "record.json")
+        document = _read(self.folder / _STATUS)
         if document is None:
             return None
         process, cause = document["process"], document.get("cause")
@@ -105,7 +112,7 @@ class EngineFiles:
         """Replace the desired state. Addresses below the home are stored relative to it, so that a home can be restored elsewhere."""
         spec = desired.spec
         moved = replace(spec, model_uri=self._relative(spec.model_uri), tensors_uri=self._relative(spec.tensors_uri))
-        write(self.folder / "wish.json", asdict(replace(desired, spec=moved)))
+        write(self.folder / DESIRED, asdict(replace(desired, spec=moved)))
 
     @property
     def _home(self) -> Path:
@@ -125,11 +132,11 @@ class EngineFiles:
 
     def save_status(self, status: EngineStatus) -> None:
         """Replace the status."""
-        write(self.folder / "record.json", asdict(status))
+        write(self.folder / _STATUS, asdict(status))
 
     def drop_status(self) -> None:
         """Remove the status; the desired state stays."""
-        (self.folder / "record.json").unlink(missing_ok=True)
+        (self.folder / _STATUS).unlink(missing_ok=True)
 
     def forget_unwanted(self) -> None:
         """Remove desired state and status, unless the engine is wanted again. The log stays."""
@@ -137,7 +144,7 @@ class EngineFiles:
             desired = self.desired()
             if desired is None or not desired.wanted:
                 self.drop_status()
-                (self.folder / "wish.json").unlink(missing_ok=True)
+                (self.folder / DESIRED).unlink(missing_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -209,9 +216,7 @@ def versions(root: Path) -> tuple[VersionId, ...]:
     """Return every version that has a desired state or a status, in order."""
     if not root.is_dir():
         return ()
-    return tuple(
-        VersionId(folder.name) for folder in sorted(root.iterdir()) if (folder / "wish.json").exists() or (folder / "record.json").exists()
-    )
+    return tuple(VersionId(folder.name) for folder in sorted(root.iterdir()) if _has_state(folder))
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +236,7 @@ class Retired:
         """Delete the logs, unless the engine is wanted again. The folder and its lock stay where another process uses them."""
         files = EngineFiles(self.folder)
         with files.locked():
-            if (self.folder / "wish.json").exists() or (self.folder / "record.json").exists():
+            if _has_state(self.folder):
                 return False
             for path in self.folder.iterdir():
                 if path.name != ".lock" and not path.is_dir():
@@ -246,7 +251,7 @@ def retired(root: Path) -> tuple[Retired, ...]:
     """Return every engine's folder that holds nothing but logs, in order."""
     found = []
     for folder in sorted(root.iterdir()) if root.is_dir() else ():
-        if not folder.is_dir() or (folder / "wish.json").exists() or (folder / "record.json").exists():
+        if not folder.is_dir() or _has_state(folder):
             continue
         stats = [path.stat() for path in folder.iterdir() if path.is_file()]
         written_at = max((stat.st_mtime for stat in stats), default=folder.stat().st_mtime)
@@ -256,8 +261,34 @@ def retired(root: Path) -> tuple[Retired, ...]:
 
 def supervisor(root: Path) -> Identity | None:
     """Return the process that wrote itself down as the engine supervisor; it may have ended."""
-    document = _read(root / "keeper.json")
+    document = _read(root / _SUPERVISOR)
     return None if document is None else Identity(**document)
+
+
+def save_supervisor(root: Path, identity: Identity) -> None:
+    """Write down a process as the engine supervisor."""
+    write(root / _SUPERVISOR, asdict(identity))
+
+
+def supervisor_lock(root: Path) -> Path:
+    """Return the lock file of the engine supervisor. One of an earlier release is renamed; a process that holds it keeps it."""
+    path = root / "supervisor.lock"
+    with suppress(FileNotFoundError):
+        (root / "keeper.lock").replace(path)
+    return path
+
+
+def rename_former_files(root: Path) -> None:
+    """Rename the files that an earlier release wrote. Call it while no engine supervisor of that release runs.
+
+    A file with a former name is the newer one of two: this release writes none, so the earlier release ran later.
+    """
+    with suppress(FileNotFoundError):
+        (root / "keeper.json").replace(root / _SUPERVISOR)
+    for former, name in _FORMER_NAMES.items():
+        for path in root.glob(f"*/{former}"):
+            with EngineFiles(path.parent).locked(), suppress(FileNotFoundError):
+                path.replace(path.with_name(name))
 
 
 def write(path: Path, document: dict[str, Any]) -> None:
@@ -266,6 +297,10 @@ def write(path: Path, document: dict[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def _has_state(folder: Path) -> bool:
+    return (folder / DESIRED).exists() or (folder / _STATUS).exists()
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -55,7 +55,7 @@ def test_other_engines_are_no_finding(settings: Settings, phase: EnginePhase) ->
 
 def test_a_record_that_cannot_be_read_is_a_finding_and_no_traceback(settings: Settings) -> None:
     engine_in(settings, EnginePhase.READY)
-    (settings.engines / VERSION / "record.json").write_text("{")
+    (settings.engines / VERSION / "status.json").write_text("{")
     assert [finding.ok for finding in of_engines(settings)] == [False]
 
 

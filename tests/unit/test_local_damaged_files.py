@@ -165,7 +165,7 @@ def test_gc_names_a_database_that_this_release_has_not_migrated(settings: Settin
 def engine_with(settings: Settings, document: object) -> EngineFiles:
     engine = EngineFiles(settings.engines / VERSION)
     engine.folder.mkdir(parents=True)
-    (engine.folder / "record.json").write_text(json.dumps(document))
+    (engine.folder / "status.json").write_text(json.dumps(document))
     return engine
 
 
@@ -173,7 +173,7 @@ def engine_with(settings: Settings, document: object) -> EngineFiles:
 def test_doctor_names_an_engines_status_that_it_cannot_read(settings: Settings, document: object) -> None:
     engine = engine_with(settings, document)
     found = of_name(settings, f"engine {VERSION[:12]}")
-    assert f"{engine.folder / 'record.json'} cannot be read" in found.what
+    assert f"{engine.folder / 'status.json'} cannot be read" in found.what
     assert "remove the file" in found.next
 
 
@@ -185,13 +185,13 @@ def test_down_ends_the_processes_of_an_engine_whose_status_it_cannot_read(
     monkeypatch.setattr("infra.local.stack.processes.members", lambda folder, *_a, **_k: tuple(living) if folder == engine.folder else ())
     monkeypatch.setattr(stack, "end", lambda *_a, **_k: living.clear())
     assert stack.bring_down(settings.home, SystemClock()) == (f"engine {VERSION[:12]}",)
-    assert not (engine.folder / "record.json").exists()
+    assert not (engine.folder / "status.json").exists()
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"pid": 1}', "3"])
 def test_the_engine_supervisor_is_not_ready_by_an_identity_that_cannot_be_read(settings: Settings, text: str) -> None:
     settings.engines.mkdir(parents=True)
-    (settings.engines / "keeper.json").write_text(text)
+    (settings.engines / "supervisor.json").write_text(text)
     assert not stack._supervises(settings.engines)(os.getpid())
 
 
