@@ -19,9 +19,10 @@ from core.settings import GIB, Settings
 from infra.findings import Finding, answers
 from infra.local import cpu
 from infra.local.backup import database_file, require_database
+from infra.local.earlier_stack import Left, engine_status, read_left
 from infra.local.ports import DEFAULTS, free, holder
 from infra.local.runs_watch import trouble
-from infra.local.stack import Left, at_ports, engine_status, read_left
+from infra.local.stack import at_ports
 from serving.engines import files
 from serving.engines.processes import alive
 

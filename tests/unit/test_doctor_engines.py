@@ -14,7 +14,7 @@ from core.leases import RECONCILE
 from core.ports.clock import SystemClock
 from core.settings import GIB, Settings, read_settings
 from infra.findings import Finding
-from infra.local import doctor, stack
+from infra.local import doctor, earlier_stack
 from registry.database import Database, migrate, open_database
 from serving.engines.files import DesiredState, EngineFiles, EngineStatus
 from serving.engines.processes import identify
@@ -65,7 +65,7 @@ def records(settings: Settings) -> Iterator[Database]:
     migrate(settings.database_url)
     me = identify(os.getpid())
     assert me is not None
-    stack.write_left(settings, {"runner": me}, {})
+    earlier_stack.write_left(settings, {"runner": me}, {})
     with open_database(settings.database_url) as database:
         yield database
 

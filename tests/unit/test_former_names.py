@@ -16,7 +16,7 @@ from core.errors import Conflict, Refused
 from core.ids import Digest, VersionId
 from core.ports.clock import SystemClock, VirtualClock
 from core.settings import GIB, Settings, read_settings
-from infra.local import stack
+from infra.local import earlier_stack
 from infra.local.backup import back_up, restore
 from registry.database import migrate
 from serving.engines import files
@@ -93,8 +93,8 @@ def test_an_engine_supervisor_of_an_earlier_release_that_still_runs_keeps_the_fo
 def test_down_finds_the_engines_of_an_earlier_release(settings: Settings, former: EngineFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     living = [GONE]
     monkeypatch.setattr("serving.engines.processes.members", lambda folder, *_a, **_k: tuple(living) if folder == former.folder else ())
-    monkeypatch.setattr(stack, "end", lambda *_a, **_k: living.clear())
-    assert stack.bring_down(settings.home, SystemClock()) == (f"engine {VERSION[:12]}",)
+    monkeypatch.setattr(earlier_stack, "end", lambda *_a, **_k: living.clear())
+    assert earlier_stack.bring_down(settings.home, SystemClock()) == (f"engine {VERSION[:12]}",)
     assert former.desired() == DESIRED
 
 
