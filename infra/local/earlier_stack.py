@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
-from typing import Any
 
 from core.errors import Conflict, Fault, Refused
 from core.ports.clock import Clock
@@ -18,7 +17,7 @@ from core.settings import Settings
 from infra.local import privacy
 from infra.local.supervisor import end
 from serving.engines import files, processes
-from serving.engines.processes import Identity, alive, identify
+from serving.engines.processes import Identity, alive, identify, identity_in
 
 _STOP_ORDER = ("runner", "gateway", "control", "engines", "mlflow", "prefect")
 _LARGEST_PORT = 65_535
@@ -89,8 +88,8 @@ def read_left(home: Path) -> Left:
         document = json.loads(path.read_text(encoding="utf-8"))
         supervisor, services, ports = document["supervisor"], document["services"], document["ports"]
         return Left(
-            _identity(supervisor) if supervisor else None,
-            {name: _identity(identity) for name, identity in services.items()},
+            identity_in(supervisor) if supervisor else None,
+            {name: identity_in(identity) for name, identity in services.items()},
             {name: _port(port) for name, port in ports.items()},
         )
     except FileNotFoundError:
@@ -111,20 +110,6 @@ def readable_left(home: Path) -> Left:
         return read_left(home)
     except Fault:
         return Left(None, {}, {})
-
-
-def engine_status(engine: files.EngineFiles) -> files.EngineStatus | None:
-    """Return the status of an engine, None without one. Raises Fault for a file that is damaged or that another release wrote."""
-    try:
-        status = engine.status()
-        if status is not None and status.process is not None:
-            _identity(asdict(status.process))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise Fault(
-            f"{engine.folder / 'status.json'} cannot be read ({_cause(error)}): it is damaged, or another release wrote it",
-            hint="run `seatrial down`, remove the file, then run `seatrial up`",
-        ) from error
-    return status
 
 
 def clear_left(home: Path, clock: Clock) -> tuple[str, ...]:
@@ -198,14 +183,6 @@ def _left_file(home: Path) -> Path:
     return home / "run" / "stack.json"
 
 
-def _identity(document: Mapping[str, Any]) -> Identity:
-    """Return the identity in a document. Raises TypeError or KeyError for a document of another form."""
-    pid, started, boot = document["pid"], document["started"], document["boot"]
-    if type(pid) is not int or type(started) is not int or not isinstance(boot, str):
-        raise TypeError(f"{dict(document)!r:.100} does not identify a process")
-    return Identity(pid, started, boot)
-
-
 def _port(value: object) -> int:
     if type(value) is not int or not 0 < value <= _LARGEST_PORT:
         raise ValueError(f"a port must be from 1 to {_LARGEST_PORT}, got {value!r:.100}")
@@ -226,7 +203,7 @@ def _engine_lives(home: Path) -> Iterator[bool]:
 def _engine_process(engine: files.EngineFiles) -> Identity | None:
     """Return the process in an engine's status. None where that cannot be read: its processes are then found by their environment."""
     try:
-        status = engine_status(engine)
+        status = engine.status()
     except Fault:
         return None
     return None if status is None else status.process

@@ -12,7 +12,7 @@ from pathlib import Path
 from signal import SIGKILL
 from urllib.parse import urlsplit
 
-from core.errors import Fault, Transient
+from core.errors import Transient
 from core.settings import RetentionPolicy, Settings, base_environ, default_home
 from infra.findings import answers
 from infra.local import privacy
@@ -171,10 +171,7 @@ def _takes_runs(settings: Settings) -> Callable[[int], bool]:
 
 def _supervises(engines: Path) -> Callable[[int], bool]:
     def ready(pid: int) -> bool:
-        try:
-            supervisor = files.supervisor(engines)
-        except (Fault, TypeError, ValueError):  # an earlier process left it; ours replaces it
-            return False
+        supervisor = files.supervisor(engines)  # an earlier process may have left it; ours replaces it
         return supervisor is not None and supervisor == identify(pid)
 
     return ready

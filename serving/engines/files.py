@@ -15,17 +15,19 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from core.engines import EngineCause, EnginePhase, EngineSpec
 from core.errors import Fault
 from core.ids import Epoch, VersionId
-from serving.engines.processes import Identity
+from serving.engines.processes import Identity, identity_in
+
+R = TypeVar("R")
 
 HOME = "home:"
 """Begins an address below the home, in a desired-state file."""
@@ -87,32 +89,23 @@ class EngineFiles:
         return self.folder / "engine.log"
 
     def desired(self) -> DesiredState | None:
-        """Return the desired state, None when there is none. Raises Fault when it cannot be read."""
-        document = _read(self.folder / DESIRED)
-        if document is None:
-            return None
-        spec = EngineSpec(**document["spec"])
-        placed = replace(spec, model_uri=self._absolute(spec.model_uri), tensors_uri=self._absolute(spec.tensors_uri))
-        return DesiredState(**{**document, "spec": placed})
+        """Return the desired state, None when there is none. Raises Fault for a file that is damaged or that another release wrote."""
+        return _read(self.folder / DESIRED, self._desired_in)
 
     def status(self) -> EngineStatus | None:
-        """Return the status, None when there is none. Raises Fault when it cannot be read."""
-        document = _read(self.folder / _STATUS)
-        if document is None:
-            return None
-        process, cause = document["process"], document.get("cause")
-        typed = {
-            "phase": EnginePhase(document["phase"]),
-            "process": Identity(**process) if process else None,
-            "cause": EngineCause(cause) if cause else None,
-        }
-        return EngineStatus(**{**document, **typed})
+        """Return the status, None when there is none. Raises Fault for a file that is damaged or that another release wrote."""
+        return _read(self.folder / _STATUS, _status_in)
 
     def save_desired(self, desired: DesiredState) -> None:
         """Replace the desired state. Addresses below the home are stored relative to it, so that a home can be restored elsewhere."""
         spec = desired.spec
         moved = replace(spec, model_uri=self._relative(spec.model_uri), tensors_uri=self._relative(spec.tensors_uri))
         write(self.folder / DESIRED, asdict(replace(desired, spec=moved)))
+
+    def _desired_in(self, document: Mapping[str, Any]) -> DesiredState:
+        spec = EngineSpec(**document["spec"])
+        placed = replace(spec, model_uri=self._absolute(spec.model_uri), tensors_uri=self._absolute(spec.tensors_uri))
+        return DesiredState(**{**document, "spec": placed, "attempt": _attempt_in(document)})
 
     @property
     def _home(self) -> Path:
@@ -260,9 +253,13 @@ def retired(root: Path) -> tuple[Retired, ...]:
 
 
 def supervisor(root: Path) -> Identity | None:
-    """Return the process that wrote itself down as the engine supervisor; it may have ended."""
-    document = _read(root / _SUPERVISOR)
-    return None if document is None else Identity(**document)
+    """Return the process that wrote itself down as the engine supervisor; it may have ended.
+
+    None where there is none, or where the file cannot be read: the next engine supervisor replaces it.
+    """
+    with suppress(Fault):
+        return _read(root / _SUPERVISOR, identity_in)
+    return None
 
 
 def save_supervisor(root: Path, identity: Identity) -> None:
@@ -303,11 +300,33 @@ def _has_state(folder: Path) -> bool:
     return (folder / DESIRED).exists() or (folder / _STATUS).exists()
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path, parse: Callable[[Mapping[str, Any]], R]) -> R | None:
+    """Return the record in a JSON file, None without the file. Raises Fault for a file that is damaged or that another release wrote."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        return parse(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise Fault(f"{path} is not JSON", hint="remove it; the engine is then started or stopped again") from error
-    return dict(document)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        cause = f"no {error}" if isinstance(error, KeyError) else str(error)[:200]
+        raise Fault(
+            f"{path} cannot be read ({cause}): it is damaged, or another release wrote it",
+            hint="run `seatrial down`, remove the file, then run `seatrial up`",
+        ) from error
+
+
+def _status_in(document: Mapping[str, Any]) -> EngineStatus:
+    process, cause = document["process"], document.get("cause")
+    typed = {
+        "attempt": _attempt_in(document),
+        "phase": EnginePhase(document["phase"]),
+        "process": identity_in(process) if process else None,
+        "cause": EngineCause(cause) if cause else None,
+    }
+    return EngineStatus(**{**document, **typed})
+
+
+def _attempt_in(document: Mapping[str, Any]) -> int:
+    attempt = document["attempt"]
+    if type(attempt) is not int:
+        raise TypeError(f"attempt must be a whole number, got {attempt!r:.100}")
+    return attempt

@@ -57,7 +57,5 @@ def test_the_table_of_tasks_has_every_command() -> None:
 
 
 def test_every_command_takes_json_as_the_page_states() -> None:
-    without = [
-        name for name, command in commands(main) if not any("--json" in parameter.opts for parameter in command.params)
-    ]
+    without = [name for name, command in commands(main) if not any("--json" in parameter.opts for parameter in command.params)]
     assert without == ["seatrial", "bench", "keys"]  # groups, which need a command after them
