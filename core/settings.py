@@ -17,6 +17,8 @@ from typing import Any, get_type_hints
 from core.errors import Refused
 
 PREFIX = "SEATRIAL_"
+_RENAMED = {"engine_standby": "engine_fork_server"}
+"""Former names of settings. A former name is refused: ignored, it would leave the default in place."""
 GIB = 1024**3
 
 
@@ -217,7 +219,9 @@ class Settings:
     engine_python: str = setting("", "interpreter of vLLM's environment; default: serving/engines/vllm/.venv")
     tensorize_python: str = setting("", "interpreter of the environment that tensorizes; default: serving/engines/vllm/.venv")
     engine_module: str = setting("seatrial_engine.serve", "module that serves a model; tests put a fake engine here")
-    engine_standby: int = setting(1, "1: run a fork server, from which engines start in seconds (about 0.9 GB); 0: start each cold", most=1)
+    engine_fork_server: int = setting(
+        1, "1: run a fork server, from which engines start in seconds (about 0.9 GB); 0: start each cold", most=1
+    )
     synthetic_key: str = setting("", "bearer key of the rollout's own conversations; made by `seatrial up`")
     lease_s: float = setting(
         30.0, "lease of a submission: without a renewal for this time another run takes it over, in seconds", least=0.1
@@ -280,7 +284,9 @@ def read_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
     """Read settings from `environ` (default: the process's) and `<home>/seatrial.toml`. Raises Refused and names the field."""
     given = os.environ if environ is None else environ
     home = _home(Path(overrides.pop("home", None) or given.get(PREFIX + "HOME") or default_home(given)))
-    loaded: Settings = _read(Settings, given, _toml(home / "seatrial.toml"), PREFIX)
+    table = _toml(home / "seatrial.toml")
+    _refuse_former_names(given, table, home / "seatrial.toml")
+    loaded: Settings = _read(Settings, given, table, PREFIX)
     loaded = replace(
         loaded,
         home=home,
@@ -292,6 +298,17 @@ def read_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
         tensorize_python=loaded.tensorize_python or _engine_python(),
     )
     return replace(loaded, **overrides)
+
+
+def _refuse_former_names(environ: Mapping[str, str], table: Mapping[str, Any], path: Path) -> None:
+    for former, name in _RENAMED.items():
+        if PREFIX + former.upper() in environ:
+            what, now = PREFIX + former.upper(), PREFIX + name.upper()
+        elif former in table:
+            what, now = f"{former} in {path}", name
+        else:
+            continue
+        raise Refused(f"the setting {what} was renamed to {now}", reason="bad_setting", hint=f"write {now} instead")
 
 
 def _home(path: Path) -> Path:

@@ -16,8 +16,8 @@ from tasks.benchmarks import (
     enter_benchmarks,
     held_benchmarks,
     judge,
-    mirror_and_show,
     pin_plan,
+    record_and_show,
 )
 
 
@@ -44,7 +44,7 @@ def run(row: Benchmark) -> BenchmarkState:
         pin_plan(row.id)
         ask(row.id, bring_up(row.id))
         judge(row.id)
-        mirror_and_show(row.id)
+        record_and_show(row.id)
         raise_alert(row.id)
         return conclude(row.id)
     except SeatrialError as error:

@@ -1,4 +1,4 @@
-"""MLflow as the catalogue that people browse. It mirrors `Records` and may lag; nothing decides by it.
+"""MLflow as the catalogue that people browse. It follows `Records` and may lag; nothing decides by it.
 
 Aliases are last-write-wins and creations are not idempotent (measured, MLflow 3.17), so a version is looked up by its tag first.
 Weights never go through MLflow's server: a registered version's source only names where they lie.

@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 
 _LOOK_S = 1.0
 _HISTORY = 200
-_MIRRORED_S = 7 * 86_400.0
+_RECORDED_S = 7 * 86_400.0
 
 
 class BenchmarkRequest(BaseModel):
@@ -187,7 +187,7 @@ def judge(benchmark: BenchmarkId) -> Judgement:
 
 
 @step_task
-def mirror(benchmark: BenchmarkId) -> None:
+def record_in_mlflow(benchmark: BenchmarkId) -> None:
     """Enter the run in MLflow with its rows, and a point on its curves.
 
     A flow enters it before it writes the end into the row, so a judged row without an end ends now.
@@ -201,7 +201,7 @@ def mirror(benchmark: BenchmarkId) -> None:
         files["results.json"] = results
     recorded = here.history.record(row, model_of(here, row), curves_in(here.answers.read(row)), files, order=order)
     lifecycle.note_mirror(here.records, here.clock, benchmark, recorded.rows_uri, recorded.page)
-    run_log().info("mirror: in MLflow: %s", recorded.page)
+    run_log().info("record_in_mlflow: recorded: %s", recorded.page)
 
 
 def judged(row: Benchmark, now: Epoch) -> Benchmark:
@@ -281,9 +281,9 @@ def conclude(benchmark: BenchmarkId) -> BenchmarkState:
     return row.state
 
 
-def mirror_and_show(benchmark: BenchmarkId) -> None:
+def record_and_show(benchmark: BenchmarkId) -> None:
     """Let people see it. What cannot be shown now keeps no alert and no end back: reconcile enters it in MLflow later."""
-    for display in (mirror, show):
+    for display in (record_in_mlflow, show):
         try:
             display(benchmark)
         except SeatrialError as error:
@@ -302,13 +302,13 @@ def end_failed(benchmark: BenchmarkId, error: SeatrialError) -> BenchmarkState:
     return row.state
 
 
-def mirror_missing(here: Platform) -> tuple[str, ...]:
+def record_missing(here: Platform) -> tuple[str, ...]:
     """Enter the last week's ended benchmarks that MLflow missed while unavailable; their packed rows wait on this machine."""
     now = here.clock.now()
     done = here.records.benchmarks.find(states=[BenchmarkState.DONE], limit=200)
     missing = [
-        row for row in done if not row.run_url and (row.ended_at or now) > now - _MIRRORED_S and here.answers.packed(row.id).is_file()
+        row for row in done if not row.run_url and (row.ended_at or now) > now - _RECORDED_S and here.answers.packed(row.id).is_file()
     ]
     for row in missing:
-        mirror.fn(row.id)
+        record_in_mlflow.fn(row.id)
     return tuple(row.id for row in missing)

@@ -15,7 +15,7 @@ from core.ports.benchmark_runner import Progress
 from core.versions import Decision
 from lifecycle.benchmarks import Judgement, fail, finish_gate
 from tasks.baselines import numbers_in
-from tasks.benchmarks import mirror, show
+from tasks.benchmarks import record_in_mlflow, show
 from wiring import Platform
 
 log = structlog.get_logger(__name__)
@@ -64,7 +64,7 @@ def end_gate(here: Platform, row: Benchmark, samples: tuple[Sample, ...], end: G
     judgement = Judgement(numbers_in(samples), end.decision, end.reason, end.baseline, end.comparison)
     ended = finish_gate(here.records, here.clock, row.id, judgement)
     here.answers.forget_growing(row.id)
-    for part in (mirror, show):
+    for part in (record_in_mlflow, show):
         try:
             part.fn(row.id)
         except SeatrialError as error:

@@ -23,7 +23,7 @@ from lifecycle.engines import retire_unwanted, wanted_versions
 from lifecycle.rollouts.driver import driven_by_another
 from lifecycle.stale_leases import StaleLeases
 from lifecycle.submissions import OPEN
-from tasks.benchmarks import mirror_missing
+from tasks.benchmarks import record_missing
 from tasks.prepare import model_import
 from tasks.recovery import recovery
 from tasks.service import Duty, Fence, Part
@@ -57,7 +57,7 @@ def resume_benchmarks(here: Platform, fence: Fence) -> tuple[str, ...]:
         fence()
         if found.resume_benchmark(row):
             resumed.append(f"resumed {row.id}")
-    return (*resumed, *(f"entered {benchmark} in MLflow" for benchmark in mirror_missing(here)))
+    return (*resumed, *(f"entered {benchmark} in MLflow" for benchmark in record_missing(here)))
 
 
 def drive_rollouts(here: Platform, fence: Fence) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from core.ports.clock import SystemClock
@@ -21,8 +22,10 @@ def engine_supervisor(settings: Settings) -> EngineSupervisor:
     launcher = VllmLauncher(settings.engine_python, settings.engine_module, environ)
     clock = SystemClock()
     fork_server = None
-    if settings.engine_standby and settings.engine_module == "seatrial_engine.serve":
-        log_file = settings.logs / "standby.log"
+    if settings.engine_fork_server and settings.engine_module == "seatrial_engine.serve":
+        log_file = settings.logs / "fork_server.log"
+        with suppress(FileNotFoundError):
+            (settings.logs / "standby.log").replace(log_file)  # the name that an earlier release gave it
         fork_server = ForkServer(settings.engine_python, settings.engine_module, launcher.base_environ(), log_file, clock)
     return EngineSupervisor(
         settings.engines,

@@ -41,7 +41,7 @@ def _operator_key(of: Platform) -> str:
 
 
 def _given_key(secret: str) -> str:
-    if len(secret) < _SHORTEST_KEY or not secret.isascii() or not secret.isprintable() or " " in secret:
+    if not _fits_a_header(secret) or len(secret) < _SHORTEST_KEY:
         raise Refused(
             "SEATRIAL_OPERATOR_KEY must have 24 characters or more, all of them valid in an HTTP header",
             reason="bad_setting",
@@ -52,9 +52,25 @@ def _given_key(secret: str) -> str:
 
 def _kept_key(path: Path) -> str:
     with suppress(FileNotFoundError):
-        return path.read_text(encoding="ascii").strip()
+        return _readable_key(path)
     _, secret = new_secret()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(secret + "\n")
     return secret
+
+
+def _readable_key(path: Path) -> str:
+    """Return the key in a file. Raises Refused for one that no client could send, and FileNotFoundError."""
+    secret = path.read_bytes().strip()
+    if not secret or not _fits_a_header(secret.decode("latin-1")):
+        raise Refused(
+            f"{path} must hold one key of ASCII characters that are valid in an HTTP header, got {len(secret)} bytes of another form",
+            reason="bad_home",
+            hint="restore the file from a backup, or remove it: `seatrial up` then makes another key",
+        )
+    return secret.decode("ascii")
+
+
+def _fits_a_header(secret: str) -> bool:
+    return secret.isascii() and secret.isprintable() and " " not in secret

@@ -23,6 +23,7 @@ from core.ids import Epoch
 from core.settings import Settings
 from infra.local import privacy
 from registry.files import disk_errors, require_room
+from serving.engines import files
 
 MARK = "backup.json"
 _FORMAT = 1
@@ -240,8 +241,9 @@ def _unless_gone(error: OSError) -> None:
 
 def _copy_desired_states(home: Path, draft: Path) -> None:
     """Copy the desired states of the engines, not their status: its processes and ports belong to this machine."""
-    for desired in sorted((home / "engines").glob("*/wish.json")):
-        _copy_secret(desired, draft / desired.relative_to(home))
+    for name in (files.FORMER_DESIRED, files.DESIRED):  # a home that only an earlier release has run has the former name
+        for desired in sorted((home / "engines").glob(f"*/{name}")):
+            _copy_secret(desired, draft / desired.relative_to(home))
 
 
 def _copy_secret(source: Path, target: Path) -> None:

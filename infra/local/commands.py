@@ -19,7 +19,7 @@ from rich.text import Text
 from core.ports.clock import SystemClock
 from core.settings import Settings, listing, read_settings
 from infra.findings import Finding
-from infra.local import privacy, runs_watch, stack
+from infra.local import earlier_stack, privacy, runs_watch, stack
 from infra.local.database_templates import MLFLOW, PREFECT
 from infra.local.doctor import examine
 from infra.local.failures import reported
@@ -68,7 +68,7 @@ def up(home: Path | None, as_json: bool, **ports: int | None) -> None:
     """Start the whole stack in the foreground; Ctrl-C stops it."""
     settings = read_settings(home=home)
     stop, hurry = _signals()
-    with stack.only_one(settings.home):
+    with earlier_stack.only_one(settings.home):
         _run(settings, {name.removesuffix("_port"): port for name, port in ports.items()}, stop, hurry, Console(), as_json=as_json)
 
 
@@ -79,7 +79,7 @@ def up(home: Path | None, as_json: bool, **ports: int | None) -> None:
 def down(home: Path | None, as_json: bool) -> None:
     """Stop the stack of a home, or what is left of one that was killed."""
     settings = read_settings(home=home)
-    stopped = stack.bring_down(settings.home, SystemClock())
+    stopped = earlier_stack.bring_down(settings.home, SystemClock())
     if as_json:
         click.echo(json.dumps({"stopped": stopped}))
     else:
@@ -140,9 +140,9 @@ def _run(
 
     clock = SystemClock()
     say = _json_line if as_json else _text_line(console)
-    for name in stack.clear_left(settings.home, clock):
+    for name in earlier_stack.clear_left(settings.home, clock):
         say("note", {"note": f"{name} was left by an earlier run and has been ended"})
-    tightened = stack.make_private(settings.home)
+    tightened = earlier_stack.make_private(settings.home)
     if tightened:
         say("note", {"note": f"{tightened} files and folders in {settings.home} were readable by other users; now only by you"})
     prepare(settings)
@@ -177,7 +177,7 @@ def _serve(
         say(event.value, {"service": service.name, "url": service.url, "detail": detail})
 
     def changed(running: Mapping[str, Identity]) -> None:
-        stack.write_left(settings, running, chosen.ports)
+        earlier_stack.write_left(settings, running, chosen.ports)
 
     def troubled(what: str) -> None:
         say("trouble", {"service": "runner", "url": "", "detail": what})
@@ -195,7 +195,7 @@ def _serve(
         try:
             supervisor.stop(hurry)
         finally:
-            stack.end_engines(settings.home, clock)
+            earlier_stack.end_engines(settings.home, clock)
             privacy.empty_temporary(settings.home)
 
 

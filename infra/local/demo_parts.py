@@ -17,8 +17,8 @@ from core.errors import Fault
 from core.ports.clock import SystemClock
 from core.settings import base_environ
 from infra.local.demo_endings import EXPECTED
+from infra.local.earlier_stack import bring_down
 from infra.local.log_excerpt import excerpt
-from infra.local.stack import bring_down
 
 T = TypeVar("T")
 

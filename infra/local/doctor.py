@@ -19,9 +19,10 @@ from core.settings import GIB, Settings
 from infra.findings import Finding, answers
 from infra.local import cpu
 from infra.local.backup import database_file, require_database
+from infra.local.earlier_stack import Left, read_left
 from infra.local.ports import DEFAULTS, free, holder
 from infra.local.runs_watch import trouble
-from infra.local.stack import Left, at_ports, engine_status, read_left
+from infra.local.stack import at_ports
 from serving.engines import files
 from serving.engines.processes import alive
 
@@ -200,7 +201,7 @@ def _engines(settings: Settings) -> Iterator[Finding]:
     for version in files.versions(settings.engines):
         engine = files.EngineFiles(settings.engines / version)
         try:
-            status = engine_status(engine)
+            status = engine.status()
         except Fault as error:
             yield Finding(f"engine {version[:12]}", ok=False, what=error.what, next=error.hint)
             continue

@@ -1,10 +1,11 @@
 """The files in an engine's folder, and their writers.
 
-    <engines>/<version>/wish.json     the desired state, written by LocalEngines: the spec, and whether the engine should run
-    <engines>/<version>/record.json   the status, written by the engine supervisor: the process and its phase
+    <engines>/<version>/desired.json  the desired state, written by LocalEngines: the spec, and whether the engine should run
+    <engines>/<version>/status.json   the status, written by the engine supervisor: the process and its phase
     <engines>/<version>/engine.log    the engine's output, kept after it stopped; engine.log.1 is the part before
     <engines>/<version>/.lock         held briefly by a process that changes or removes the desired state
-    <engines>/keeper.json             the identity of the engine supervisor
+    <engines>/supervisor.json         the identity of the engine supervisor
+    <engines>/supervisor.lock         held by the engine supervisor while it runs
 
 Each write replaces a whole file, so a reader sees the old or the new content, never a mixture.
 """
@@ -14,21 +15,29 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from core.engines import EngineCause, EnginePhase, EngineSpec
 from core.errors import Fault
 from core.ids import Epoch, VersionId
-from serving.engines.processes import Identity
+from serving.engines.processes import Identity, identity_in
+
+R = TypeVar("R")
 
 HOME = "home:"
 """Begins an address below the home, in a desired-state file."""
 LOG_BYTES = 20_000_000
+DESIRED = "desired.json"
+FORMER_DESIRED = "wish.json"
+"""The name of a desired state in a home that an earlier release wrote."""
+_STATUS = "status.json"
+_SUPERVISOR = "supervisor.json"
+_FORMER_NAMES = {FORMER_DESIRED: DESIRED, "record.json": _STATUS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,32 +89,23 @@ class EngineFiles:
         return self.folder / "engine.log"
 
     def desired(self) -> DesiredState | None:
-        """Return the desired state, None when there is none. Raises Fault when it cannot be read."""
-        document = _read(self.folder / "wish.json")
-        if document is None:
-            return None
-        spec = EngineSpec(**document["spec"])
-        placed = replace(spec, model_uri=self._absolute(spec.model_uri), tensors_uri=self._absolute(spec.tensors_uri))
-        return DesiredState(**{**document, "spec": placed})
+        """Return the desired state, None when there is none. Raises Fault for a file that is damaged or that another release wrote."""
+        return _read(self.folder / DESIRED, self._desired_in)
 
     def status(self) -> EngineStatus | None:
-        """Return the status, None when there is none. Raises Fault when it cannot be read."""
-        document = _read(self.folder / "record.json")
-        if document is None:
-            return None
-        process, cause = document["process"], document.get("cause")
-        typed = {
-            "phase": EnginePhase(document["phase"]),
-            "process": Identity(**process) if process else None,
-            "cause": EngineCause(cause) if cause else None,
-        }
-        return EngineStatus(**{**document, **typed})
+        """Return the status, None when there is none. Raises Fault for a file that is damaged or that another release wrote."""
+        return _read(self.folder / _STATUS, _status_in)
 
     def save_desired(self, desired: DesiredState) -> None:
         """Replace the desired state. Addresses below the home are stored relative to it, so that a home can be restored elsewhere."""
         spec = desired.spec
         moved = replace(spec, model_uri=self._relative(spec.model_uri), tensors_uri=self._relative(spec.tensors_uri))
-        write(self.folder / "wish.json", asdict(replace(desired, spec=moved)))
+        write(self.folder / DESIRED, asdict(replace(desired, spec=moved)))
+
+    def _desired_in(self, document: Mapping[str, Any]) -> DesiredState:
+        spec = EngineSpec(**document["spec"])
+        placed = replace(spec, model_uri=self._absolute(spec.model_uri), tensors_uri=self._absolute(spec.tensors_uri))
+        return DesiredState(**{**document, "spec": placed, "attempt": _attempt_in(document)})
 
     @property
     def _home(self) -> Path:
@@ -125,11 +125,11 @@ class EngineFiles:
 
     def save_status(self, status: EngineStatus) -> None:
         """Replace the status."""
-        write(self.folder / "record.json", asdict(status))
+        write(self.folder / _STATUS, asdict(status))
 
     def drop_status(self) -> None:
         """Remove the status; the desired state stays."""
-        (self.folder / "record.json").unlink(missing_ok=True)
+        (self.folder / _STATUS).unlink(missing_ok=True)
 
     def forget_unwanted(self) -> None:
         """Remove desired state and status, unless the engine is wanted again. The log stays."""
@@ -137,7 +137,7 @@ class EngineFiles:
             desired = self.desired()
             if desired is None or not desired.wanted:
                 self.drop_status()
-                (self.folder / "wish.json").unlink(missing_ok=True)
+                (self.folder / DESIRED).unlink(missing_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -209,9 +209,7 @@ def versions(root: Path) -> tuple[VersionId, ...]:
     """Return every version that has a desired state or a status, in order."""
     if not root.is_dir():
         return ()
-    return tuple(
-        VersionId(folder.name) for folder in sorted(root.iterdir()) if (folder / "wish.json").exists() or (folder / "record.json").exists()
-    )
+    return tuple(VersionId(folder.name) for folder in sorted(root.iterdir()) if _has_state(folder))
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +229,7 @@ class Retired:
         """Delete the logs, unless the engine is wanted again. The folder and its lock stay where another process uses them."""
         files = EngineFiles(self.folder)
         with files.locked():
-            if (self.folder / "wish.json").exists() or (self.folder / "record.json").exists():
+            if _has_state(self.folder):
                 return False
             for path in self.folder.iterdir():
                 if path.name != ".lock" and not path.is_dir():
@@ -246,7 +244,7 @@ def retired(root: Path) -> tuple[Retired, ...]:
     """Return every engine's folder that holds nothing but logs, in order."""
     found = []
     for folder in sorted(root.iterdir()) if root.is_dir() else ():
-        if not folder.is_dir() or (folder / "wish.json").exists() or (folder / "record.json").exists():
+        if not folder.is_dir() or _has_state(folder):
             continue
         stats = [path.stat() for path in folder.iterdir() if path.is_file()]
         written_at = max((stat.st_mtime for stat in stats), default=folder.stat().st_mtime)
@@ -255,9 +253,39 @@ def retired(root: Path) -> tuple[Retired, ...]:
 
 
 def supervisor(root: Path) -> Identity | None:
-    """Return the process that wrote itself down as the engine supervisor; it may have ended."""
-    document = _read(root / "keeper.json")
-    return None if document is None else Identity(**document)
+    """Return the process that wrote itself down as the engine supervisor; it may have ended.
+
+    None where there is none, or where the file cannot be read: the next engine supervisor replaces it.
+    """
+    with suppress(Fault):
+        return _read(root / _SUPERVISOR, identity_in)
+    return None
+
+
+def save_supervisor(root: Path, identity: Identity) -> None:
+    """Write down a process as the engine supervisor."""
+    write(root / _SUPERVISOR, asdict(identity))
+
+
+def supervisor_lock(root: Path) -> Path:
+    """Return the lock file of the engine supervisor. One of an earlier release is renamed; a process that holds it keeps it."""
+    path = root / "supervisor.lock"
+    with suppress(FileNotFoundError):
+        (root / "keeper.lock").replace(path)
+    return path
+
+
+def rename_former_files(root: Path) -> None:
+    """Rename the files that an earlier release wrote. Call it while no engine supervisor of that release runs.
+
+    A file with a former name is the newer one of two: this release writes none, so the earlier release ran later.
+    """
+    with suppress(FileNotFoundError):
+        (root / "keeper.json").replace(root / _SUPERVISOR)
+    for former, name in _FORMER_NAMES.items():
+        for path in root.glob(f"*/{former}"):
+            with EngineFiles(path.parent).locked(), suppress(FileNotFoundError):
+                path.replace(path.with_name(name))
 
 
 def write(path: Path, document: dict[str, Any]) -> None:
@@ -268,11 +296,37 @@ def write(path: Path, document: dict[str, Any]) -> None:
     temporary.replace(path)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _has_state(folder: Path) -> bool:
+    return (folder / DESIRED).exists() or (folder / _STATUS).exists()
+
+
+def _read(path: Path, parse: Callable[[Mapping[str, Any]], R]) -> R | None:
+    """Return the record in a JSON file, None without the file. Raises Fault for a file that is damaged or that another release wrote."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        return parse(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise Fault(f"{path} is not JSON", hint="remove it; the engine is then started or stopped again") from error
-    return dict(document)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        cause = f"no {error}" if isinstance(error, KeyError) else str(error)[:200]
+        raise Fault(
+            f"{path} cannot be read ({cause}): it is damaged, or another release wrote it",
+            hint="run `seatrial down`, remove the file, then run `seatrial up`",
+        ) from error
+
+
+def _status_in(document: Mapping[str, Any]) -> EngineStatus:
+    process, cause = document["process"], document.get("cause")
+    typed = {
+        "attempt": _attempt_in(document),
+        "phase": EnginePhase(document["phase"]),
+        "process": identity_in(process) if process else None,
+        "cause": EngineCause(cause) if cause else None,
+    }
+    return EngineStatus(**{**document, **typed})
+
+
+def _attempt_in(document: Mapping[str, Any]) -> int:
+    attempt = document["attempt"]
+    if type(attempt) is not int:
+        raise TypeError(f"attempt must be a whole number, got {attempt!r:.100}")
+    return attempt

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from subprocess import DEVNULL, Popen
+from typing import Any
 
 MARK = "SEATRIAL_ENGINE_FOLDER"
 """In the environment of an engine and all it starts: whose it is, also where a child made a session of its own."""
@@ -28,6 +29,14 @@ class Identity:
     pid: int
     started: int
     boot: str
+
+
+def identity_in(document: Mapping[str, Any]) -> Identity:
+    """Return the identity in a JSON document. Raises TypeError or KeyError for a document of another form."""
+    pid, started, boot = document["pid"], document["started"], document["boot"]
+    if type(pid) is not int or type(started) is not int or not isinstance(boot, str):
+        raise TypeError(f"{dict(document)!r:.100} does not identify a process")
+    return Identity(pid, started, boot)
 
 
 @dataclass(frozen=True, slots=True)

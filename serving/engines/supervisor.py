@@ -13,7 +13,7 @@ import socket
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 from subprocess import Popen, TimeoutExpired
@@ -99,7 +99,7 @@ class EngineSupervisor:
     def open(self) -> None:
         """Become the supervisor of the folder. Raises Conflict if another process is."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = os.open(self._folder / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = os.open(files.supervisor_lock(self._folder), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._held.callback(os.close, handle)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -110,7 +110,8 @@ class EngineSupervisor:
             raise Conflict(f"{who} already supervises the engines of {self._folder}", hint="stop it, or give another --home") from error
         me = identify(os.getpid())
         if me is not None:
-            files.write(self._folder / "keeper.json", asdict(me))
+            files.save_supervisor(self._folder, me)
+        files.rename_former_files(self._folder)
 
     def close(self) -> None:
         """Release the folder; engines keep running."""
@@ -148,7 +149,7 @@ class EngineSupervisor:
             else:
                 self._keep(version, engine, desired, status)
         except (Fault, OSError) as error:
-            log.exception("engine.unkept", version=version, cause=str(error))
+            log.exception("engine.pass_failed", version=version, cause=str(error))
 
     def _keep(self, version: VersionId, engine: EngineFiles, desired: DesiredState, status: EngineStatus) -> None:
         engine.bound_log(self._limits.log_bytes)

@@ -87,7 +87,7 @@ def measure(models: Path, home: Path, console: Console) -> dict[str, Any]:
         with stack(home, environ, lambda _line: None) as again_s:
             pass
         cold_home = home.with_name("cold")
-        with stack(cold_home, {**environ, "SEATRIAL_ENGINE_STANDBY": "0"}, lambda _line: None):
+        with stack(cold_home, {**environ, "SEATRIAL_ENGINE_FORK_SERVER": "0"}, lambda _line: None):
             cold = submit(cold_home, COPIES - 1)
     warm = median(run["start"] for run in results["steps_s"])
     results["starts_s"] = {

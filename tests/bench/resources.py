@@ -35,7 +35,7 @@ def _roots(home: Path) -> dict[str, int]:
     roots = {name: int(identity["pid"]) for name, identity in services.items()}
     fork_server = [pid for pid in children(roots["engines"]) if alive(pid)]
     roots |= {"fork server": fork_server[0]} if fork_server else {}
-    for number, path in enumerate(sorted(home.glob("engines/*/record.json")), 1):
+    for number, path in enumerate(sorted(home.glob("engines/*/status.json")), 1):
         roots[f"engine {number}"] = int(json.loads(path.read_text(encoding="utf-8"))["process"]["pid"])
     return roots
 

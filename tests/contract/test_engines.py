@@ -349,13 +349,15 @@ def test_a_failed_start_gives_its_submitter_the_cause_in_words(
     fork_server = None
     if started == "forked":
         folder.mkdir()
-        fork_server = ForkServer(sys.executable, "tests.equipment.fake_fork_server", launcher.base_environ(), folder / "standby.log", clock)
+        fork_server = ForkServer(
+            sys.executable, "tests.equipment.fake_fork_server", launcher.base_environ(), folder / "fork_server.log", clock
+        )
     supervisor = EngineSupervisor(folder, launcher, clock, limits=Limits(start_s=1e9), fork_server=fork_server)
     engines = LocalEngines(folder, clock)
     supervisor.open()
     give_up = time.monotonic() + 60
     while fork_server is not None and not fork_server.ready():
-        assert time.monotonic() < give_up, (folder / "standby.log").read_text()
+        assert time.monotonic() < give_up, (folder / "fork_server.log").read_text()
         supervisor.step()
         pause()
     engines.apply(fake_spec(tmp_path / "model", **dies))
@@ -376,7 +378,7 @@ def test_a_status_of_an_earlier_release_has_an_unknown_cause_and_keeps_its_detai
     spec = fake_spec(tmp_path / "model")
     engines.apply(spec)
     old = {"attempt": 1, "phase": "failed", "since": 1.0, "process": None, "detail": "the disk is full"}
-    (tmp_path / VERSION / "record.json").write_text(json.dumps(old))
+    (tmp_path / VERSION / "status.json").write_text(json.dumps(old))
     state = engines.state(VERSION)
     assert (state.phase, state.cause, state.detail) == (EnginePhase.FAILED, EngineCause.UNKNOWN, "the disk is full")
 

@@ -128,7 +128,7 @@ class Stack:
     def engine_processes(self) -> list[int]:
         """Pids of the engines' servers."""
         found = []
-        for path in self.home.glob("engines/*/record.json"):
+        for path in self.home.glob("engines/*/status.json"):
             process = json.loads(path.read_text()).get("process")
             if process and alive(process["pid"]):
                 found.append(int(process["pid"]))

@@ -185,10 +185,10 @@ def test_every_setting_in_the_manifests_exists(found: list[Object]):
 
 
 def test_what_is_set_goes_before_what_the_chart_would_write_and_stands_there_once():
-    text = render((EXAMPLE,), settings=("settings.engine_standby=1", "engines.callers=gateway", *VARIANTS["jobs"]))
-    assert text.count("SEATRIAL_ENGINE_STANDBY:") == text.count("SEATRIAL_KUBERNETES_CALLERS:") == 1
+    text = render((EXAMPLE,), settings=("settings.engine_fork_server=1", "engines.callers=gateway", *VARIANTS["jobs"]))
+    assert text.count("SEATRIAL_ENGINE_FORK_SERVER:") == text.count("SEATRIAL_KUBERNETES_CALLERS:") == 1
     data = _settings([item for item in yaml.safe_load_all(text) if item])["data"]
-    assert (data["SEATRIAL_ENGINE_STANDBY"], data["SEATRIAL_KUBERNETES_CALLERS"], data["SEATRIAL_PICKUP_S"]) == ("1", "gateway", "600")
+    assert (data["SEATRIAL_ENGINE_FORK_SERVER"], data["SEATRIAL_KUBERNETES_CALLERS"], data["SEATRIAL_PICKUP_S"]) == ("1", "gateway", "600")
     assert all(isinstance(value, str) for value in data.values())
 
 

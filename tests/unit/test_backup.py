@@ -90,7 +90,7 @@ def test_reconcile_of_the_restored_home_finds_the_engine_that_it_wants(settings:
 
 
 def test_secrets_stay_the_owners_and_what_belongs_to_the_machine_is_left_out(settings: Settings, tmp_path: Path) -> None:
-    (settings.home / "engines" / VERSION / "record.json").write_text("{}")
+    (settings.home / "engines" / VERSION / "status.json").write_text("{}")
     back_up(settings, tmp_path / "backup", NOW)
     restore(tmp_path / "backup", tmp_path / "elsewhere")
     for folder in (tmp_path / "backup", tmp_path / "elsewhere"):
@@ -98,7 +98,7 @@ def test_secrets_stay_the_owners_and_what_belongs_to_the_machine_is_left_out(set
         assert stat.S_IMODE((folder / "operator.key").stat().st_mode) == 0o600
         assert stat.S_IMODE((folder / "seatrial.db").stat().st_mode) == 0o600
         there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-        assert there & {"logs/runner.log", "run/stack.json", "scratch/x", f"engines/{VERSION}/record.json"} == set()
+        assert there & {"logs/runner.log", "run/stack.json", "scratch/x", f"engines/{VERSION}/status.json"} == set()
     assert not (tmp_path / "elsewhere" / MARK).exists()
 
 
@@ -162,15 +162,15 @@ def test_a_desired_state_that_an_earlier_release_wrote_under_another_home_is_fou
     spec = spec_of(tmp_path)
     engine = EngineFiles(tmp_path / "engines" / VERSION)
     former = spec.model_uri.replace(str(tmp_path), "/a/former/home")
-    document = json.loads((engine.folder / "wish.json").read_text())
+    document = json.loads((engine.folder / "desired.json").read_text())
     document["spec"] |= {"model_uri": former, "tensors_uri": former}
-    (engine.folder / "wish.json").write_text(json.dumps(document))
+    (engine.folder / "desired.json").write_text(json.dumps(document))
     assert engine.desired() == DesiredState(spec, attempt=1)
 
 
 def test_a_desired_state_file_holds_no_absolute_path(tmp_path: Path) -> None:
     spec_of(tmp_path)
-    assert str(tmp_path) not in (tmp_path / "engines" / VERSION / "wish.json").read_text()
+    assert str(tmp_path) not in (tmp_path / "engines" / VERSION / "desired.json").read_text()
 
 
 def test_an_address_on_s3_is_written_as_it_is(tmp_path: Path) -> None:

@@ -35,9 +35,9 @@ from tasks.benchmarks import (
     end_failed,
     enter_benchmarks,
     judge,
-    mirror,
-    mirror_missing,
     pin_plan,
+    record_in_mlflow,
+    record_missing,
 )
 from tasks.gates import GateEnd, end_gate, gate_answers, gate_row, known_run
 from tasks.recovery import recovery
@@ -86,7 +86,7 @@ def drive(env: BenchEnv, row: Benchmark) -> Benchmark:
     pin_plan.fn(row.id)
     ask.fn(row.id, bring_up.fn(row.id))
     judge.fn(row.id)
-    mirror.fn(row.id)
+    record_in_mlflow.fn(row.id)
     raise_alert.fn(row.id)
     conclude.fn(row.id)
     env.clock.wait(86_400)
@@ -336,11 +336,11 @@ def test_what_mlflow_was_away_for_is_entered_later(env: BenchEnv):
     judge.fn(row.id)
     env.history.away = True
     with pytest.raises(Transient):
-        mirror.fn(row.id)
+        record_in_mlflow.fn(row.id)
     conclude.fn(row.id)
     env.history.away = False
-    assert mirror_missing(env.here) == (row.id,)
-    assert mirror_missing(env.here) == ()
+    assert record_missing(env.here) == (row.id,)
+    assert record_missing(env.here) == ()
     assert env.records.benchmarks.get(row.id).rows_uri
 
 

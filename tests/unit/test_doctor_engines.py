@@ -14,7 +14,7 @@ from core.leases import RECONCILE
 from core.ports.clock import SystemClock
 from core.settings import GIB, Settings, read_settings
 from infra.findings import Finding
-from infra.local import doctor, stack
+from infra.local import doctor, earlier_stack
 from registry.database import Database, migrate, open_database
 from serving.engines.files import DesiredState, EngineFiles, EngineStatus
 from serving.engines.processes import identify
@@ -55,7 +55,7 @@ def test_other_engines_are_no_finding(settings: Settings, phase: EnginePhase) ->
 
 def test_a_record_that_cannot_be_read_is_a_finding_and_no_traceback(settings: Settings) -> None:
     engine_in(settings, EnginePhase.READY)
-    (settings.engines / VERSION / "record.json").write_text("{")
+    (settings.engines / VERSION / "status.json").write_text("{")
     assert [finding.ok for finding in of_engines(settings)] == [False]
 
 
@@ -65,7 +65,7 @@ def records(settings: Settings) -> Iterator[Database]:
     migrate(settings.database_url)
     me = identify(os.getpid())
     assert me is not None
-    stack.write_left(settings, {"runner": me}, {})
+    earlier_stack.write_left(settings, {"runner": me}, {})
     with open_database(settings.database_url) as database:
         yield database
 

@@ -120,7 +120,7 @@ def test_whole_answer_that_cannot_be_read_is_transient(raw: bytes) -> None:
         client.answer("x", WARM)
 
 
-def test_wish_of_a_busy_engine_is_passed_on() -> None:
+def test_the_retry_time_of_a_busy_engine_is_passed_on() -> None:
     with (
         engine_that(lambda _path, _body: Says("busy", status=429, retry_after="7")) as engine,
         EngineClient(engine.address, VERSION) as client,

@@ -39,7 +39,9 @@ def deep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.usefixtures("deep")
 def test_a_fork_server_below_a_long_path_forks(tmp_path: Path) -> None:
     (tmp_path / "warm.py").write_text(PROGRAM)
-    fork_server = ForkServer(sys.executable, "warm", {**os.environ, "PYTHONPATH": str(tmp_path)}, tmp_path / "standby.log", SystemClock())
+    fork_server = ForkServer(
+        sys.executable, "warm", {**os.environ, "PYTHONPATH": str(tmp_path)}, tmp_path / "fork_server.log", SystemClock()
+    )
     fork_server.ensure()
     try:
         within(30, fork_server.ready, "the fork server listens")

@@ -16,7 +16,7 @@ from core.benchmarks import Trigger
 from core.ids import Digest, EndpointName
 from core.settings import RetentionPolicy
 from registry.weights.folder import FolderWeights
-from tasks.benchmarks import BenchmarkRequest, ask, bring_up, conclude, enter_benchmarks, judge, mirror, pin_plan
+from tasks.benchmarks import BenchmarkRequest, ask, bring_up, conclude, enter_benchmarks, judge, pin_plan, record_in_mlflow
 from tasks.housekeeping import housekeeping_duty
 from tasks.reconcile import reconcile_duty
 from tasks.service import Service
@@ -71,7 +71,7 @@ def nightly() -> None:
         pin_plan.fn(row.id)
         ask.fn(row.id, bring_up.fn(row.id))
         judge.fn(row.id)
-        mirror.fn(row.id)
+        record_in_mlflow.fn(row.id)
         conclude.fn(row.id)
 
 

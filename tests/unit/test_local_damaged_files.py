@@ -17,7 +17,7 @@ from core.errors import Fault, Refused
 from core.ports.clock import SystemClock
 from core.settings import Settings, read_settings
 from infra.findings import Finding
-from infra.local import doctor, stack
+from infra.local import doctor, earlier_stack, stack
 from infra.local.backup import MARK, read_mark, restore
 from registry.database import migrate
 from seatrial.cli import main
@@ -100,7 +100,7 @@ def test_down_removes_a_stack_file_that_it_cannot_read_while_no_up_runs(settings
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_down_names_a_stack_file_that_it_cannot_read_while_an_up_runs(settings: Settings, text: str) -> None:
-    with stack.only_one(settings.home):
+    with earlier_stack.only_one(settings.home):
         path = leave(settings, text)
         done = run("down", "--home", str(settings.home))
     assert done.exit_code == 1
@@ -112,14 +112,14 @@ def test_down_names_a_stack_file_that_it_cannot_read_while_an_up_runs(settings: 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_up_starts_without_the_ports_of_a_stack_file_that_it_cannot_read(settings: Settings, text: str) -> None:
     leave(settings, text)
-    assert stack.clear_left(settings.home, SystemClock()) == ()
+    assert earlier_stack.clear_left(settings.home, SystemClock()) == ()
     _settings, chosen = stack.with_ports(settings, {})
     assert set(chosen.ports) == set(PORTS)
 
 
 def test_a_stack_file_with_further_keys_of_a_later_release_is_read(settings: Settings) -> None:
     leave(settings, json.dumps({**LEFT, "supervisor": {**HERE, "host": "here"}, "ports": PORTS, "version": 2}))
-    left = stack.read_left(settings.home)
+    left = earlier_stack.read_left(settings.home)
     assert (left.supervisor, left.ports) == (ME, PORTS)
 
 
@@ -165,7 +165,7 @@ def test_gc_names_a_database_that_this_release_has_not_migrated(settings: Settin
 def engine_with(settings: Settings, document: object) -> EngineFiles:
     engine = EngineFiles(settings.engines / VERSION)
     engine.folder.mkdir(parents=True)
-    (engine.folder / "record.json").write_text(json.dumps(document))
+    (engine.folder / "status.json").write_text(json.dumps(document))
     return engine
 
 
@@ -173,7 +173,7 @@ def engine_with(settings: Settings, document: object) -> EngineFiles:
 def test_doctor_names_an_engines_status_that_it_cannot_read(settings: Settings, document: object) -> None:
     engine = engine_with(settings, document)
     found = of_name(settings, f"engine {VERSION[:12]}")
-    assert f"{engine.folder / 'record.json'} cannot be read" in found.what
+    assert f"{engine.folder / 'status.json'} cannot be read" in found.what
     assert "remove the file" in found.next
 
 
@@ -182,16 +182,16 @@ def test_down_ends_the_processes_of_an_engine_whose_status_it_cannot_read(
     settings: Settings, document: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine, living = engine_with(settings, document), [ME]
-    monkeypatch.setattr("infra.local.stack.processes.members", lambda folder, *_a, **_k: tuple(living) if folder == engine.folder else ())
-    monkeypatch.setattr(stack, "end", lambda *_a, **_k: living.clear())
-    assert stack.bring_down(settings.home, SystemClock()) == (f"engine {VERSION[:12]}",)
-    assert not (engine.folder / "record.json").exists()
+    monkeypatch.setattr("serving.engines.processes.members", lambda folder, *_a, **_k: tuple(living) if folder == engine.folder else ())
+    monkeypatch.setattr(earlier_stack, "end", lambda *_a, **_k: living.clear())
+    assert earlier_stack.bring_down(settings.home, SystemClock()) == (f"engine {VERSION[:12]}",)
+    assert not (engine.folder / "status.json").exists()
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"pid": 1}', "3"])
 def test_the_engine_supervisor_is_not_ready_by_an_identity_that_cannot_be_read(settings: Settings, text: str) -> None:
     settings.engines.mkdir(parents=True)
-    (settings.engines / "keeper.json").write_text(text)
+    (settings.engines / "supervisor.json").write_text(text)
     assert not stack._supervises(settings.engines)(os.getpid())
 
 

@@ -13,6 +13,7 @@ from core.ports.clock import VirtualClock
 from core.settings import read_settings
 from infra.entrypoints.prepare import prepare_when_there
 from wiring import Platform
+from wiring.home import prepare
 
 KEY = "st-an-operators-key-from-a-secret"
 
@@ -49,3 +50,21 @@ def test_a_database_that_stays_away_ends_the_wait_with_its_name(tmp_path: Path):
     with pytest.raises(Transient):
         prepare_when_there(away, clock, limit_s=10)
     assert clock.monotonic() >= 10
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["schlüssel\n".encode(), b"\xff\xfe\x00s", b"", b"two words\n", b"st-one\nst-two\n"],
+    ids=["umlaut", "binary", "empty", "space", "lines"],
+)
+def test_a_kept_key_that_no_header_could_carry_is_refused_with_its_file(tmp_path: Path, content: bytes):
+    (tmp_path / "operator.key").write_bytes(content)
+    with pytest.raises(Refused, match=f"{tmp_path / 'operator.key'} must hold one key") as refused:
+        prepare(read_settings({}, home=tmp_path))
+    assert "remove it" in refused.value.hint
+    assert (tmp_path / "operator.key").read_bytes() == content
+
+
+def test_a_kept_key_is_used_again(tmp_path: Path):
+    (tmp_path / "operator.key").write_text("st-kept\n")
+    assert prepare(read_settings({}, home=tmp_path)) == "st-kept"

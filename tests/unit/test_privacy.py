@@ -10,7 +10,7 @@ import pytest
 
 from core.errors import Refused
 from infra.local import privacy
-from infra.local.stack import only_one
+from infra.local.earlier_stack import only_one
 
 
 def mode(path: Path) -> int:

@@ -19,8 +19,9 @@ from core.services import RUNNER_BEAT_S, RunnerBeat
 from core.settings import Settings, read_settings
 from infra.findings import Finding
 from infra.local import commands, doctor, runs_watch
+from infra.local.earlier_stack import Left
 from infra.local.runs_watch import CAN_START, Trouble, watch
-from infra.local.stack import Left, at_ports
+from infra.local.stack import at_ports
 from registry.database import Database, migrate, open_database
 
 REPORTED_WITHIN_S = 30.0

@@ -91,7 +91,7 @@ def test_a_whole_number_in_the_file_is_a_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("engine_standby = false", lambda settings: settings.engine_standby == 0),
+        ("engine_fork_server = false", lambda settings: settings.engine_fork_server == 0),
         ("most_runs = 9.0", lambda settings: settings.most_runs == 9),
         ("[benchmarks]\ntemperature = 0.4", lambda settings: settings.benchmarks.temperature == "0.4"),
         ("[rollout]\nshares = 1.0", lambda settings: settings.rollout.shares == "1.0"),

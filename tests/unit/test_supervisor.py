@@ -19,7 +19,7 @@ from rich.console import Console
 from core.errors import Conflict, Fault
 from core.ports.clock import SystemClock, VirtualClock
 from core.settings import read_settings
-from infra.local import commands, ports, stack
+from infra.local import commands, earlier_stack, ports, stack
 from infra.local.supervisor import Event, Patience, PortTaken, Service, Supervisor
 from serving.engines.processes import Identity, identify, members
 
@@ -210,24 +210,24 @@ def test_services_end_with_a_supervisor_that_is_killed(up: Stack) -> None:
 
 def test_a_second_up_on_the_same_home_is_refused_with_the_pid(tmp_path: Path) -> None:
     settings = read_settings({}, home=tmp_path)
-    with stack.only_one(tmp_path):
+    with earlier_stack.only_one(tmp_path):
         me = identify(os.getpid())
         assert me is not None
-        stack.write_left(settings, {"gateway": me}, {"gateway": 1})
-        with pytest.raises(Conflict, match=f"process {os.getpid()} runs the stack"), stack.only_one(tmp_path):
+        earlier_stack.write_left(settings, {"gateway": me}, {"gateway": 1})
+        with pytest.raises(Conflict, match=f"process {os.getpid()} runs the stack"), earlier_stack.only_one(tmp_path):
             pass
-    with stack.only_one(tmp_path):
-        assert stack.read_left(tmp_path).ports == {"gateway": 1}
+    with earlier_stack.only_one(tmp_path):
+        assert earlier_stack.read_left(tmp_path).ports == {"gateway": 1}
 
 
 def test_what_a_killed_up_left_is_ended_by_the_next(tmp_path: Path) -> None:
     made = Stack(tmp_path / "run")
     supervisor = made.supervise(made.service("gateway", SLEEP))
     supervisor.start(threading.Event())
-    stack.write_left(read_settings({}, home=tmp_path), made.running, {})
-    assert stack.clear_left(tmp_path, SystemClock()) == ("gateway",)
+    earlier_stack.write_left(read_settings({}, home=tmp_path), made.running, {})
+    assert earlier_stack.clear_left(tmp_path, SystemClock()) == ("gateway",)
     assert members(tmp_path / "run" / "gateway", None) == ()
-    assert stack.clear_left(tmp_path, SystemClock()) == ()
+    assert earlier_stack.clear_left(tmp_path, SystemClock()) == ()
     supervisor.stop(threading.Event())
 
 

@@ -53,7 +53,7 @@ def test_a_receiver_that_stumbles_is_told_again_under_the_same_delivery(receiver
     assert len({body for _, body in receiver.got}) == 1
 
 
-def test_a_receiver_s_wish_to_wait_is_granted_up_to_a_minute(receiver: Receiver):
+def test_a_receiver_s_retry_after_is_obeyed_up_to_a_minute(receiver: Receiver):
     receiver.statuses, receiver.headers = [429], {"Retry-After": "99999"}
     clock = VirtualClock()
     begun = clock.monotonic()

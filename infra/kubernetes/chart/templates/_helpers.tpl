@@ -98,7 +98,7 @@ ranker-key: SEATRIAL_BENCHMARKS_RANKER_KEY
   "SEATRIAL_PUBLIC_URL" .Values.publicUrl
   "SEATRIAL_ENGINES_URL" (printf "kubernetes://%s" .Release.Namespace)
   "SEATRIAL_KUBERNETES_INSTALLATION" .Release.Name
-  "SEATRIAL_ENGINE_STANDBY" "0"
+  "SEATRIAL_ENGINE_FORK_SERVER" "0"
   "SEATRIAL_TENSORIZE_PYTHON" "/opt/engine/bin/python"
   "SEATRIAL_KUBERNETES_IMAGE" (include "seatrial.image" (dict "root" . "image" .Values.images.engine "value" "images.engine"))
   "SEATRIAL_KUBERNETES_SERVICE_ACCOUNT" (printf "%s-engine" .Release.Name)
