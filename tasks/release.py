@@ -10,7 +10,6 @@ from core.endpoints import Rollout, RolloutState
 from core.engines import EnginePhase
 from core.errors import NotFound
 from core.ids import Digest
-from core.ports.records import AuditEntry
 from core.shown import model_title, number
 from core.submissions import StepName, Submission
 from core.versions import ModelVersion
@@ -113,8 +112,6 @@ def announce(submission: Submission, version: ModelVersion) -> None:
         endpoint = submission.request.endpoint
         settle_engines(here)
         mark_aliases(here, submission)
-        now = here.clock.now()
-        here.records.audit.add(AuditEntry(now, "seatrial", "serving", endpoint, {"submission": submission.id, "version": version.id}))
         serve(here.records, here.clock, submission.id, f"{endpoint} serves {version.short}", this_driver())
         end_despite_sigterm()
         report.say(f"chat at {here.settings.shown_url}/v1 with model {endpoint!r}")

@@ -20,7 +20,7 @@ from serving.gateway.responses import Rejected
 from serving.gateway.route_sync import Intervals, RouteSync
 from serving.gateway.stages import RequestContext, Stage, completion_stages, run_stages
 from serving.gateway.upstream import Upstream
-from tests.equipment.gateway_doubles import HARBOUR, FixedRoutes, MemoryLedger, route
+from tests.equipment.gateway_doubles import HARBOUR, FixedRoutes, MemoryLedger, route, until
 from tests.equipment.gateway_engine import Engine
 from tests.equipment.gateway_env import CALLERS, KEY
 
@@ -148,9 +148,7 @@ async def test_a_stream_that_is_cancelled_at_shutdown_is_settled_and_leaves_the_
     body = b'{"model":"harbour","messages":[{"role":"user","content":"hang"}],"stream":true}'
     request = asyncio.ensure_future(pipeline.run(pipeline.stages, sent, body))
     try:
-        async with asyncio.timeout(5):
-            while not sent:
-                await asyncio.sleep(0)
+        await asyncio.to_thread(until, lambda: sent)
         request.cancel()
         with pytest.raises(asyncio.CancelledError):
             await request
