@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from core.errors import Conflict
 from core.ids import PrincipalId, RolloutId, SubmissionId, VersionId
 from core.leases import RECONCILE
 from core.ports.clock import VirtualClock
+from core.ports.records import AuditEntry
 from core.submissions import Submission, SubmissionState
 from core.versions import Decision, ModelRef
 from lifecycle import regressions, submissions
@@ -73,6 +75,17 @@ def test_the_same_idempotency_key_returns_the_same_submission_with_one_run(
     assert submissions.submit(records, prefect, clock, request, OLGA).id == first.id
     assert list(prefect.runs) == [first.flow_run]
     assert len(actions(records, first.id)) == 1
+
+
+def test_a_submission_that_was_sent_again_while_the_orchestrator_was_unavailable_has_one_audit_entry(
+    records: Database, clock: VirtualClock, prefect: Prefect
+) -> None:
+    request = a_request(idempotency_key="once")
+    prefect.away = True
+    first = submissions.submit(records, prefect, clock, request, OLGA)
+    prefect.away = False
+    assert submissions.submit(records, prefect, clock, request, OLGA).runs == 1
+    assert actions(records, first.id) == [("olga (key-1)", "submit")]
 
 
 def test_a_submission_waits_while_the_orchestrator_is_unavailable(records: Database, clock: VirtualClock, prefect: Prefect) -> None:
@@ -157,6 +170,47 @@ def test_a_regression_is_answered_once_as_the_policy_requests(
     assert regressions.respond(records, prefect, clock, row) == response
     assert [found.id for found in records.submissions.find()] == ([response["submission"]] if policy is OnRegression.ROLLBACK else [])
     assert actions(records, row.id) == [("seatrial", "regression")]
+
+
+class Killed(Exception):
+    """The process ended here."""
+
+
+@pytest.mark.parametrize("away", [False, True])
+@pytest.mark.parametrize("state", [RolloutState.DARK, RolloutState.PROMOTED])
+def test_a_rollback_whose_process_was_killed_before_it_was_recorded_is_recorded_as_a_rollback(
+    records: Database, clock: VirtualClock, prefect: Prefect, monkeypatch: pytest.MonkeyPatch, state: RolloutState, *, away: bool
+) -> None:
+    served_after(records, CANDIDATE)
+    records.endpoints.set_policy(CHAT, EndpointPolicy(on_regression=OnRegression.ROLLBACK))
+    row = records.benchmarks.create(a_benchmark(endpoint=CHAT, version=STABLE, trigger=Trigger.SCHEDULE, decision=Decision.FAIL))
+    prefect.away = away
+    with monkeypatch.context() as patch:
+        patch.setattr(records.audit, "add", kill_before(records, "regression"))
+        with pytest.raises(Killed):
+            regressions.respond(records, prefect, clock, row)
+    [submitted] = records.submissions.find()
+    opened = open_rollout(records, id=RolloutId("ro-back"), submission=submitted.id, candidate=CANDIDATE)
+    records.rollouts.store(replace(opened, state=state))
+    prefect.away = False
+    response = regressions.respond(records, prefect, clock, row)
+    assert response["action"] == "rollback"
+    assert (response["submission"], response["from"]) == (submitted.id, STABLE)
+    assert [(found.id, found.runs) for found in records.submissions.find()] == [(submitted.id, 1)]
+    assert actions(records, row.id) == [("seatrial", "regression")]
+    assert actions(records, submitted.id) == [("seatrial (benchmark)", "rollback")]
+
+
+def kill_before(records: Database, action: str) -> Callable[[AuditEntry], None]:
+    """Return an `Audit.add` in which the process is killed before it writes an entry of this action."""
+    add = records.audit.add
+
+    def add_or_die(entry: AuditEntry) -> None:
+        if entry.action == action:
+            raise Killed
+        add(entry)
+
+    return add_or_die
 
 
 @pytest.mark.parametrize(("delivered", "action"), [(True, "regression told"), (False, "regression not told")])
