@@ -216,6 +216,18 @@ def request_cancel(records: Records, clock: Clock, submission: SubmissionId) -> 
     return update(records.submissions, submission, clock.now(), cancelling)
 
 
+def expect_open(records: Records, submission: SubmissionId) -> None:
+    """Raise Refused when the submission is being cancelled: the orchestrator may have been unable to stop its run.
+
+    Conflict when it has ended: reconcile ended it while this process slept through its lease.
+    """
+    state = records.submissions.get(submission).state
+    if state is SubmissionState.CANCELLING:
+        raise Refused("the submission was cancelled", reason="cancelled", hint="submit the model again when it is wanted")
+    if state.ended:
+        raise Conflict(f"{submission} is {state} already; this run changes nothing", hint="submit the model again when it is wanted")
+
+
 def serve(records: Records, clock: Clock, submission: SubmissionId, message: str, driver: str | None) -> Submission:
     """End the submission as serving, with an entry of the audit trail. Conflict when its endpoint has never served its version."""
 

@@ -14,14 +14,14 @@ from core.shown import model_title, number
 from core.submissions import StepName, Submission
 from core.versions import ModelVersion
 from lifecycle.rollouts.withdrawn import withdrawn
-from lifecycle.submissions import serve
+from lifecycle.submissions import expect_open, serve
 from tasks.conversations import bring_conversations
 from tasks.lease import end_despite_sigterm, this_driver
 from tasks.notes import run_log
 from tasks.pages import leave_pages, leave_rollout
 from tasks.settle import settle_engines
 from tasks.start import await_ready, engine_spec, engine_starts
-from tasks.step import StepReport, recorded, step_task, stop_if_cancelled
+from tasks.step import StepReport, recorded, step_task
 from wiring import Platform, platform
 
 
@@ -94,7 +94,7 @@ def roll_out(submission: Submission, rollout: Rollout) -> Rollout:
                 run_log().info("roll out: %s", report.step.message)
             bring_conversations(here, row)
             here.clock.wait(here.settings.rollout.pass_interval_s)
-            stop_if_cancelled(here, submission.id)
+            expect_open(here.records, submission.id)
             row = here.driver.advance(rollout.id)
         here.driver.advance(rollout.id)  # an ended rollout's pass retires the engine that is no longer wanted
         show(report, row)
