@@ -30,7 +30,7 @@ from core.submissions import Submission, SubmissionRequest, SubmissionState
 from lifecycle.audit import AuditedSubmissions, write_audit
 from lifecycle.leases import expect_driver, expect_free
 from lifecycle.rollouts.precedence import SUPERSEDED
-from lifecycle.rows import update
+from lifecycle.rows import Repository, update
 
 _LOG = logging.getLogger("seatrial.lifecycle")
 _ACTOR: Final = "seatrial"
@@ -323,5 +323,5 @@ def _driven(
         expect_driver(row, driver, clock.now())
         return decide(row)
 
-    rows = AuditedSubmissions(records.submissions, entry) if entry else records.submissions
+    rows: Repository[SubmissionId, Submission] = AuditedSubmissions(records.submissions, entry) if entry else records.submissions
     return update(rows, submission, clock.now(), changed)

@@ -58,7 +58,7 @@ def resume_benchmarks(here: Platform, fence: Fence) -> tuple[str, ...]:
         fence()
         if found.resume_benchmark(row):
             resumed.append(f"resumed {row.id}")
-    return (*resumed, *(f"entered {benchmark} in MLflow" for benchmark in mirror_missing(here)))
+    return (*resumed, *(f"entered {benchmark} in MLflow" for benchmark in mirror_missing(here.records, here.answers, here.clock)))
 
 
 def start_studies(here: Platform, fence: Fence) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from core.versions import ModelVersion
 from evals import harness
 from lifecycle.capacity import await_fit
 from lifecycle.engine_starts import EngineStarts, spec_of
-from lifecycle.rollouts.opening import Opening
+from lifecycle.opening import Opening
 from tasks.lease import this_driver
 from tasks.step import StepReport, recorded, step_task
 from wiring import Platform, platform

@@ -192,7 +192,7 @@ def test_a_rollback_whose_process_was_killed_before_it_was_recorded_is_recorded_
             regressions.respond(records, prefect, clock, row)
     [submitted] = records.submissions.find()
     opened = open_rollout(records, id=RolloutId("ro-back"), submission=submitted.id, candidate=CANDIDATE)
-    records.rollouts.store(replace(opened, state=state))
+    records.rollouts.store(replace(opened, state=state, ended_at=NOW if state is RolloutState.PROMOTED else None))
     prefect.away = False
     response = regressions.respond(records, prefect, clock, row)
     assert response["action"] == "rollback"

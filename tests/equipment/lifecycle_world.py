@@ -22,10 +22,10 @@ from lifecycle import submissions
 from lifecycle.ending import Ending
 from lifecycle.engines import retire_unwanted
 from lifecycle.leases import held_by_another
+from lifecycle.opening import Opening
 from lifecycle.recovery import Recovery
 from lifecycle.rollback import withdraw_rollout
 from lifecycle.rollouts.driver import Driver, driven_by_another
-from lifecycle.rollouts.opening import Opening
 from lifecycle.rollouts.withdrawn import withdrawn
 from tests.equipment.fakes import FakeEngines
 from tests.equipment.samples import a_request, a_version

@@ -14,7 +14,7 @@ from core.endpoints import RolloutState, Withdrawal
 from core.errors import Conflict, DiskFull, Exhausted, Fault, Refused, SeatrialError, Transient
 from core.ids import RolloutId
 from core.submissions import StepName, Submission, SubmissionState
-from lifecycle.rollouts.opening import Opening
+from lifecycle.opening import Opening
 from lifecycle.submissions import ending, event_of
 from tasks import finish as finishing
 from tasks import release as releasing
