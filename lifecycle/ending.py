@@ -10,11 +10,10 @@ from core.endpoints import Withdrawal
 from core.errors import SeatrialError
 from core.ids import SubmissionId
 from core.ports import Clock, Records
-from core.ports.records import AuditEntry
 from core.submissions import Submission
 from lifecycle.benchmarks import fail
 from lifecycle.rollouts.driver import Driver
-from lifecycle.submissions import begin_end, end, ending, reason_of
+from lifecycle.submissions import begin_end, end, ending
 
 _PASS_S = 0.2
 
@@ -57,10 +56,7 @@ class Ending:
         yield
         self.clear_away(row)
         yield
-        ended = end(self.records, self.clock, submission, why, driver)
-        detail = {"reason": reason_of(why), "message": why.what}
-        self.records.audit.add(AuditEntry(self.clock.now(), "seatrial", str(ended.state), submission, detail))
-        self.ended(ended, why)
+        self.ended(end(self.records, self.clock, submission, why, driver), why)
 
     def _withdraw_rollouts(self, row: Submission, why: SeatrialError) -> Iterator[None]:
         """Take the candidate's share, and wait until every gateway follows and the rollout has ended."""

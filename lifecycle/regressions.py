@@ -1,6 +1,7 @@
 """The response to a regression that a scheduled benchmark found: an alert, and a rollback where the endpoint's policy requests one.
 
-The audit trail of the benchmark records which part is done, so that a run that continues after a kill does the rest only.
+The audit trail of the benchmark records which part is done, so that a run that continues after a kill does the rest only. A rollback is
+recognised by the idempotency key of its submission: it is recorded as one although the endpoint has changed because of it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from core.errors import Conflict, NotFound
 from core.ids import BenchmarkId
 from core.ports import Clock, FlowRuns, Records
 from core.ports.records import AuditEntry
+from core.submissions import Submission
 from core.versions import Decision
 from lifecycle.rollback import submit_previous
+from lifecycle.submissions import submit
 
 _ACTOR: Final = "seatrial"
 _FOUND, _TOLD, _UNTOLD = "regression", "regression told", "regression not told"
@@ -53,22 +56,38 @@ def _trail(records: Records, benchmark: BenchmarkId) -> dict[str, AuditEntry]:
 
 def _act(records: Records, runs: FlowRuns, clock: Clock, row: Benchmark) -> tuple[str, dict[str, Any]]:
     """Roll the endpoint back where its policy requests it and a rollback helps; return ("rollback" or "alert", details)."""
-    try:
-        endpoint = records.endpoints.get(row.endpoint) if row.endpoint else None
-    except NotFound:
-        endpoint = None
+    principal = records.access.principal("seatrial", clock.now())
+    by = Actor(principal.id, principal.name, f"{principal.name} (benchmark)")
+    endpoint, key = _endpoint(records, row), f"regression-{row.id}"
+    begun = _submitted(records, row, by, key)
+    if begun is not None:
+        submission = submit(records, runs, clock, begun.request, by, "rollback")  # starts its run where the kill came before that
+        to = submission.version or (endpoint and endpoint.previous)
+        return "rollback", {"submission": submission.id, "to": to, "from": row.version}
     if endpoint is None or endpoint.policy.on_regression is not OnRegression.ROLLBACK:
         return "alert", {}
     hindrance = _hindrance(records, endpoint, row)
     if hindrance:
         return "alert", {"not_rolled_back": hindrance}
-    principal = records.access.principal("seatrial", clock.now())
-    by = Actor(principal.id, principal.name, f"{principal.name} (benchmark)")
     try:
-        submission = submit_previous(records, runs, clock, endpoint, f"regression-{row.id}", by)
+        submission = submit_previous(records, runs, clock, endpoint, key, by)
     except Conflict as error:
         return "alert", {"not_rolled_back": error.what}
     return "rollback", {"submission": submission.id, "to": endpoint.previous, "from": row.version}
+
+
+def _endpoint(records: Records, row: Benchmark) -> Endpoint | None:
+    """Return the benchmark's endpoint, None where it has none or it was removed."""
+    try:
+        return records.endpoints.get(row.endpoint) if row.endpoint else None
+    except NotFound:
+        return None
+
+
+def _submitted(records: Records, row: Benchmark, by: Actor, key: str) -> Submission | None:
+    """Return the rollback that an earlier response to this regression submitted."""
+    rollbacks = records.submissions.find(endpoint=row.endpoint, submitter=by.principal)
+    return next((found for found in rollbacks if found.request.idempotency_key == key), None)
 
 
 def _hindrance(records: Records, endpoint: Endpoint, row: Benchmark) -> str:

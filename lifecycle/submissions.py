@@ -25,13 +25,15 @@ from core.errors import Conflict, DiskFull, Exhausted, Fault, NotFound, Refused,
 from core.ids import Epoch, RolloutId, SubmissionId, VersionId
 from core.leases import RECONCILE
 from core.ports import Clock, FlowRuns, Records
+from core.ports.records import AuditEntry
 from core.submissions import Submission, SubmissionRequest, SubmissionState
-from lifecycle.audit import write_audit
+from lifecycle.audit import AuditedSubmissions, write_audit
 from lifecycle.leases import expect_driver, expect_free
 from lifecycle.rollouts.precedence import SUPERSEDED
-from lifecycle.rows import update
+from lifecycle.rows import Repository, update
 
 _LOG = logging.getLogger("seatrial.lifecycle")
+_ACTOR: Final = "seatrial"
 
 
 class Event(StrEnum):
@@ -98,7 +100,8 @@ def submit(records: Records, runs: FlowRuns, clock: Clock, request: SubmissionRe
     row = records.submissions.create(request, by.principal, clock.now())
     if row.flow_run or row.state is not SubmissionState.QUEUED:
         return row
-    write_audit(records, clock, by, action, row.id, model=str(request.model), endpoint=request.endpoint)
+    if not records.audit.find(subject=row.id, limit=1):  # an earlier call may have been killed before it wrote the entry, or after it
+        write_audit(records, clock, by, action, row.id, model=str(request.model), endpoint=request.endpoint)
     try:
         return start_run(records, runs, clock, row)
     except (Transient, NotFound) as error:
@@ -213,15 +216,30 @@ def request_cancel(records: Records, clock: Clock, submission: SubmissionId) -> 
     return update(records.submissions, submission, clock.now(), cancelling)
 
 
+def expect_open(records: Records, submission: SubmissionId) -> None:
+    """Raise Refused when the submission is being cancelled: the orchestrator may have been unable to stop its run.
+
+    Conflict when it has ended: reconcile ended it while this process slept through its lease.
+    """
+    state = records.submissions.get(submission).state
+    if state is SubmissionState.CANCELLING:
+        raise Refused("the submission was cancelled", reason="cancelled", hint="submit the model again when it is wanted")
+    if state.ended:
+        raise Conflict(f"{submission} is {state} already; this run changes nothing", hint="submit the model again when it is wanted")
+
+
 def serve(records: Records, clock: Clock, submission: SubmissionId, message: str, driver: str | None) -> Submission:
-    """End the submission as serving. Conflict when its endpoint has never served its version."""
+    """End the submission as serving, with an entry of the audit trail. Conflict when its endpoint has never served its version."""
 
     def served(row: Submission) -> Submission:
         if not promoted(records, row) and records.endpoints.get(row.request.endpoint).stable != row.version:
             raise Conflict(f"{row.request.endpoint} does not serve the version of {row.id}", reason="not_promoted")
         return replace(row, state=next_state(row.state, Event.SERVED), reason="", message=message, hint="")
 
-    return _driven(records, clock, submission, driver, served)
+    def entry(row: Submission) -> AuditEntry:
+        return AuditEntry(clock.now(), _ACTOR, "serving", row.request.endpoint, {"submission": row.id, "version": row.version})
+
+    return _driven(records, clock, submission, driver, served, entry)
 
 
 def begin_end(records: Records, clock: Clock, submission: SubmissionId, error: SeatrialError, driver: str | None) -> Submission:
@@ -241,7 +259,10 @@ def begin_end(records: Records, clock: Clock, submission: SubmissionId, error: S
 
 
 def end(records: Records, clock: Clock, submission: SubmissionId, error: SeatrialError, driver: str | None) -> Submission:
-    """Write the end state that `error` means. One that was promoted already ends as serving, whatever failed or was asked afterwards."""
+    """Write the end state that `error` means, with an entry of the audit trail.
+
+    A submission that was promoted already ends as serving, whatever failed or was requested afterwards.
+    """
 
     def ended(row: Submission) -> Submission:
         if not promoted(records, row):
@@ -252,7 +273,10 @@ def end(records: Records, clock: Clock, submission: SubmissionId, error: Seatria
         state = next_state(row.state, Event.SERVED)
         return replace(row, state=state, lease_until=0.0, reason="", message=f"{why}; {name} serves it", hint=hint)
 
-    return _driven(records, clock, submission, driver, ended)
+    def entry(row: Submission) -> AuditEntry:
+        return AuditEntry(clock.now(), _ACTOR, str(row.state), row.id, {"reason": reason_of(error), "message": error.what})
+
+    return _driven(records, clock, submission, driver, ended, entry)
 
 
 def ending(row: Submission) -> SeatrialError | None:
@@ -281,9 +305,17 @@ def promoted(records: Records, row: Submission) -> bool:
 
 
 def _driven(
-    records: Records, clock: Clock, submission: SubmissionId, driver: str | None, decide: Callable[[Submission], Submission]
+    records: Records,
+    clock: Clock,
+    submission: SubmissionId,
+    driver: str | None,
+    decide: Callable[[Submission], Submission],
+    entry: Callable[[Submission], AuditEntry] | None = None,
 ) -> Submission:
-    """Change the row as its driver. One that has ended stays as it is. Conflict when the driver lost it, also when it has ended since."""
+    """Change the row as its driver, with the entry of the audit trail that belongs to the change.
+
+    A row that has ended stays as it is. Conflict when the driver lost it, also when it has ended since.
+    """
 
     def changed(row: Submission) -> Submission:
         if row.state.ended and driver in {None, row.driver}:
@@ -291,4 +323,5 @@ def _driven(
         expect_driver(row, driver, clock.now())
         return decide(row)
 
-    return update(records.submissions, submission, clock.now(), changed)
+    rows: Repository[SubmissionId, Submission] = AuditedSubmissions(records.submissions, entry) if entry else records.submissions
+    return update(rows, submission, clock.now(), changed)

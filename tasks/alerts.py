@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import structlog
@@ -12,10 +12,13 @@ from prefect.runtime import flow_run
 
 from core.benchmarks import Benchmark
 from core.errors import SeatrialError
-from core.ids import BenchmarkId
+from core.ids import BenchmarkId, Epoch
 from lifecycle import regressions
 from tasks.step import step_task
-from wiring import Platform, platform
+from wiring import platform
+
+if TYPE_CHECKING:
+    from serving.webhook import Webhook
 
 log = structlog.get_logger(__name__)
 
@@ -37,9 +40,9 @@ def raise_alert(benchmark: BenchmarkId) -> str:
         return ""
     response = regressions.respond(here.records, here.runs, here.clock, row)
     if not regressions.alerted(here.records, row.id):
-        document = alert(here, row, response)
+        document = alert(row, response, at=here.clock.now(), run_page=f"{here.prefect_page}/runs/flow-run/{flow_run.id}")
         emit_event(REGRESSION, resource(row), payload=document, id=event_id(row, REGRESSION))
-        regressions.note_alert(here.records, here.clock, row, delivered=tell(here, row, document))
+        regressions.note_alert(here.records, here.clock, row, delivered=tell(here.alarm, row, document))
     return str(response["action"])
 
 
@@ -48,12 +51,12 @@ def tell_failure(row: Benchmark) -> None:
     emit_event(FAILURE, resource(row), payload={"benchmark": row.id, "reason": row.reason[:500]}, id=event_id(row, FAILURE))
 
 
-def alert(here: Platform, row: Benchmark, response: dict[str, Any]) -> dict[str, Any]:
+def alert(row: Benchmark, response: dict[str, Any], *, at: Epoch, run_page: str) -> dict[str, Any]:
     """Return the alert: numbers, names and pages; never a prompt, an answer or a key."""
     compared = row.comparison
     return {
         "event": REGRESSION,
-        "at": datetime.fromtimestamp(here.clock.now(), UTC).isoformat().replace("+00:00", "Z"),
+        "at": datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z"),
         "benchmark": row.id,
         "endpoint": row.endpoint,
         "version": row.version,
@@ -68,17 +71,17 @@ def alert(here: Platform, row: Benchmark, response: dict[str, Any]) -> dict[str,
         "reason": row.reason,
         "action": response["action"],
         "rollback": {name: value for name, value in response.items() if name not in {"action", "endpoint"}},
-        "links": {"mlflow": row.run_url, "run": f"{here.prefect_page}/runs/flow-run/{flow_run.id}"},
+        "links": {"mlflow": row.run_url, "run": run_page},
         "next": f"seatrial bench show {row.id}",
     }
 
 
-def tell(here: Platform, row: Benchmark, document: dict[str, Any]) -> bool:
+def tell(alarm: Webhook | None, row: Benchmark, document: dict[str, Any]) -> bool:
     """Send the alert to the webhook; return False when that failed. The alert stays visible elsewhere."""
-    if here.alarm is None:
+    if alarm is None:
         return True
     try:
-        here.alarm.tell(row.id, document)
+        alarm.tell(row.id, document)
     except SeatrialError as error:
         log.warning("alert.not_told", benchmark=row.id, cause=error.what)
         return False

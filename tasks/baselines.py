@@ -11,9 +11,10 @@ import structlog
 from core.benchmarks import Benchmark, BenchmarkState, Sample, Trigger
 from core.errors import NotFound
 from core.ids import EndpointName, VersionId
+from core.ports import Records
 from core.versions import Decision
 from evals.statistics import Comparison, NoiseFloor, by_sampling, compare, noise_floor, regressed, summarize
-from wiring import Platform
+from registry.answers import Answers
 
 log = structlog.get_logger(__name__)
 
@@ -31,15 +32,14 @@ class Judgement:
     comparison: dict[str, Any] = field(default_factory=dict)
 
 
-def judge_run(here: Platform, row: Benchmark, samples: Sequence[Sample]) -> Judgement:
+def judge_run(records: Records, answers: Answers, row: Benchmark, samples: Sequence[Sample], *, margin: float) -> Judgement:
     """Hold a run against its baseline: a schedule asks whether it became worse, everybody else whether it is worse by the margin."""
-    base = baseline_of(here, row)
+    base = baseline_of(records, answers, row)
     if base is None:
         return Judgement(Decision.INCONCLUSIVE, "the first run of this version by this plan: later ones are held against it")
-    theirs = here.answers.read(base)
-    margin = here.settings.benchmarks.margin if row.trigger is Trigger.SCHEDULE else here.settings.trials.margin
+    theirs = answers.read(base)
     judge = regressed if row.trigger is Trigger.SCHEDULE else compare
-    found = judge(samples, theirs, margin=margin, noise=measured_noise(here, row))
+    found = judge(samples, theirs, margin=margin, noise=measured_noise(records, answers, row))
     return Judgement(found.decision, found.reason, base, shown(found))
 
 
@@ -48,38 +48,38 @@ def shown(found: Comparison) -> dict[str, Any]:
     return found.shown()
 
 
-def baseline_of(here: Platform, row: Benchmark) -> Benchmark | None:
+def baseline_of(records: Records, answers: Answers, row: Benchmark) -> Benchmark | None:
     """Return the pinned baseline: the version's first whole run of this plan; else the run of it that the endpoint's stable version has.
 
     Only a run of the same plan can be compared. None where this is the first.
     """
-    first = _first(here, row, row.version)
+    first = _first(records, answers, row, row.version)
     if first is not None:
         return first
-    stable = stable_of(here, row.endpoint)
-    return _first(here, row, stable) if stable is not None and stable != row.version else None
+    stable = stable_of(records, row.endpoint)
+    return _first(records, answers, row, stable) if stable is not None and stable != row.version else None
 
 
-def measured_noise(here: Platform, row: Benchmark) -> NoiseFloor | None:
+def measured_noise(records: Records, answers: Answers, row: Benchmark) -> NoiseFloor | None:
     """Return by how much equal runs of this version differ, from the runs before this one; None before there are two.
 
     Runs that raised an alarm are left out: a regression does not count as noise.
     """
-    earlier = [run for run in done_runs(here, row, row.version) if run.decision is not Decision.FAIL][:_NOISE_RUNS]
-    runs = [read for read in (_readable(here, run) for run in earlier) if read]
+    earlier = [run for run in done_runs(records, row, row.version) if run.decision is not Decision.FAIL][:_NOISE_RUNS]
+    runs = [read for read in (_readable(answers, run) for run in earlier) if read]
     return noise_floor(runs) if len(runs) > 1 else None
 
 
-def done_runs(here: Platform, row: Benchmark, version: VersionId) -> tuple[Benchmark, ...]:
+def done_runs(records: Records, row: Benchmark, version: VersionId) -> tuple[Benchmark, ...]:
     """Return the whole runs of `row`'s plan on a version, newest first, without `row`."""
-    found = here.records.benchmarks.find(version=version, plan=row.plan.key, states=[BenchmarkState.DONE], limit=_MOST)
+    found = records.benchmarks.find(version=version, plan=row.plan.key, states=[BenchmarkState.DONE], limit=_MOST)
     return tuple(run for run in found if run.id != row.id)
 
 
-def stable_of(here: Platform, endpoint: EndpointName | None) -> VersionId | None:
+def stable_of(records: Records, endpoint: EndpointName | None) -> VersionId | None:
     """Return what an endpoint serves, None where it serves nothing or there is none."""
     try:
-        return here.records.endpoints.get(endpoint).stable if endpoint else None
+        return records.endpoints.get(endpoint).stable if endpoint else None
     except NotFound:
         return None
 
@@ -99,16 +99,16 @@ def curves_in(samples: Sequence[Sample]) -> dict[str, float]:
     return {f"{name}/{key}": point[name] for key, point in by_sampling(samples).items() for name in kept if name in point}
 
 
-def _first(here: Platform, row: Benchmark, version: VersionId) -> Benchmark | None:
-    runs = [run for run in done_runs(here, row, version) if run.started_at < row.started_at or version != row.version]
-    readable = (run for run in reversed(runs) if _readable(here, run))
+def _first(records: Records, answers: Answers, row: Benchmark, version: VersionId) -> Benchmark | None:
+    runs = [run for run in done_runs(records, row, version) if run.started_at < row.started_at or version != row.version]
+    readable = (run for run in reversed(runs) if _readable(answers, run))
     return next(readable, None)
 
 
-def _readable(here: Platform, run: Benchmark) -> tuple[Sample, ...]:
+def _readable(answers: Answers, run: Benchmark) -> tuple[Sample, ...]:
     """Return a run's answers, none where they were deleted: it can no longer be compared with."""
     try:
-        return here.answers.read(run)
+        return answers.read(run)
     except NotFound as error:
         log.warning("benchmark.unreadable", benchmark=run.id, cause=error.what)
         return ()

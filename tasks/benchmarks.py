@@ -16,6 +16,7 @@ from core.benchmarks import Benchmark, BenchmarkState, Form, Plan, Trigger, grid
 from core.engines import EnginePhase
 from core.errors import Conflict, NotFound, Refused, SeatrialError
 from core.ids import BenchmarkId, Digest, Epoch, new_id
+from core.ports import Clock, Records
 from core.ports.records import AuditEntry
 from core.problem_scores import ProblemScore, by_problem
 from core.shown import benchmark_title, duration, headline, key_of, model_title, part, suite_title
@@ -23,7 +24,7 @@ from core.submissions import StepName
 from lifecycle import benchmarks as lifecycle
 from lifecycle.benchmark_targets import Target, target_of
 from lifecycle.leases import await_free
-from registry.answers import PACKED
+from registry.answers import PACKED, Answers
 from tasks.alerts import tell_failure
 from tasks.baselines import Judgement, curves_in, judge_run, numbers_in
 from tasks.curves import data_uri, history_png
@@ -32,7 +33,7 @@ from tasks.notes import run_log
 from tasks.settle import settle_engines
 from tasks.start import await_ready, engine_spec
 from tasks.step import step_task
-from wiring import Platform, platform
+from wiring import platform
 
 log = structlog.get_logger(__name__)
 
@@ -74,16 +75,16 @@ def enter_benchmarks(request: BenchmarkRequest) -> tuple[Benchmark, ...]:
         Benchmark(
             BenchmarkId(new_id("bm")), version, plan, request.trigger, BenchmarkState.RUNNING, now, endpoint, flow_run=str(flow_run.id)
         )
-        for endpoint, version in targets(here, request.target)
+        for endpoint, version in targets(here.records, request.target)
     ]
     return tuple(here.records.benchmarks.create(row) for row in rows)
 
 
-def targets(here: Platform, target: str) -> tuple[Target, ...]:
+def targets(records: Records, target: str) -> tuple[Target, ...]:
     """Return the (endpoint, version) pairs that a target means. NotFound, Refused (an endpoint that serves nothing)."""
     if target:
-        return (target_of(here.records, target),)
-    return tuple((endpoint.name, endpoint.stable) for endpoint in here.records.endpoints.list() if endpoint.stable)
+        return (target_of(records, target),)
+    return tuple((endpoint.name, endpoint.stable) for endpoint in records.endpoints.list() if endpoint.stable)
 
 
 @contextmanager
@@ -102,7 +103,7 @@ def held_benchmarks(rows: tuple[Benchmark, ...]) -> Iterator[None]:
     for row in rows:
         lifecycle.claim(here.records, here.clock, row.id, str(flow_run.id), driver, here.settings.lease_s)
     try:
-        with renewed(here, renew):
+        with renewed(here.clock, here.settings.lease_s, renew):
             yield
     finally:
         for row in rows:
@@ -151,21 +152,21 @@ def ask(benchmark: BenchmarkId, address: str) -> None:
     if here.answers.packed(benchmark).is_file():
         return
     rows = here.answers.growing(benchmark)
-    samples = here.benchmark_runner.run(address, row.version, row.plan, rows, shown_progress(here, benchmark))
+    samples = here.benchmark_runner.run(address, row.version, row.plan, rows, shown_progress(here.records, here.clock, benchmark))
     here.answers.pack(benchmark, samples)
     run_log().info("ask: %d answers, %s passed", len(samples), part(sum(sample.passed for sample in samples) / max(1, len(samples))))
 
 
-def shown_progress(here: Platform, benchmark: BenchmarkId) -> Callable[[float, str], None]:
+def shown_progress(records: Records, clock: Clock, benchmark: BenchmarkId) -> Callable[[float, str], None]:
     """Return what writes progress into the row, at most once a second, and stops the work when the row has ended (cancelled)."""
-    last, driver = here.clock.monotonic() - _LOOK_S, this_driver()  # read here: the benchmark runner's threads have no Prefect run
+    last, driver = clock.monotonic() - _LOOK_S, this_driver()  # read here: the benchmark runner's threads have no Prefect run
 
     def progress(part: float, _said: str) -> None:
         nonlocal last
-        if here.clock.monotonic() - last < _LOOK_S:
+        if clock.monotonic() - last < _LOOK_S:
             return
-        last = here.clock.monotonic()
-        row = lifecycle.note_progress(here.records, here.clock, benchmark, part, driver)
+        last = clock.monotonic()
+        row = lifecycle.note_progress(records, clock, benchmark, part, driver)
         if row.ended:
             raise Refused(f"{benchmark} was cancelled", reason="cancelled", hint="start it again when it is still wanted")
 
@@ -178,7 +179,8 @@ def judge(benchmark: BenchmarkId) -> Judgement:
     here = platform()
     row = here.records.benchmarks.get(benchmark)
     samples = here.answers.read(row)
-    found = judge_run(here, row, samples)
+    margin = here.settings.benchmarks.margin if row.trigger is Trigger.SCHEDULE else here.settings.trials.margin
+    found = judge_run(here.records, here.answers, row, samples, margin=margin)
     numbers = numbers_in(samples)
     judgement = lifecycle.Judgement(numbers, found.decision, found.reason, found.baseline.id if found.baseline else None, found.comparison)
     lifecycle.note_judgement(here.records, here.clock, benchmark, judgement, this_driver())
@@ -194,12 +196,12 @@ def record_in_mlflow(benchmark: BenchmarkId) -> None:
     """
     here = platform()
     row = judged(here.records.benchmarks.get(benchmark), here.clock.now())
-    order = len([run for run in run_history(here, row) if run.started_at < row.started_at])
+    order = len([run for run in run_history(here.records, row) if run.started_at < row.started_at])
     files = {PACKED: here.answers.packed(benchmark)}
     results = here.answers.results(benchmark)
     if results.is_file():
         files["results.json"] = results
-    recorded = here.history.record(row, model_of(here, row), curves_in(here.answers.read(row)), files, order=order)
+    recorded = here.history.record(row, model_of(here.records, row), curves_in(here.answers.read(row)), files, order=order)
     lifecycle.note_mirror(here.records, here.clock, benchmark, recorded.rows_uri, recorded.page)
     run_log().info("record_in_mlflow: recorded: %s", recorded.page)
 
@@ -209,25 +211,25 @@ def judged(row: Benchmark, now: Epoch) -> Benchmark:
     return row if row.ended or not row.numbers else replace(row, state=BenchmarkState.DONE, ended_at=now)
 
 
-def model_of(here: Platform, row: Benchmark) -> str:
+def model_of(records: Records, row: Benchmark) -> str:
     """Return the name of a benchmark's model for people; the version where it is not known.
 
     The same weights may have come from several sources: a gate is named by what its own submission brought.
     """
     with suppress(NotFound):
-        submission = here.records.submissions.get(row.submission) if row.submission else None
+        submission = records.submissions.get(row.submission) if row.submission else None
         if submission is not None and submission.version == row.version:
             commit = next((step.detail.get("commit") for step in submission.steps if step.name is StepName.RESOLVE), None)
             return model_title(submission.request.model.source, str(commit) if commit else None)
-        version = here.records.versions.get(row.version)
+        version = records.versions.get(row.version)
         return model_title(version.source, version.commit)
     return row.version[:12]
 
 
-def run_history(here: Platform, row: Benchmark) -> tuple[Benchmark, ...]:
+def run_history(records: Records, row: Benchmark) -> tuple[Benchmark, ...]:
     """Return the judged runs on `row`'s suite of its endpoint (of its version where it has none), oldest first, `row` among them."""
     by = {"endpoint": row.endpoint} if row.endpoint else {"version": row.version}
-    found = here.records.benchmarks.find(**by, limit=_HISTORY)
+    found = records.benchmarks.find(**by, limit=_HISTORY)
     same = [run for run in found if (run.plan.suite, run.plan.form) == (row.plan.suite, row.plan.form) and run.numbers]
     return tuple(reversed(same))
 
@@ -239,13 +241,13 @@ def show(benchmark: BenchmarkId) -> None:
     row = here.records.benchmarks.get(benchmark)
     base = here.records.benchmarks.get(row.baseline) if row.baseline else None
     problems = by_problem(here.answers.read(row), here.answers.read(base) if base else ())
-    name, model = row.endpoint or row.version[:12], model_of(here, row)
+    name, model = row.endpoint or row.version[:12], model_of(here.records, row)
     said = f"{suite_title(row.plan.suite)}, {model} on {name}: {headline(row.numbers)}. {row.decision}: {row.reason}"
     # A gate looks at a model before any user meets it; by hand and each night it is the endpoint that is looked at.
     gate = row.trigger is Trigger.GATE or row.endpoint is None
     key = key_of("model", model.partition("@")[0], "benchmark") if gate else key_of("endpoint", name, "benchmark")
     create_table_artifact(table=[problem_row(problem) for problem in problems], key=key, description=said)
-    alike = [run for run in run_history(here, row) if run.plan.key == row.plan.key]  # another sampling is another line
+    alike = [run for run in run_history(here.records, row) if run.plan.key == row.plan.key]  # another sampling is another line
     png = history_png(alike, f"{name}, suite {suite_title(row.plan.suite)} ({row.plan.form})")
     create_image_artifact(
         image_url=data_uri(png),
@@ -302,13 +304,11 @@ def end_failed(benchmark: BenchmarkId, error: SeatrialError) -> BenchmarkState:
     return row.state
 
 
-def record_missing(here: Platform) -> tuple[str, ...]:
+def record_missing(records: Records, answers: Answers, clock: Clock) -> tuple[str, ...]:
     """Enter the last week's ended benchmarks that MLflow missed while unavailable; their packed rows wait on this machine."""
-    now = here.clock.now()
-    done = here.records.benchmarks.find(states=[BenchmarkState.DONE], limit=200)
-    missing = [
-        row for row in done if not row.run_url and (row.ended_at or now) > now - _RECORDED_S and here.answers.packed(row.id).is_file()
-    ]
+    now = clock.now()
+    done = records.benchmarks.find(states=[BenchmarkState.DONE], limit=200)
+    missing = [row for row in done if not row.run_url and (row.ended_at or now) > now - _RECORDED_S and answers.packed(row.id).is_file()]
     for row in missing:
         record_in_mlflow.fn(row.id)
     return tuple(row.id for row in missing)

@@ -68,7 +68,7 @@ def held(submission: Submission) -> Iterator[None]:
     await_free(partial(here.records.submissions.get, submission.id), driver, here.clock, 2 * here.settings.lease_s)
     claim(here.records, here.clock, submission.id, str(flow_run.id), driver, here.settings.lease_s)
     try:
-        with renewed(here, partial(renew, here.records, here.clock, submission.id, driver)):
+        with renewed(here.clock, here.settings.lease_s, partial(renew, here.records, here.clock, submission.id, driver)):
             yield
     finally:
         with suppress(Conflict):

@@ -8,10 +8,12 @@ from prefect import task
 
 from core.errors import Conflict, NotFound, SeatrialError
 from core.ids import SubmissionId
+from core.ports import Records
 from core.submissions import StepName, Submission, SubmissionState
 from lifecycle.bundles import bundles_in_use
 from lifecycle.ending import Ending
 from lifecycle.submissions import ending, reason_of
+from registry.model_import import ModelImport
 from tasks.lease import end_despite_sigterm, this_driver
 from tasks.notes import run_log
 from tasks.pages import leave_pages
@@ -32,13 +34,17 @@ def finish(submission: SubmissionId, error: SeatrialError) -> SubmissionState:
     here = platform()
     ended = end_submission(here, submission, error)
     end_despite_sigterm()
-    leave_pages(here, submission)
+    leave_pages(here.records, here.links, submission)
     return ended.state
 
 
 def end_submission(here: Platform, submission: SubmissionId, error: SeatrialError) -> Submission:
     """End the submission with this process's adapters, and log the end."""
-    work = Ending(here.records, here.clock, here.driver, partial(settle_engines, here), partial(clear_away, here), log_end)
+
+    def clear(row: Submission) -> None:
+        clear_away(here.records, model_import(), row)
+
+    work = Ending(here.records, here.clock, here.driver, partial(settle_engines, here), clear, log_end)
     return work.end(submission, error, this_driver())
 
 
@@ -54,14 +60,14 @@ def resume_end(submission: SubmissionId) -> None:
         raise error
 
 
-def clear_away(here: Platform, row: Submission) -> None:
+def clear_away(records: Records, store: ModelImport, row: Submission) -> None:
     """Remove staged weights and downloads, except what another open submission of the same content still needs."""
     commit = next((step.detail.get("commit") for step in row.steps if step.name is StepName.RESOLVE), None)
     if commit:
-        model_import().forget_download(row.request.model.source, str(commit))
+        store.forget_download(row.request.model.source, str(commit))
     if row.version is None:
         return
     try:
-        model_import().discard(here.records.versions.get(row.version), partial(bundles_in_use, here.records, row.id))
+        store.discard(records.versions.get(row.version), partial(bundles_in_use, records, row.id))
     except (NotFound, Conflict):
         return  # it was refused before it became a version

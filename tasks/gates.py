@@ -11,12 +11,13 @@ import structlog
 from core.benchmarks import Benchmark, BenchmarkState, Plan, Sample, Trigger
 from core.errors import NotFound, SeatrialError
 from core.ids import BenchmarkId, EndpointName, SubmissionId, VersionId, new_id
-from core.ports.benchmark_runner import Progress
+from core.ports import Clock, Records
+from core.ports.benchmark_runner import BenchmarkRunner, Progress
 from core.versions import Decision
 from lifecycle.benchmarks import Judgement, fail, finish_gate
+from registry.answers import Answers
 from tasks.baselines import numbers_in
 from tasks.benchmarks import record_in_mlflow, show
-from wiring import Platform
 
 log = structlog.get_logger(__name__)
 
@@ -31,39 +32,39 @@ class GateEnd:
     comparison: Mapping[str, Any] = field(default_factory=dict)
 
 
-def gate_row(here: Platform, submission: SubmissionId, endpoint: EndpointName, version: VersionId, plan: Plan) -> Benchmark:
+def gate_row(records: Records, clock: Clock, submission: SubmissionId, endpoint: EndpointName, version: VersionId, plan: Plan) -> Benchmark:
     """Return the gate's benchmark of a version by a pinned plan: the one that an earlier attempt made, else a new one, running."""
     alive = (BenchmarkState.RUNNING, BenchmarkState.DONE)
-    rows = here.records.benchmarks.find(submission=submission, version=version, plan=plan.key, states=alive, limit=1)
+    rows = records.benchmarks.find(submission=submission, version=version, plan=plan.key, states=alive, limit=1)
     if rows:
         return rows[0]
-    now = here.clock.now()
+    now = clock.now()
     row = Benchmark(BenchmarkId(new_id("bm")), version, plan, Trigger.GATE, BenchmarkState.RUNNING, now, endpoint, submission=submission)
-    return here.records.benchmarks.create(row)
+    return records.benchmarks.create(row)
 
 
-def known_run(here: Platform, version: VersionId, plan: Plan) -> tuple[Benchmark, tuple[Sample, ...]] | None:
+def known_run(records: Records, answers: Answers, version: VersionId, plan: Plan) -> tuple[Benchmark, tuple[Sample, ...]] | None:
     """Return the newest whole run of a plan on a version with its answers, whatever started it, or None."""
-    for row in here.records.benchmarks.find(version=version, plan=plan.key, states=[BenchmarkState.DONE]):
+    for row in records.benchmarks.find(version=version, plan=plan.key, states=[BenchmarkState.DONE]):
         try:
-            return row, here.answers.read(row)
+            return row, answers.read(row)
         except NotFound as error:
             log.warning("benchmark.unreadable", benchmark=row.id, cause=error.what)
     return None
 
 
-def gate_answers(here: Platform, row: Benchmark, address: str, progress: Progress) -> tuple[Sample, ...]:
+def gate_answers(answers: Answers, runner: BenchmarkRunner, row: Benchmark, address: str, progress: Progress) -> tuple[Sample, ...]:
     """Return the gate's answers, asked now as far as an earlier attempt has not."""
-    if not here.answers.packed(row.id).is_file():
-        here.answers.pack(row.id, here.benchmark_runner.run(address, row.version, row.plan, here.answers.growing(row.id), progress))
-    return here.answers.read(row)
+    if not answers.packed(row.id).is_file():
+        answers.pack(row.id, runner.run(address, row.version, row.plan, answers.growing(row.id), progress))
+    return answers.read(row)
 
 
-def end_gate(here: Platform, row: Benchmark, samples: tuple[Sample, ...], end: GateEnd) -> Benchmark:
+def end_gate(records: Records, clock: Clock, answers: Answers, row: Benchmark, samples: tuple[Sample, ...], end: GateEnd) -> Benchmark:
     """Write the gate's numbers and end into its row, and show it. What cannot be shown now is entered in MLflow by reconcile."""
     judgement = Judgement(numbers_in(samples), end.decision, end.reason, end.baseline, end.comparison)
-    ended = finish_gate(here.records, here.clock, row.id, judgement)
-    here.answers.forget_growing(row.id)
+    ended = finish_gate(records, clock, row.id, judgement)
+    answers.forget_growing(row.id)
     for part in (record_in_mlflow, show):
         try:
             part.fn(row.id)
@@ -72,6 +73,6 @@ def end_gate(here: Platform, row: Benchmark, samples: tuple[Sample, ...], end: G
     return ended
 
 
-def fail_gate(here: Platform, row: Benchmark, error: SeatrialError) -> None:
+def fail_gate(records: Records, clock: Clock, row: Benchmark, error: SeatrialError) -> None:
     """Write down that a gate could not run; its submission tells why."""
-    fail(here.records, here.clock, row.id, str(error), None)
+    fail(records, clock, row.id, str(error), None)

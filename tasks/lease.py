@@ -15,7 +15,7 @@ from prefect.runtime import flow_run
 
 from core.errors import Conflict, SeatrialError
 from core.ids import Epoch, new_id
-from wiring import Platform
+from core.ports import Clock
 
 
 @cache
@@ -47,14 +47,14 @@ def exit_if_orphaned() -> None:
 
 
 @contextmanager
-def renewed(here: Platform, renew: Callable[[Epoch], object]) -> Iterator[None]:
-    """Call `renew(lease_until)` from a thread while the block runs.
+def renewed(clock: Clock, lease_s: float, renew: Callable[[Epoch], object]) -> Iterator[None]:
+    """Call `renew(lease_until)` from a thread while the block runs, four times in each `lease_s`.
 
     If the runner that started this process dies, this process exits too, as it could no longer be cancelled: reconcile then starts
     another run. It also exits when `renew` raises Conflict: its lease expired while it slept, and another process drives the row by now.
     """
     over = threading.Event()
-    beat = threading.Thread(target=_keep, args=(here, renew, over), name="lease", daemon=True)
+    beat = threading.Thread(target=_keep, args=(clock, lease_s, renew, over), name="lease", daemon=True)
     beat.start()
     try:
         yield
@@ -66,13 +66,13 @@ def renewed(here: Platform, renew: Callable[[Epoch], object]) -> Iterator[None]:
         beat.join()
 
 
-def _keep(here: Platform, renew: Callable[[Epoch], object], over: threading.Event) -> None:
+def _keep(clock: Clock, lease_s: float, renew: Callable[[Epoch], object], over: threading.Event) -> None:
     parent = os.getppid()
-    while not over.wait(here.settings.lease_s / 4):
+    while not over.wait(lease_s / 4):
         if os.getppid() != parent or not _starter_lives():
             os._exit(1)
         try:
-            renew(here.clock.now() + here.settings.lease_s)
+            renew(clock.now() + lease_s)
         except Conflict:
             os._exit(1)  # at once: what the other decides is not to be undone by what was decided here before
         except SeatrialError:

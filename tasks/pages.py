@@ -17,10 +17,10 @@ from core.endpoints import Cohort, Endpoint, Rollout
 from core.errors import NotFound
 from core.ids import SubmissionId, VersionId
 from core.links import Links
+from core.ports import Records
 from core.shown import duration, headline, key_of, model_title, number, part, size
 from core.submissions import Submission
 from core.versions import ModelVersion, TrialReport
-from wiring import Platform
 
 _URL = re.compile(r"https?://[^\s|`<>]+")
 _SPECIAL = (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("`", "\\`"), ("[", "\\["), ("*", "\\*"), ("_", "\\_"))
@@ -37,29 +37,27 @@ class Outcome:
     run: str | None
 
 
-def leave_pages(here: Platform, submission: SubmissionId) -> None:
+def leave_pages(records: Records, links: Links, submission: SubmissionId) -> None:
     """Write the pages of a submission that has ended: of its model, and of its endpoint where that exists."""
-    row = here.records.submissions.get(submission)
-    version = _known(here, row.version)
-    reports = here.records.versions.reports(version.id) if version else ()
-    links = Links(here.prefect_page, here.settings.mlflow_url, here.settings.shown_url)
+    row = records.submissions.get(submission)
+    version = _known(records, row.version)
+    reports = records.versions.reports(version.id) if version else ()
     title = f"{model_title(row.request.model.source)} -> {row.request.endpoint}"
     create_markdown_artifact(
         model_page(Outcome(row, version, newest_of_each(reports), links, flow_run.id)),
         key=key_of("model", model_title(row.request.model.source)),
         description=f"{title}: {row.state.replace('_', ' ')}",
     )
-    leave_endpoint(here, row)
+    leave_endpoint(records, links, row)
 
 
-def leave_endpoint(here: Platform, row: Submission) -> None:
+def leave_endpoint(records: Records, links: Links, row: Submission) -> None:
     """Write the page of a submission's endpoint; nothing where there is none."""
     try:
-        endpoint = here.records.endpoints.get(row.request.endpoint)
+        endpoint = records.endpoints.get(row.request.endpoint)
     except NotFound:
         return
-    stable, previous = _known(here, endpoint.stable), _known(here, endpoint.previous)
-    links = Links(here.prefect_page, here.settings.mlflow_url, here.settings.shown_url)
+    stable, previous = _known(records, endpoint.stable), _known(records, endpoint.previous)
     create_markdown_artifact(
         endpoint_page(endpoint, stable, previous, row, links),
         key=key_of("endpoint", endpoint.name),
@@ -197,8 +195,8 @@ def _titled(version: ModelVersion | None) -> str:
     return model_title(version.source, version.commit) if version else ""
 
 
-def _known(here: Platform, version: VersionId | None) -> ModelVersion | None:
+def _known(records: Records, version: VersionId | None) -> ModelVersion | None:
     try:
-        return here.records.versions.get(version) if version else None
+        return records.versions.get(version) if version else None
     except NotFound:
         return None

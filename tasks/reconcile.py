@@ -22,6 +22,7 @@ from lifecycle.bundles import bundles_in_use
 from lifecycle.engines import retire_unwanted, wanted_versions
 from lifecycle.rollouts.driver import driven_by_another
 from lifecycle.stale_leases import StaleLeases
+from lifecycle.studies import start_missing
 from lifecycle.submissions import OPEN
 from tasks.benchmarks import record_missing
 from tasks.prepare import model_import
@@ -57,7 +58,12 @@ def resume_benchmarks(here: Platform, fence: Fence) -> tuple[str, ...]:
         fence()
         if found.resume_benchmark(row):
             resumed.append(f"resumed {row.id}")
-    return (*resumed, *(f"entered {benchmark} in MLflow" for benchmark in record_missing(here)))
+    return (*resumed, *(f"entered {benchmark} in MLflow" for benchmark in record_missing(here.records, here.answers, here.clock)))
+
+
+def start_studies(here: Platform, fence: Fence) -> tuple[str, ...]:
+    """Start the run of every sampling study that was noted while Prefect was unavailable, or by a process that was killed."""
+    return tuple(f"started {study}" for study in start_missing(here.records, here.runs, here.clock, fence))
 
 
 def drive_rollouts(here: Platform, fence: Fence) -> tuple[str, ...]:
@@ -151,6 +157,7 @@ PARTS: tuple[tuple[str, Part], ...] = (
     ("rollouts", drive_rollouts),
     ("submissions", resume_submissions),
     ("benchmarks", resume_benchmarks),
+    ("studies", start_studies),
     ("leftovers", sweep_leftovers),
     ("catalogue", mark_catalogue),
 )

@@ -9,21 +9,22 @@ from prefect.runtime import flow_run
 from core.endpoints import Rollout, RolloutState
 from core.engines import EnginePhase
 from core.errors import NotFound
-from core.ids import Digest
-from core.ports.records import AuditEntry
+from core.ids import Digest, EndpointName
+from core.ports import ModelRegistry
+from core.ports.records import Endpoints, Submissions
 from core.shown import model_title, number
 from core.submissions import StepName, Submission
 from core.versions import ModelVersion
 from lifecycle.rollouts.withdrawn import withdrawn
-from lifecycle.submissions import serve
-from tasks.conversations import bring_conversations
+from lifecycle.submissions import expect_open, serve
+from tasks.conversations import bring_conversations, needs_conversations
 from tasks.lease import end_despite_sigterm, this_driver
 from tasks.notes import run_log
 from tasks.pages import leave_pages, leave_rollout
 from tasks.settle import settle_engines
 from tasks.start import await_ready, engine_spec, engine_starts
-from tasks.step import StepReport, recorded, step_task, stop_if_cancelled
-from wiring import Platform, platform
+from tasks.step import StepReport, recorded, step_task
+from wiring import platform
 
 
 def already_serving(submission: Submission, version: ModelVersion) -> bool:
@@ -70,10 +71,10 @@ def register(submission: Submission, version: ModelVersion) -> None:
             "Prefect run": f"{here.prefect_page}/runs/flow-run/{flow_run.id}",
             "submission": f"seatrial status {submission.id}",
         }
-        shown, reports = as_submitted(here, submission, version), here.records.versions.reports(version.id)
+        shown, reports = as_submitted(here.records.submissions, submission, version), here.records.versions.reports(version.id)
         entry = here.models.register(submission.request.endpoint, shown, reports, links, f"seatrial:/versions/{version.id}")
         here.records.versions.put(replace_uri(version, entry.uri))
-        mark_aliases(here, submission)
+        mark_aliases(here.records.endpoints, here.models, submission.request.endpoint)
         run_log().info("in MLflow: %s", entry.page)
         report.say(entry.uri, page=entry.page)
 
@@ -93,9 +94,10 @@ def roll_out(submission: Submission, rollout: Rollout) -> Rollout:
             if (row.state, row.share) != logged:
                 logged = row.state, row.share
                 run_log().info("roll out: %s", report.step.message)
-            bring_conversations(here, row)
+            if needs_conversations(row, here.settings.rollout, here.clock.now()):
+                bring_conversations(here.settings.gateway_url, here.synthetic_key, row)
             here.clock.wait(here.settings.rollout.pass_interval_s)
-            stop_if_cancelled(here, submission.id)
+            expect_open(here.records, submission.id)
             row = here.driver.advance(rollout.id)
         here.driver.advance(rollout.id)  # an ended rollout's pass retires the engine that is no longer wanted
         show(report, row)
@@ -112,27 +114,25 @@ def announce(submission: Submission, version: ModelVersion) -> None:
         here = platform()
         endpoint = submission.request.endpoint
         settle_engines(here)
-        mark_aliases(here, submission)
-        now = here.clock.now()
-        here.records.audit.add(AuditEntry(now, "seatrial", "serving", endpoint, {"submission": submission.id, "version": version.id}))
+        mark_aliases(here.records.endpoints, here.models, endpoint)
         serve(here.records, here.clock, submission.id, f"{endpoint} serves {version.short}", this_driver())
         end_despite_sigterm()
         report.say(f"chat at {here.settings.shown_url}/v1 with model {endpoint!r}")
-    leave_pages(here, submission.id)
+    leave_pages(here.records, here.links, submission.id)
 
 
-def mark_aliases(here: Platform, submission: Submission) -> None:
+def mark_aliases(endpoints: Endpoints, models: ModelRegistry, name: EndpointName) -> None:
     """Bring MLflow's `champion` and `challenger` to what the endpoint's row says."""
-    endpoint = here.records.endpoints.get(submission.request.endpoint)
+    endpoint = endpoints.get(name)
     try:
-        here.models.mark(endpoint.name, champion=endpoint.stable, challenger=endpoint.candidate)
+        models.mark(endpoint.name, champion=endpoint.stable, challenger=endpoint.candidate)
     except NotFound:
         return  # a version that is not registered yet; its own register step sets the aliases again
 
 
-def as_submitted(here: Platform, submission: Submission, version: ModelVersion) -> ModelVersion:
+def as_submitted(submissions: Submissions, submission: Submission, version: ModelVersion) -> ModelVersion:
     """Return the version under the name that this submission gave it: the same weights may have come from another source first."""
-    steps = here.records.submissions.get(submission.id).steps
+    steps = submissions.get(submission.id).steps
     commit = next((step.detail.get("commit") for step in steps if step.name is StepName.RESOLVE), None)
     return replace(version, source=submission.request.model.source, commit=str(commit or version.commit))
 

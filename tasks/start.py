@@ -5,17 +5,15 @@ from __future__ import annotations
 from core.endpoints import Rollout
 from core.engine_memory import plan_memory
 from core.engines import EnginePhase, EngineSpec, Role
-from core.errors import Conflict
 from core.ids import VersionId
 from core.submissions import StepName, Submission, SubmissionState
 from core.versions import ModelVersion
 from evals import harness
 from lifecycle.capacity import await_fit
 from lifecycle.engine_starts import EngineStarts, spec_of
-from lifecycle.rollouts.withdrawn import expect_wanted
-from lifecycle.submissions import set_rollout
+from lifecycle.opening import Opening
 from tasks.lease import this_driver
-from tasks.step import StepReport, recorded, step_task, stop_if_cancelled
+from tasks.step import StepReport, recorded, step_task
 from wiring import Platform, platform
 
 
@@ -27,8 +25,7 @@ def start(submission: Submission, version: ModelVersion) -> Rollout:
         harness.warm()  # what the benchmark imports is there by the time the engine is
         spec = engine_spec(here, version)
         await_capacity(here, submission, spec, report)
-        rollout = open_rollout(here, submission, version, report)
-        set_rollout(here.records, here.clock, submission.id, rollout.id, this_driver())
+        rollout = opening(here, report).open(submission.id, version.id, this_driver())
         warm = here.engines.state(version.id).phase is EnginePhase.READY
         engine_starts(here).request(spec)
         here.event_recorder.mark(version.id, submission.request.endpoint, Role.CANDIDATE)
@@ -52,21 +49,13 @@ def await_capacity(here: Platform, submission: Submission, spec: EngineSpec, rep
     )
 
 
-def open_rollout(here: Platform, submission: Submission, version: ModelVersion, report: StepReport) -> Rollout:
-    """Open the dark rollout, or return the one that an earlier run opened.
+def opening(here: Platform, report: StepReport) -> Opening:
+    """Return the use case of opening rollouts, with this process's adapters; the cause of a wait is the step's progress."""
 
-    An older submission's rollout on the endpoint is withdrawn first and waited for. Refused when a newer submission has the endpoint.
-    """
-    if submission.rollout is not None:
-        expect_wanted(here.records, submission.rollout)
-        return here.records.rollouts.get(submission.rollout)
-    while True:
-        stop_if_cancelled(here, submission.id)
-        try:
-            return here.driver.open(submission.id, submission.request.endpoint, version.id)
-        except Conflict as error:
-            report.progress(0.0, f"waiting: {error.what}")
-            here.clock.wait(here.settings.rollout.pass_interval_s)
+    def waits(cause: str) -> None:
+        report.progress(0.0, f"waiting: {cause}")
+
+    return Opening(here.records, here.clock, here.driver, here.settings.rollout.pass_interval_s, waits)
 
 
 def engine_spec(here: Platform, version: ModelVersion) -> EngineSpec:

@@ -14,14 +14,15 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import task_run
 from prefect.tasks import Task
 
-from core.errors import Conflict, Exhausted, Refused, SeatrialError, Transient
+from core.errors import Exhausted, SeatrialError, Transient
 from core.ids import SubmissionId
 from core.ports import Clock
 from core.ports.records import Submissions
 from core.shown import duration
-from core.submissions import Step, StepName, StepState, SubmissionState
+from core.submissions import Step, StepName, StepState
+from lifecycle.submissions import expect_open
 from tasks.notes import run_log
-from wiring import Platform, platform
+from wiring import platform
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -107,18 +108,6 @@ class StepReport:
         self._submissions.step(self._submission, step)
 
 
-def stop_if_cancelled(here: Platform, submission: SubmissionId) -> None:
-    """Raise Refused when the submission is being cancelled: Prefect may have been unable to stop its run.
-
-    Conflict when it has ended: reconcile ended it while this process slept through its lease.
-    """
-    state = here.records.submissions.get(submission).state
-    if state is SubmissionState.CANCELLING:
-        raise Refused("the submission was cancelled", reason="cancelled", hint="submit the model again when it is wanted")
-    if state.ended:
-        raise Conflict(f"{submission} is {state} already; this run changes nothing", hint="submit the model again when it is wanted")
-
-
 @contextmanager
 def recorded(submission: SubmissionId, name: StepName, *, cancellable: bool = True) -> Iterator[StepReport]:
     """Record a step around a block. Waits for `Transient.retry_after_s` (up to a minute) before the retry's own delay.
@@ -127,7 +116,7 @@ def recorded(submission: SubmissionId, name: StepName, *, cancellable: bool = Tr
     """
     here = platform()
     if cancellable:
-        stop_if_cancelled(here, submission)
+        expect_open(here.records, submission)
     attempt = int(task_run.run_count or 1)
     report = StepReport(here.records.submissions, submission, Step(name, StepState.RUNNING, attempt, here.clock.now()), here.clock)
     try:

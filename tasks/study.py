@@ -10,11 +10,12 @@ from pydantic import BaseModel, Field
 
 from core.errors import SeatrialError
 from core.ids import BenchmarkId
+from core.ports import Clock, Records
 from core.shown import key_of, label, measure
 from lifecycle.benchmarks import note_study
 from tasks.notes import run_log
 from tasks.step import step_task
-from wiring import Platform, platform
+from wiring import platform
 
 
 class StudyRequest(BaseModel):
@@ -40,7 +41,7 @@ def compare_stored(request: StudyRequest) -> str:
         best_of=tuple(request.best_of),
         ranker=(request.ranker_url, request.ranker_model) if request.ranker_url else None,
     )
-    keep(here, request, {"state": "done", **found})
+    keep(here.records, here.clock, request, {"state": "done", **found})
     run_log().info("compare: %d policies on %s; %s", len(request.policies), row.id, found["advice"])
     key = key_of("endpoint", row.endpoint, "study") if row.endpoint else key_of("version", row.version[:12], "study")
     create_table_artifact(table=study_rows(found["rows"]), key=key, description=f"Policies compared on {row.id}: {found['advice']}")
@@ -55,12 +56,11 @@ def study_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 def end_study_failed(request: StudyRequest, error: SeatrialError) -> None:
     """Write down why it could not be done."""
-    keep(platform(), request, {"state": "failed", "reason": str(error), "rows": []})
+    here = platform()
+    keep(here.records, here.clock, request, {"state": "failed", "reason": str(error), "rows": []})
 
 
-def keep(here: Platform, request: StudyRequest, document: dict[str, Any]) -> None:
+def keep(records: Records, clock: Clock, request: StudyRequest, document: dict[str, Any]) -> None:
     """Keep a study with its benchmark, beside those that are there."""
     asked = request.model_dump(exclude={"study", "benchmark"})
-    note_study(
-        here.records, here.clock, BenchmarkId(request.benchmark), request.study, {"asked": asked, "at": here.clock.now(), **document}
-    )
+    note_study(records, clock, BenchmarkId(request.benchmark), request.study, {"asked": asked, "at": clock.now(), **document})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
 
 from core.benchmarks import Benchmark, Plan, Sample
@@ -9,12 +11,14 @@ from core.endpoints import Rollout
 from core.errors import Fault, Refused, Transient
 from core.ids import SubmissionId, VersionId
 from core.ports.benchmark_runner import Progress
+from core.settings import TrialPolicy
 from core.shown import headline
 from core.submissions import StepName
 from core.versions import Decision, TrialKind, TrialReport
 from evals.benchmark import benchmark_key, gate_benchmark, gate_plan, score_benchmark, wider_plan
 from evals.engine_client import EngineClient
 from evals.suite_loader import load_suite
+from evals.suites.suite import PromptTemplate
 from evals.trials import degeneration as judge_degeneration
 from evals.trials import latency as measure_latency
 from evals.trials import smoke as try_smoke
@@ -48,7 +52,7 @@ def benchmark(submission: SubmissionId, rollout: Rollout) -> TrialReport:
     """Ask the suite of the dark candidate and hold its answers against the stable version's; ask for more while that cannot tell."""
     with recorded(submission, StepName.BENCHMARK) as report:
         here = platform()
-        enter_prompt(here)
+        enter_prompt(here.settings.trials, here.pinned)
         plan: Plan | None = gate_plan(here.settings.trials)
         while plan is not None:
             expect_wanted(here.records, rollout.id)
@@ -71,11 +75,11 @@ def engine_of(version: VersionId) -> EngineClient:
     return EngineClient(await_ready(platform(), version), version)
 
 
-def enter_prompt(here: Platform) -> None:
+def enter_prompt(policy: TrialPolicy, pin: Callable[[PromptTemplate], str]) -> None:
     """Enter the gate's prompt in the prompt registry. The registry is only a mirror: a submission never waits for it."""
-    suite = load_suite(here.settings.trials.suite, here.settings.trials)
+    suite = load_suite(policy.suite, policy)
     try:
-        here.pinned(suite.prompt)
+        pin(suite.prompt)
     except Transient as error:
         log.warning("prompt.not_entered", prompt=suite.prompt.pinned, cause=error.what)
 
@@ -88,9 +92,11 @@ def gated(here: Platform, submission: SubmissionId, rollout: Rollout, plan: Plan
     judged = gate_benchmark(report, ours, known[1] if known else None, here.settings.trials)
     if not row.ended:
         comparison = judged.detail.get("comparison", {})
-        end_gate(here, row, ours, GateEnd(judged.decision, judged.findings[0].reason, known[0].id if known else None, comparison))
+        end = GateEnd(judged.decision, judged.findings[0].reason, known[0].id if known else None, comparison)
+        end_gate(here.records, here.clock, here.answers, row, ours, end)
     if known and not known[0].ended:
-        end_gate(here, known[0], known[1], GateEnd(Decision.INCONCLUSIVE, f"the baseline of {rollout.candidate[:12]}"))
+        end = GateEnd(Decision.INCONCLUSIVE, f"the baseline of {rollout.candidate[:12]}")
+        end_gate(here.records, here.clock, here.answers, known[0], known[1], end)
     return judged
 
 
@@ -98,13 +104,13 @@ def answered(
     here: Platform, submission: SubmissionId, rollout: Rollout, version: VersionId, plan: Plan, progress: Progress
 ) -> tuple[Benchmark, tuple[Sample, ...]]:
     """Return a version's answers to a plan with their benchmark: those that are known, else asked now; their score is stored."""
-    known = known_run(here, version, plan)
+    known = known_run(here.records, here.answers, version, plan)
     if known is None:
-        row = gate_row(here, submission, rollout.endpoint, version, plan)
+        row = gate_row(here.records, here.clock, submission, rollout.endpoint, version, plan)
         try:
-            known = row, gate_answers(here, row, await_ready(here, version), progress)
+            known = row, gate_answers(here.answers, here.benchmark_runner, row, await_ready(here, version), progress)
         except (Refused, Fault) as error:
-            fail_gate(here, row, error)
+            fail_gate(here.records, here.clock, row, error)
             raise
     if not here.records.versions.reports(version, TrialKind.BENCHMARK, benchmark_key(plan)):
         here.records.versions.report(scored(here, *known))

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from core.errors import Refused
 from core.hosts import EngineHost, cpu_host
 from core.ids import VersionId
+from core.links import Links
 from core.ports.clock import Clock, SystemClock
 from core.ports.null import NullActivator, NullCapacity, NullEventRecorder
 from core.settings import Settings, read_settings
@@ -261,6 +262,11 @@ class Platform:
     def prefect_page(self) -> str:
         """Prefect's page."""
         return self.settings.prefect_api_url.removesuffix("/api")
+
+    @property
+    def links(self) -> Links:
+        """The pages and addresses that people are shown."""
+        return Links(prefect_ui=self.prefect_page, mlflow_ui=self.settings.mlflow_url, gateway_url=self.settings.shown_url)
 
     @property
     def synthetic_key(self) -> str:

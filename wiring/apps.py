@@ -6,7 +6,6 @@ import socket
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from core.links import Links
 from core.settings import Settings
 from wiring.adapters import Platform
 from wiring.benchmark_results import StoredBenchmarkResults
@@ -52,10 +51,9 @@ def control_app(of: Platform) -> FastAPI:
     from serving.control.app import control  # noqa: PLC0415
     from serving.control.context import ControlContext  # noqa: PLC0415
 
-    links = Links(prefect_ui=of.prefect_page, mlflow_ui=of.settings.mlflow_url, gateway_url=of.settings.shown_url)
     results, probes, thresholds = StoredBenchmarkResults(of.answers), health_probes(of.settings), problem_thresholds(of.settings)
     queue = PrefectRuns(of.settings.prefect_api_url, timeout_s=_PAGE_TIMEOUT_S, patience_s=_PAGE_PATIENCE_S)
-    return control(ControlContext(of.records, of.runs, of.engines, of.clock, links, results, probes, thresholds, queue))
+    return control(ControlContext(of.records, of.runs, of.engines, of.clock, of.links, results, probes, thresholds, queue))
 
 
 def health_probes(settings: Settings) -> LocalHealthProbes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, insert, select
 
 from core.ports.records import AuditEntry
 from registry.codec import plain, restore
@@ -19,7 +19,7 @@ class AuditTable:
     def add(self, entry: AuditEntry) -> None:
         """Append."""
         with self._connections.write() as connection:
-            connection.execute(insert(audit).values(**plain(entry)))
+            append(connection, entry)
 
     def find(self, *, subject: str | None = None, limit: int = 100) -> tuple[AuditEntry, ...]:
         """Return entries, newest first."""
@@ -28,3 +28,8 @@ class AuditTable:
             query = query.where(audit.c.subject == subject)
         with self._connections.read() as connection:
             return tuple(restore(AuditEntry, row) for row in connection.execute(query).mappings())
+
+
+def append(connection: Connection, entry: AuditEntry) -> None:
+    """Append an entry within a transaction."""
+    connection.execute(insert(audit).values(**plain(entry)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, case, select, update
 
 from core.errors import Conflict
 from core.ids import Epoch
@@ -44,8 +44,9 @@ class LeasesTable:
         return self._change(lease, until=until)
 
     def begin(self, lease: Lease, now: Epoch) -> Lease:
-        """Write down that a pass begins. Conflict when another instance took the lease."""
-        return self._change(lease, began_at=now)
+        """Write down that a pass begins; it serves every call until now, also one of a clock that was ahead."""
+        called = leases.c.called_at
+        return self._change(lease, began_at=now, called_at=case((called > now, now), else_=called))
 
     def end(self, lease: Lease, now: Epoch, failed: str) -> Lease:
         """Write down how a pass ended. Conflict when another instance took the lease."""

@@ -9,9 +9,11 @@ from sqlalchemy import Connection, RowMapping, Update, or_, select, update
 
 from core.errors import NotFound, Stale
 from core.ids import EndpointName, Epoch, PrincipalId, SubmissionId, new_id
+from core.ports.records import AuditEntry
 from core.submissions import Step, StepName, StepState, Submission, SubmissionRequest, SubmissionState
 from core.versions import ModelRef
 from registry.codec import plain
+from registry.database.audit import append
 from registry.database.connection import Connections
 from registry.database.tables import steps, submissions
 from registry.database.upsert import insert_new, replacing, upsert
@@ -74,8 +76,8 @@ class SubmissionsTable:
                 raise _unknown(submission)
             upsert(connection, steps, [row], replacing(steps))
 
-    def store(self, submission: Submission, now: Epoch) -> Submission:
-        """Store the row if its revision is still the one that was read."""
+    def store(self, submission: Submission, now: Epoch, entry: AuditEntry | None = None) -> Submission:
+        """Store the row, and the entry with it, if the row's revision is still the one that was read."""
         mine = submissions.c
         values = {name: getattr(submission, name) for name in _CHANGE} | {"updated_at": now, "row_revision": submission.revision + 1}
         stays = or_(mine.state.not_in(ENDS), mine.state == submission.state)
@@ -88,6 +90,8 @@ class SubmissionsTable:
             if submission.state in _CUT_SHORT:
                 connection.execute(_end_open_steps(submission.id, now))
                 row = _get(connection, submission.id)
+            if entry is not None:
+                append(connection, entry)
             return row
 
 

@@ -17,7 +17,7 @@ from serving.gateway.metrics import Metrics
 from serving.gateway.requests import ClientGone, Kind, read_body
 from serving.gateway.responses import ASGIApp, Headers, Receive, Rejected, Response, Scope, Send, json_response, send_response, unavailable
 from serving.gateway.route_sync import Intervals, RouteSync, StoredAssignments
-from serving.gateway.stages import RequestContext, Stage, completion_stages
+from serving.gateway.stages import RequestContext, Stage, completion_stages, run_stages
 from serving.gateway.upstream import Upstream
 
 _log = logging.getLogger(__name__)
@@ -139,9 +139,7 @@ class Gateway:
         return snapshot, find_caller(scope["headers"], snapshot, self._clock.now())
 
     async def _complete(self, kind: Kind, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
-        context = RequestContext(request_id, kind, scope["headers"], receive, send, _request_header(request_id))
-        for stage in self._stages:
-            await stage(context)
+        await run_stages(self._stages, RequestContext(request_id, kind, scope["headers"], receive, send, _request_header(request_id)))
 
     async def _feedback(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         _, caller = self._caller(scope)

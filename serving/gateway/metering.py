@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
+from types import TracebackType
+from typing import Self
 
 from core.access import Caller
 from core.conversations import Completion, Outcome, Usage
@@ -18,10 +21,16 @@ from serving.gateway.requests import CompletionRequest
 
 _log = logging.getLogger(__name__)
 CLIENT_GONE_STATUS = 499
+_FAILED_STATUS = 500
 
 
 class UsageRecorder:
-    """Records the usage and the outcome of one completion: `reserve` before the engine gets the request, `settle` after the answer."""
+    """Records the usage and the outcome of one completion: `reserve` before the engine gets the request, `settle` after the answer.
+
+    As a context manager around the rest of the request it settles a completion that an exception ended before its settlement. A
+    cancelled request (the gateway shuts down) counts as one whose client disconnected. Any other exception counts as an error of the
+    version, because a version whose answers the gateway cannot handle fails for its users.
+    """
 
     def __init__(self, ledger: Ledger, metrics: Metrics, clock: Clock) -> None:
         self._ledger = ledger
@@ -32,6 +41,18 @@ class UsageRecorder:
         self._usage: Usage | None = None
         self._ttft_s: float | None = None
         self._finish_reasons: dict[int, str] = {}
+        self._settled = False
+
+    def __enter__(self) -> Self:
+        """Return the recorder; the completion was reserved."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Settle the completion unless that was done."""
+        if kind is not None and issubclass(kind, asyncio.CancelledError):
+            self.settle(Outcome.CLIENT_GONE, CLIENT_GONE_STATUS)
+        else:
+            self.settle(Outcome.ENGINE_ERROR, _FAILED_STATUS)
 
     def reserve(self, completion: CompletionId, placement: Placement, caller: Caller, request: CompletionRequest) -> None:
         """Write the reservation. Fault when that fails; the request must then not be sent to an engine."""
@@ -65,7 +86,14 @@ class UsageRecorder:
         self._choice = index
 
     def settle(self, outcome: Outcome, status: int) -> None:
-        """Write the settlement. A failure is logged and not raised: the answer was sent, and the reservation counts as `lost`."""
+        """Write the settlement. A second call does nothing.
+
+        A failure is logged and not raised: the answer was sent, and the reservation counts as `lost`.
+        """
+        if self._settled:
+            return
+        self._settled = True
+        self._metrics.in_flight.dec()
         seconds = self._clock.monotonic() - self._started
         ttft_s = seconds if self._ttft_s is None and outcome is Outcome.OK else self._ttft_s
         looped = self._usage is not None and self._texts.looped(self._usage.completion_tokens, self._choice)
@@ -73,7 +101,6 @@ class UsageRecorder:
             self._draft, outcome=outcome, status=status, usage=self._usage, finish_reason=self.finish_reason, looped=looped,
             ttft_s=ttft_s, seconds=seconds,
         )  # fmt: skip
-        self._metrics.in_flight.dec()
         self._metrics.completed(ended)
         try:
             self._ledger.settle(ended)

@@ -5,7 +5,8 @@ A new policy is a function here and an entry in `completion_stages` (docs/how-to
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -47,6 +48,8 @@ class RequestContext:
     recorder: UsageRecorder = field(init=False)
     outcome: Outcome = field(init=False)
     status: int = field(init=False)
+    at_end: ExitStack = field(default_factory=ExitStack, init=False)
+    """What is left to do when the request ends, also by an exception or a cancellation."""
 
 
 Stage = Callable[[RequestContext], Awaitable[None]]
@@ -68,6 +71,13 @@ def completion_stages(
         partial(proxy, upstream),
         settle,
     )
+
+
+async def run_stages(stages: Iterable[Stage], context: RequestContext) -> None:
+    """Let the request pass the stages. A reserved completion is settled once, whatever ends the request."""
+    with context.at_end:
+        for stage in stages:
+            await stage(context)
 
 
 async def authenticate(sync: RouteSync, clock: Clock, context: RequestContext) -> None:
@@ -105,10 +115,11 @@ async def place(assignments: Assignments, clock: Clock, context: RequestContext)
 
 
 async def reserve(ledger: Ledger, metrics: Metrics, clock: Clock, context: RequestContext) -> None:
-    """Reserve the completion in the ledger. Fault when that fails. From here on, the request must reach `settle`."""
+    """Reserve the completion in the ledger. Fault when that fails. From here on, the completion is settled in every case."""
     context.completion = CompletionId(context.kind.id_prefix + context.id)
     context.recorder = UsageRecorder(ledger, metrics, clock)
     context.recorder.reserve(context.completion, context.placement, context.caller, context.request)
+    context.at_end.enter_context(context.recorder)
 
 
 async def describe(context: RequestContext) -> None:

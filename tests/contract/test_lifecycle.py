@@ -154,6 +154,35 @@ def test_a_promoted_submission_ends_as_serving(records: Database, clock: Virtual
     assert (served.state, served.reason, served.message) == (SubmissionState.SERVING, "", "chat serves it")
 
 
+def test_the_end_of_a_submission_is_in_the_audit_trail_once(records: Database, clock: VirtualClock, row: Submission) -> None:
+    submissions.claim(records, clock, row.id, "run", "first", LEASE_S)
+    for _ in range(2):
+        submissions.end(records, clock, row.id, REFUSED, "first")
+    [entry] = records.audit.find(subject=row.id)
+    assert (entry.actor, entry.action, entry.detail) == ("seatrial", "refused", {"reason": REFUSED.reason, "message": REFUSED.what})
+
+
+def test_a_process_that_is_killed_before_the_row_serves_leaves_no_audit_entry_and_its_successor_one(
+    records: Database, clock: VirtualClock, row: Submission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submissions.claim(records, clock, row.id, "run", "first", LEASE_S)
+    promote(records, row)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("registry.database.submissions.append", killed)  # between the row and its entry
+        with pytest.raises(KeyboardInterrupt):
+            submissions.serve(records, clock, row.id, "chat serves it", "first")
+    assert (records.submissions.get(row.id).state, records.audit.find(subject=CHAT)) == (SubmissionState.RUNNING, ())
+    for _ in range(2):
+        submissions.serve(records, clock, row.id, "chat serves it", "first")
+    assert [(entry.action, entry.detail) for entry in records.audit.find(subject=CHAT)] == [
+        ("serving", {"submission": row.id, "version": CANDIDATE})
+    ]
+
+
 def promote(records: Database, row: Submission) -> None:
     """Bring the submission's rollout to its good end."""
     records.endpoints.ensure(CHAT, NOW)

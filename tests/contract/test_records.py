@@ -113,6 +113,17 @@ def test_an_end_state_is_never_left(records: Database) -> None:
     assert put_submission(records, made.id, NOW + 3, lease_until=0.0).state is SubmissionState.REFUSED
 
 
+def test_a_row_and_its_audit_entry_are_stored_together(records: Database) -> None:
+    made = records.submissions.create(a_request(), ANN, NOW)
+    entry = AuditEntry(NOW, "seatrial", "refused", made.id, {"reason": "nan_in_weights"})
+    refused = replace(made, state=SubmissionState.REFUSED)
+    with pytest.raises(Stale):
+        records.submissions.store(replace(refused, revision=7), NOW, entry)
+    assert records.audit.find(subject=made.id) == ()
+    records.submissions.store(refused, NOW, entry)
+    assert records.audit.find(subject=made.id) == (entry,)
+
+
 def test_what_was_asked_for_is_never_changed(records: Database) -> None:
     made = records.submissions.create(a_request(), ANN, NOW)
     stored = records.submissions.store(replace(made, submitter=PrincipalId("prn-eve"), request=a_request(note="other")), NOW)

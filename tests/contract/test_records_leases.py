@@ -69,6 +69,16 @@ def test_a_call_is_remembered_until_a_pass_begins(records: Database) -> None:
     assert begun.called_at < begun.began_at
 
 
+def test_a_call_of_a_clock_that_was_ahead_is_served_by_the_next_pass(records: Database) -> None:
+    records.leases.call(RECONCILE, NOW + 3600)
+    begun = records.leases.begin(taken(records, "a", NOW), NOW)
+    assert (begun.called_at, begun.began_at) == (NOW, NOW)
+    records.leases.call(RECONCILE, NOW + 1)
+    found = records.leases.get(RECONCILE)
+    assert found is not None
+    assert found.called_at == NOW + 1
+
+
 def test_failures_are_counted_until_a_good_pass(records: Database) -> None:
     lease = taken(records, "a", NOW)
     for number in (1, 2):

@@ -17,11 +17,12 @@ from core.ports import Records
 from core.ports.clock import VirtualClock
 from core.ports.null import NullEventRecorder
 from core.settings import RolloutPolicy
-from core.submissions import Submission, SubmissionState
+from core.submissions import Submission
 from lifecycle import submissions
 from lifecycle.ending import Ending
 from lifecycle.engines import retire_unwanted
 from lifecycle.leases import held_by_another
+from lifecycle.opening import Opening
 from lifecycle.recovery import Recovery
 from lifecycle.rollback import withdraw_rollout
 from lifecycle.rollouts.driver import Driver, driven_by_another
@@ -47,6 +48,7 @@ class Prefect:
         self.away = False
         self.runs: dict[str, RunState] = {}
         self.of: dict[str, SubmissionId] = {}
+        self.studies: list[tuple[str, dict[str, Any]]] = []
 
     def start(self, submission: SubmissionId, attempt: int, _request: Mapping[str, str]) -> str:
         self._answer()
@@ -59,7 +61,10 @@ class Prefect:
         raise AssertionError("no benchmark is started here")
 
     def start_study(self, study: str, request: Mapping[str, Any]) -> str:
-        raise AssertionError("no study is started here")
+        self._answer()
+        self.studies.append((study, dict(request)))
+        self.runs.setdefault(f"run-of-{study}", self._now("SCHEDULED"))
+        return f"run-of-{study}"
 
     def state(self, run_id: str) -> RunState | None:
         self._answer()
@@ -253,10 +258,10 @@ class World:
         self.records.versions.put(a_version(id=version, commit=row.request.note * 40))
         submissions.set_version(self.records, self.clock, row.id, version, process.driver)
         yield
-        self.stop_if_cancelled(row.id)
+        submissions.expect_open(self.records, row.id)
         if not self.driver_of_rollouts(process.driver).serves(row.id, row.request.endpoint, version):
-            rollout = yield from self._open(row, version, process)
-            self.stop_if_cancelled(row.id)
+            rollout = yield from self._opening(process).steps(row.id, version, process.driver)
+            submissions.expect_open(self.records, row.id)
             self.engines.apply(_spec(version))
             yield
             if row.id in self.refused:
@@ -265,28 +270,15 @@ class World:
         submissions.serve(self.records, self.clock, row.id, "it serves", process.driver)
         yield
 
-    def _open(self, row: Submission, version: VersionId, process: Process) -> Generator[None, None, Rollout]:
-        rollout = None
-        known = self.records.submissions.get(row.id).rollout
-        if known is not None:
-            return self.records.rollouts.get(known)
-        while rollout is None:
-            self.stop_if_cancelled(row.id)
-            try:
-                rollout = self.driver_of_rollouts(process.driver).open(row.id, row.request.endpoint, version)
-            except Conflict:
-                yield
-        yield
-        submissions.set_rollout(self.records, self.clock, row.id, rollout.id, process.driver)
-        yield
-        return rollout
+    def _opening(self, process: Process) -> Opening:
+        return Opening(self.records, self.clock, self.driver_of_rollouts(process.driver), 0.0, lambda _cause: None)
 
     def _roll_out(self, row: Submission, rollout: Rollout, process: Process) -> Steps:
         driver = self.driver_of_rollouts(process.driver)
         now = driver.begin(rollout.id)
         while not now.state.ended:
             yield
-            self.stop_if_cancelled(row.id)
+            submissions.expect_open(self.records, row.id)
             now = driver.advance(rollout.id)
         if now.state is not RolloutState.PROMOTED:
             raise withdrawn(now)
@@ -299,14 +291,6 @@ class World:
 
     def _retire(self) -> None:
         retire_unwanted(self.records, self.engines, self.clock, drain_s=0.0)
-
-    def stop_if_cancelled(self, submission: SubmissionId) -> None:
-        """Stop at a step of a submission that is being cancelled or has ended, as `tasks/step.py` does."""
-        state = self.records.submissions.get(submission).state
-        if state is SubmissionState.CANCELLING:
-            raise Refused("the submission was cancelled", reason="cancelled")
-        if state.ended:
-            raise Conflict("another process ended it")
 
     def _end(self, process: Process, state: str) -> None:
         self.processes.remove(process)

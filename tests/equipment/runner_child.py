@@ -6,8 +6,6 @@ import asyncio
 import signal
 import threading
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 from prefect import flow
 
@@ -22,9 +20,8 @@ from tasks.lease import renewed
 def endless(folder: str, *, deaf: bool) -> None:
     if deaf:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    here: Any = SimpleNamespace(settings=read_settings(), clock=SystemClock())
     try:
-        with renewed(here, lambda _until: None):
+        with renewed(SystemClock(), read_settings().lease_s, lambda _until: None):
             Path(folder, "begun").touch()
             threading.Event().wait(300)
     finally:

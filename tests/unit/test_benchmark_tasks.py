@@ -217,7 +217,7 @@ def test_a_candidate_is_held_against_what_its_endpoint_serves(env: BenchEnv):
     env.serve(STABLE)
     stable = scheduled(env)
     row = replace(stable, id=BenchmarkId("bm-new"), version=CANDIDATE, started_at=env.clock.now())
-    found = baseline_of(env.here, row)
+    found = baseline_of(env.records, env.here.answers, row)
     assert found is not None
     assert found.id == stable.id
 
@@ -339,8 +339,8 @@ def test_what_mlflow_was_away_for_is_entered_later(env: BenchEnv):
         record_in_mlflow.fn(row.id)
     conclude.fn(row.id)
     env.history.away = False
-    assert record_missing(env.here) == (row.id,)
-    assert record_missing(env.here) == ()
+    assert record_missing(env.records, env.here.answers, env.clock) == (row.id,)
+    assert record_missing(env.records, env.here.answers, env.clock) == ()
     assert env.records.benchmarks.get(row.id).rows_uri
 
 
@@ -398,21 +398,21 @@ def test_a_gate_makes_a_benchmark_whose_history_begins_there(env: BenchEnv):
     env.serve(STABLE)
     submission = SubmissionId("sub-1")
     plan = env.benchmark_runner.pin(a_plan(suite_digest=Digest("")))
-    row = gate_row(env.here, submission, CHAT, STABLE, plan)
-    assert gate_row(env.here, submission, CHAT, STABLE, plan) == row
-    samples = gate_answers(env.here, row, "http://engine", lambda _part, _said: None)
-    assert gate_answers(env.here, row, "http://engine", lambda _part, _said: None) == samples
+    row = gate_row(env.records, env.clock, submission, CHAT, STABLE, plan)
+    assert gate_row(env.records, env.clock, submission, CHAT, STABLE, plan) == row
+    samples = gate_answers(env.here.answers, env.here.benchmark_runner, row, "http://engine", lambda _part, _said: None)
+    assert gate_answers(env.here.answers, env.here.benchmark_runner, row, "http://engine", lambda _part, _said: None) == samples
     assert len(env.benchmark_runner.asked) == 1
-    ended = end_gate(env.here, row, samples, GateEnd(Decision.PASS, "as good"))
+    ended = end_gate(env.records, env.clock, env.here.answers, row, samples, GateEnd(Decision.PASS, "as good"))
     assert (ended.trigger, ended.state, ended.decision, ended.submission) == (Trigger.GATE, BenchmarkState.DONE, Decision.PASS, submission)
-    assert known_run(env.here, STABLE, plan) == (env.records.benchmarks.get(row.id), samples)
-    assert known_run(env.here, CANDIDATE, plan) is None
+    assert known_run(env.records, env.here.answers, STABLE, plan) == (env.records.benchmarks.get(row.id), samples)
+    assert known_run(env.records, env.here.answers, CANDIDATE, plan) is None
 
 
 def test_a_submission_that_ends_takes_its_running_gate_along(env: BenchEnv):
     env.serve(STABLE)
     (submission,) = env.records.submissions.find()
-    row = gate_row(env.here, submission.id, CHAT, STABLE, a_plan())
+    row = gate_row(env.records, env.clock, submission.id, CHAT, STABLE, a_plan())
     close_gates(env.records, env.clock, submission, Refused("the benchmark was cancelled", reason="cancelled"))
     assert (ended := env.records.benchmarks.get(row.id)).state is BenchmarkState.FAILED
     assert ended.reason == "the benchmark was cancelled"
@@ -421,7 +421,7 @@ def test_a_submission_that_ends_takes_its_running_gate_along(env: BenchEnv):
 def test_a_gate_whose_submission_has_ended_is_closed_by_reconcile(env: BenchEnv):
     env.serve(STABLE)
     (submission,) = env.records.submissions.find()
-    open_row = gate_row(env.here, submission.id, CHAT, STABLE, a_plan())
+    open_row = gate_row(env.records, env.clock, submission.id, CHAT, STABLE, a_plan())
     assert recovery(env.here).abandoned_benchmarks() == ()
     put_submission(env.records, submission.id, 1.0, state=SubmissionState.REFUSED)
     (found,) = recovery(env.here).abandoned_benchmarks()

@@ -207,6 +207,15 @@ def test_a_study_runs_as_a_flow_and_only_an_operator_names_a_ranker(env: Control
     assert env.client(OPS).post("/v1/benchmarks/bm-1/studies", json={}).status_code == 409
 
 
+def test_a_study_that_prefect_could_not_start_waits_and_says_why(env: ControlEnv):
+    done(env, "bm-good")
+    env.runs.away = True
+    made = env.client(SUB).post("/v1/benchmarks/bm-good/studies", json={})
+    study = env.client(SUB).get("/v1/benchmarks/bm-good").json()["studies"][made.json()["study"]]
+    assert (made.status_code, made.json()["run"]) == (201, None)
+    assert (study["state"], study["run"], study["waiting"]["reason"]) == ("running", None, "prefect_unavailable")
+
+
 def test_a_policy_is_set_field_by_field(env: ControlEnv):
     operator = env.client(OPS)
     first = operator.patch(f"/v1/endpoints/{CHAT}/policy", json={"temperature": 0.3, "on_regression": "rollback"}).json()

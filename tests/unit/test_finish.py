@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,13 +14,14 @@ from core.endpoints import RolloutState, Withdrawal
 from core.errors import Conflict, DiskFull, Exhausted, Fault, Refused, SeatrialError, Transient
 from core.ids import RolloutId
 from core.submissions import StepName, Submission, SubmissionState
+from lifecycle.opening import Opening
 from lifecycle.submissions import ending, event_of
 from tasks import finish as finishing
 from tasks import release as releasing
 from tasks.finish import end_submission, finish, resume_end
 from tasks.prepare import check, download, resolve, tensorize
 from tasks.release import announce, publish, register, roll_out
-from tasks.start import open_rollout, start
+from tasks.start import start
 from tasks.step import BACKOFF_S, is_transient, recorded, step_task
 from tasks.trials import benchmark, degeneration, latency, smoke
 from tests.equipment.bench_env import BenchEnv, in_bench_env
@@ -166,7 +168,7 @@ def test_no_step_begins_of_a_submission_that_reconcile_ended_while_its_process_s
 
 
 def test_a_submission_that_is_cancelled_while_it_waits_for_another_rollout_withdraws_no_further_one(
-    env: BenchEnv, running: Submission, monkeypatch: pytest.MonkeyPatch
+    env: BenchEnv, running: Submission
 ) -> None:
     opened: list[str] = []
 
@@ -177,10 +179,12 @@ def test_a_submission_that_is_cancelled_while_it_waits_for_another_rollout_withd
         put_submission(env.records, running.id, env.clock.now(), state=SubmissionState.CANCELLING)
         raise Conflict("chat has an open rollout of another submission")
 
-    monkeypatch.setitem(vars(env.here), "driver", SimpleNamespace(open=taken))
+    causes: list[str] = []
+    rollouts: Any = SimpleNamespace(open=taken)
+    work = Opening(env.records, env.clock, rollouts, 1.0, causes.append)
     with pytest.raises(Refused, match="was cancelled"):
-        open_rollout(env.here, running, a_version(id=CANDIDATE), SimpleNamespace(progress=lambda *_: None))  # type: ignore[arg-type]
-    assert opened == [running.id]
+        work.open(running.id, CANDIDATE, None)
+    assert (opened, causes) == ([running.id], ["chat has an open rollout of another submission"])
 
 
 def test_a_cancelled_candidate_is_given_no_further_share(env: BenchEnv, running: Submission) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -10,15 +11,17 @@ from typing import Any
 
 import pytest
 
+from core.conversations import Outcome
 from core.ports.clock import SystemClock
 from serving.gateway.assignments import InProcessAssignments
 from serving.gateway.metrics import Metrics
 from serving.gateway.requests import Kind
 from serving.gateway.responses import Rejected
 from serving.gateway.route_sync import Intervals, RouteSync
-from serving.gateway.stages import RequestContext, Stage, completion_stages
+from serving.gateway.stages import RequestContext, Stage, completion_stages, run_stages
 from serving.gateway.upstream import Upstream
-from tests.equipment.gateway_doubles import HARBOUR, FixedRoutes, MemoryLedger, route
+from tests.equipment.gateway_doubles import HARBOUR, FixedRoutes, MemoryLedger, route, until
+from tests.equipment.gateway_engine import Engine
 from tests.equipment.gateway_env import CALLERS, KEY
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/how-to/add-a-gateway-stage.md"
@@ -26,12 +29,12 @@ BODY = b'{"model":"harbour","messages":[{"role":"user","content":"hi"}],"max_tok
 
 
 class Pipeline:
-    """The stages with doubles of their ports. The engine of the route is unavailable."""
+    """The stages with doubles of their ports. The engine of the route is unavailable unless its address is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "") -> None:
         self.ledger, self.assignments, self.metrics, self.upstream = MemoryLedger(), InProcessAssignments(), Metrics(), Upstream()
         clock = SystemClock()
-        routes = FixedRoutes(CALLERS, route(""))
+        routes = FixedRoutes(CALLERS, route(address))
         self.sync = RouteSync(
             routes, self.ledger, self.assignments, clock,
             metrics=self.metrics, upstream=self.upstream, name="gw", intervals=Intervals(), stored_assignments=tuple,
@@ -44,18 +47,38 @@ class Pipeline:
     def names(self) -> list[str]:
         return [name_of(stage) for stage in self.stages]
 
-    async def run(self, stages: tuple[Stage, ...], sent: list[Any]) -> RequestContext:
+    async def run(self, stages: tuple[Stage, ...], sent: list[Any], body: bytes = BODY) -> RequestContext:
+        bodies = [body]
+
         async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": BODY, "more_body": False}
+            if not bodies:
+                await asyncio.Event().wait()  # the client stays connected
+            return {"type": "http.request", "body": bodies.pop(), "more_body": False}
 
         async def send(message: Any) -> None:
             sent.append(message)
 
         headers = [(b"authorization", f"Bearer {KEY}".encode())]
         context = RequestContext("1", Kind.CHAT, headers, receive, send, [(b"x-request-id", b"1")])
-        for stage in stages:
-            await stage(context)
+        await run_stages(stages, context)
         return context
+
+    def with_stage(self, name: str, other: Stage) -> tuple[Stage, ...]:
+        """Return the stages with another one in the place of the one of this name."""
+        return tuple(other if name_of(stage) == name else stage for stage in self.stages)
+
+    def ends(self) -> list[tuple[Outcome, int]]:
+        return [(completion.outcome, completion.status) for completion in self.ledger.settled.values()]
+
+    def in_flight(self) -> float:
+        return self._sum("seatrial_in_flight")
+
+    def completed(self) -> float:
+        return self._sum("seatrial_requests_total")
+
+    def _sum(self, metric: str) -> float:
+        lines = self.metrics.page().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(metric))
 
 
 def name_of(stage: Callable[..., Awaitable[None]]) -> str:
@@ -85,6 +108,54 @@ async def test_a_request_is_settled_once_with_the_status_that_the_client_got() -
     context = await pipeline.run(pipeline.stages, sent)
     assert (sent[0]["status"], context.route.endpoint) == (503, HARBOUR)
     assert [completion.status for completion in pipeline.ledger.settled.values()] == [503]
+
+
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [
+        (asyncio.CancelledError(), (Outcome.CLIENT_GONE, 499)),
+        (RuntimeError("a defect"), (Outcome.ENGINE_ERROR, 500)),
+    ],
+)
+@pytest.mark.parametrize("stage", ["describe", "proxy"])
+async def test_an_exception_after_the_reservation_settles_the_completion_once(
+    stage: str, error: BaseException, end: tuple[Outcome, int]
+) -> None:
+    async def failing(_context: RequestContext) -> None:
+        raise error
+
+    pipeline = Pipeline()
+    with pytest.raises(type(error)):
+        await pipeline.run(pipeline.with_stage(stage, failing), [])
+    assert (pipeline.ends(), pipeline.in_flight(), pipeline.completed()) == ([end], 0, 1)
+
+
+async def test_an_exception_in_settle_settles_no_second_time() -> None:
+    async def settle_and_fail(context: RequestContext) -> None:
+        context.recorder.settle(Outcome.OK, 200)
+        raise RuntimeError("a defect")
+
+    pipeline = Pipeline()
+    with pytest.raises(RuntimeError):
+        await pipeline.run(pipeline.with_stage("settle", settle_and_fail), [])
+    assert (pipeline.ends(), pipeline.in_flight(), pipeline.completed()) == ([(Outcome.OK, 200)], 0, 1)
+
+
+async def test_a_stream_that_is_cancelled_at_shutdown_is_settled_and_leaves_the_engine() -> None:
+    engine = Engine()
+    pipeline = Pipeline(engine.address)
+    sent: list[Any] = []
+    body = b'{"model":"harbour","messages":[{"role":"user","content":"hang"}],"stream":true}'
+    request = asyncio.ensure_future(pipeline.run(pipeline.stages, sent, body))
+    try:
+        await asyncio.to_thread(until, lambda: sent)
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        left = await asyncio.to_thread(engine.gone.wait, 5)
+    finally:
+        engine.close()
+    assert (pipeline.ends(), pipeline.in_flight(), left) == ([(Outcome.CLIENT_GONE, 499)], 0, True)
 
 
 @pytest.mark.parametrize(("most_tokens", "refused"), [(8999, True), (9000, False)])

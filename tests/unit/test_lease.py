@@ -7,8 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -18,7 +16,6 @@ from tasks.lease import end_despite_sigterm, renewed
 
 REPLACED = """
 import threading
-from types import SimpleNamespace
 from core.errors import Conflict
 from core.ports.clock import SystemClock
 from tasks.lease import renewed
@@ -26,13 +23,9 @@ from tasks.lease import renewed
 def renew(until):
     raise Conflict("another drives it by now", hint="watch that run")
 
-with renewed(SimpleNamespace(settings=SimpleNamespace(lease_s=0.1), clock=SystemClock()), renew):
+with renewed(SystemClock(), 0.1, renew):
     threading.Event().wait(60)
 """
-
-
-def here() -> Any:
-    return SimpleNamespace(settings=SimpleNamespace(lease_s=0.02), clock=SystemClock())
 
 
 def test_a_lease_is_renewed_until_the_block_ends_also_while_the_database_is_away_for_a_while() -> None:
@@ -46,7 +39,7 @@ def test_a_lease_is_renewed_until_the_block_ends_also_while_the_database_is_away
         if len(seen) == 4:
             enough.set()
 
-    with renewed(here(), renew):
+    with renewed(SystemClock(), 0.02, renew):
         assert enough.wait(30)
     count = len(seen)
     threading.Event().wait(0.1)

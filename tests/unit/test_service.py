@@ -90,6 +90,15 @@ def test_a_call_makes_a_pass_before_its_time_and_calls_together_are_one(env: Ben
     assert passes(env, service, 10) == 1
 
 
+@pytest.mark.parametrize("every_s", [0.0, EVERY_S])
+def test_a_call_from_before_the_clock_was_set_back_makes_one_pass(env: BenchEnv, every_s: float) -> None:
+    service = Service(env.here, duty(Counted(), every_s=every_s), "a")
+    env.records.leases.call("tidy", env.clock.now() + 3600)
+    assert passes(env, service, EVERY_S / 2) == 1
+    env.records.leases.call("tidy", env.clock.now())
+    assert passes(env, service, EVERY_S / 4) == 1
+
+
 def test_a_duty_without_an_interval_runs_only_when_it_is_called(env: BenchEnv) -> None:
     service = Service(env.here, duty(Counted(), every_s=0.0), "a")
     assert passes(env, service, 1000) == 0

@@ -17,6 +17,7 @@ from core.versions import FileDigest
 from registry import work
 from registry.weights.folder import FolderWeights
 from tasks.finish import clear_away
+from tasks.prepare import model_import
 from tasks.reconcile import sweep_leftovers
 from tests.equipment.bench_env import BenchEnv, in_bench_env
 from tests.equipment.rows import put_submission
@@ -60,20 +61,20 @@ def unfenced() -> None:
 
 
 def test_what_a_refused_submission_staged_is_removed(env: BenchEnv) -> None:
-    clear_away(env.here, submission(env, VERSION))
+    clear_away(env.records, model_import(), submission(env, VERSION))
     assert stored(env) == set()
     assert env.here.weights.leftovers() == ()
 
 
 def test_tensors_that_another_open_submission_uses_stay(env: BenchEnv) -> None:
     submission(env, OTHER)
-    clear_away(env.here, submission(env, VERSION))
+    clear_away(env.records, model_import(), submission(env, VERSION))
     assert stored(env) == {TENSORS}
 
 
 def test_nothing_goes_while_a_submission_has_no_version_yet(env: BenchEnv) -> None:
     submission(env, None)
-    clear_away(env.here, submission(env, VERSION))
+    clear_away(env.records, model_import(), submission(env, VERSION))
     assert stored(env) == {VERSION, TENSORS}
 
 
@@ -88,13 +89,13 @@ def test_a_submission_that_begins_during_the_removal_finds_its_tensors(env: Benc
         return hidden
 
     monkeypatch.setattr(env.here.weights, "withdraw", meanwhile)
-    clear_away(env.here, ended)
+    clear_away(env.records, model_import(), ended)
     assert env.here.weights.open(TENSORS).files
 
 
 def test_published_weights_stay(env: BenchEnv) -> None:
     env.here.weights.publish(TENSORS)
-    clear_away(env.here, submission(env, VERSION))
+    clear_away(env.records, model_import(), submission(env, VERSION))
     assert stored(env) == {TENSORS}
     with pytest.raises(NotFound):
         env.here.weights.open(Digest(VERSION))
@@ -121,7 +122,7 @@ def test_the_sweep_leaves_scratch_to_a_running_benchmark(env: BenchEnv) -> None:
 
 def test_nothing_is_removed_from_the_store_of_another_installation(env: BenchEnv) -> None:
     env.here.weights.claim("f" * 32)
-    clear_away(env.here, submission(env, VERSION))
+    clear_away(env.records, model_import(), submission(env, VERSION))
     assert sweep_leftovers(env.here, unfenced) == ()
     assert stored(env) == {VERSION, TENSORS}
 

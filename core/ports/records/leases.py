@@ -24,7 +24,10 @@ class Leases(Protocol):
         ...
 
     def begin(self, lease: Lease, now: Epoch) -> Lease:
-        """Write down that a pass begins. Conflict when another instance took the lease."""
+        """Write down that a pass begins. Conflict when another instance took the lease.
+
+        A call of a time after `now` was written by a clock that was ahead. It counts as made now, so that this pass serves it.
+        """
         ...
 
     def end(self, lease: Lease, now: Epoch, failed: str) -> Lease:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from core.ids import EndpointName, Epoch, PrincipalId, SubmissionId
+from core.ports.records.audit import AuditEntry
 from core.submissions import Step, Submission, SubmissionRequest, SubmissionState
 
 
@@ -35,9 +36,10 @@ class Submissions(Protocol):
         """Store a step, or replace the step of the same name."""
         ...
 
-    def store(self, submission: Submission, now: Epoch) -> Submission:
+    def store(self, submission: Submission, now: Epoch, entry: AuditEntry | None = None) -> Submission:
         """Store the row if its revision is still `submission.revision`; return it with the next one. Stale otherwise, NotFound.
 
+        `entry` is appended to the audit trail in the same transaction: both are stored, or neither.
         The request, the submitter and the steps are not stored. An end state is never left (Stale). An end other than serving fails
         the steps that a killed or cancelled run left open.
         """
