@@ -5,6 +5,7 @@
     <engines>/<version>/engine.log    the engine's output, kept after it stopped; engine.log.1 is the part before
     <engines>/<version>/.lock         held briefly by a process that changes or removes the desired state
     <engines>/keeper.json             the identity of the engine supervisor
+    <engines>/fork-server.json        the fork server while it can fork: its socket and its process
 
 Each write replaces a whole file, so a reader sees the old or the new content, never a mixture.
 """
@@ -24,7 +25,7 @@ from urllib.parse import unquote, urlsplit
 from core.engines import EngineCause, EnginePhase, EngineSpec
 from core.errors import Fault
 from core.ids import Epoch, VersionId
-from serving.engines.processes import Identity
+from serving.engines.processes import Identity, alive
 
 HOME = "home:"
 """Begins an address below the home, in a desired-state file."""
@@ -258,6 +259,25 @@ def supervisor(root: Path) -> Identity | None:
     """Return the process that wrote itself down as the engine supervisor; it may have ended."""
     document = _read(root / "keeper.json")
     return None if document is None else Identity(**document)
+
+
+def fork_server_file(root: Path) -> Path:
+    """Return the file that has the address of the fork server."""
+    return root / "fork-server.json"
+
+
+def save_fork_server(file: Path, socket: Path, process: Identity) -> None:
+    """Write the address of a fork server that listens."""
+    write(file, {"socket": str(socket), "process": asdict(process)})
+
+
+def fork_server_socket(file: Path) -> Path | None:
+    """Return the socket of the fork server; None where there is none, or the file is left of one that ended, or damaged."""
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        return Path(document["socket"]) if alive(Identity(**document["process"])) else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def write(path: Path, document: dict[str, Any]) -> None:
