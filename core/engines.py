@@ -38,6 +38,13 @@ class EngineSpec:
     """vLLM's name of the weights' quantisation; empty where they have none, or vLLM finds it out from the config."""
 
 
+class EngineProgram(StrEnum):
+    """A program of the engine's environment that the platform runs; seatrial_engine/programs.py has the module of each."""
+
+    TENSORIZE = "tensorize"
+    REFERENCE = "reference"
+
+
 class EnginePhase(StrEnum):
     """`ready` only after a real generation. `failed`: nothing starts it again until it is applied; `cause` and `detail` give the reason."""
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from core.errors import Fault, NotFound, Transient
 from core.ids import Digest, Epoch, VersionId
-from core.ports import WeightsStore
+from core.ports import EnginePrograms, WeightsStore
 from core.ports.records import Versions
 from core.ports.weights import Bundle
 from core.versions import EngineNeeds, FileDigest, ModelVersion, ResolvedModel
@@ -41,17 +41,19 @@ class Examined(Protocol):
 
 
 class ModelImport:
-    """Imports models. `downloads` and `scratch` are folders for work in progress; `python` is the engine environment's interpreter.
+    """Imports models. `downloads` and `scratch` are folders for work in progress; `programs` runs the tensorizer.
 
     Bundles are removed only while `installation` owns the store.
     """
 
-    def __init__(self, versions: Versions, weights: WeightsStore, downloads: Path, scratch: Path, python: str, installation: str) -> None:
+    def __init__(
+        self, versions: Versions, weights: WeightsStore, downloads: Path, scratch: Path, programs: EnginePrograms, installation: str
+    ) -> None:
         self._versions = versions
         self._weights = weights
         self._downloads = downloads
         self._scratch = scratch
-        self._python = python
+        self._programs = programs
         self._installation = installation
 
     def find(self, model: ResolvedModel) -> ModelVersion | None:
@@ -166,7 +168,7 @@ class ModelImport:
             present = self._open(digest)
             if present is not None:
                 return present, False
-            result = tensorize(folder, out, self._python, progress=progress)
+            result = tensorize(folder, out, self._programs, progress=progress)
             bundle = self._weights.stage(digest, result.folder, result.files)
             shutil.rmtree(out, ignore_errors=True)
         return bundle, True

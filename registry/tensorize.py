@@ -1,32 +1,30 @@
-"""Tensorization: safetensors to tensorizer's format, in a child process of the engine's environment (torch lives there only)."""
+"""Tensorization: safetensors to tensorizer's format, by a program of the engine's environment (torch is installed there only)."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from core.endings import describe
+from core.engines import EngineProgram
 from core.errors import Fault, Refused, Transient
 from core.ids import Digest
+from core.ports import EnginePrograms
 from core.versions import FileDigest
 
 MANIFEST = "tensors.json"
 _SOURCE_AT_FAULT = 3
-_ERROR_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Tensorized:
-    """What the child wrote below `folder`: the files of a bundle, and the digest of their manifest."""
+    """What the program wrote below `folder`: the files of a bundle, and the digest of their manifest."""
 
     folder: Path
     files: tuple[FileDigest, ...]
@@ -43,53 +41,41 @@ def version_digest(files: Sequence[FileDigest]) -> Digest:
     return _listing_digest(files)
 
 
-def tensorize(source: Path, out: Path, python: str, *, progress: Callable[[float, str], None], limit_s: float = 3600.0) -> Tensorized:
+def tensorize(
+    source: Path, out: Path, programs: EnginePrograms, *, progress: Callable[[float, str], None], limit_s: float = 3600.0
+) -> Tensorized:
     """Write `source`'s safetensors as tensorizer files into `out` (emptied first) and return what was written.
 
     Raises Refused when the source is at fault, Fault or Transient when this machine is. Nothing is left in `out` then.
     """
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    command = [python, "-m", "seatrial_engine.tensorize", str(source), str(out), "--json-progress"]
-    with tempfile.TemporaryFile() as errors:  # a pipe would fill up, since it is read only after the child has ended
-        try:
-            child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
-        except FileNotFoundError as error:
-            raise Fault(f"the engine's interpreter {python} does not exist", hint="run `make setup`") from error
-        late = threading.Event()
+    arguments = [str(source.absolute()), str(out.absolute()), "--json-progress"]
+    late = threading.Event()
+    with programs.start(EngineProgram.TENSORIZE, arguments) as running:
 
         def stop() -> None:
             late.set()
-            child.kill()
+            running.kill()
 
         timer = threading.Timer(limit_s, stop)
         timer.start()
-        with child:
-            try:
-                _follow(child, progress)
-                child.wait()
-            finally:
-                timer.cancel()
-                child.kill()  # a flow that is cancelled or fails leaves no child behind; killing the dead does nothing
-        if child.returncode != 0:
-            shutil.rmtree(out, ignore_errors=True)
-            if late.is_set():
-                raise Transient(
-                    f"tensorizing took longer than {limit_s:g} s", hint="free the machine's processors and disk, then submit again"
-                )
-            raise _error(child.returncode, _last(errors))
+        try:
+            _follow(running.lines(), progress)
+            code = running.wait()
+        finally:
+            timer.cancel()
+        errors = running.errors()
+    if code != 0:
+        shutil.rmtree(out, ignore_errors=True)
+        if late.is_set():
+            raise Transient(f"tensorizing took longer than {limit_s:g} s", hint="free the machine's processors and disk, then submit again")
+        raise _error(code, errors)
     return _read(out)
 
 
-def _last(file: BinaryIO) -> str:
-    """Return the last `_ERROR_BYTES` of a file as text."""
-    file.seek(max(0, file.seek(0, os.SEEK_END) - _ERROR_BYTES))
-    return file.read().decode(errors="replace")
-
-
-def _follow(child: subprocess.Popen[str], progress: Callable[[float, str], None]) -> None:
-    assert child.stdout is not None  # noqa: S101 - Popen was given a pipe
-    for line in child.stdout:
+def _follow(lines: Iterable[str], progress: Callable[[float, str], None]) -> None:
+    for line in lines:
         try:
             news: dict[str, Any] = json.loads(line)
         except json.JSONDecodeError:

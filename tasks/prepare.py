@@ -34,7 +34,7 @@ def model_import() -> ModelImport:
     """Return the model import on this process's adapters."""
     here = platform()
     settings, installation = here.settings, here.records.installation.id()
-    return ModelImport(here.records.versions, here.weights, settings.downloads, settings.scratch, settings.tensorize_python, installation)
+    return ModelImport(here.records.versions, here.weights, settings.downloads, settings.scratch, here.engine_programs, installation)
 
 
 @step_task

@@ -21,7 +21,19 @@ from core.ports.null import NullActivator, NullCapacity, NullEventRecorder
 from core.settings import Settings, read_settings
 
 if TYPE_CHECKING:
-    from core.ports import Activator, Capacity, Engines, EventRecorder, FlowRuns, Hub, ModelRegistry, Records, Sandbox, WeightsStore
+    from core.ports import (
+        Activator,
+        Capacity,
+        EnginePrograms,
+        Engines,
+        EventRecorder,
+        FlowRuns,
+        Hub,
+        ModelRegistry,
+        Records,
+        Sandbox,
+        WeightsStore,
+    )
     from core.ports.benchmark_runner import BenchmarkRunner, SamplingStudy
     from core.ports.history import BenchmarkHistory
     from core.versions import ModelRef
@@ -101,6 +113,17 @@ class Platform:
         from serving.engines.local import LocalEngines  # noqa: PLC0415
 
         return LocalEngines(self.settings.engines, self.clock)
+
+    @cached_property
+    def engine_programs(self) -> EnginePrograms:
+        """Where programs of the engine's environment run: on one machine in forks of the fork server while it is ready."""
+        from serving.engines.files import fork_server_file  # noqa: PLC0415
+        from serving.engines.programs import ForkedPrograms, SpawnedPrograms  # noqa: PLC0415
+
+        spawned = SpawnedPrograms(self.settings.tensorize_python)
+        if self.settings.engines_url or self.settings.tensorize_python != self.settings.engine_python:
+            return spawned
+        return ForkedPrograms(fork_server_file(self.settings.engines), spawned)
 
     @property
     def capacity(self) -> Capacity:

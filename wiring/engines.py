@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 def engine_supervisor(settings: Settings) -> EngineSupervisor:
     """Return the supervisor of this machine's engines, with a fork server if the engine's module has one."""
+    from serving.engines.files import fork_server_file  # noqa: PLC0415
     from serving.engines.fork_server import ForkServer  # noqa: PLC0415
     from serving.engines.launcher import VllmLauncher  # noqa: PLC0415
     from serving.engines.supervisor import EngineSupervisor, Limits  # noqa: PLC0415
@@ -26,7 +27,14 @@ def engine_supervisor(settings: Settings) -> EngineSupervisor:
         log_file = settings.logs / "fork_server.log"
         with suppress(FileNotFoundError):
             (settings.logs / "standby.log").replace(log_file)  # the name that an earlier release gave it
-        fork_server = ForkServer(settings.engine_python, settings.engine_module, launcher.base_environ(), log_file, clock)
+        fork_server = ForkServer(
+            settings.engine_python,
+            settings.engine_module,
+            launcher.base_environ(),
+            log_file,
+            clock,
+            address_file=fork_server_file(settings.engines),
+        )
     return EngineSupervisor(
         settings.engines,
         launcher,

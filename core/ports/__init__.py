@@ -5,6 +5,7 @@ A port's docstring is its contract; `tests/contract/` holds one suite per port t
 
 from core.ports.assignments import Assignments
 from core.ports.clock import Clock
+from core.ports.engine_programs import EnginePrograms, RunningProgram
 from core.ports.engines import Activator, Capacity, Engines, EventRecorder
 from core.ports.flow_runs import FlowRuns
 from core.ports.hub import Hub
@@ -20,6 +21,7 @@ __all__ = [
     "Assignments",
     "Capacity",
     "Clock",
+    "EnginePrograms",
     "Engines",
     "EventRecorder",
     "FlowRuns",
@@ -28,6 +30,7 @@ __all__ = [
     "ModelRegistry",
     "Records",
     "Routes",
+    "RunningProgram",
     "Sandbox",
     "WeightsStore",
 ]

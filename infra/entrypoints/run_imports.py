@@ -42,6 +42,7 @@ _ADAPTERS = (
     "registry.prompts",
     "registry.weights.folder",
     "serving.engines.local",
+    "serving.engines.programs",
     "serving.webhook",
 )
 """Imported by `wiring` and by these adapters when they are first used."""

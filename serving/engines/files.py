@@ -6,6 +6,7 @@
     <engines>/<version>/.lock         held briefly by a process that changes or removes the desired state
     <engines>/supervisor.json         the identity of the engine supervisor
     <engines>/supervisor.lock         held by the engine supervisor while it runs
+    <engines>/fork-server.json        the fork server while it can fork: its socket and its process
 
 Each write replaces a whole file, so a reader sees the old or the new content, never a mixture.
 """
@@ -25,7 +26,7 @@ from urllib.parse import unquote, urlsplit
 from core.engines import EngineCause, EnginePhase, EngineSpec
 from core.errors import Fault
 from core.ids import Epoch, VersionId
-from serving.engines.processes import Identity, identity_in
+from serving.engines.processes import Identity, alive, identity_in
 
 R = TypeVar("R")
 
@@ -286,6 +287,25 @@ def rename_former_files(root: Path) -> None:
         for path in root.glob(f"*/{former}"):
             with EngineFiles(path.parent).locked(), suppress(FileNotFoundError):
                 path.replace(path.with_name(name))
+
+
+def fork_server_file(root: Path) -> Path:
+    """Return the file that has the address of the fork server."""
+    return root / "fork-server.json"
+
+
+def save_fork_server(file: Path, socket: Path, process: Identity) -> None:
+    """Write the address of a fork server that listens."""
+    write(file, {"socket": str(socket), "process": asdict(process)})
+
+
+def fork_server_socket(file: Path) -> Path | None:
+    """Return the socket of the fork server; None where there is none, or the file is left of one that ended, or damaged."""
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        return Path(document["socket"]) if alive(Identity(**document["process"])) else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def write(path: Path, document: dict[str, Any]) -> None:

@@ -2,55 +2,32 @@
 
 Its program, with the protocol, is `seatrial_engine.fork_server` in the engine's environment. It ends when its standard input closes, so
 it never outlives the engine supervisor. The engines that it forked run in sessions of their own and outlive it.
+
+While it listens, a file has its address, for processes that have programs forked (programs.py).
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from subprocess import PIPE, Popen, TimeoutExpired
-from typing import BinaryIO
 
 import structlog
 
 from core.ports.clock import Clock
 from serving.engines import files
+from serving.engines.fork_connection import ForkConnection
+from serving.engines.processes import identify
 
 log = structlog.get_logger(__name__)
 
 _WARM_UP_S = 60.0
-_ANSWER_S = 10.0
 _MOST_DEATHS = 3
 """After this many deaths the fork server is not started again, and engines start cold."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Forked:
-    """The connection on which the fork server reports the progress of one request."""
-
-    connection: socket.socket
-    lines: BinaryIO
-
-    def read(self) -> dict[str, object]:
-        """Return the next line; empty when the fork server has ended. Raises OSError."""
-        try:
-            document = json.loads(self.lines.readline() or b"{}")
-        except ValueError as error:
-            message = "its answer is not JSON"
-            raise OSError(message) from error
-        return document if isinstance(document, dict) else {}
-
-    def close(self) -> None:
-        """Close the connection; nothing changes for the server."""
-        self.lines.close()
-        self.connection.close()
 
 
 class ForkServer:
@@ -59,21 +36,33 @@ class ForkServer:
     It is the parent of what it forks, so it alone learns how that ended. The connection of each fork stays open for this.
     """
 
-    def __init__(self, python: str, module: str, environ: Mapping[str, str], log_file: Path, clock: Clock) -> None:
+    def __init__(
+        self,
+        python: str,
+        module: str,
+        environ: Mapping[str, str],
+        log_file: Path,
+        clock: Clock,
+        *,
+        address_file: Path | None = None,
+    ) -> None:
         self._command = [python, "-m", module, "--fork-server"]
         self._environ = dict(environ)
         self._log_file = log_file
         self._clock = clock
+        self._address_file = address_file
+        self._announced = False
         self._process: Popen[bytes] | None = None
         self._folder: Path | None = None
         self._started = 0.0
         self._deaths = 0
-        self._forked: dict[int, _Forked] = {}
+        self._forked: dict[int, ForkConnection] = {}
 
     def ensure(self) -> None:
-        """Start it unless it runs, up to the limit of deaths. Bounds its log."""
+        """Start it unless it runs, up to the limit of deaths. Writes its address once it listens, and bounds its log."""
         files.bound(self._log_file)
         if self._runs():
+            self._announce()
             return
         if self._process is not None:
             self._deaths += 1
@@ -93,47 +82,35 @@ class ForkServer:
     def fork(self, argv: Sequence[str], log_file: Path, environ: Mapping[str, str]) -> int | None:
         """Fork a server with vLLM's arguments and return its pid; None if the fork server failed to (start it cold then)."""
         request = {"argv": list(argv), "log": str(log_file), "env": dict(environ)}
-        connection = socket.socket(socket.AF_UNIX)
-        forked = _Forked(connection, connection.makefile("rb"))
-        try:
-            connection.settimeout(_ANSWER_S)
-            _connect(connection, self._socket)
-            connection.sendall(json.dumps(request).encode() + b"\n")
-            answer = forked.read()
-        except OSError as error:
-            log.warning("fork_server.silent", error=str(error))
-            forked.close()
-            return None
-        if "pid" not in answer:
-            log.warning("fork_server.refused", error=str(answer.get("error", "no answer")))
-            forked.close()
-            return None
-        pid = int(str(answer["pid"]))
+        with ExitStack() as opened:
+            try:
+                connection = opened.enter_context(ForkConnection(self._socket))
+                pid = connection.request(request)
+            except OSError as error:
+                log.warning("fork_server.no_engine", error=str(error))
+                return None
+            opened.pop_all()
         self.forget(pid)
-        self._forked[pid] = forked
+        self._forked[pid] = connection
         return pid
 
     def ended(self, pid: int) -> int | None:
         """Return the code of a forked server that has ended (negative: the signal), None if it did not fork it."""
-        forked = self._forked.pop(pid, None)
-        if forked is None:
+        connection = self._forked.pop(pid, None)
+        if connection is None:
             return None
-        try:
-            code = forked.read().get("exit")
-        except OSError:
-            return None  # the fork server that forked it has ended or hangs
-        finally:
-            forked.close()
-        return code if isinstance(code, int) else None
+        with connection:
+            return connection.exit_code()
 
     def forget(self, pid: int) -> None:
         """Close the connection of a forked server whose exit status is not needed."""
-        forked = self._forked.pop(pid, None)
-        if forked is not None:
-            forked.close()
+        connection = self._forked.pop(pid, None)
+        if connection is not None:
+            connection.close()
 
     def close(self) -> None:
-        """End it; engines that it forked keep running."""
+        """End it, and the programs that it forked; engines keep running."""
+        self._withdraw()
         if self._process is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()  # type: ignore[union-attr]  # it was given a pipe
@@ -146,6 +123,24 @@ class ForkServer:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+    def _announce(self) -> None:
+        if self._announced or self._address_file is None or self._process is None or not self._socket.exists():
+            return
+        process = identify(self._process.pid)
+        if process is None:
+            return
+        self._announced = True
+        try:
+            files.save_fork_server(self._address_file, self._socket, process)
+        except OSError as error:  # the disk is full: programs are spawned until the next start
+            log.warning("fork_server.unannounced", error=str(error))
+
+    def _withdraw(self) -> None:
+        if self._announced and self._address_file is not None:  # else it may be that of another supervisor
+            with contextlib.suppress(OSError):
+                self._address_file.unlink()
+        self._announced = False
 
     def _runs(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -172,12 +167,3 @@ class ForkServer:
         except OSError as error:
             log.warning("fork_server.unstartable", error=str(error))
             self._deaths = _MOST_DEATHS
-
-
-def _connect(connection: socket.socket, path: Path) -> None:
-    """Connect to a socket at a path of any length: the address may have 107 bytes. Raises OSError."""
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        connection.connect(f"/proc/self/fd/{folder}/{path.name}")
-    finally:
-        os.close(folder)

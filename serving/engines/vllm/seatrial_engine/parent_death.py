@@ -2,6 +2,7 @@
 
 vLLM's engine process notices only a regular end of its server. If the server is killed with SIGKILL, the engine process keeps running
 with the model in memory (measured with a forked engine, vLLM 0.32). prctl(2) makes the kernel signal a child when its parent ends (Linux).
+Programs that the platform runs end with their parent in the same way (`programs`).
 """
 
 import ctypes

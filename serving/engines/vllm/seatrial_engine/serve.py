@@ -1,7 +1,8 @@
 """Starts vLLM's OpenAI server: the one place for what makes its start short.
 
 `python -m seatrial_engine.serve VLLM_ARGUMENTS...` becomes the server.
-`python -m seatrial_engine.serve --fork-server SOCKET` imports everything once and then forks a server per request: see `fork_server`.
+`python -m seatrial_engine.serve --fork-server SOCKET` imports everything once and then forks a server or a program per request: see
+`fork_server`.
 
 Every argument goes to vLLM as it is. Two things are added where the caller left them open: the executor (one engine process
 instead of an engine and a worker, on a CPU with no parallelism asked for), and forking the engine process from the server, so
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from seatrial_engine import programs
 from seatrial_engine.endings import report_endings_of_children
 from seatrial_engine.fork_server import serve_forks
 from seatrial_engine.forking import FORK_VARIABLE, UNIPROC_EXECUTOR
@@ -59,8 +61,9 @@ def main(argv: Sequence[str]) -> None:
     for name, value in _DEFAULT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("OMP_NUM_THREADS", str(compute_threads(len(os.sched_getaffinity(0)))))
-    preload()
-    if argv[:1] == ["--fork-server"]:
+    forks = argv[:1] == ["--fork-server"]
+    preload(programs.modules() if forks else ())
+    if forks:
         argv = serve_forks(argv[1])
     become_server(argv)
 
@@ -73,9 +76,9 @@ def compute_threads(cores: int) -> int:
     return max(1, cores - 1)
 
 
-def preload() -> None:
-    """Import what server and engine need, before anything is forked: both then share the pages."""
-    for name in _HEAVY_MODULES:
+def preload(more: Sequence[str] = ()) -> None:
+    """Import what server and engine need, and `more`, before anything is forked: all of them then share the pages."""
+    for name in (*_HEAVY_MODULES, *more):
         importlib.import_module(name)
     if on_cpu():
         from seatrial_engine.kernels import restrict_cpu  # noqa: PLC0415 - torch reads the environment when it is imported
