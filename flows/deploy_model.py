@@ -12,7 +12,7 @@ from tasks.finish import finish, resume_end
 from tasks.prepare import check, download, known_version, resolve, tensorize
 from tasks.release import already_serving, announce, ensure_served, publish, register, roll_out
 from tasks.start import start
-from tasks.trials import benchmark, degeneration, latency, smoke
+from tasks.trials import benchmark, degeneration, fidelity, latency, smoke
 
 
 @flow(name="deploy-model", flow_run_name="{request.title}", persist_result=False)
@@ -52,6 +52,7 @@ def release(submission: Submission, version: ModelVersion) -> None:
         return
     rollout = start(submission, version)
     smoke(submission.id, rollout)
+    fidelity(submission.id, rollout, version)
     latency(submission.id, rollout)
     benchmarked = benchmark(submission.id, rollout)
     degeneration(submission.id, rollout, benchmarked)

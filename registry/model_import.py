@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Protocol
 
 from core.errors import Fault, NotFound, Transient
+from core.fidelity import Reference
 from core.ids import Digest, Epoch, VersionId
 from core.ports import EnginePrograms, WeightsStore
 from core.ports.records import Versions
 from core.ports.weights import Bundle
 from core.versions import EngineNeeds, FileDigest, ModelVersion, ResolvedModel
+from registry.reference import compute_reference
 from registry.tensorize import MANIFEST, tensorize, tensors_digest, version_digest
 from registry.work import Work
 
@@ -113,6 +115,15 @@ class ModelImport:
             created_at=now,
         )
         return self._versions.put(version), stored
+
+    def keep_reference(self, version: ModelVersion, folder: Path, max_bytes: int) -> Reference:
+        """Compute and store the reference of a version's probabilities, unless it has one. Returns it."""
+        known = self._versions.reference(version.id)
+        if known is not None:
+            return known
+        made = compute_reference(folder, self._python, max_bytes) if max_bytes else Reference("", unavailable="switched off by a setting")
+        self._versions.keep_reference(version.id, made)
+        return made
 
     def discard(self, version: ModelVersion, in_use: Callable[[], Collection[Digest] | None]) -> None:
         """Remove the staged bundles of a refused version. Published bundles and bundles in use stay: other versions need them.

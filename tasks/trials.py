@@ -14,9 +14,10 @@ from core.ports.benchmark_runner import Progress
 from core.settings import TrialPolicy
 from core.shown import headline
 from core.submissions import StepName
-from core.versions import Decision, TrialKind, TrialReport
+from core.versions import Decision, ModelVersion, TrialKind, TrialReport
 from evals.benchmark import benchmark_key, gate_benchmark, gate_plan, score_benchmark, wider_plan
 from evals.engine_client import EngineClient
+from evals.fidelity import fidelity as try_fidelity
 from evals.suite_loader import load_suite
 from evals.suites.suite import PromptTemplate
 from evals.trials import degeneration as judge_degeneration
@@ -38,6 +39,15 @@ def smoke(submission: SubmissionId, rollout: Rollout) -> TrialReport:
         expect_wanted(platform().records, rollout.id)
         with engine_of(rollout.candidate) as engine:
             return settle(report, try_smoke(engine, rollout.candidate))
+
+
+@step_task
+def fidelity(submission: SubmissionId, rollout: Rollout, version: ModelVersion) -> TrialReport:
+    """Compare the engine's probabilities with the reference of the version."""
+    with recorded(submission, StepName.FIDELITY) as report, engine_of(version.id) as engine:
+        reference = platform().records.versions.reference(version.id)
+        expect_wanted(platform().records, rollout.id)
+        return settle(report, try_fidelity(engine, version, reference))
 
 
 @step_task

@@ -121,6 +121,13 @@ version_sources = Table(
     _key("version", ForeignKey("versions.id")),
 )
 
+version_references = Table(
+    "version_references",
+    metadata,
+    _key("version", ForeignKey("versions.id")),
+    _needed("document", Json),
+)
+
 trial_reports = Table(
     "trial_reports",
     metadata,

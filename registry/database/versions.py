@@ -5,12 +5,14 @@ from __future__ import annotations
 from sqlalchemy import Connection, RowMapping, select
 
 from core.errors import NotFound
+from core.fidelity import Reference
 from core.ids import VersionId
 from core.versions import ModelVersion, TrialKind, TrialReport
 from registry.codec import plain, restore
 from registry.database.connection import Connections
-from registry.database.tables import trial_reports, version_sources, versions
+from registry.database.tables import trial_reports, version_references, version_sources, versions
 from registry.database.upsert import insert_new, replacing, upsert
+from registry.reference import read_reference, written
 
 _SHORTEST_PREFIX = 8
 
@@ -56,6 +58,18 @@ class VersionsTable:
             query = query.where(versions.c.id.in_(came))
         with self._connections.read() as connection:
             return tuple(_version(row) for row in connection.execute(query).mappings())
+
+    def keep_reference(self, version: VersionId, reference: Reference) -> None:
+        """Store a version's reference, unless it has one."""
+        with self._connections.write() as connection:
+            insert_new(connection, version_references, [{"version": version, "document": written(reference)}])
+
+    def reference(self, version: VersionId) -> Reference | None:
+        """Return a version's reference."""
+        query = select(version_references.c.document).where(version_references.c.version == version)
+        with self._connections.read() as connection:
+            found = connection.execute(query).scalar_one_or_none()
+        return None if found is None else read_reference(found)
 
     def report(self, report: TrialReport) -> None:
         """Keep a trial's report; the same (version, kind, key) replaces it."""

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from core.access import Key, Role
 from core.endpoints import BestOf, Endpoint, EndpointPolicy, OnRegression, RolloutState
 from core.errors import Conflict, NotFound, Refused, Stale
+from core.fidelity import Likely, Reference, ReferencePrompt
 from core.ids import EndpointName, KeyId, PrincipalId, RolloutId, SubmissionId, VersionId
 from core.ports.clock import VirtualClock
 from core.ports.records import AuditEntry
@@ -170,6 +171,20 @@ def test_a_report_replaces_the_one_of_its_key_and_newest_come_first(records: Dat
     assert records.versions.reports(CANDIDATE) == (smoke, better)
     assert records.versions.reports(CANDIDATE, TrialKind.BENCHMARK, "suite-1") == (better,)
     assert records.versions.reports(CANDIDATE, TrialKind.BENCHMARK, "suite-2") == ()
+
+
+def test_a_version_keeps_its_first_reference(records: Database) -> None:
+    records.versions.put(a_version())
+    first = Reference("a test", (ReferencePrompt((1, 2), (3,), ((Likely(2, -0.25), Likely(9, -4.0)), (Likely(3, -0.5),))),))
+    assert records.versions.reference(CANDIDATE) is None
+    for made in (first, Reference("", unavailable="too large")):
+        records.versions.keep_reference(CANDIDATE, made)
+    assert records.versions.reference(CANDIDATE) == first
+
+
+def test_an_unknown_version_keeps_no_reference(records: Database) -> None:
+    with pytest.raises(Conflict):
+        records.versions.keep_reference(CANDIDATE, Reference("", unavailable="too large"))
 
 
 def test_a_report_may_hold_numbers_that_are_none(records: Database) -> None:

@@ -30,7 +30,11 @@ from wiring import Platform
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "tests" / "equipment" / "models"
 SEATRIAL = Path(sys.executable).with_name("seatrial")
-FAKE_ENGINE = {"SEATRIAL_ENGINE_MODULE": "tests.equipment.fake_engine", "SEATRIAL_ENGINE_PYTHON": sys.executable}
+FAKE_ENGINE = {
+    "SEATRIAL_ENGINE_MODULE": "tests.equipment.fake_engine",
+    "SEATRIAL_ENGINE_PYTHON": sys.executable,
+    "SEATRIAL_TRIALS_REFERENCE_GB": "0",  # a fake computes nothing that could be compared
+}
 QUICK = {
     "SEATRIAL_LEASE_S": "3",
     "SEATRIAL_ROLLOUT_PASS_INTERVAL_S": "0.3",

@@ -166,6 +166,9 @@ class Handler(BaseHTTPRequestHandler):
             self.model.counts["running"] -= 1
 
     def _answer(self, body: dict[str, Any], *, chat: bool) -> Answer:
+        if body.get("prompt_logprobs") is not None:
+            message = "a fake engine has no probabilities"
+            raise ValueError(message)
         limit = int(body.get("max_completion_tokens") or body.get("max_tokens") or (self.model.max_len if chat else 16))
         return self.model.chat(body["messages"], limit) if chat else self.model.complete(str(body["prompt"]), limit)
 

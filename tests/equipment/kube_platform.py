@@ -45,6 +45,7 @@ BUCKET = "platform"
 DATABASES = {"database-url": "postgresql", "prefect-database-url": "postgresql+asyncpg", "mlflow-database-url": "postgresql+psycopg"}
 QUICK: Mapping[str, Any] = {
     "lease_s": 3,
+    "trials_reference_gb": 0.01,
     "most_runs": 60,
     "rollout_pass_interval_s": 0.3,
     "rollout_synthetic_after_s": 0,

@@ -48,6 +48,12 @@ def engine_that(script: Script) -> Iterator[Engine]:
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
             """Say nothing."""
 
+        def do_GET(self) -> None:
+            says = script(self.path, {})
+            self.send_response(says.status)
+            self.end_headers()
+            self.wfile.write(says.raw or b"")
+
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             engine.asked.append((self.path, body))

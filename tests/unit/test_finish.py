@@ -23,7 +23,7 @@ from tasks.prepare import check, download, resolve, tensorize
 from tasks.release import announce, publish, register, roll_out
 from tasks.start import start
 from tasks.step import BACKOFF_S, is_transient, recorded, step_task
-from tasks.trials import benchmark, degeneration, latency, smoke
+from tasks.trials import benchmark, degeneration, fidelity, latency, smoke
 from tests.equipment.bench_env import BenchEnv, in_bench_env
 from tests.equipment.rows import put_submission
 from tests.equipment.samples import CANDIDATE, CHAT, a_request, a_rollout, a_version
@@ -103,7 +103,8 @@ def test_the_last_attempt_of_a_step_ends_its_retries(attempt: int, raised: type[
 
 
 def test_every_step_of_a_submission_ends_its_retries_in_the_same_way() -> None:
-    steps = (resolve, download, check, tensorize, start, smoke, latency, benchmark, degeneration, publish, register, roll_out, announce)
+    trials = (smoke, fidelity, latency, benchmark, degeneration)
+    steps = (resolve, download, check, tensorize, start, *trials, publish, register, roll_out, announce)
     assert all(step.retry_condition_fn is is_transient and hasattr(step.fn, "__wrapped__") for step in steps)
 
 

@@ -26,6 +26,7 @@ STEPS = (
     "tensorize",
     "start",
     "smoke",
+    "fidelity",
     "latency",
     "benchmark",
     "degeneration",

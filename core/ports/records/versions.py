@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from core.fidelity import Reference
 from core.ids import VersionId
 from core.versions import ModelVersion, TrialKind, TrialReport
 
@@ -24,6 +25,14 @@ class Versions(Protocol):
 
     def find(self, *, source: str | None = None, commit: str | None = None, limit: int = 100) -> tuple[ModelVersion, ...]:
         """Return versions, newest first; by source and commit also those that were entered first under another source."""
+        ...
+
+    def keep_reference(self, version: VersionId, reference: Reference) -> None:
+        """Store the reference of a version's probabilities; the first one stays. Conflict when the version is unknown."""
+        ...
+
+    def reference(self, version: VersionId) -> Reference | None:
+        """Return the reference of a version's probabilities; None where none was computed (a version of an earlier release)."""
         ...
 
     def report(self, report: TrialReport) -> None:

@@ -1,0 +1,37 @@
+"""Whether an engine computes what the weights define: its probabilities beside those of a reference.
+
+The reference is computed once per version, by transformers in float32 (`seatrial_engine.reference`), while the model's files are at hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Likely:
+    """One of the most probable tokens of a position, with the natural logarithm of its probability."""
+
+    token: int
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReferencePrompt:
+    """A prompt, the greedy answer to it, and what is most probable at each position but the first.
+
+    `top[i]` belongs to position i + 1 of `tokens + answer`, given all tokens before it; most probable first.
+    """
+
+    tokens: tuple[int, ...]
+    answer: tuple[int, ...]
+    top: tuple[tuple[Likely, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A version's reference. Without prompts there is none, and `unavailable` states why."""
+
+    made_by: str
+    prompts: tuple[ReferencePrompt, ...] = ()
+    unavailable: str = ""
