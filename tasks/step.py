@@ -18,6 +18,7 @@ from core.errors import Conflict, Exhausted, Refused, SeatrialError, Transient
 from core.ids import SubmissionId
 from core.ports import Clock
 from core.ports.records import Submissions
+from core.reasons import Reason
 from core.shown import duration
 from core.submissions import Step, StepName, StepState, SubmissionState
 from tasks.notes import run_log
@@ -114,7 +115,7 @@ def stop_if_cancelled(here: Platform, submission: SubmissionId) -> None:
     """
     state = here.records.submissions.get(submission).state
     if state is SubmissionState.CANCELLING:
-        raise Refused("the submission was cancelled", reason="cancelled", hint="submit the model again when it is wanted")
+        raise Refused("the submission was cancelled", reason=Reason.CANCELLED, hint="submit the model again when it is wanted")
     if state.ended:
         raise Conflict(f"{submission} is {state} already; this run changes nothing", hint="submit the model again when it is wanted")
 

@@ -8,6 +8,7 @@ from typing import Any
 from prefect.artifacts import create_table_artifact
 from pydantic import BaseModel, Field
 
+from core.benchmarks import BenchmarkState
 from core.errors import SeatrialError
 from core.ids import BenchmarkId
 from core.shown import key_of, label, measure
@@ -40,7 +41,7 @@ def compare_stored(request: StudyRequest) -> str:
         best_of=tuple(request.best_of),
         ranker=(request.ranker_url, request.ranker_model) if request.ranker_url else None,
     )
-    keep(here, request, {"state": "done", **found})
+    keep(here, request, {"state": BenchmarkState.DONE, **found})
     run_log().info("compare: %d policies on %s; %s", len(request.policies), row.id, found["advice"])
     key = key_of("endpoint", row.endpoint, "study") if row.endpoint else key_of("version", row.version[:12], "study")
     create_table_artifact(table=study_rows(found["rows"]), key=key, description=f"Policies compared on {row.id}: {found['advice']}")
@@ -55,7 +56,7 @@ def study_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 def end_study_failed(request: StudyRequest, error: SeatrialError) -> None:
     """Write down why it could not be done."""
-    keep(platform(), request, {"state": "failed", "reason": str(error), "rows": []})
+    keep(platform(), request, {"state": BenchmarkState.FAILED, "reason": str(error), "rows": []})
 
 
 def keep(here: Platform, request: StudyRequest, document: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from core.access import Key, Role, new_secret, secret_digest
 from core.errors import Conflict, Refused
+from core.reasons import Reason
 from core.settings import Settings
 from wiring.adapters import Platform
 
@@ -44,7 +45,7 @@ def _given_key(secret: str) -> str:
     if len(secret) < _SHORTEST_KEY or not secret.isascii() or not secret.isprintable() or " " in secret:
         raise Refused(
             "SEATRIAL_OPERATOR_KEY must have 24 characters or more, all of them valid in an HTTP header",
-            reason="bad_setting",
+            reason=Reason.BAD_SETTING,
             hint="make one: `openssl rand -hex 24`",
         )
     return secret

@@ -15,6 +15,7 @@ from core.endpoints import RolloutState
 from core.errors import Conflict, Fault, Refused, SeatrialError, Stale
 from core.ids import PrincipalId
 from core.ports.clock import VirtualClock
+from core.reasons import Reason
 from core.submissions import Submission, SubmissionState
 from lifecycle import benchmarks, submissions
 from lifecycle.leases import await_free
@@ -28,7 +29,7 @@ from tests.equipment.samples import CANDIDATE, CHAT, NOW, a_benchmark, a_request
 
 ANN = PrincipalId("prn-ann")
 LEASE_S = 10.0
-REFUSED = Refused("3 tensors hold NaN", reason="nan_in_weights", hint="train it again")
+REFUSED = Refused("3 tensors hold NaN", reason=Reason.NAN_IN_WEIGHTS, hint="train it again")
 
 
 @dataclass

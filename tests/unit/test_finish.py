@@ -12,6 +12,7 @@ import pytest
 from core.endpoints import RolloutState, Withdrawal
 from core.errors import Conflict, DiskFull, Exhausted, Fault, Refused, SeatrialError, Transient
 from core.ids import RolloutId
+from core.reasons import Reason
 from core.submissions import StepName, Submission, SubmissionState
 from lifecycle.submissions import ending, event_of
 from tasks import finish as finishing
@@ -26,9 +27,9 @@ from tests.equipment.bench_env import BenchEnv, in_bench_env
 from tests.equipment.rows import put_submission
 from tests.equipment.samples import CANDIDATE, CHAT, a_request, a_rollout, a_version
 
-WORSE = Refused("pass@1 0.21 is below the stable version's 0.90", reason="benchmark_below_stable", hint="submit a better one")
-CANCELLED = Refused("the submission was cancelled", reason="cancelled", hint="submit the model again when it is wanted")
-LATER = Refused("the rollout was withdrawn: pass@1 0.21 is below", reason="withdrawn", hint="submit again")
+WORSE = Refused("pass@1 0.21 is below the stable version's 0.90", reason=Reason.BENCHMARK_BELOW_STABLE, hint="submit a better one")
+CANCELLED = Refused("the submission was cancelled", reason=Reason.CANCELLED, hint="submit the model again when it is wanted")
+LATER = Refused("the rollout was withdrawn: pass@1 0.21 is below", reason=Reason.WITHDRAWN, hint="submit again")
 
 
 class Killed(BaseException):

@@ -11,6 +11,7 @@ from core.access import Caller
 from core.benchmarks import Benchmark, BenchmarkState
 from core.errors import Conflict, Forbidden, NotFound, Refused, Transient
 from core.ids import BenchmarkId, new_id
+from core.reasons import Reason
 from lifecycle.benchmarks import note_study
 from serving.control.context import ControlContext
 from serving.control.dependencies import Context, Submitter
@@ -27,11 +28,11 @@ def study(benchmark_id: IdPart, body: NewStudy, context: Context, caller: Submit
     """Compare ways of choosing among several answers, on a finished benchmark's rows. Only an operator names a ranker: we call its URL."""
     row = context.records.benchmarks.get(BenchmarkId(benchmark_id))
     if row.state is not BenchmarkState.DONE:
-        raise Conflict(f"{row.id} is {row.state}", reason="not_done", hint="a study needs a benchmark that is done")
+        raise Conflict(f"{row.id} is {row.state}", reason=Reason.NOT_DONE, hint="a study needs a benchmark that is done")
     if body.ranker_url and not caller.is_operator:
-        raise Forbidden("only an operator may name a ranker", reason="role", hint="leave the ranker out, or ask an operator")
+        raise Forbidden("only an operator may name a ranker", reason=Reason.ROLE, hint="leave the ranker out, or ask an operator")
     if "ranker" in body.policies and not (body.ranker_url and body.ranker_model):
-        raise Refused("the policy ranker needs a model that ranks", reason="no_ranker", hint="give --ranker URL --ranker-model NAME")
+        raise Refused("the policy ranker needs a model that ranks", reason=Reason.NO_RANKER, hint="give --ranker URL --ranker-model NAME")
     name = new_id("st")
     run = context.runs.start_study(name, {"benchmark": row.id, "study": name, **body.model_dump()})
     _enter_study(context, row.id, name, body, run)
@@ -41,19 +42,20 @@ def study(benchmark_id: IdPart, body: NewStudy, context: Context, caller: Submit
 
 def _enter_study(context: ControlContext, benchmark: BenchmarkId, name: str, body: NewStudy, run: str) -> None:
     """Note that a study is under way and which run does it, unless that run was quicker."""
-    begun = {"asked": body.model_dump(), "at": context.clock.now(), "state": "running", "run": run, "rows": []}
+    begun = {"asked": body.model_dump(), "at": context.clock.now(), "state": BenchmarkState.RUNNING, "run": run, "rows": []}
     note_study(context.records, context.clock, benchmark, name, begun, begun=True)
 
 
 def with_studies(context: ControlContext, caller: Caller, row: Benchmark) -> Benchmark:
     """Return a benchmark whose studies under way say why they wait; one whose run has ended without a result has failed."""
-    running = {name: document for name, document in row.studies.items() if document.get("state") == "running"}
+    running = {name: document for name, document in row.studies.items() if document.get("state") == BenchmarkState.RUNNING}
     if not running:
         return row
     shown = {name: _study_now(context, caller, document) for name, document in running.items()}
     written = context.records.benchmarks.get(row.id).studies  # read after the runs' states: a run writes its result before it ends
     return replace(
-        row, studies={name: shown[name] if document.get("state") == "running" else document for name, document in written.items()}
+        row,
+        studies={name: shown[name] if document.get("state") == BenchmarkState.RUNNING else document for name, document in written.items()},
     )
 
 
@@ -63,6 +65,6 @@ def _study_now(context: ControlContext, caller: Caller, document: dict[str, Any]
     except (Transient, NotFound):
         state = None
     if state is not None and state.ended:
-        return {**document, "state": "failed", "reason": f"its flow run ended without a result: {state.message or state.name}"}
+        return {**document, "state": BenchmarkState.FAILED, "reason": f"its flow run ended without a result: {state.message or state.name}"}
     waits = WaitingView.of(context.waiting(str(document["run"]), 0.0), caller)
     return {**document, "waiting": waits.model_dump(mode="json")} if waits else document
