@@ -156,7 +156,7 @@ class Finding:
 
     @classmethod
     def failed(cls, refusal: Reason, what: str, hint: str) -> Finding:
-        """Return a failed finding. `what` says for people what was found and where, `hint` the next step."""
+        """Return a failed finding. `what` states for people the fault and its place, `hint` the next step."""
         return cls(refusal, passed=False, reason=what, hint=hint)
 
     def refused(self) -> Refused:

@@ -146,7 +146,7 @@ def test_a_submission_that_is_cancelled_as_it_is_promoted_is_not_called_cancelle
     assert finish.fn(running.id, CANCELLED) is end
     row = env.records.submissions.get(running.id)
     assert ("cancelled too late" in row.message) is (end is SubmissionState.SERVING)
-    assert row.reason == ("" if end is SubmissionState.SERVING else "cancelled")
+    assert row.reason == (None if end is SubmissionState.SERVING else "cancelled")
 
 
 def test_no_step_begins_of_a_submission_that_is_being_cancelled(env: BenchEnv, running: Submission) -> None:
