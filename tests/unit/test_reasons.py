@@ -7,7 +7,7 @@ import pickle
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -83,7 +83,7 @@ def members(node: ast.AST) -> set[str]:
         return set()
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "Reason":
         return {node.attr}
-    below = node.values if isinstance(node, ast.Dict) else ast.iter_child_nodes(node)
+    below: Iterable[ast.AST] = node.values if isinstance(node, ast.Dict) else ast.iter_child_nodes(node)
     return {name for child in below for name in members(child)}
 
 
