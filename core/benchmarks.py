@@ -12,6 +12,7 @@ from typing import Any
 from core.errors import Refused
 from core.ids import BenchmarkId, Digest, EndpointName, Epoch, PrincipalId, SubmissionId, VersionId
 from core.programs import RunOutcome
+from core.reasons import Reason
 from core.versions import Decision
 
 
@@ -51,7 +52,7 @@ def numbers_of(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError as error:
         raise Refused(
-            f"must be numbers separated by commas, got {text[:100]!r}", reason="bad_number", hint="write them with commas: 0.2,0.8"
+            f"must be numbers separated by commas, got {text[:100]!r}", reason=Reason.BAD_NUMBER, hint="write them with commas: 0.2,0.8"
         ) from error
 
 
@@ -63,16 +64,16 @@ def grid_of(temperatures: Sequence[float], penalties: Sequence[float], *, top_p:
     if any(not 0 <= value <= 2 for value in temperatures) or any(not -2 <= value <= 2 for value in penalties):  # noqa: PLR2004 - OpenAI's own bounds
         raise Refused(
             "temperature must be between 0 and 2, and frequency_penalty between -2 and 2",
-            reason="bad_sampling",
+            reason=Reason.BAD_SAMPLING,
             hint="correct the sampling grid",
         )
     if not 0 < top_p <= 1 or max_tokens < 0:
         raise Refused(
-            "top_p must be above 0 and at most 1, and max_tokens at least 1", reason="bad_sampling", hint="correct the sampling grid"
+            "top_p must be above 0 and at most 1, and max_tokens at least 1", reason=Reason.BAD_SAMPLING, hint="correct the sampling grid"
         )
     points = dict.fromkeys(Sampling(t, f, top_p, max_tokens) for t in temperatures for f in penalties)
     if not 1 <= len(points) <= MOST_POINTS:
-        raise Refused(f"a grid of {len(points)} points", reason="bad_grid", hint=f"give from one up to {MOST_POINTS} points")
+        raise Refused(f"a grid of {len(points)} points", reason=Reason.BAD_GRID, hint=f"give from one up to {MOST_POINTS} points")
     return tuple(points)
 
 

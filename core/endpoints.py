@@ -10,6 +10,7 @@ from typing import Final
 from core.access import Caller
 from core.errors import Refused
 from core.ids import ConversationId, EndpointName, Epoch, RolloutId, SubmissionId, VersionId
+from core.reasons import Reason
 from core.versions import Decision
 
 MOST_BEST_OF = 16
@@ -82,7 +83,7 @@ def _within(name: str, value: float | None, least: float, most: float) -> None:
 
 
 def _no_policy(what: str, hint: str) -> Refused:
-    return Refused(what, reason="bad_policy", hint=hint)
+    return Refused(what, reason=Reason.BAD_POLICY, hint=hint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,6 @@ from enum import StrEnum
 
 from core.ids import Digest, Epoch, VersionId
 
-ANOTHERS = "engine_of_another"
-"""Reason of the Conflict where another installation, on the same machines, has an engine of the version."""
-
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:

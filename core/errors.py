@@ -16,11 +16,15 @@ SDK errors are translated into one of these at the edge (`raise Transient(...) f
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+from core.reasons import AnyReason, Reason
+
 
 class SeatrialError(Exception):
     """Base of all our errors. `what` says what happened and to which thing; `hint` says what to do next."""
 
-    code = "error"
+    code: ClassVar[Reason] = Reason.ERROR
 
     def __init__(self, what: str, *, hint: str = "") -> None:
         super().__init__(what, hint)
@@ -37,11 +41,11 @@ class SeatrialError(Exception):
 
 
 class Refused(SeatrialError):
-    """The request is at fault. Never retried. `reason` is a stable word for programs (`nan_in_weights`)."""
+    """The request is at fault. Never retried. `reason` is the value for programs (`Reason.NAN_IN_WEIGHTS`)."""
 
-    code = "refused"
+    code = Reason.REFUSED
 
-    def __init__(self, what: str, *, reason: str = "refused", hint: str = "") -> None:
+    def __init__(self, what: str, *, reason: AnyReason = Reason.REFUSED, hint: str = "") -> None:
         super().__init__(what, hint=hint)
         self.reason = reason
 
@@ -49,13 +53,13 @@ class Refused(SeatrialError):
 class NotFound(Refused):
     """What was named does not exist."""
 
-    code = "not_found"
+    code = Reason.NOT_FOUND
 
 
 class Conflict(Refused):
     """Somebody was faster, or the thing is not in a state that allows this. Read again, then decide."""
 
-    code = "conflict"
+    code = Reason.CONFLICT
 
 
 class Stale(Conflict):
@@ -65,13 +69,13 @@ class Stale(Conflict):
 class Forbidden(Refused):
     """The caller is known but may not do this."""
 
-    code = "forbidden"
+    code = Reason.FORBIDDEN
 
 
 class Transient(SeatrialError):
     """It may work in a moment. `retry_after_s` is the delay that the other side requested, if any."""
 
-    code = "transient"
+    code = Reason.TRANSIENT
 
     def __init__(self, what: str, *, retry_after_s: float | None = None, hint: str = "") -> None:
         super().__init__(what, hint=hint)
@@ -81,13 +85,13 @@ class Transient(SeatrialError):
 class Fault(SeatrialError):
     """Ours: a bug, a missing part, a broken set-up. Not retried."""
 
-    code = "fault"
+    code = Reason.FAULT
 
 
 class Exhausted(Fault):
     """A Transient that outlasted every retry: what it waited for needs somebody's attention."""
 
-    code = "retries_exhausted"
+    code = Reason.RETRIES_EXHAUSTED
 
     @classmethod
     def after(cls, error: Transient, attempts: int) -> Exhausted:
@@ -100,7 +104,7 @@ class Exhausted(Fault):
 class DiskFull(Fault):
     """The disk of this machine is full. Not retried, because waiting frees no space; the message states the sizes."""
 
-    code = "disk_full"
+    code = Reason.DISK_FULL
 
 
 def _rebuild(kind: type[SeatrialError], what: str, hint: str, state: dict[str, object]) -> SeatrialError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from core.ids import Epoch
@@ -17,11 +18,34 @@ POOL_LOST_S: Final = 60.0
 """Workers of a work pool that have not asked for work for this long are down. Prefect uses the same limit; they ask every 10 s."""
 
 
+class RunType(StrEnum):
+    """The types of a flow run's state in Prefect. `other`: one that this release does not know; such a run is neither waiting nor ended."""
+
+    SCHEDULED = "SCHEDULED"
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    CANCELLING = "CANCELLING"
+    CANCELLED = "CANCELLED"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CRASHED = "CRASHED"
+    OTHER = "other"
+
+    @classmethod
+    def read(cls, text: str) -> RunType:
+        """Return the type that Prefect's API names."""
+        try:
+            return cls(text)
+        except ValueError:
+            return cls.OTHER
+
+
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """A flow run's state as Prefect names it: `type` is one of its fixed words (RUNNING, CRASHED, ...), `name` is for people."""
+    """A flow run's state in Prefect. Decisions read `type`, and `name` only for `WAITS_FOR_A_SLOT`; `message` is for people."""
 
-    type: str
+    type: RunType
     name: str
     message: str = ""
     began: bool = True
@@ -33,17 +57,17 @@ class RunState:
 
     def could_not_start(self, since: Epoch) -> bool:
         """Whether the run ended after `since` and no process ever took it up: none could be started, or it died at once."""
-        return self.type == "CRASHED" and not self.began and self.at >= since
+        return self.type is RunType.CRASHED and not self.began and self.at >= since
 
     @property
     def waiting(self) -> bool:
         """Whether no process has begun the run."""
-        return self.type in {"SCHEDULED", "PENDING"}
+        return self.type in {RunType.SCHEDULED, RunType.PENDING}
 
     @property
     def ended(self) -> bool:
         """Whether the run will do nothing more."""
-        return self.type in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+        return self.type in {RunType.COMPLETED, RunType.FAILED, RunType.CRASHED, RunType.CANCELLED}
 
 
 @dataclass(frozen=True, slots=True)

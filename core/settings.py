@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from core.errors import Refused
+from core.reasons import Reason
 
 PREFIX = "SEATRIAL_"
 _RENAMED = {"engine_standby": "engine_fork_server"}
@@ -311,14 +312,14 @@ def _refuse_former_names(environ: Mapping[str, str], table: Mapping[str, Any], p
             what, now = f"{former} in {path}", name
         else:
             continue
-        raise Refused(f"the setting {what} was renamed to {now}", reason="bad_setting", hint=f"write {now} instead")
+        raise Refused(f"the setting {what} was renamed to {now}", reason=Reason.BAD_SETTING, hint=f"write {now} instead")
 
 
 def _home(path: Path) -> Path:
     try:
         return path.expanduser().absolute()
     except RuntimeError as error:  # `~name` of a user that does not exist
-        raise Refused(f"{path} is not a path: {error}", reason="bad_setting", hint="write the home as an absolute path") from error
+        raise Refused(f"{path} is not a path: {error}", reason=Reason.BAD_SETTING, hint="write the home as an absolute path") from error
 
 
 def default_home(environ: Mapping[str, str]) -> Path:
@@ -355,7 +356,7 @@ def _read(kind: Any, environ: Mapping[str, str], table: Mapping[str, Any], prefi
             below = table.get(item.name, {})
             if not isinstance(below, Mapping):
                 hint_of = f"write [{item.name}] on a line of its own and the settings below it"
-                raise Refused(f"{item.name} in seatrial.toml must be a table, got {below!r}", reason="bad_setting", hint=hint_of)
+                raise Refused(f"{item.name} in seatrial.toml must be a table, got {below!r}", reason=Reason.BAD_SETTING, hint=hint_of)
             values[item.name] = _read(hint, environ, below, f"{prefix}{item.name.upper()}_")
         else:
             values[item.name] = _value(item, hint, environ.get(prefix + item.name.upper()), table, prefix)
@@ -401,7 +402,7 @@ def _of_toml(hint: type[Any], given: Any, item: Field[Any]) -> Any:
 
 def _bad(name: str, must: str, given: Any, item: Field[Any], error: Exception | None = None) -> Refused:
     why = f" ({error})" if error is not None and str(error) and item.metadata["check"] is not None else ""
-    return Refused(f"{name} must {must}, got {given!r}{why}", reason="bad_setting", hint=f"correct it ({item.metadata['doc']})")
+    return Refused(f"{name} must {must}, got {given!r}{why}", reason=Reason.BAD_SETTING, hint=f"correct it ({item.metadata['doc']})")
 
 
 def _toml(path: Path) -> Mapping[str, Any]:
@@ -410,7 +411,7 @@ def _toml(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Refused(f"{path} is not TOML: {error}", reason="bad_setting", hint="correct or remove it") from error
+        raise Refused(f"{path} is not TOML: {error}", reason=Reason.BAD_SETTING, hint="correct or remove it") from error
 
 
 def _engine_python() -> str:

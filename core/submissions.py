@@ -9,6 +9,7 @@ from typing import Any
 
 from core.errors import Refused
 from core.ids import EndpointName, Epoch, PrincipalId, RolloutId, SubmissionId, VersionId
+from core.reasons import AnyReason, Reason
 from core.versions import ModelRef
 
 _ENDPOINT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -19,7 +20,7 @@ def endpoint_name(text: str) -> EndpointName:
     if not _ENDPOINT.fullmatch(text):
         raise Refused(
             f"{text[:100]!r} is not an endpoint name",
-            reason="bad_endpoint_name",
+            reason=Reason.BAD_ENDPOINT_NAME,
             hint="use 1 to 63 of a-z, 0-9 and -, beginning and ending with a letter or digit",
         )
     return EndpointName(text)
@@ -108,8 +109,8 @@ class Submission:
     updated_at: Epoch
     version: VersionId | None = None
     rollout: RolloutId | None = None
-    reason: str = ""
-    """A value for programs when it ends otherwise than serving (`nan_in_weights`)."""
+    reason: AnyReason | None = None
+    """Why it ends otherwise than serving; None while nothing ends it."""
     message: str = ""
     """The sentence for the submitter: what, which."""
     hint: str = ""

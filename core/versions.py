@@ -9,6 +9,7 @@ from typing import Any
 
 from core.errors import Refused
 from core.ids import Digest, Epoch, VersionId
+from core.reasons import Reason, read_reason
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 _REVISION = re.compile(r"[\w][\w./-]{0,199}")
@@ -39,7 +40,7 @@ class ModelRef:
         if not _REPO.fullmatch(source) or ".." in source or (revision and not _REVISION.fullmatch(revision)):
             raise Refused(
                 f"{text[:200]!r} is not a model id",
-                reason="bad_model_id",
+                reason=Reason.BAD_MODEL_ID,
                 hint="write ORG/MODEL, ORG/MODEL@REVISION, an absolute folder or, on the command line, ./FOLDER",
             )
         return cls(source, revision or None)
@@ -144,12 +145,24 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of a trial's report. `name` is stable for programs; `reason` and `hint` are for people."""
+    """One line of a trial's report. `name` is stable for programs; `reason` and `hint` are for people.
+
+    The name of a passed finding is that of the check. The name of a failed one is a `Reason`: why a submission is refused.
+    """
 
     name: str
     passed: bool
     reason: str = ""
     hint: str = ""
+
+    @classmethod
+    def failed(cls, refusal: Reason, what: str, hint: str) -> Finding:
+        """Return a failed finding. `what` states for people the fault and its place, `hint` the next step."""
+        return cls(refusal, passed=False, reason=what, hint=hint)
+
+    def refused(self) -> Refused:
+        """Return the error that ends a submission with this failed finding."""
+        return Refused(self.reason, reason=read_reason(self.name), hint=self.hint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from core.benchmarks import Flaw, Plan, Sample, Sampling
 from core.errors import Fault
 from core.ids import Epoch, VersionId
 from core.programs import RunOutcome
+from core.reasons import Reason
 from core.settings import TrialPolicy
 from core.versions import Decision, Finding, TrialKind, TrialReport
 from evals.statistics import Comparison, compare, summarize
@@ -117,23 +118,26 @@ def gate_benchmark(report: TrialReport, ours: Sequence[Sample], stable: Sequence
             f"pass@1 {_score(report.numbers)} is below the stable version's {_score(own)} by more than {policy.margin:g}: "
             f"difference {_difference(found)}, {len(found.lost)} problems lost, {len(found.won)} won"
         )
-        return _decided(judged, Decision.FAIL, "benchmark_below_stable", reason + _unsure(found))
+        return _failed(judged, Reason.BENCHMARK_BELOW_STABLE, reason + _unsure(found))
     if found.decision is Decision.INCONCLUSIVE:
-        return _decided(judged, Decision.PASS, "benchmark_inconclusive", said + _unsure(found), _settles(policy))
-    return _decided(judged, Decision.PASS, "benchmark_score", said)
+        return _passed(judged, "benchmark_inconclusive", said + _unsure(found), _settles(policy))
+    return _passed(judged, "benchmark_score", said)
 
 
 def _held_against_minimum(report: TrialReport, policy: TrialPolicy) -> TrialReport:
     score = _score(report.numbers)
     if report.numbers["pass_at_1"] < policy.min_score - _TINY:
-        return _decided(report, Decision.FAIL, "benchmark_below_minimum", f"pass@1 {score} is below the minimum of {policy.min_score:g}")
-    return _decided(report, Decision.PASS, "benchmark_score", f"pass@1 {score}; the endpoint has no stable version yet")
+        return _failed(report, Reason.BENCHMARK_BELOW_MINIMUM, f"pass@1 {score} is below the minimum of {policy.min_score:g}")
+    return _passed(report, "benchmark_score", f"pass@1 {score}; the endpoint has no stable version yet")
 
 
-def _decided(report: TrialReport, decision: Decision, name: str, reason: str, hint: str = "") -> TrialReport:
-    failed = decision is Decision.FAIL
-    told = "look at the problems it lost in the report, and submit a better one" if failed else hint
-    return replace(report, decision=decision, findings=(Finding(name, passed=not failed, reason=reason, hint=told),))
+def _passed(report: TrialReport, name: str, what: str, hint: str = "") -> TrialReport:
+    return replace(report, decision=Decision.PASS, findings=(Finding(name, passed=True, reason=what, hint=hint),))
+
+
+def _failed(report: TrialReport, reason: Reason, what: str) -> TrialReport:
+    finding = Finding.failed(reason, what, "look at the problems it lost in the report, and submit a better one")
+    return replace(report, decision=Decision.FAIL, findings=(finding,))
 
 
 def _unsure(found: Comparison) -> str:

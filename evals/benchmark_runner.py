@@ -14,6 +14,7 @@ from core.ids import VersionId
 from core.ports.benchmark_runner import Progress
 from core.ports.clock import Clock
 from core.ports.sandbox import Sandbox
+from core.reasons import Reason
 from core.settings import TrialPolicy
 from evals.harness.run import run_plan
 from evals.ranker import HttpRanker
@@ -86,7 +87,7 @@ class SuiteSamplingStudy:
         if name == Ranked.name and ranker is not None:
             return Ranked(opened.enter_context(HttpRanker(*ranker, self._ranker_key, self._clock)))
         raise Refused(
-            f"there is no policy {name[:50]!r} here", reason="bad_policy", hint="random, mean_logprob, voting, or ranker with its URL"
+            f"there is no policy {name[:50]!r} here", reason=Reason.BAD_POLICY, hint="random, mean_logprob, voting, or ranker with its URL"
         )
 
 
@@ -96,7 +97,7 @@ def suite_of(plan: Plan, policy: TrialPolicy) -> Suite:
     if suite.digest != plan.suite_digest:
         raise Refused(
             f"the suite {plan.suite} has changed since it was asked (sha256 {suite.digest[:12]}, then {plan.suite_digest[:12]})",
-            reason="suite_changed",
+            reason=Reason.SUITE_CHANGED,
             hint="start another benchmark",
         )
     return suite

@@ -8,6 +8,7 @@ from dataclasses import replace
 from core.errors import Fault, Refused
 from core.ports.sandbox import Sandbox
 from core.programs import Program, RunOutcome, RunResult
+from core.reasons import Reason
 from evals.suites.suite import Problem
 
 FACTOR = 10.0
@@ -45,6 +46,6 @@ def _hold(result: RunResult) -> None:
     if result.outcome is not RunOutcome.PASSED:
         raise Refused(
             f"the canonical solution of {result.id} does not pass its own test: {result.outcome}, {result.detail}",
-            reason="bad_suite",
+            reason=Reason.BAD_SUITE,
             hint="correct the problem, or remove its canonical_solution",
         )

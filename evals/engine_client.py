@@ -16,6 +16,7 @@ from core.benchmarks import Sampling
 from core.errors import Fault, Refused, Transient
 from core.ids import VersionId
 from core.ports.clock import Clock, SystemClock
+from core.reasons import Reason
 
 _TIMEOUT = httpx.Timeout(120.0, connect=5.0)
 ENOUGH = "enough"
@@ -216,7 +217,7 @@ class EngineClient:
         if status == httpx.codes.NOT_FOUND:
             raise Fault(what, hint="the engine serves another version than it was started for")
         if status in _REQUESTS_FAULT:
-            raise Refused(what, reason="engine_refused", hint="ask for less")
+            raise Refused(what, reason=Reason.ENGINE_REFUSED, hint="ask for less")
         raise Fault(what, hint="look at what listens at the engine's address and at the flags it was started with")
 
 

@@ -11,6 +11,7 @@ import httpx
 
 from core.errors import Fault, Refused, Transient
 from core.ports.clock import Clock, SystemClock
+from core.reasons import Reason
 
 _TIMEOUT = httpx.Timeout(120.0, connect=5.0)
 _ANSWER_CHARS = 6000
@@ -61,7 +62,7 @@ class HttpRanker:
         reply = self._ask({"model": self._model, "messages": messages, "temperature": 0, "max_tokens": 8})
         number = re.search(r"\d+", reply)
         if number is None or not 1 <= int(number.group()[:9]) <= len(candidates):
-            raise Refused(f"the ranker {self._model} names none of {len(candidates)} programs", reason="ranker_unclear")
+            raise Refused(f"the ranker {self._model} names none of {len(candidates)} programs", reason=Reason.RANKER_UNCLEAR)
         return int(number.group()) - 1
 
     def _ask(self, body: dict[str, Any]) -> str:
@@ -92,5 +93,5 @@ class HttpRanker:
         if status in _FOR_A_MOMENT or status >= httpx.codes.INTERNAL_SERVER_ERROR:
             raise Transient(what)
         if status in _REQUESTS_FAULT:
-            raise Refused(what, reason="ranker_refused", hint="fewer or shorter answers may fit its context")
+            raise Refused(what, reason=Reason.RANKER_REFUSED, hint="fewer or shorter answers may fit its context")
         raise Fault(what, hint="check the ranker's base URL (with its /v1), its model and its key")

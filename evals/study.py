@@ -19,6 +19,7 @@ from core.benchmarks import Sample
 from core.errors import Fault, Refused
 from core.ports.sandbox import Sandbox
 from core.programs import Program, RunOutcome, RunResult
+from core.reasons import Reason
 from evals.examples import examples_in
 from evals.ranker import Ranker
 from evals.statistics.bounds import clustered_bounds
@@ -203,7 +204,7 @@ def chances_by_row(
         if task not in asked:
             raise Fault(f"the suite has no problem {task}", hint="study a run with the suite that it was asked")
         if len(rows) < k:
-            raise Refused(f"best of {k} needs {k} answers; {task} has {len(rows)} at {sampling}", reason="too_few_samples")
+            raise Refused(f"best of {k} needs {k} answers; {task} has {len(rows)} at {sampling}", reason=Reason.TOO_FEW_SAMPLES)
         candidates = [Candidate(row.index, row.code, row.mean_logprob) for row in rows]
         found = policy.chances(asked[task], candidates, k, np.random.default_rng([seed, k, number]))
         chances |= {(task, sampling, one.index): float(chance) for one, chance in zip(candidates, found, strict=True)}
@@ -231,7 +232,7 @@ def compare_policies(
     if not scores:
         raise Refused(
             f"there are too few answers for the best of {', '.join(map(str, best_of))}",
-            reason="too_few_samples",
+            reason=Reason.TOO_FEW_SAMPLES,
             hint="run the benchmark with more samples a problem",
         )
     return tuple(scores)
@@ -244,7 +245,7 @@ def choose(scores: Sequence[PolicyScore]) -> Choice:
     `clustered_bounds`, because a choice has to hold for other problems). Raises Refused without scores.
     """
     if not scores:
-        raise Refused("there is nothing to choose from", reason="too_few_samples", hint="compare policies first")
+        raise Refused("there is nothing to choose from", reason=Reason.TOO_FEW_SAMPLES, hint="compare policies first")
     best = max(scores, key=lambda score: (score.pass_rate, -score.tokens))
     alike = [score for score in scores if score.tasks == best.tasks and _within_noise(score, best)]
     chosen = min([*alike, best], key=lambda score: (score.tokens, -score.pass_rate))

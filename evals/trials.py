@@ -10,6 +10,7 @@ from statistics import median
 from core.errors import Refused
 from core.ids import VersionId
 from core.ports.clock import Clock, SystemClock
+from core.reasons import Reason
 from core.settings import TrialPolicy
 from core.versions import Decision, Finding, TrialKind, TrialReport
 from evals.engine_client import EngineClient, Generated
@@ -26,6 +27,8 @@ _SMOKE_TOKENS = 32
 _LATENCY_TOKENS = 32
 _LATENCY_REQUESTS = 5
 _UNDECODABLE = "\ufffd"
+_TINY = 1e-9
+_UNANSWERED = {"chat": Reason.NO_CHAT, "completion": Reason.NO_COMPLETION}
 
 
 def smoke(engine: EngineClient, version: VersionId, clock: Clock | None = None) -> TrialReport:
@@ -57,14 +60,11 @@ def latency(engine: EngineClient, version: VersionId, policy: TrialPolicy, clock
     ttft_s = median(answer.ttft_s for answer in answers)
     rate = median(answer.completion_tokens / answer.seconds if answer.seconds > 0 else 0.0 for answer in answers)
     numbers = {"ttft_s": ttft_s, "tokens_per_s": rate, "requests": float(len(answers))}
-    slow = ttft_s > policy.max_ttft_s
     said = f"the median time to first token of the idle engine is {ttft_s:.3f} s"
-    finding = Finding(
-        "slow_first_token" if slow else "first_token",
-        passed=not slow,
-        reason=f"{said}, above {policy.max_ttft_s:g} s" if slow else said,
-        hint="Submit a smaller or quantised model, or ask an operator to raise SEATRIAL_TRIALS_MAX_TTFT_S" if slow else "",
-    )
+    finding = Finding("first_token", passed=True, reason=said)
+    if ttft_s > policy.max_ttft_s:
+        hint = "Submit a smaller or quantised model, or ask an operator to raise SEATRIAL_TRIALS_MAX_TTFT_S"
+        finding = Finding.failed(Reason.SLOW_FIRST_TOKEN, f"{said}, above {policy.max_ttft_s:g} s", hint)
     return _report(version, TrialKind.LATENCY, "idle-v1", (finding,), _Timing(time, begin), numbers)
 
 
@@ -74,17 +74,14 @@ def degeneration(benchmark: TrialReport, stable: TrialReport | None, policy: Tri
     rate = benchmark.numbers["loop_rate"]
     own = stable.numbers["loop_rate"] if stable is not None else 0.0
     allowed = min(1.0, own + policy.max_loop_rate)
-    degenerate = rate > allowed + 1e-9
     answers = benchmark.numbers.get("samples", benchmark.numbers["problems"])
     said = f"{rate * answers:.0f} of {answers:.0f} benchmark answers end in a loop (rate {rate:.2f})"
-    finding = Finding(
-        "degenerate_answers" if degenerate else "no_degeneration",
-        passed=not degenerate,
-        reason=f"{said}; at most {allowed:.2f} is allowed here" if degenerate else said,
-        hint="Read the looping answers in the benchmark's report, train the model further or change its sampling defaults, and submit again"
-        if degenerate
-        else "",
-    )
+    finding = Finding("no_degeneration", passed=True, reason=said)
+    if rate > allowed + _TINY:
+        hint = (
+            "Read the looping answers in the benchmark's report, train the model further or change its sampling defaults, and submit again"
+        )
+        finding = Finding.failed(Reason.DEGENERATE_ANSWERS, f"{said}; at most {allowed:.2f} is allowed here", hint)
     numbers = {"loop_rate": rate, "allowed": allowed, "stable_loop_rate": own}
     timing = _Timing(time, time.monotonic())
     return _report(benchmark.version, TrialKind.DEGENERATION, benchmark.key, (finding,), timing, numbers)
@@ -101,11 +98,11 @@ def _answers(kind: str, ask: Callable[[], Generated]) -> Finding:
     try:
         text = ask().text
     except Refused as error:
-        return Finding(f"no_{kind}", passed=False, reason=f"the engine refuses a {kind} request: {error.what}", hint=hint)
+        return Finding.failed(_UNANSWERED[kind], f"the engine refuses a {kind} request: {error.what}", hint)
     if text.replace(_UNDECODABLE, "").strip():
         return Finding(f"{kind}_answers", passed=True)
     what = "is not UTF-8 text" if _UNDECODABLE in text else "is empty"
-    return Finding(f"no_{kind}", passed=False, reason=f"the {kind} answer {what}", hint=hint)
+    return Finding.failed(_UNANSWERED[kind], f"the {kind} answer {what}", hint)
 
 
 def _answers_by_defaults(engine: EngineClient) -> Finding:
@@ -114,18 +111,16 @@ def _answers_by_defaults(engine: EngineClient) -> Finding:
         try:
             answer = _chat(({"role": "user", "content": text},), lambda messages: engine.chat_by_defaults(messages, enough=_DEFAULT_TOKENS))
         except Refused as error:
-            return Finding(
-                "no_default_chat",
-                passed=False,
-                reason=f"the engine refuses a chat that sets neither length nor sampling: {error.what}",
-                hint="Correct or remove the value in generation_config.json and submit again",
+            return Finding.failed(
+                Reason.NO_DEFAULT_CHAT,
+                f"the engine refuses a chat that sets neither length nor sampling: {error.what}",
+                "Correct or remove the value in generation_config.json and submit again",
             )
         if answer.finish_reason == "length" and answer.completion_tokens < _DEFAULT_TOKENS:
-            return Finding(
-                "default_answers_cut",
-                passed=False,
-                reason=f"a chat without max_tokens is cut after {answer.completion_tokens} tokens; at least {_DEFAULT_TOKENS} are required",
-                hint="Raise or remove max_new_tokens in generation_config.json and submit again",
+            return Finding.failed(
+                Reason.DEFAULT_ANSWERS_CUT,
+                f"a chat without max_tokens is cut after {answer.completion_tokens} tokens; at least {_DEFAULT_TOKENS} are required",
+                "Raise or remove max_new_tokens in generation_config.json and submit again",
             )
         if answer.completion_tokens >= _TELLING_TOKENS:
             break

@@ -5,6 +5,7 @@ from __future__ import annotations
 from core.errors import NotFound, Refused
 from core.ids import EndpointName, VersionId
 from core.ports import Records
+from core.reasons import Reason
 
 Target = tuple[EndpointName | None, VersionId]
 
@@ -19,7 +20,7 @@ def target_of(records: Records, text: str) -> Target:
     if name in served:
         stable = served[name]
         if stable is None:
-            raise Refused(f"endpoint {name} serves nothing yet", reason="nothing_served", hint="submit a model to it first")
+            raise Refused(f"endpoint {name} serves nothing yet", reason=Reason.NOTHING_SERVED, hint="submit a model to it first")
         return name, stable
     if "/" in text:
         return None, _by_source(records, text)
@@ -39,7 +40,7 @@ def _by_source(records: Records, text: str) -> VersionId:
     if not found:
         raise NotFound(
             f"there is no version of {text[:200]}",
-            reason="no_version",
+            reason=Reason.NO_VERSION,
             hint=f"bring it first: seatrial submit {text[:200]} --endpoint NAME",
         )
     return found[0].id

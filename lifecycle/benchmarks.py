@@ -17,6 +17,7 @@ from core.benchmarks import Benchmark, BenchmarkState, Plan, Trigger
 from core.errors import Conflict, NotFound, Transient
 from core.ids import BenchmarkId, Epoch
 from core.ports import Clock, FlowRuns, Records
+from core.reasons import Reason
 from core.versions import Decision
 from lifecycle.audit import write_audit
 from lifecycle.leases import expect_driver, expect_free
@@ -56,7 +57,7 @@ def next_state(state: BenchmarkState, event: Event) -> BenchmarkState:
     try:
         return TRANSITIONS[state, event]
     except KeyError:
-        raise Conflict(f"the event {event} is not allowed for a benchmark in state {state}", reason="illegal_transition") from None
+        raise Conflict(f"the event {event} is not allowed for a benchmark in state {state}", reason=Reason.ILLEGAL_TRANSITION) from None
 
 
 def start(records: Records, runs: FlowRuns, clock: Clock, row: Benchmark, by: Actor) -> Benchmark:
@@ -161,9 +162,9 @@ def cancel(records: Records, clock: Clock, benchmark: BenchmarkId, by: Actor) ->
 
     def cancelled(row: Benchmark) -> Benchmark:
         if row.trigger is Trigger.GATE:
-            raise Conflict(f"{row.id} is the gate of a submission", reason="is_a_gate", hint=f"seatrial cancel {row.submission}")
+            raise Conflict(f"{row.id} is the gate of a submission", reason=Reason.IS_A_GATE, hint=f"seatrial cancel {row.submission}")
         if row.ended:
-            raise Conflict(f"{row.id} has ended already ({row.state})", reason="already_ended", hint=f"`seatrial bench show {row.id}`")
+            raise Conflict(f"{row.id} has ended already ({row.state})", reason=Reason.ALREADY_ENDED, hint=f"`seatrial bench show {row.id}`")
         return _failed(row, f"cancelled by {by.name}", clock.now())
 
     cancelled(records.benchmarks.get(benchmark))

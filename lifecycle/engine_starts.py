@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from core.engine_memory import plan_memory
-from core.engines import ANOTHERS, EngineCause, EnginePhase, EngineSpec, EngineState, Responsible
+from core.engines import EngineCause, EnginePhase, EngineSpec, EngineState, Responsible
 from core.errors import Conflict, Refused, Transient
 from core.hosts import EngineHost
 from core.ids import Digest, VersionId
 from core.ports import Activator, Clock, Engines, WeightsStore
+from core.reasons import Reason
 from core.settings import ModelPolicy
 from core.versions import ModelVersion
 
@@ -65,7 +66,7 @@ class EngineStarts:
         try:
             self.engines.apply(spec)
         except Conflict as error:
-            if error.reason == ANOTHERS or self.engines.state(spec.version).phase is not EnginePhase.READY:
+            if error.reason is Reason.ENGINE_OF_ANOTHER or self.engines.state(spec.version).phase is not EnginePhase.READY:
                 raise
 
     def request_again(self, spec: EngineSpec) -> None:
@@ -73,7 +74,7 @@ class EngineStarts:
         try:
             self.engines.apply(spec)
         except Conflict as error:
-            if error.reason == ANOTHERS:
+            if error.reason is Reason.ENGINE_OF_ANOTHER:
                 raise
             if self.engines.state(spec.version).phase is not EnginePhase.FAILED:
                 return  # it is starting, from the spec that it was tried with
@@ -95,7 +96,7 @@ class EngineStarts:
             if self.clock.monotonic() > limit:
                 raise Refused(
                     f"the engine of {version[:12]} was not ready after {self.limit_s:.0f} s: {state.detail}",
-                    reason="engine_start_timeout",
+                    reason=Reason.ENGINE_START_TIMEOUT,
                     hint=hint_for(state),
                 )
             if number % _ACTIVATE_EVERY == 0:
@@ -107,7 +108,7 @@ class EngineStarts:
     def _expect_starting(self, state: EngineState) -> None:
         name = state.version[:12]
         if state.phase is EnginePhase.FAILED:
-            raise Refused(f"the engine of {name} does not start: {state.detail}", reason="engine_failed", hint=hint_for(state))
+            raise Refused(f"the engine of {name} does not start: {state.detail}", reason=Reason.ENGINE_FAILED, hint=hint_for(state))
         if state.phase in {EnginePhase.ABSENT, EnginePhase.STOPPING}:
             raise Transient(f"the engine of {name} was stopped while it was waited for")
 

@@ -8,6 +8,7 @@ from core.access import Actor, Key, Role, new_secret, secret_digest
 from core.errors import Refused
 from core.ids import EndpointName, KeyId
 from core.ports import Clock, Records
+from core.reasons import Reason
 from lifecycle.audit import write_audit
 
 
@@ -24,7 +25,7 @@ def create_key(
 ) -> tuple[Key, str]:
     """Create a key for the principal `name`, and return it with its secret. Refused without a name."""
     if not name.strip():
-        raise Refused("a key needs the name of who will call with it", reason="no_name", hint="give a person, team or application")
+        raise Refused("a key needs the name of who will call with it", reason=Reason.NO_NAME, hint="give a person, team or application")
     now = clock.now()
     principal = records.access.principal(name.strip(), now)
     identity, secret = new_secret()

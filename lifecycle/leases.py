@@ -12,9 +12,8 @@ from typing import Protocol, TypeVar
 from core.errors import Conflict
 from core.ids import Epoch
 from core.ports import Clock
+from core.reasons import Reason
 
-DRIVEN = "driven_by_another"
-"""The reason of a Conflict with another driver."""
 _LOOK_S = 0.5
 
 
@@ -53,14 +52,14 @@ def expect_driver(row: Driven, driver: str | None, now: Epoch) -> None:
         what = f"{row.id} is driven by {row.driver} of flow run {row.flow_run} now, not by {driver}"
         if row.driver is None:
             what = f"{row.id} is no longer driven by {driver}, whose lease expired"
-        raise Conflict(what, reason=DRIVEN, hint="watch that run; this one is over")
+        raise Conflict(what, reason=Reason.DRIVEN_BY_ANOTHER, hint="watch that run; this one is over")
 
 
 def expect_free(row: Driven, now: Epoch, *, for_driver: str | None = None) -> None:
     """Raise Conflict when a driver other than `for_driver` holds the row."""
     if held_by_another(row, for_driver, now):
         what = f"{row.id} is driven by flow run {row.flow_run} already"
-        raise Conflict(what, reason=DRIVEN, hint="watch that run; this one is not needed")
+        raise Conflict(what, reason=Reason.DRIVEN_BY_ANOTHER, hint="watch that run; this one is not needed")
 
 
 def await_free(read: Callable[[], Row], driver: str, clock: Clock, limit_s: float) -> Row:

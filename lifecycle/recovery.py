@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from core.benchmarks import Benchmark, BenchmarkState, Trigger
 from core.endpoints import OPEN_ROLLOUTS
 from core.errors import Conflict, Fault, NotFound, Refused, SeatrialError
-from core.flow_runs import RunState
+from core.flow_runs import RunState, RunType
 from core.ids import BenchmarkId, Epoch, SubmissionId
 from core.ports import Clock, FlowRuns, Records
+from core.reasons import Reason
 from core.submissions import Submission, SubmissionState
 from lifecycle import benchmarks, submissions
-from lifecycle.leases import DRIVEN
 
 _STARTS_WITHIN = 10
 """A process that has not started after this many times `pickup_s` is presumed dead, though the runner has not reported it."""
 _FRESH_S = 5.0
 """A submission that changed within this time is being started."""
-_GONE = frozenset({"CANCELLED", "CANCELLING"})
+_GONE = frozenset({RunType.CANCELLED, RunType.CANCELLING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Recovery:
         try:
             return self._resume_submission(row)
         except Conflict as error:
-            if error.reason != DRIVEN:
+            if error.reason is not Reason.DRIVEN_BY_ANOTHER:
                 raise
             return False
 
@@ -77,17 +77,17 @@ class Recovery:
         try:
             return self._resume_benchmark(row)
         except Conflict as error:
-            if error.reason != DRIVEN:
+            if error.reason is not Reason.DRIVEN_BY_ANOTHER:
                 raise
             return False
 
     def _resume_submission(self, row: Submission) -> bool:
         if row.state is SubmissionState.CANCELLING:
-            self.end_submission(row.id, Refused("cancelled on request", reason="cancelled"))
+            self.end_submission(row.id, Refused("cancelled on request", reason=Reason.CANCELLED))
             return True
         run = self._state_of(row.flow_run)
         if run is not None and run.type in _GONE:  # the lease has expired: its process is gone
-            why = Refused("cancelled on Prefect's page", reason="cancelled", hint="submit again when it is still wanted")
+            why = Refused("cancelled on Prefect's page", reason=Reason.CANCELLED, hint="submit again when it is still wanted")
             self.end_submission(row.id, why)
             return True
         if self._awaits_pickup(row, run):
@@ -103,14 +103,14 @@ class Recovery:
 
     def _resume_benchmark(self, row: Benchmark) -> bool:
         if row.trigger is Trigger.GATE:
-            self.end_benchmark(row.id, Refused("its submission has ended", reason="cancelled"))
+            self.end_benchmark(row.id, Refused("its submission has ended", reason=Reason.CANCELLED))
             return True
         run = self._state_of(row.flow_run)
-        if run is not None and run.type == "CANCELLED":
-            why = Refused("cancelled on Prefect's page", reason="cancelled", hint="start it again when it is still wanted")
+        if run is not None and run.type is RunType.CANCELLED:
+            why = Refused("cancelled on Prefect's page", reason=Reason.CANCELLED, hint="start it again when it is still wanted")
             self.end_benchmark(row.id, why)
             return True
-        begins = run is not None and (run.waiting or (run.type == "RUNNING" and row.driver is None))
+        begins = run is not None and (run.waiting or (run.type is RunType.RUNNING and row.driver is None))
         if run is not None and begins and self._on_its_way(run, row.updated_at):
             return False
         if row.runs >= self.most_runs:
@@ -124,7 +124,9 @@ class Recovery:
 
     def _awaits_pickup(self, row: Submission, run: RunState | None) -> bool:
         """Return whether a submission's run is on its way, so that no other is started. A run that has just begun holds no lease yet."""
-        if run is None or not (run.waiting or (run.type == "RUNNING" and (row.state is SubmissionState.QUEUED or row.driver is None))):
+        if run is None or not (
+            run.waiting or (run.type is RunType.RUNNING and (row.state is SubmissionState.QUEUED or row.driver is None))
+        ):
             return False  # a run that continues a submission finds it running, without a driver until it claims it
         return self._on_its_way(run, row.updated_at)
 
@@ -135,7 +137,7 @@ class Recovery:
         lost. A runner that leaves heartbeats reports the end of each process that it started: a run is lost with the runner that
         started it. Without heartbeats (runs as Jobs of a cluster) only the time decides about a run whose pod was started.
         """
-        if run.type == "SCHEDULED":
+        if run.type is RunType.SCHEDULED:
             return True
         now = self.clock.now()
         beat = self.records.runners.latest()

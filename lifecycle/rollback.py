@@ -10,6 +10,7 @@ from core.endpoints import OPEN_ROLLOUTS, Endpoint, Rollout, Withdrawal
 from core.errors import Conflict, Transient
 from core.leases import RECONCILE
 from core.ports import Clock, FlowRuns, Records
+from core.reasons import Reason
 from core.submissions import Submission, SubmissionRequest
 from core.versions import ModelRef
 from lifecycle.audit import write_audit
@@ -60,7 +61,7 @@ def submit_previous(records: Records, runs: FlowRuns, clock: Clock, endpoint: En
     if endpoint.previous is None or endpoint.previous == endpoint.stable:
         raise Conflict(
             f"endpoint {endpoint.name} has no rollout on its way and no earlier version to go back to",
-            reason="nothing_to_roll_back",
+            reason=Reason.NOTHING_TO_ROLL_BACK,
             hint=f"submit the model that should serve: seatrial submit MODEL --endpoint {endpoint.name}",
         )
     version = records.versions.get(endpoint.previous)

@@ -15,6 +15,7 @@ from core.benchmarks import Benchmark, BenchmarkState
 from core.errors import Conflict, NotFound, Transient
 from core.ids import BenchmarkId
 from core.ports import Clock, FlowRuns, Records
+from core.reasons import Reason
 from lifecycle.audit import write_audit
 from lifecycle.benchmarks import note_study
 from lifecycle.rows import update
@@ -34,7 +35,7 @@ def start(
     """
     row = records.benchmarks.get(benchmark)
     if row.state is not BenchmarkState.DONE:
-        raise Conflict(f"{row.id} is {row.state}", reason="not_done", hint="a study needs a benchmark that is done")
+        raise Conflict(f"{row.id} is {row.state}", reason=Reason.NOT_DONE, hint="a study needs a benchmark that is done")
     begun = {"asked": dict(asked), "at": clock.now(), "state": RUNNING, "run": None, "rows": []}
     note_study(records, clock, row.id, study, begun, begun=True)
     write_audit(records, clock, by, "study", row.id, study=study, ranker=bool(asked.get("ranker_url")))

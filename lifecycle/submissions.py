@@ -26,10 +26,10 @@ from core.ids import Epoch, RolloutId, SubmissionId, VersionId
 from core.leases import RECONCILE
 from core.ports import Clock, FlowRuns, Records
 from core.ports.records import AuditEntry
+from core.reasons import AnyReason, Reason
 from core.submissions import Submission, SubmissionRequest, SubmissionState
 from lifecycle.audit import AuditedSubmissions, write_audit
 from lifecycle.leases import expect_driver, expect_free
-from lifecycle.rollouts.precedence import SUPERSEDED
 from lifecycle.rows import Repository, update
 
 _LOG = logging.getLogger("seatrial.lifecycle")
@@ -74,13 +74,15 @@ TRANSITIONS: Final[Mapping[tuple[SubmissionState, Event], SubmissionState]] = {
 }
 """Every transition. What is not listed is illegal; no end state is ever left."""
 
-_EVENTS_OF_REASONS: Final = {
-    "rolled_back": Event.ROLLED_BACK,
-    "withdrawn": Event.WITHDRAWN,
-    SUPERSEDED: Event.WITHDRAWN,
-    "cancelled": Event.WITHDRAWN,
+_EVENTS_OF_REASONS: Final[Mapping[AnyReason, Event]] = {
+    Reason.ROLLED_BACK: Event.ROLLED_BACK,
+    Reason.WITHDRAWN: Event.WITHDRAWN,
+    Reason.SUPERSEDED: Event.WITHDRAWN,
+    Reason.CANCELLED: Event.WITHDRAWN,
 }
-_FAULTS: Final[Mapping[str, type[SeatrialError]]] = {kind.code: kind for kind in (SeatrialError, Transient, Fault, DiskFull, Exhausted)}
+_FAULTS: Final[Mapping[AnyReason, type[SeatrialError]]] = {
+    kind.code: kind for kind in (SeatrialError, Transient, Fault, DiskFull, Exhausted)
+}
 
 
 def next_state(state: SubmissionState, event: Event) -> SubmissionState:
@@ -88,7 +90,7 @@ def next_state(state: SubmissionState, event: Event) -> SubmissionState:
     try:
         return TRANSITIONS[state, event]
     except KeyError:
-        raise Conflict(f"the event {event} is not allowed for a submission in state {state}", reason="illegal_transition") from None
+        raise Conflict(f"the event {event} is not allowed for a submission in state {state}", reason=Reason.ILLEGAL_TRANSITION) from None
 
 
 def submit(records: Records, runs: FlowRuns, clock: Clock, request: SubmissionRequest, by: Actor, action: str = "submit") -> Submission:
@@ -202,13 +204,13 @@ def request_cancel(records: Records, clock: Clock, submission: SubmissionId) -> 
         if row.state.ended:
             raise Conflict(
                 f"submission {row.id} has ended already ({row.state})",
-                reason="already_ended",
+                reason=Reason.ALREADY_ENDED,
                 hint=f"to take a serving model back: seatrial rollback {row.request.endpoint}",
             )
         if row.state is not SubmissionState.CANCELLING and promoted(records, row):
             raise Conflict(
                 f"submission {row.id} is promoted already: {row.request.endpoint} serves it",
-                reason="already_promoted",
+                reason=Reason.ALREADY_PROMOTED,
                 hint=f"to take it back: seatrial rollback {row.request.endpoint}",
             )
         return replace(row, state=next_state(row.state, Event.CANCEL_REQUESTED))
@@ -223,7 +225,7 @@ def expect_open(records: Records, submission: SubmissionId) -> None:
     """
     state = records.submissions.get(submission).state
     if state is SubmissionState.CANCELLING:
-        raise Refused("the submission was cancelled", reason="cancelled", hint="submit the model again when it is wanted")
+        raise Refused("the submission was cancelled", reason=Reason.CANCELLED, hint="submit the model again when it is wanted")
     if state.ended:
         raise Conflict(f"{submission} is {state} already; this run changes nothing", hint="submit the model again when it is wanted")
 
@@ -233,8 +235,8 @@ def serve(records: Records, clock: Clock, submission: SubmissionId, message: str
 
     def served(row: Submission) -> Submission:
         if not promoted(records, row) and records.endpoints.get(row.request.endpoint).stable != row.version:
-            raise Conflict(f"{row.request.endpoint} does not serve the version of {row.id}", reason="not_promoted")
-        return replace(row, state=next_state(row.state, Event.SERVED), reason="", message=message, hint="")
+            raise Conflict(f"{row.request.endpoint} does not serve the version of {row.id}", reason=Reason.NOT_PROMOTED)
+        return replace(row, state=next_state(row.state, Event.SERVED), reason=None, message=message, hint="")
 
     def entry(row: Submission) -> AuditEntry:
         return AuditEntry(clock.now(), _ACTOR, "serving", row.request.endpoint, {"submission": row.id, "version": row.version})
@@ -271,7 +273,7 @@ def end(records: Records, clock: Clock, submission: SubmissionId, error: Seatria
         why = "cancelled too late" if row.state is SubmissionState.CANCELLING else f"a step after the promotion failed: {error.what}"
         hint = f"take it back with `seatrial rollback {name}`"
         state = next_state(row.state, Event.SERVED)
-        return replace(row, state=state, lease_until=0.0, reason="", message=f"{why}; {name} serves it", hint=hint)
+        return replace(row, state=state, lease_until=0.0, reason=None, message=f"{why}; {name} serves it", hint=hint)
 
     def entry(row: Submission) -> AuditEntry:
         return AuditEntry(clock.now(), _ACTOR, str(row.state), row.id, {"reason": reason_of(error), "message": error.what})
@@ -281,7 +283,7 @@ def end(records: Records, clock: Clock, submission: SubmissionId, error: Seatria
 
 def ending(row: Submission) -> SeatrialError | None:
     """Return the error that an open submission is being ended with, None when nothing ends it. A cancellation comes before all others."""
-    if not row.reason or row.state.ended or row.state is SubmissionState.CANCELLING:
+    if row.reason is None or row.state.ended or row.state is SubmissionState.CANCELLING:
         return None
     fault = _FAULTS.get(row.reason)
     return fault(row.message, hint=row.hint) if fault else Refused(row.message, reason=row.reason, hint=row.hint)
@@ -294,7 +296,7 @@ def event_of(error: SeatrialError) -> Event:
     return Event.REFUSED if isinstance(error, DiskFull) else Event.FAILED
 
 
-def reason_of(error: SeatrialError) -> str:
+def reason_of(error: SeatrialError) -> AnyReason:
     """Return the value for programs that an ended submission carries."""
     return error.reason if isinstance(error, Refused) else error.code
 

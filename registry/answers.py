@@ -13,6 +13,7 @@ from core.benchmarks import Benchmark, Sample
 from core.errors import Fault, NotFound, Refused
 from core.ids import BenchmarkId
 from core.ports.history import BenchmarkHistory
+from core.reasons import Reason
 from registry.codec import plain, restore
 
 PACKED = "rows.jsonl.gz"
@@ -79,7 +80,7 @@ class Answers:
         if not benchmark.rows_uri:
             raise NotFound(
                 f"benchmark {benchmark.id} has no answers ({benchmark.state})",
-                reason="no_answers",
+                reason=Reason.NO_ANSWERS,
                 hint="wait until it is done, or run it again",
             )
         with TemporaryDirectory(prefix="seatrial-answers-") as folder:
@@ -94,7 +95,7 @@ def _samples(path: Path) -> Iterator[Sample]:
             for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b"")):
                 if number == MOST_ROWS:
                     raise Refused(
-                        f"{path.name} has more than {MOST_ROWS} answers", reason="too_many_answers", hint="read the artifact in MLflow"
+                        f"{path.name} has more than {MOST_ROWS} answers", reason=Reason.TOO_MANY_ANSWERS, hint="read the artifact in MLflow"
                     )
                 yield restore(Sample, json.loads(line))
     except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, TypeError, KeyError) as error:

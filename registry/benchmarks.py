@@ -21,6 +21,7 @@ import httpx
 from core.benchmarks import Benchmark, BenchmarkState
 from core.errors import Fault, NotFound, Transient
 from core.ports.history import Recorded
+from core.reasons import Reason
 from core.settings import base_environ
 from core.shown import label, rounded, suite_title
 from registry.models import NOTE_TAG, experiment_named, translated
@@ -240,7 +241,7 @@ def _check(answer: httpx.Response, uri: str, where: str) -> None:
     if answer.is_success:
         return
     if answer.status_code == httpx.codes.NOT_FOUND:
-        raise NotFound(f"MLflow at {where} has no {uri}", reason="no_answers", hint="its run was deleted; run the benchmark again")
+        raise NotFound(f"MLflow at {where} has no {uri}", reason=Reason.NO_ANSWERS, hint="its run was deleted; run the benchmark again")
     if answer.is_server_error or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
         raise Transient(f"MLflow at {where} answered {answer.status_code} for {uri}", hint="see that it runs")
     raise Fault(f"MLflow at {where} refused {uri}: {answer.status_code}", hint="look in its log")

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from core.errors import DiskFull, Fault, Refused
 from core.ids import Digest
+from core.reasons import Reason
 
 CHUNK_BYTES = 1024 * 1024
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -24,7 +25,7 @@ def inside(folder: Path, name: str) -> Path:
     leaves = not parts or ".." in parts or name.startswith("/") or "/".join(parts) != name
     if leaves or "\0" in name or "\\" in name or any("\ud800" <= character <= "\udfff" for character in name):
         raise Refused(
-            f"{name[:200]!r} is not a path inside a model's folder", reason="unsafe_path", hint="rename the file and submit again"
+            f"{name[:200]!r} is not a path inside a model's folder", reason=Reason.UNSAFE_PATH, hint="rename the file and submit again"
         )
     return folder.joinpath(*parts)
 

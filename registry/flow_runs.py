@@ -11,16 +11,17 @@ from typing import Any, Final
 import httpx
 
 from core.errors import Fault, NotFound, Refused, Transient
-from core.flow_runs import BENCHMARK, DEPLOY, STUDY, Deployment, LogLine, Obstacle, RunState
+from core.flow_runs import BENCHMARK, DEPLOY, STUDY, Deployment, LogLine, Obstacle, RunState, RunType
 from core.ids import BenchmarkId, Epoch, SubmissionId
 from core.ports.clock import Clock, SystemClock
+from core.reasons import Reason
 from core.shown import benchmark_title, run_title
 
 _OURS: Final = {"deployments": {"name": {"any_": ["submit", "on-demand", "nightly"]}}}
 _STARTED: Final = (DEPLOY, BENCHMARK, STUDY)
 _RAISE: Final = "raise the limit on Prefect's page"
 _RESTART: Final = "restart the flow runner, which registers it"
-_OPEN: Final = ("SCHEDULED", "PENDING", "RUNNING", "CANCELLING")
+_OPEN: Final = (RunType.SCHEDULED, RunType.PENDING, RunType.RUNNING, RunType.CANCELLING)
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
 _PAGE = 200  # the server's own limit
@@ -83,7 +84,7 @@ class PrefectRuns:
         """Return the state of the run of ours that ended last; None when none has."""
         body = {
             **_OURS,
-            "flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}},
+            "flow_runs": {"state": {"type": {"any_": [RunType.COMPLETED, RunType.FAILED, RunType.CRASHED]}}},
             "sort": "END_TIME_DESC",
             "limit": 1,
         }
@@ -102,7 +103,7 @@ class PrefectRuns:
         chosen = {"flow_runs": {"id": {"any_": [run_id]}}, "limit": 1}
         found = self._call("POST", "deployments/filter", f"deployment of flow run {run_id}", chosen)
         if not found:
-            raise NotFound(f"Prefect has no deployment of flow run {run_id}", reason="unknown_run", hint=_RESTART)
+            raise NotFound(f"Prefect has no deployment of flow run {run_id}", reason=Reason.UNKNOWN_RUN, hint=_RESTART)
         flow = found[0]["flow_id"]
         if flow not in self._flow_names:
             self._flow_names[flow] = self._call("GET", f"flows/{flow}", f"flow of flow run {run_id}")["name"]
@@ -122,13 +123,13 @@ class PrefectRuns:
         """Ask the runner to end a run: it is `Cancelling` until its process is gone. Cancelling an ended run does nothing."""
         current = self.state(run_id)
         if current is None or not current.ended:
-            self._set_state(run_id, "CANCELLING", "Cancelling", "the submission was cancelled")
+            self._set_state(run_id, RunType.CANCELLING, "Cancelling", "the submission was cancelled")
 
     def crash(self, run_id: str) -> None:
         """Mark a run whose process is known to be gone, so that it no longer counts as running. Marking an ended run does nothing."""
         current = self.state(run_id)
         if current is None or not current.ended:
-            self._set_state(run_id, "CRASHED", "Crashed", "its process is gone")
+            self._set_state(run_id, RunType.CRASHED, "Crashed", "its process is gone")
 
     def logs(self, run_id: str, after: Epoch | None = None) -> tuple[LogLine, ...]:
         """Return the first lines at or after `after`, oldest first, 200 at most. A run that is not known has none."""
@@ -161,7 +162,7 @@ class PrefectRuns:
         queue = self._call("GET", f"work_queues/{queue_id}", f"work queue {queue_id}")
         return _closed(f"the work queue {queue['name']} of the work pool {pool}", queue)
 
-    def _set_state(self, run_id: str, kind: str, name: str, message: str) -> None:
+    def _set_state(self, run_id: str, kind: RunType, name: str, message: str) -> None:
         body = {"state": {"type": kind, "name": name, "message": message}, "force": True}
         self._call("POST", f"flow_runs/{run_id}/set_state", f"flow run {run_id}", body)
 
@@ -196,7 +197,9 @@ def _state(run: Mapping[str, Any]) -> RunState | None:
     at = _time(found.get("timestamp")) or 0.0
     due = _time(run.get("next_scheduled_start_time") or run.get("expected_start_time"))
     began = run.get("start_time") is not None
-    return RunState(found["type"], found["name"], found.get("message") or "", began=began, at=at, due=at if due is None else due)
+    return RunState(
+        RunType.read(found["type"]), found["name"], found.get("message") or "", began=began, at=at, due=at if due is None else due
+    )
 
 
 def _missing(name: str) -> Deployment:
@@ -230,7 +233,7 @@ def _read(answer: httpx.Response, what: str) -> Any:
     if answer.is_success:
         return answer.json() if answer.content else None
     if answer.status_code == httpx.codes.NOT_FOUND:
-        raise NotFound(f"Prefect has no {what}", reason="unknown_run", hint="is the flow runner up? `seatrial doctor` tells")
+        raise NotFound(f"Prefect has no {what}", reason=Reason.UNKNOWN_RUN, hint="is the flow runner up? `seatrial doctor` tells")
     if answer.is_server_error or answer.status_code in {408, 409, 425, 429}:
         delay = answer.headers.get("Retry-After", "")
         raise Transient(
@@ -239,7 +242,7 @@ def _read(answer: httpx.Response, what: str) -> Any:
             retry_after_s=float(delay) if delay.isdecimal() else None,
         )
     if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY and "uuid" in answer.text.lower():
-        raise Refused(f"{what} is not an id of Prefect", reason="bad_run_id", hint="give the id of a flow run")
+        raise Refused(f"{what} is not an id of Prefect", reason=Reason.BAD_RUN_ID, hint="give the id of a flow run")
     raise Fault(f"Prefect refused our call for {what}: {answer.status_code} {answer.text[:200]}", hint="is it Prefect 3.8?")
 
 

@@ -121,7 +121,7 @@ class ModelImport:
         known = self._versions.reference(version.id)
         if known is not None:
             return known
-        made = compute_reference(folder, self._python, max_bytes) if max_bytes else Reference("", unavailable="switched off by a setting")
+        made = compute_reference(folder, self._programs, max_bytes) if max_bytes else Reference("", unavailable="switched off by a setting")
         self._versions.keep_reference(version.id, made)
         return made
 

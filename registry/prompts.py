@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from core.errors import Refused
 from core.ids import Digest
+from core.reasons import Reason
 from registry.models import EXISTS, translated
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class MlflowPrompts:
             if same_version and one.tags.get(_DIGEST_TAG) != template.digest:
                 raise Refused(
                     f"the prompt {template.name} has another text at version {template.version} in the prompt registry",
-                    reason="prompt_changed",
+                    reason=Reason.PROMPT_CHANGED,
                     hint="give the changed text a new version in the suite's .suite.toml",
                 )
         return [int(one.version) for one in found if one.tags.get(_DIGEST_TAG) == template.digest]

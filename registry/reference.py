@@ -1,42 +1,35 @@
-"""The reference of a version's probabilities, computed by a child process in the engine's environment (transformers lives there only)."""
+"""The reference of a version's probabilities, computed by a program of the engine's environment (transformers lives there only)."""
 
 from __future__ import annotations
 
 import json
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from core.endings import describe
-from core.errors import Fault
+from core.engines import EngineProgram
 from core.fidelity import Likely, Reference, ReferencePrompt
+from core.ports import EnginePrograms
 
 _SAID_CHARS = 300
 
 
-def compute_reference(source: Path, python: str, max_bytes: int) -> Reference:
+def compute_reference(source: Path, programs: EnginePrograms, max_bytes: int) -> Reference:
     """Return the reference of the model in `source`. One without prompts states why it is unavailable.
 
     That a model has no reference is never an error: transformers may lack its architecture, and this machine the memory. Raises Fault where
-    the interpreter does not exist.
+    the program cannot be started.
     """
-    with tempfile.TemporaryDirectory(prefix="seatrial-reference-") as folder, tempfile.TemporaryFile() as errors:
-        out = Path(folder) / "reference.json"
-        command = [python, "-m", "seatrial_engine.reference", str(source), str(out), "--max-bytes", str(max_bytes)]
-        try:
-            child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
-        except FileNotFoundError as error:
-            raise Fault(f"the engine's interpreter {python} does not exist", hint="run `make setup`") from error
-        with child:
-            try:
-                child.wait()
-            finally:
-                child.kill()  # a flow that is cancelled or fails leaves no child behind; killing the dead does nothing
-        if child.returncode != 0:
-            errors.seek(0)
-            return Reference("", unavailable=_why(child.returncode, errors.read().decode(errors="replace")))
+    with tempfile.TemporaryDirectory(prefix="seatrial-reference-") as folder:
+        out = Path(folder).absolute() / "reference.json"
+        with programs.start(EngineProgram.REFERENCE, [str(source.absolute()), str(out), "--max-bytes", str(max_bytes)]) as running:
+            for _line in running.lines():  # a library's own output would fill the pipe
+                continue
+            code, errors = running.wait(), running.errors()
+        if code != 0:
+            return Reference("", unavailable=_why(code, errors))
         return read_reference(json.loads(out.read_bytes()))
 
 

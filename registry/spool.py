@@ -12,6 +12,7 @@ from typing import Any
 
 from core.conversations import Assignment, Completion, Feedback
 from core.errors import Conflict, Fault
+from core.reasons import Reason
 from registry.codec import restore
 
 _DISK = "see whether the disk is full or read-only"
@@ -175,7 +176,7 @@ def _hold(folder: Path) -> int:
     except BlockingIOError as error:
         os.close(descriptor)
         what = f"another process appends to the spool {folder}"
-        raise Conflict(what, reason="spool_taken", hint="stop it, or give another folder") from error
+        raise Conflict(what, reason=Reason.SPOOL_TAKEN, hint="stop it, or give another folder") from error
     return descriptor
 
 

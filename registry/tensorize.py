@@ -16,6 +16,7 @@ from core.engines import EngineProgram
 from core.errors import Fault, Refused, Transient
 from core.ids import Digest
 from core.ports import EnginePrograms
+from core.reasons import Reason
 from core.versions import FileDigest
 
 MANIFEST = "tensors.json"
@@ -96,8 +97,8 @@ def _error(code: int, errors: str) -> Refused | Transient | Fault:
     what = str(told.get("what") or errors.strip()[-300:] or f"the tensorizer ended: {describe(code)}")
     hint = str(told.get("hint") or "")
     if code == _SOURCE_AT_FAULT:
-        return Refused(what, reason="cannot_tensorize", hint=hint or "upload whole safetensors and submit again")
-    if told.get("error") == "transient" or code < 0:  # killed from outside: memory or an operator
+        return Refused(what, reason=Reason.CANNOT_TENSORIZE, hint=hint or "upload whole safetensors and submit again")
+    if told.get("error") == Transient.code or code < 0:  # killed from outside: memory or an operator
         return Transient(what, hint=hint or "retried automatically")
     return Fault(what, hint=hint or "see `seatrial logs`")
 

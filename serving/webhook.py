@@ -17,6 +17,7 @@ import httpx
 
 from core.errors import Refused, Transient
 from core.ports.clock import Clock
+from core.reasons import Reason
 
 BACKOFF_S = (1.0, 4.0, 15.0)
 _LONGEST_RETRY_AFTER_S = 60.0
@@ -57,7 +58,9 @@ class Webhook:
             with httpx.stream("POST", self._url, content=body, headers=headers, timeout=self._timeout_s, follow_redirects=False) as answer:
                 self._judge(answer)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise Refused("SEATRIAL_BENCHMARKS_WEBHOOK_URL must be a URL", reason="bad_setting", hint="write https://HOST/PATH") from error
+            raise Refused(
+                "SEATRIAL_BENCHMARKS_WEBHOOK_URL must be a URL", reason=Reason.BAD_SETTING, hint="write https://HOST/PATH"
+            ) from error
         except httpx.HTTPError as error:
             raise Transient(f"the webhook at {self._host} did not answer: {type(error).__name__}", hint="see that it is up") from error
 
@@ -69,7 +72,7 @@ class Webhook:
         if answer.is_server_error or answer.status_code in _LATER:
             delay = answer.headers.get("Retry-After", "")
             raise Transient(what, retry_after_s=float(delay) if delay.isdecimal() else None, hint="see its log")
-        raise Refused(what, reason="webhook_refused", hint="check SEATRIAL_BENCHMARKS_WEBHOOK_URL and the receiver's log")
+        raise Refused(what, reason=Reason.WEBHOOK_REFUSED, hint="check SEATRIAL_BENCHMARKS_WEBHOOK_URL and the receiver's log")
 
 
 def _host(url: str) -> str:

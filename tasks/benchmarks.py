@@ -19,6 +19,7 @@ from core.ids import BenchmarkId, Digest, Epoch, new_id
 from core.ports import Clock, Records
 from core.ports.records import AuditEntry
 from core.problem_scores import ProblemScore, by_problem
+from core.reasons import Reason
 from core.shown import benchmark_title, duration, headline, key_of, model_title, part, suite_title
 from core.submissions import StepName
 from lifecycle import benchmarks as lifecycle
@@ -121,7 +122,7 @@ def bring_up(benchmark: BenchmarkId) -> str:
         except NotFound as error:
             raise Refused(
                 f"the weights of {version.short} are not stored any more",
-                reason="no_weights",
+                reason=Reason.NO_WEIGHTS,
                 hint="submit the model again, then benchmark it",
             ) from error
         except Conflict:
@@ -168,7 +169,7 @@ def shown_progress(records: Records, clock: Clock, benchmark: BenchmarkId) -> Ca
         last = clock.monotonic()
         row = lifecycle.note_progress(records, clock, benchmark, part, driver)
         if row.ended:
-            raise Refused(f"{benchmark} was cancelled", reason="cancelled", hint="start it again when it is still wanted")
+            raise Refused(f"{benchmark} was cancelled", reason=Reason.CANCELLED, hint="start it again when it is still wanted")
 
     return progress
 

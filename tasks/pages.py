@@ -112,7 +112,12 @@ def endpoint_page(endpoint: Endpoint, stable: ModelVersion | None, previous: Mod
 
 def rollout_page(row: Rollout, model: str) -> str:
     """Return the Markdown of a rollout: its end, and both cohorts of the verdict."""
-    lines = [f"# {text(model)} -> {row.endpoint}", "", f"**{row.state.replace('_', ' ')}**: {text(row.reason) or 'all steps passed'}", ""]
+    lines = [
+        f"# {text(model)} -> {row.endpoint}",
+        "",
+        f"**{row.state.replace('_', ' ')}**: {text(row.reason or 'all steps passed')}",
+        "",
+    ]
     if row.verdict is not None:
         lines += [f"Verdict: {row.verdict.decision}, {text(row.verdict.reason)}; e-value {number(row.verdict.e_value)}.", ""]
         columns = ("cohort", "conversations", "bad", "answers", "errors", "slow", "loops", "votes", "first token p95")

@@ -8,7 +8,6 @@ from pathlib import Path
 from prefect.artifacts import create_table_artifact
 
 from core.engine_memory import plan_memory
-from core.errors import Refused
 from core.ids import SubmissionId
 from core.shown import key_of, model_title, size
 from core.submissions import StepName, Submission
@@ -94,7 +93,7 @@ def check(submission: SubmissionId, downloaded: Downloaded) -> Examination:
         create_table_artifact(table=rows, key=key, description=f"Checks of {title}, before anything runs")
         failed = next((finding for finding in examination.findings if not finding.passed), None)
         if failed is not None:
-            raise Refused(failed.reason, reason=failed.name, hint=failed.hint)
+            raise failed.refused()
         return examination
 
 

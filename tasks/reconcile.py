@@ -13,10 +13,11 @@ import structlog
 
 from core.benchmarks import BenchmarkState
 from core.endpoints import OPEN_ROLLOUTS, Withdrawal
-from core.engines import ANOTHERS, Role
+from core.engines import Role
 from core.errors import Conflict, Fault, NotFound, SeatrialError, Transient
 from core.ids import VersionId
 from core.leases import RECONCILE
+from core.reasons import Reason
 from core.settings import Settings
 from lifecycle.bundles import bundles_in_use
 from lifecycle.engines import retire_unwanted, wanted_versions
@@ -110,7 +111,7 @@ def keep_engine(here: Platform, version: VersionId) -> SeatrialError | None:
     except NotFound:
         return None  # a dark candidate that is not staged yet: its own run applies it
     except Conflict as error:
-        if error.reason == ANOTHERS:
+        if error.reason is Reason.ENGINE_OF_ANOTHER:
             return error
         return None  # made under other settings: it keeps the settings of its trials until it is submitted again
     except SeatrialError as error:

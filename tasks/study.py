@@ -8,6 +8,7 @@ from typing import Any
 from prefect.artifacts import create_table_artifact
 from pydantic import BaseModel, Field
 
+from core.benchmarks import BenchmarkState
 from core.errors import SeatrialError
 from core.ids import BenchmarkId
 from core.ports import Clock, Records
@@ -41,7 +42,7 @@ def compare_stored(request: StudyRequest) -> str:
         best_of=tuple(request.best_of),
         ranker=(request.ranker_url, request.ranker_model) if request.ranker_url else None,
     )
-    keep(here.records, here.clock, request, {"state": "done", **found})
+    keep(here.records, here.clock, request, {"state": BenchmarkState.DONE, **found})
     run_log().info("compare: %d policies on %s; %s", len(request.policies), row.id, found["advice"])
     key = key_of("endpoint", row.endpoint, "study") if row.endpoint else key_of("version", row.version[:12], "study")
     create_table_artifact(table=study_rows(found["rows"]), key=key, description=f"Policies compared on {row.id}: {found['advice']}")
@@ -57,7 +58,7 @@ def study_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
 def end_study_failed(request: StudyRequest, error: SeatrialError) -> None:
     """Write down why it could not be done."""
     here = platform()
-    keep(here.records, here.clock, request, {"state": "failed", "reason": str(error), "rows": []})
+    keep(here.records, here.clock, request, {"state": BenchmarkState.FAILED, "reason": str(error), "rows": []})
 
 
 def keep(records: Records, clock: Clock, request: StudyRequest, document: dict[str, Any]) -> None:

@@ -140,5 +140,5 @@ def settle(report: StepReport, trial: TrialReport) -> TrialReport:
     passed = f"{sum(finding.passed for finding in trial.findings)} of {len(trial.findings)} checks passed"
     report.say(failed.reason if failed else headline(trial.numbers) or passed, decision=trial.decision, numbers=trial.numbers)
     if trial.decision is Decision.FAIL and failed is not None:
-        raise Refused(failed.reason, reason=failed.name, hint=failed.hint)
+        raise failed.refused()
     return trial

@@ -18,6 +18,7 @@ from core.ids import VersionId
 from core.links import Links
 from core.ports.clock import Clock, SystemClock
 from core.ports.null import NullActivator, NullCapacity, NullEventRecorder
+from core.reasons import Reason
 from core.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Platform:
             return S3Weights(url.netloc, url.path.strip("/"), s3_client(self.settings.s3_endpoint_url or None))
         raise Refused(
             f"SEATRIAL_WEIGHTS_URL is {self.settings.weights_url!r}",
-            reason="bad_setting",
+            reason=Reason.BAD_SETTING,
             hint="write file:///folder or s3://bucket/prefix",
         )
 
@@ -190,7 +191,9 @@ class Platform:
         if url.scheme == "kubernetes" and url.netloc:
             return url.netloc
         raise Refused(
-            f"SEATRIAL_ENGINES_URL is {self.settings.engines_url!r}", reason="bad_setting", hint="write kubernetes://NAMESPACE, or nothing"
+            f"SEATRIAL_ENGINES_URL is {self.settings.engines_url!r}",
+            reason=Reason.BAD_SETTING,
+            hint="write kubernetes://NAMESPACE, or nothing",
         )
 
     @cached_property

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from core.access import Key, Role, new_secret, secret_digest
 from core.errors import Conflict, Refused
+from core.reasons import Reason
 from core.settings import Settings
 from wiring.adapters import Platform
 
@@ -44,7 +45,7 @@ def _given_key(secret: str) -> str:
     if not _fits_a_header(secret) or len(secret) < _SHORTEST_KEY:
         raise Refused(
             "SEATRIAL_OPERATOR_KEY must have 24 characters or more, all of them valid in an HTTP header",
-            reason="bad_setting",
+            reason=Reason.BAD_SETTING,
             hint="make one: `openssl rand -hex 24`",
         )
     return secret
@@ -66,7 +67,7 @@ def _readable_key(path: Path) -> str:
     if not secret or not _fits_a_header(secret.decode("latin-1")):
         raise Refused(
             f"{path} must hold one key of ASCII characters that are valid in an HTTP header, got {len(secret)} bytes of another form",
-            reason="bad_home",
+            reason=Reason.BAD_HOME,
             hint="restore the file from a backup, or remove it: `seatrial up` then makes another key",
         )
     return secret.decode("ascii")

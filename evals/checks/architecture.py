@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from core.reasons import Reason
 from core.versions import Finding
 from evals.checks.model_files import ModelFiles
 from evals.checks.reading import shown
@@ -70,7 +71,7 @@ def served_architecture(files: ModelFiles) -> Iterator[Finding]:
         yield _unserved(files)
     elif not files.host.gpu and name in _GPU_ONLY:
         yield fail(
-            "architecture_needs_gpu",
+            Reason.ARCHITECTURE_NEEDS_GPU,
             f"{files.model}: vLLM {vllm()['vllm']} serves {name} on GPUs only: {_GPU_ONLY[name]}",
             "Submit a model of another architecture, or run engines on GPUs",
         )
@@ -90,13 +91,13 @@ def _readable_type(files: ModelFiles) -> Iterator[Finding]:
     kind = files.config.get("model_type")
     if not isinstance(kind, str) or not kind:
         yield fail(
-            "no_model_type",
+            Reason.NO_MODEL_TYPE,
             f"{files.model}: config.json has no model_type, by which transformers chooses how to read it",
             "Add the model_type of the architecture to config.json (save_pretrained writes it) and submit again",
         )
     elif kind not in _model_types():
         yield fail(
-            "model_type_needs_code",
+            Reason.MODEL_TYPE_NEEDS_CODE,
             f"{files.model}: config.json has the model_type {kind[:80]}, which only the model's own code can read; it is never run",
             _SERVE_ANOTHER,
         )
@@ -108,14 +109,16 @@ def _unserved(files: ModelFiles) -> Finding:
     for name in named:
         if name in removed:
             return fail(
-                "architecture_removed",
+                Reason.ARCHITECTURE_REMOVED,
                 f"{files.model}: vLLM served {name} up to version {removed[name]}, the engine has {vllm()['vllm']}",
                 _SERVE_ANOTHER,
             )
         kind = other.get(name) or next((kind for suffix, kind in _SUFFIXES.items() if name.endswith(suffix)), None)
         if kind is not None:
-            return fail("not_a_text_model", f"{files.model}: {name[:80]} {_KINDS[kind]}; engines serve text generation", _SERVE_ANOTHER)
-    return fail("unknown_architecture", f"{files.model}: {_unknown(files, named)}", _SERVE_ANOTHER)
+            return fail(
+                Reason.NOT_A_TEXT_MODEL, f"{files.model}: {name[:80]} {_KINDS[kind]}; engines serve text generation", _SERVE_ANOTHER
+            )
+    return fail(Reason.UNKNOWN_ARCHITECTURE, f"{files.model}: {_unknown(files, named)}", _SERVE_ANOTHER)
 
 
 def _unknown(files: ModelFiles, named: list[str]) -> str:

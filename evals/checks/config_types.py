@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from core.reasons import Reason
 from core.versions import Finding
 from evals.checks.model_files import ModelFiles
 from evals.checks.reading import shown
@@ -53,7 +54,7 @@ def config_types(files: ModelFiles) -> Iterator[Finding]:
         yield not_checked("config_types", "the types of this model type's configuration are not known to this check")
         return
     for what in list(_faults(files.config, types))[:_SHOWN]:
-        yield fail("bad_config", f"{files.model}: {what}", "Save the configuration again (save_pretrained writes it) and submit again")
+        yield fail(Reason.BAD_CONFIG, f"{files.model}: {what}", "Save the configuration again (save_pretrained writes it) and submit again")
 
 
 def _faults(config: Mapping[str, Any], types: Mapping[str, str]) -> Iterator[str]:

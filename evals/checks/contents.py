@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from core.reasons import Reason
 from core.versions import Finding
 from evals.checks.model_files import ModelFiles
 from evals.checks.names import ADDED_TOKENS, CONFIG, GENERATION_CONFIG, SPECIAL_TOKENS, TOKENIZER_CONFIG, is_wanted
@@ -22,14 +23,14 @@ def only_known_files(files: ModelFiles) -> Iterator[Finding]:
     """Hold the folder to the allow-list; a link could point at anything on this machine."""
     if files.links:
         yield fail(
-            "link_in_model",
+            Reason.LINK_IN_MODEL,
             f"{files.model}: {first_of(files.links)} must be plain files, not links or devices",
             "Replace each by a plain file and submit again",
         )
     others = [path for path in files.paths if not is_wanted(path) and path not in files.links]
     if others:
         yield fail(
-            "unexpected_file",
+            Reason.UNEXPECTED_FILE,
             f"{files.model}: {counted(len(others), 'file')} not accepted as part of a model: {first_of(others)}",
             "Keep only safetensors, JSON, tokenizer, template, README and licence files, and submit again",
         )
@@ -37,8 +38,8 @@ def only_known_files(files: ModelFiles) -> Iterator[Finding]:
 
 def whole_files(files: ModelFiles) -> Iterator[Finding]:
     """Refuse pointers of large-file stores and web pages that were saved under a model file's name."""
-    for reason, hint in (("pointer_file", _POINTER_HINT), ("web_page", _PAGE_HINT)):
-        found = {path: what.what for path, what in files.stand_ins.items() if what.reason == reason}
+    for reason, hint in ((Reason.POINTER_FILE, _POINTER_HINT), (Reason.WEB_PAGE, _PAGE_HINT)):
+        found = {path: what.what for path, what in files.stand_ins.items() if what.reason is reason}
         if found:
             verb = (
                 f"is {next(iter(found.values()))}"
@@ -56,10 +57,10 @@ def readable_json(files: ModelFiles) -> Iterator[Finding]:
         try:
             missing = files.load(name) is None and name == CONFIG and CONFIG not in files.links
         except Unreadable as error:
-            yield fail("bad_json", f"{files.model}: {error}", f"Save {name} again as UTF-8 without a byte-order mark and submit again")
+            yield fail(Reason.BAD_JSON, f"{files.model}: {error}", f"Save {name} again as UTF-8 without a byte-order mark and submit again")
             continue
         if missing:
-            yield fail("no_config", f"{files.model}: config.json is missing", "Add the transformers config.json and submit again")
+            yield fail(Reason.NO_CONFIG, f"{files.model}: config.json is missing", "Add the transformers config.json and submit again")
 
 
 def no_remote_code(files: ModelFiles) -> Iterator[Finding]:
@@ -69,7 +70,7 @@ def no_remote_code(files: ModelFiles) -> Iterator[Finding]:
         found = sorted(_code_keys(document or {}, 0))
         if found:
             yield fail(
-                "remote_code",
+                Reason.REMOTE_CODE,
                 f"{files.model}: {name} requires the model's own code ({first_of(found)}), which is never run",
                 f"Remove {found[0]} from {name}, for an architecture that vLLM has built in, and submit again",
             )

@@ -7,6 +7,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from core.reasons import Reason
 from core.versions import Finding
 from evals.checks.header import Tensor
 from evals.checks.model_files import ModelFiles, Shard
@@ -35,7 +36,7 @@ def finite_weights(files: ModelFiles) -> Iterator[Finding]:
     if bad:
         hold = "tensor holds" if len(bad) == 1 else "tensors hold"
         yield fail(
-            "nan_in_weights",
+            Reason.NAN_IN_WEIGHTS,
             f"{files.model}: {len(bad)} {hold} NaN or infinite numbers, first {first_of(bad[:1])}",
             "Upload weights without NaN and infinite numbers and submit again",
         )

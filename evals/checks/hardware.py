@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from core.reasons import Reason
 from core.versions import Finding
 from evals.checks.memory import engine_dtype
 from evals.checks.model_files import ModelFiles
@@ -35,7 +36,7 @@ def quantization_on_cpu(files: ModelFiles) -> Iterator[Finding]:
         return
     if found.method in _HALF_ONLY and engine_dtype(files) == "float32":
         reason = f"{files.model}: {found.method} runs in float16 or bfloat16 only, config.json states float32"
-        yield fail("unsupported_quantization", reason, "Set dtype to float16 in config.json and submit again")
+        yield fail(Reason.UNSUPPORTED_QUANTIZATION, reason, "Set dtype to float16 in config.json and submit again")
     elif not files.host.gpu:
         yield from _on_cpu(files, found)
 
@@ -47,7 +48,7 @@ def heads_served(files: ModelFiles) -> Iterator[Finding]:
     size = _head_size(files.text_config)
     if 0 < size < _SMALLEST_HEAD:
         yield fail(
-            "heads_not_on_cpu",
+            Reason.HEADS_NOT_ON_CPU,
             f"{files.model}: attention heads of {size} numbers; vLLM's CPU attention needs {_SMALLEST_HEAD} or more",
             "Submit a model with larger heads, or run engines on GPUs",
         )
@@ -80,7 +81,7 @@ def _on_cpu(files: ModelFiles, found: Quantisation) -> Iterator[Finding]:
         why = f"{found.method} with 4 bits needs AVX-512, which the CPU of the engines lacks"
     if why:
         hint = "Submit compressed-tensors W8A8 or the unquantised weights, or run engines on GPUs"
-        yield fail("quantization_not_on_cpu", f"{files.model}: {why}", hint)
+        yield fail(Reason.QUANTIZATION_NOT_ON_CPU, f"{files.model}: {why}", hint)
 
 
 def _first_group(described: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from core.engine_memory import cache_for, plan_memory
+from core.reasons import Reason
 from core.versions import EngineNeeds, Finding
 from evals.checks.architecture import architecture, latent_attention
 from evals.checks.model_files import ModelFiles
@@ -45,7 +46,7 @@ def fits_engine(files: ModelFiles) -> Iterator[Finding]:
         length = min(needs.max_model_len, files.policy.max_model_len or needs.max_model_len, files.policy.conversation_tokens)
         cache = cache_for(length, needs.kv_bytes_per_token)
         yield fail(
-            "too_large_for_engine",
+            Reason.TOO_LARGE_FOR_ENGINE,
             f"{files.model}: {needs.weights_bytes} bytes of weights and {cache} of KV cache for {length} tokens "
             f"are {needs.weights_bytes + cache}, above an engine's {files.policy.engine_memory_bytes}",
             "Submit a smaller or quantised model, or ask an operator to raise SEATRIAL_MODELS_ENGINE_MEMORY_BYTES",

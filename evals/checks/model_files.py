@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from core.errors import Fault
 from core.hosts import EngineHost
+from core.reasons import Reason
 from core.settings import ModelPolicy
 from core.versions import ResolvedModel
 from evals.checks.confined import Answer
@@ -146,7 +147,9 @@ class ModelFiles:
         found = {path: stand_in(self.head(path)) for path in self.paths if path not in self.links}
         pages_allowed = {path for path in found if path == README or is_text(path)}
         return {
-            path: what for path, what in found.items() if what is not None and not (what.reason == "web_page" and path in pages_allowed)
+            path: what
+            for path, what in found.items()
+            if what is not None and not (what.reason is Reason.WEB_PAGE and path in pages_allowed)
         }
 
     def head(self, path: str) -> bytes:

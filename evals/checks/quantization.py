@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from core.reasons import Reason
 from core.versions import Finding
 from evals.checks.model_files import ModelFiles
 from evals.checks.names import QUANTIZATION
@@ -32,7 +33,7 @@ def served_quantization(files: ModelFiles) -> Iterator[Finding]:
         return
     if not isinstance(stated, dict):
         reason = f"{files.model}: `{key}` in config.json must be an object, got {shown(stated)}"
-        yield fail("unsupported_quantization", reason, f"Correct or remove {key} in config.json and submit again")
+        yield fail(Reason.UNSUPPORTED_QUANTIZATION, reason, f"Correct or remove {key} in config.json and submit again")
         return
     method = stated.get("quant_method", "")
     name = method.lower().replace("compressed_tensors", "compressed-tensors") if isinstance(method, str) else shown(method)
@@ -43,7 +44,7 @@ def served_quantization(files: ModelFiles) -> Iterator[Finding]:
             f"{files.model}: {key} in config.json states the quantization method {shown(name)}, which vLLM does not serve; "
             f"it serves {', '.join(sorted(served_methods()))}"
         )
-        yield fail("unsupported_quantization", reason, _FULL)
+        yield fail(Reason.UNSUPPORTED_QUANTIZATION, reason, _FULL)
 
 
 def is_quantized(files: ModelFiles) -> bool:
@@ -64,7 +65,7 @@ def _unstated(files: ModelFiles) -> Iterator[Finding]:
     packed = next((name for name in sorted(names) if name.endswith(_PACKED)), None)
     if packed is not None and QUANTIZATION not in files.paths:
         yield fail(
-            "unsupported_quantization",
+            Reason.UNSUPPORTED_QUANTIZATION,
             f"{files.model}: the tensor {packed[:80]} holds quantized weights, but config.json has no quantization_config",
             "Add the quantization_config that the quantizing tool wrote to config.json and submit again",
         )

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from core.reasons import Reason
+
 HEAD_BYTES = 512
 """How much of a file's beginning `stand_in` needs."""
 
@@ -27,9 +29,9 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class StandIn:
-    """What a file holds instead of its content. `reason` is the name of the finding."""
+    """What a file holds instead of its content. `reason` is that of the finding."""
 
-    reason: str
+    reason: Reason
     what: str
 
 
@@ -37,9 +39,9 @@ def stand_in(head: bytes) -> StandIn | None:
     """Return what stands in for a file whose first `HEAD_BYTES` are `head`: a pointer of a large-file store, or a web page; else None."""
     for begin, what in _POINTERS.items():
         if head.startswith(begin):
-            return StandIn("pointer_file", what)
+            return StandIn(Reason.POINTER_FILE, what)
     if head.removeprefix(_UTF8_MARK).lstrip().lower().startswith(_PAGES):
-        return StandIn("web_page", "a web page")
+        return StandIn(Reason.WEB_PAGE, "a web page")
     return None
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.ids import Digest
+from core.reasons import Reason
 from core.versions import EngineNeeds, Finding
 from evals.text import storable
 
-_MAX_REASON = 800
+_MOST_CHARS = 800
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,10 @@ class NotCheckable(Exception):
     """Raised inside a check that cannot work on what another check refuses: one bad file then gives one finding, not five."""
 
 
-def fail(name: str, reason: str, hint: str) -> Finding:
-    """Return a failed finding: `name` stable for programs, `reason` what and which (cut at `_MAX_REASON`), `hint` what next."""
-    text = storable(reason)
-    return Finding(name, passed=False, reason=text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}...", hint=hint)
+def fail(reason: Reason, what: str, hint: str) -> Finding:
+    """Return a failed finding: `reason` for programs, `what` for people (cut at `_MOST_CHARS`), `hint` the next step."""
+    text = storable(what)
+    return Finding.failed(reason, text if len(text) <= _MOST_CHARS else f"{text[:_MOST_CHARS]}...", hint)
 
 
 def not_checked(name: str, why: str) -> Finding:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from core.reasons import Reason
 from core.versions import Finding
 from evals.checks.model_files import ModelFiles
 from evals.checks.names import GENERATION_CONFIG
@@ -23,7 +24,7 @@ def default_sampling(files: ModelFiles) -> Iterator[Finding]:
         value = document.get(key)
         if value is not None and not accepts(value):
             yield fail(
-                "bad_generation_config",
+                Reason.BAD_GENERATION_CONFIG,
                 f"{files.model}: {key} in {GENERATION_CONFIG} must be {expected}, got {shown(value)}",
                 f"Correct or remove {key} in {GENERATION_CONFIG} and submit again",
             )

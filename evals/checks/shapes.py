@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from core.reasons import Reason
 from core.versions import Finding
 from evals.checks.architecture import architecture
 from evals.checks.model_files import ModelFiles
@@ -49,7 +50,7 @@ def shapes_match_config(files: ModelFiles) -> Iterator[Finding]:
         return
     problems = [*_heads(config, family), *_layers(config, tensors), *_head(config, tensors), *_shapes(config, tensors, family)]
     for what in problems[:_SHOWN]:
-        yield fail("shape_mismatch", f"{files.model}: {what}", _HINT)
+        yield fail(Reason.SHAPE_MISMATCH, f"{files.model}: {what}", _HINT)
 
 
 def _heads(config: Mapping[str, Any], family: str) -> Iterator[str]:

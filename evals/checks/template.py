@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.ids import Digest
+from core.reasons import Reason
 from core.versions import Finding
 from evals.checks.confined import Answer, End, Limits, confined
 from evals.checks.model_files import ModelFiles
@@ -35,10 +36,10 @@ def chat_template_renders(files: ModelFiles) -> Iterator[Finding]:
     try:
         source = template_source(files)
     except Unreadable as error:
-        yield fail("broken_template", f"{files.model}: {error}", "Write the template as UTF-8 text and submit again")
+        yield fail(Reason.BROKEN_TEMPLATE, f"{files.model}: {error}", "Write the template as UTF-8 text and submit again")
         return
     if not source.text:
-        yield fail("no_chat_template", f"{files.model}: {source.why}", source.hint)
+        yield fail(Reason.NO_CHAT_TEMPLATE, f"{files.model}: {source.why}", source.hint)
         return
     question: dict[str, Any] = {"template": source.text, "special": dict(tokens(files).named)}
     plain = confined(_SCRIPT, {**question, "conversations": _CONVERSATIONS}, _LIMITS)
@@ -64,12 +65,12 @@ def _judge(files: ModelFiles, answer: Answer) -> Iterator[Finding]:
         case End.TOO_LONG | End.TOO_MUCH_MEMORY:
             limits = f"{_LIMITS.cpu_s} s and {_LIMITS.memory_bytes >> 20} MiB"
             reason = f"{files.model}: rendering a conversation of three messages with the chat template exceeds {limits}"
-            yield fail("endless_template", reason, "Correct the template's loops and submit again")
+            yield fail(Reason.ENDLESS_TEMPLATE, reason, "Correct the template's loops and submit again")
         case End.BROKEN | End.DIED:
-            yield fail("broken_template", f"{files.model}: the chat template cannot be rendered: {answer.why}", _HINT)
+            yield fail(Reason.BROKEN_TEMPLATE, f"{files.model}: the chat template cannot be rendered: {answer.why}", _HINT)
         case End.DONE if not _heard(answer):
             reason = f"{files.model}: the chat template leaves out the user's message"
-            yield fail("broken_template", reason, "Render {{ message['content'] }} for each message and submit again")
+            yield fail(Reason.BROKEN_TEMPLATE, reason, "Render {{ message['content'] }} for each message and submit again")
         case End.DONE:
             return
 

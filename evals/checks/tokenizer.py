@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.reasons import Reason
 from core.versions import Finding
 from evals.checks.confined import Answer, End, Limits, confined
 from evals.checks.embedding import embedding
@@ -37,13 +38,13 @@ def tokenizer_round_trip(files: ModelFiles) -> Iterator[Finding]:
     """Encode and decode some text with tokenizer.json; spacing may differ (SentencePiece adds and drops it), characters may not."""
     if TOKENIZER not in files.paths:
         hint = "Save the fast tokenizer beside the weights (AutoTokenizer.from_pretrained(...).save_pretrained(...)) and submit again"
-        yield fail("no_tokenizer", f"{files.model}: tokenizer.json is missing", hint)
+        yield fail(Reason.NO_TOKENIZER, f"{files.model}: tokenizer.json is missing", hint)
         return
     if TOKENIZER in files.stand_ins:
         raise NotCheckable
     why = _fault(files)
     if why:
-        yield fail("tokenizer_broken", f"{files.model}: {why}", "Save the tokenizer that the model was trained with and submit again")
+        yield fail(Reason.TOKENIZER_BROKEN, f"{files.model}: {why}", "Save the tokenizer that the model was trained with and submit again")
 
 
 def ids_within_embedding(files: ModelFiles) -> Iterator[Finding]:
@@ -58,7 +59,7 @@ def ids_within_embedding(files: ModelFiles) -> Iterator[Finding]:
     name, rows = known
     for what in (*_tokenizer_excess(files, rows), *_configured_excess(files, rows)):
         yield fail(
-            "token_id_beyond_embedding", f"{files.model}: {what}, but {name[:80]} has only {rows} rows (ids 0 to {rows - 1})", _RESIZE
+            Reason.TOKEN_ID_BEYOND_EMBEDDING, f"{files.model}: {what}, but {name[:80]} has only {rows} rows (ids 0 to {rows - 1})", _RESIZE
         )
 
 

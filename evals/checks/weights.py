@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from core.reasons import Reason
 from core.versions import Finding
 from evals.checks.model_files import ModelFiles
 from evals.checks.names import INDEX
@@ -18,22 +19,22 @@ _UPLOAD_HINT = "Upload every file that the index names and submit again"
 def sound_headers(files: ModelFiles) -> Iterator[Finding]:
     """Check every header's bounds and every file's length against its header."""
     if not files.shards:
-        yield fail("no_safetensors", f"{files.model}: it has no safetensors file", "Add the weights as *.safetensors and submit again")
+        yield fail(Reason.NO_SAFETENSORS, f"{files.model}: it has no safetensors file", "Add the weights as *.safetensors and submit again")
     if files.shards and all(shard.header is not None and shard.header.data_bytes == 0 for shard in files.shards):
         hint = "Upload the weights themselves and submit again"
-        yield fail("bad_header", f"{files.model}: {files.shards[0].path} holds no numbers: every tensor is empty", hint)
+        yield fail(Reason.BAD_HEADER, f"{files.model}: {files.shards[0].path} holds no numbers: every tensor is empty", hint)
     for shard in files.shards:
         if shard.path in files.stand_ins:
             continue
         if shard.cut:
             yield fail(
-                "truncated_weights",
+                Reason.TRUNCATED_WEIGHTS,
                 f"{files.model}: {shard.path} ({shard.size} bytes) is cut off: {shard.fault}",
                 "Upload the whole file and submit again",
             )
         elif shard.fault:
             yield fail(
-                "bad_header",
+                Reason.BAD_HEADER,
                 f"{files.model}: {shard.path} is not a valid safetensors file: {shard.fault}",
                 "Save the weights again with the safetensors library and submit again",
             )
@@ -72,7 +73,7 @@ def _files_of_tensors(files: ModelFiles) -> dict[str, list[str]]:
 def _duplicates(files: ModelFiles, twice: list[str], paths_of: Mapping[str, list[str]]) -> Finding:
     paths = sorted({path for name in twice for path in paths_of[name]})
     return fail(
-        "duplicate_weights",
+        Reason.DUPLICATE_WEIGHTS,
         f"{files.model}: found {counted(len(twice), 'tensor')} in more than one of the files {first_of(paths)}, first {twice[0][:80]}",
         "Keep one set of weights, delete the copies, and submit again",
     )
@@ -104,4 +105,4 @@ def _differences(files: ModelFiles, index: Mapping[str, Any], held: dict[str, st
 
 
 def _mismatch(files: ModelFiles, reason: str, hint: str = _SAVE_HINT) -> Finding:
-    return fail("index_mismatch", f"{files.model}: {reason}", hint)
+    return fail(Reason.INDEX_MISMATCH, f"{files.model}: {reason}", hint)

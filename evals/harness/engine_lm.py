@@ -11,6 +11,7 @@ from lm_eval.api.model import LM
 
 from core.benchmarks import Form, Sampling
 from core.errors import Refused, Transient
+from core.reasons import Reason
 from evals.engine_client import Answered, EngineClient, Scored
 from evals.harness.asking import Ask, Asking
 from evals.harness.job import Job
@@ -92,7 +93,7 @@ class EngineLM(LM):  # type: ignore[misc]  # lm-eval is untyped
         if refusals and all(refusals):
             raise Refused(
                 f"the engine took none of {len(refusals)} questions: {refusals[0]}",
-                reason="engine_refused",
+                reason=Reason.ENGINE_REFUSED,
                 hint="nothing was measured: see that the suite's prompts and its longest answer fit the model's context",
             )
 

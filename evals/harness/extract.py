@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from core.errors import Refused
+from core.reasons import Reason
 
 _FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 _MOST_CHARS = 1 << 20
@@ -22,7 +23,7 @@ def extract(version: str, *, prompt: str, answer: str, entry_point: str, stops: 
     except KeyError as error:
         raise Refused(
             f"there is no extractor {version[:80]!r}",
-            reason="bad_suite",
+            reason=Reason.BAD_SUITE,
             hint=f"correct the suite's header: use one of {', '.join(EXTRACTORS)}",
         ) from error
     return extractor(prompt, answer[:_MOST_CHARS], entry_point, stops)

@@ -13,6 +13,7 @@ from lm_eval.tasks import TaskManager
 
 from core.benchmarks import Form
 from core.errors import Refused
+from core.reasons import Reason
 from evals.harness.engine_lm import EngineLM
 from evals.harness.job import Job
 
@@ -76,13 +77,13 @@ def _loaded(task: str, folder: str) -> Mapping[str, Any]:
     except KeyError as error:
         raise Refused(
             f"lm-eval has no task {task[:100]!r}",
-            reason="bad_suite",
+            reason=Reason.BAD_SUITE,
             hint="`python -m lm_eval ls tasks` in the platform's environment lists them",
         ) from error
     except (OSError, ValueError, ImportError, httpx.HTTPError) as error:
         raise Refused(
             f"the task {task[:100]!r} of lm-eval cannot be had: {type(error).__name__}: {str(error)[:200]}",
-            reason="no_dataset",
+            reason=Reason.NO_DATASET,
             hint="its data set comes from the hub: see that it can be reached, or use a suite that is a file",
         ) from error
     return loaded

@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from core.errors import Fault, NotFound, Refused, SeatrialError, Transient
+from core.reasons import read_reason
 from core.settings import base_environ
 from evals.harness.job import ERROR, READY, line
 
@@ -196,8 +197,8 @@ def _error(message: Mapping[str, Any]) -> SeatrialError:
         case Transient.code:
             return Transient(what, hint=hint)
         case Refused.code:
-            return Refused(what, reason=message["reason"], hint=hint)
+            return Refused(what, reason=read_reason(message["reason"]), hint=hint)
         case NotFound.code:
-            return NotFound(what, reason=message["reason"], hint=hint)
+            return NotFound(what, reason=read_reason(message["reason"]), hint=hint)
         case _:
             return Fault(what, hint=hint)

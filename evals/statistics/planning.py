@@ -8,6 +8,7 @@ from statistics import NormalDist, fmean
 
 from core.benchmarks import Sample
 from core.errors import Refused
+from core.reasons import Reason
 from evals.statistics.noise import NoiseFloor
 from evals.statistics.tally import tally
 
@@ -61,7 +62,7 @@ def samples_needed(
     if room <= 0:
         raise Refused(
             f"no number of samples detects {points:g} points: equal runs of this engine differ by {100 * sqrt(beyond):.2g} points",
-            reason="below_noise_floor",
+            reason=Reason.BELOW_NOISE_FLOOR,
             hint=f"ask for more than {100 * _reach(alpha, power) * sqrt(beyond):.2g} points, or make the engine repeat itself",
         )
     return max(1, ceil(2 * _variance(pass_rate, rates, variance) / problems / room - 1e-9))

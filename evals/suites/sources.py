@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import Refused
+from core.reasons import Reason
 
 SUITES = Path(__file__).parent
 HUMANEVAL = "humaneval"
@@ -36,7 +37,7 @@ def content(name: str, humaneval: str, *, by_name: bool) -> tuple[bytes, Path]:
     except OSError as error:
         raise Refused(
             f"suite {name[:200]!r} cannot be read: {error.strerror}",
-            reason="bad_suite",
+            reason=Reason.BAD_SUITE,
             hint=f"give the path of a .jsonl or .jsonl.gz, lmeval:TASK, or one of: {', '.join(known_suites())}",
         ) from error
 
@@ -74,7 +75,7 @@ def sidecar(path: Path) -> Mapping[str, Any]:
 
 def bad_suite(path: Path, what: str, hint: str = "correct the file; evals/README.md describes its format") -> Refused:
     """Return the refusal of a suite's file."""
-    return Refused(f"{path} is not a valid suite: {what}", reason="bad_suite", hint=hint)
+    return Refused(f"{path} is not a valid suite: {what}", reason=Reason.BAD_SUITE, hint=hint)
 
 
 def from_hub() -> bytes:
@@ -90,7 +91,7 @@ def from_hub() -> bytes:
     except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError, ArrowException) as error:
         raise Refused(
             f"the package {_PACKAGE} is not installed, and downloading {HUMANEVAL_HUB_ID} from the hub failed: {type(error).__name__}",
-            reason="no_humaneval",
+            reason=Reason.NO_HUMANEVAL,
             hint="run `make setup`, or set SEATRIAL_TRIALS_HUMANEVAL to the path of HumanEval.jsonl.gz",
         ) from error
     return "".join(json.dumps({key: row[key] for key in _HUMANEVAL_ORDER}) + "\n" for row in rows).encode()
@@ -114,7 +115,7 @@ def _humaneval(given: str) -> bytes:
         except OSError as error:
             raise Refused(
                 f"HumanEval cannot be read from {path}: {error.strerror}",
-                reason="no_humaneval",
+                reason=Reason.NO_HUMANEVAL,
                 hint="correct SEATRIAL_TRIALS_HUMANEVAL, or unset it to use the installed package",
             ) from error
     packaged = packaged_humaneval()

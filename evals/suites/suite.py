@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from core.benchmarks import Form, Plan, Sampling
 from core.errors import Refused
 from core.ids import Digest
+from core.reasons import Reason
 
 LMEVAL = "lmeval:"
 PROMPT = "{{prompt}}"
@@ -148,7 +149,7 @@ def plan_of(
     if samples < 1 or len(set(keys)) < len(keys):
         raise Refused(
             f"{samples} samples at {len(keys)} points ({', '.join(keys)[:200]}) cannot be planned",
-            reason="bad_plan",
+            reason=Reason.BAD_PLAN,
             hint="ask for one sample or more, and for every point once",
         )
     return Plan(suite.name, suite.digest, prompt or way.prompt.pinned, way.extractor, asked, samples, points, way.stops, seed)

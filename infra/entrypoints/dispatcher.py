@@ -20,6 +20,7 @@ from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defin
 from prefect.runner.storage import LocalStorage
 
 from core.errors import Refused
+from core.reasons import Reason
 from core.settings import Settings, read_settings
 from infra.entrypoints.background import background
 from infra.entrypoints.deployments import deployments, remove_former
@@ -47,7 +48,7 @@ def read_template(path: Path) -> dict[str, Any]:
     if job.get("backoffLimit") != 0 or job["template"]["spec"].get("restartPolicy") != "Never":
         raise Refused(
             f"{path} lets Kubernetes retry a run",
-            reason="bad_template",
+            reason=Reason.BAD_TEMPLATE,
             hint="write backoffLimit: 0 and restartPolicy: Never; reconcile resumes runs",
         )
     return document

@@ -16,6 +16,7 @@ from typing import Final
 
 from core.errors import Fault, Refused
 from core.ports.clock import Clock, SystemClock
+from core.reasons import Reason
 from core.settings import base_environ
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,7 +117,7 @@ def builder() -> Builder:
 def build(what: Build, *, with_: Builder | None = None, clock: Clock | None = None) -> Built:
     """Build. File times are the commit's, so that one commit gives one image. Raises Refused (no base), Fault (it does not build)."""
     if not what.base:
-        raise Refused(f"{what.image} needs a base image", reason="no_base", hint="give --base NAME@sha256:..., or --debootstrap")
+        raise Refused(f"{what.image} needs a base image", reason=Reason.NO_BASE, hint="give --base NAME@sha256:..., or --debootstrap")
     tool, time = with_ or builder(), clock or SystemClock()
     began = time.monotonic()
     tool.run(*command(tool, what), cwd=what.root)
@@ -155,7 +156,7 @@ def _docker_push(tool: Builder, tag: str, to: str) -> str:
         return ""
     if transport != "docker":
         raise Refused(
-            f"docker pushes nothing to {to}", reason="no_such_transport", hint="give --to docker://NAME or docker-archive:FILE.tar"
+            f"docker pushes nothing to {to}", reason=Reason.NO_SUCH_TRANSPORT, hint="give --to docker://NAME or docker-archive:FILE.tar"
         )
     name = to.removeprefix(_REGISTRY)
     tool.run("tag", tag, name)
@@ -182,7 +183,7 @@ def bootstrap_base(image: str = "platform", tool: Builder | None = None, *, root
     Needs root, debootstrap and buildah; raises Fault without them, Refused for an image that stands on another of ours.
     """
     if image in {"worker", "engine"}:
-        raise Refused(f"{image} stands on an image", reason="no_base", hint="give --base: the engine's image, or vLLM's own")
+        raise Refused(f"{image} stands on an image", reason=Reason.NO_BASE, hint="give --base: the engine's image, or vLLM's own")
     tool = tool or builder()
     kind = image if image in _PACKAGES else "platform"
     tag = (

@@ -13,6 +13,7 @@ import yaml  # type: ignore[import-untyped]  # its stubs are not among our depen
 from core.engines import EngineSpec
 from core.errors import Fault, Refused, SeatrialError
 from core.ids import Digest, VersionId
+from core.reasons import Reason
 from core.settings import GIB, read_settings
 from serving.engines.kubernetes import autoscaling, manifests
 from serving.engines.kubernetes.names import APPLIED
@@ -47,7 +48,9 @@ def render(
         command += ["--set", setting]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise Refused(done.stderr.strip()[-600:], reason="bad_values", hint="correct the values file; values.yaml describes each value")
+        raise Refused(
+            done.stderr.strip()[-600:], reason=Reason.BAD_VALUES, hint="correct the values file; values.yaml describes each value"
+        )
     return done.stdout
 
 

@@ -20,6 +20,7 @@ from uuid import uuid4
 
 from core.errors import Conflict, Fault, Refused
 from core.ids import Epoch
+from core.reasons import Reason
 from core.settings import Settings
 from infra.local import privacy
 from registry.files import disk_errors, require_room
@@ -76,7 +77,7 @@ def back_up(settings: Settings, target: Path, now: Epoch) -> Backup:
 def _check_home(settings: Settings) -> None:
     """Refuse a home that holds no state. A database elsewhere is backed up elsewhere."""
     if not settings.home.is_dir():
-        raise Refused(f"the home {settings.home} does not exist", reason="no_home", hint=_NO_HOME)
+        raise Refused(f"the home {settings.home} does not exist", reason=Reason.NO_HOME, hint=_NO_HOME)
     if database_file(settings) == settings.home / "seatrial.db":
         require_database(settings)
 
@@ -85,7 +86,7 @@ def _check_target(target: Path, home: Path) -> None:
     if target.exists():
         raise Conflict(f"{target} exists", hint="give a folder that does not exist yet")
     if target.absolute().is_relative_to(home):
-        raise Refused(f"{target} is inside the home", reason="bad_target", hint="give a folder outside of it, best on another disk")
+        raise Refused(f"{target} is inside the home", reason=Reason.BAD_TARGET, hint="give a folder outside of it, best on another disk")
 
 
 def restore(source: Path, home: Path) -> Backup:
@@ -120,7 +121,9 @@ def read_mark(source: Path) -> Backup:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _not_a_backup(source, "cannot be read") from error
     if type(found) is not int or found != _FORMAT:
-        raise Refused(f"{source} has format {found!r:.20}, expected {_FORMAT}", reason="no_backup", hint="use the release that made it")
+        raise Refused(
+            f"{source} has format {found!r:.20}, expected {_FORMAT}", reason=Reason.NO_BACKUP, hint="use the release that made it"
+        )
     for name, (expected, fits) in _FIELDS.items():
         if name not in document or not fits(document[name]):
             raise _not_a_backup(source, f"must have {expected} as {name!r}, got {document.get(name)!r:.100}")
@@ -129,7 +132,7 @@ def read_mark(source: Path) -> Backup:
 
 def _not_a_backup(source: Path, why: str) -> Refused:
     return Refused(
-        f"{source} is not a backup: {source / MARK} {why}", reason="no_backup", hint="give a folder that `seatrial backup` wrote"
+        f"{source} is not a backup: {source / MARK} {why}", reason=Reason.NO_BACKUP, hint="give a folder that `seatrial backup` wrote"
     )
 
 
@@ -166,7 +169,7 @@ def database_file(settings: Settings) -> Path | None:
         url = make_url(settings.database_url)
     except ArgumentError as error:
         raise Refused(
-            "SEATRIAL_DATABASE_URL is not a database URL", reason="bad_setting", hint="write sqlite:////file or postgresql://..."
+            "SEATRIAL_DATABASE_URL is not a database URL", reason=Reason.BAD_SETTING, hint="write sqlite:////file or postgresql://..."
         ) from error
     return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
 
@@ -180,7 +183,7 @@ def require_database(settings: Settings) -> tuple[str, ...]:
     if file is None:
         return ()
     if not file.is_file():
-        raise Refused(f"{settings.home} is not the home of a stack: {file} does not exist", reason="no_home", hint=_NO_HOME)
+        raise Refused(f"{settings.home} is not the home of a stack: {file} does not exist", reason=Reason.NO_HOME, hint=_NO_HOME)
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_S)) as database:
             ours = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
@@ -189,7 +192,7 @@ def require_database(settings: Settings) -> tuple[str, ...]:
         hint = "check that you own the file; if it is damaged, restore a backup into another home"
         raise Fault(f"{file} cannot be read: {error}", hint=hint) from error
     if not versions:
-        raise Refused(f"{settings.home} is not the home of a stack: {file} has no schema version", reason="no_home", hint=_NO_HOME)
+        raise Refused(f"{settings.home} is not the home of a stack: {file} has no schema version", reason=Reason.NO_HOME, hint=_NO_HOME)
     return tuple(versions)
 
 

@@ -22,6 +22,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from core.errors import Fault
+from core.reasons import Reason
+from core.submissions import StepState, SubmissionState
 from infra.local import demo_real, privacy
 from infra.local.demo_endings import EXPECTED, FAILED, Ending, ending
 from infra.local.demo_parts import Background, hub, published, stack
@@ -33,6 +35,8 @@ from seatrial.types import Feedback, Submission
 ENDPOINT = "chat"
 _QUESTION = "Hello! What can you do?"
 _COMMENT = "Friendly, and to the point."
+_NOT_AVAILABLE = "not_available"
+"""The state of SmolLM2 in the document when its packages could not be had."""
 _NO_SYNTHETIC = "-1"
 """The demo's users are live ones; the rollout needs no conversations of its own."""
 _SHARES = "0.2,0.5,1.0"
@@ -192,11 +196,11 @@ def _real(place: Place, models: Path, building: Background[Built]) -> tuple[dict
     """Submit SmolLM2 to an endpoint of its own and ask it; return its part of the document and what to print of it."""
     built = building.result()
     if built.folder is None:
-        return {"state": "not_available", "message": built.message}, [f"[bold yellow]SmolLM2 was left out:[/] {escape(built.message)}"]
+        return {"state": _NOT_AVAILABLE, "message": built.message}, [f"[bold yellow]SmolLM2 was left out:[/] {escape(built.message)}"]
     lines: list[str] = []
     with Client(place.control, place.submitter) as submitter, place.openai() as openai:
         told = _submit(submitter, demo_real.offer(built, models), demo_real.ENDPOINT, lines.append)
-        said = demo_real.questions(openai) if told.state == "serving" else ()
+        said = demo_real.questions(openai) if told.state == SubmissionState.SERVING else ()
     for one in said:
         lines.append(f"[bold]{demo_real.ENDPOINT}[/] was asked: {escape(one.question)}")
         lines.append(f"  {escape(one.answer)}  [dim]({one.completion_tokens} tokens, {one.tokens_per_s:.1f} per second)[/]")
@@ -207,7 +211,7 @@ def _first(place: Place, submitter: Client, openai: OpenAI, console: Console) ->
     """Promote model 1, ask it through OpenAI's own client, vote, and read the vote as its submitter."""
     begun = monotonic()
     told = _submit(submitter, "demo/steady", ENDPOINT, console.print)
-    if told.state != "serving":
+    if told.state != SubmissionState.SERVING:
         raise Fault(f"{told.model} ended as {told.state} ({told.reason}): {told.message}", hint="read runner.log and the engine's log")
     answer = openai.chat.completions.create(model=ENDPOINT, messages=[{"role": "user", "content": _QUESTION}], max_tokens=64)
     streamed = openai.chat.completions.create(model=ENDPOINT, messages=[{"role": "user", "content": "Hello"}], max_tokens=64, stream=True)
@@ -283,7 +287,7 @@ def _nothing() -> None:
 
 def _show(submission: Submission, shown: set[str], say: Say) -> None:
     for step in submission.steps:
-        if step.ended_at and step.name not in shown and step.state != "retrying":
+        if step.ended_at and step.name not in shown and step.state != StepState.RETRYING:
             shown.add(step.name)
             say(f"  {step.name:<13} {(step.ended_at - step.started_at).total_seconds():6.2f} s  [dim]{escape(step.message)}[/]")
 
@@ -292,17 +296,19 @@ def missing(document: Mapping[str, Any]) -> list[str]:
     """Return what the demo was to show and did not, one sentence each."""
     live, real, second = document["live"], document["real"], document["second"]
     expected = {
-        f"demo/steady ended as {document['first']['state']}, expected serving": document["first"]["state"] == "serving",
+        f"demo/steady ended as {document['first']['state']}, expected serving": document["first"]["state"] == SubmissionState.SERVING,
         f"the feedback read was {document['feedback']['comment']!r}, expected {_COMMENT!r}": document["feedback"]["comment"] == _COMMENT,
         f"demo/clumsy ended as {second['state']} {second['reason']}, expected refused benchmark_below_stable": (
-            (second["state"], second["reason"]) == ("refused", "benchmark_below_stable")
+            (second["state"], second["reason"]) == (SubmissionState.REFUSED, Reason.BENCHMARK_BELOW_STABLE)
         ),
-        f"demo/parrot ended as {document['third']['state']}, expected rolled_back": document["third"]["state"] == "rolled_back",
+        f"demo/parrot ended as {document['third']['state']}, expected rolled_back": document["third"]["state"]
+        == SubmissionState.ROLLED_BACK,
         f"{live['stable_failed']} conversations of the stable version failed, expected 0": live["stable_failed"] == 0,
         f"{live['stable_changed_model']} conversations changed their model, expected 0": live["stable_changed_model"] == 0,
         "no conversation was held with the stable version": live["stable_conversations"] > 0,
         "no conversation was held with the candidate": live["candidate_conversations"] > 0,
-        f"demo/smollm2 ended as {real['state']}, expected serving: {real['message']}": real["state"] in {"serving", "not_available"},
-        "demo/smollm2 gave no answer": real["state"] != "serving" or any(one["answer"] for one in real["answers"]),
+        f"demo/smollm2 ended as {real['state']}, expected serving: {real['message']}": real["state"]
+        in {SubmissionState.SERVING, _NOT_AVAILABLE},
+        "demo/smollm2 gave no answer": real["state"] != SubmissionState.SERVING or any(one["answer"] for one in real["answers"]),
     }
     return [sentence for sentence, held in expected.items() if not held]

@@ -13,6 +13,7 @@ from signal import SIGKILL, SIGTERM
 
 from core.errors import Conflict, Fault, Refused
 from core.ports.clock import Clock
+from core.reasons import Reason
 from core.settings import Settings
 from infra.local import privacy
 from infra.local.supervisor import end
@@ -36,7 +37,7 @@ class Left:
 def only_one(home: Path) -> Iterator[None]:
     """Hold the home for one `up`. Raises Conflict, which names the other one's pid."""
     if home.resolve() in {Path("/"), Path(os.path.expanduser("~")).resolve()}:  # noqa: PTH111 - never raises
-        raise Refused(f"{home} holds other files than the stack's", reason="bad_home", hint="give --home a folder of its own")
+        raise Refused(f"{home} holds other files than the stack's", reason=Reason.BAD_HOME, hint="give --home a folder of its own")
     folder = home / "run"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle = os.open(folder / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

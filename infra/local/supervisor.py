@@ -15,6 +15,7 @@ from subprocess import Popen
 from core.endings import describe
 from core.errors import Conflict, Fault
 from core.ports.clock import Clock
+from core.reasons import Reason
 from infra.local.log_excerpt import excerpt, size
 from infra.local.ports import free, holder
 from serving.engines import files, processes
@@ -52,7 +53,7 @@ class PortTaken(Conflict):
     def __init__(self, service: str, port: int) -> None:
         super().__init__(
             f"{service} cannot listen on port {port}: address already in use by {holder(port)}",
-            reason="port_taken",
+            reason=Reason.PORT_TAKEN,
             hint=f"free the port, or give another --{service}-port",
         )
         self.service = service

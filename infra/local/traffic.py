@@ -16,6 +16,8 @@ from evals.suites.files import openings
 
 _AT_ONCE = 6
 _MAX_TOKENS = 96
+_FAILED = "failed"
+"""Stands for the version of an answer that failed."""
 _READS_S = 5.0
 """Users read an answer before they go on: without pauses they would starve the trials of a small machine."""
 _SKIMS_S = 0.3
@@ -101,7 +103,7 @@ class Traffic:
                     model=self._endpoint, messages=messages, max_tokens=_MAX_TOKENS, user=user
                 )
             except APIError:
-                versions.append("failed")
+                versions.append(_FAILED)
                 break
             versions.append(raw.headers.get("X-Seatrial-Version", ""))
             messages.append({"role": "assistant", "content": raw.parse().choices[0].message.content or ""})
@@ -117,11 +119,11 @@ class Traffic:
 
     def _note(self, versions: list[str]) -> None:
         first = versions[0]
-        of_stable = first == "failed" or self._stable.startswith(first)
+        of_stable = first == _FAILED or self._stable.startswith(first)
         with self._lock:
             self._seen["conversations"] += 1
             self._seen["answers"] += len(versions)
             self._seen["stable_conversations" if of_stable else "candidate_conversations"] += 1
-            self._seen["stable_failed" if of_stable else "candidate_failed"] += "failed" in versions
-            changed = any(version not in {first, "failed"} for version in versions)
+            self._seen["stable_failed" if of_stable else "candidate_failed"] += _FAILED in versions
+            changed = any(version not in {first, _FAILED} for version in versions)
             self._seen["stable_changed_model" if of_stable else "candidate_moved"] += changed

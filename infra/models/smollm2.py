@@ -20,6 +20,7 @@ from pathlib import Path
 import click
 
 from core.errors import Fault, Refused, SeatrialError, Transient
+from core.reasons import Reason
 from core.settings import base_environ
 
 MODEL = "smollm2-135m-instruct"
@@ -109,7 +110,7 @@ def _locked(root: Path) -> Iterator[None]:
         handle = os.open(root / f"{MODEL}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise Refused(
-            f"{root} cannot be written: {error.strerror}", reason="bad_cache", hint="set XDG_CACHE_HOME to a folder of yours"
+            f"{root} cannot be written: {error.strerror}", reason=Reason.BAD_CACHE, hint="set XDG_CACHE_HOME to a folder of yours"
         ) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -182,11 +183,13 @@ def copied(folder: Path, out: Path) -> Path:
     part = out.with_name(f"{out.name}.part-{os.getpid()}")
     try:
         if out.exists():
-            raise Refused(f"{out} already exists", reason="exists", hint="name a folder that does not exist")
+            raise Refused(f"{out} already exists", reason=Reason.EXISTS, hint="name a folder that does not exist")
         shutil.copytree(folder, part)
         part.rename(out)
     except OSError as error:
-        raise Refused(f"{out} cannot be written: {error.strerror or error}", reason="bad_folder", hint="name another folder") from error
+        raise Refused(
+            f"{out} cannot be written: {error.strerror or error}", reason=Reason.BAD_FOLDER, hint="name another folder"
+        ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return out

@@ -8,16 +8,15 @@ from core.endpoints import OPEN_ROLLOUTS, Endpoint, Rollout, RolloutState
 from core.errors import Refused
 from core.ids import SubmissionId
 from core.ports import Records
+from core.reasons import Reason
 from core.submissions import Submission, SubmissionState
 
-SUPERSEDED = "superseded"
-"""The reason of a submission that ended because a newer one to the same endpoint took its place."""
 _HOLDING = (SubmissionState.RUNNING, SubmissionState.SERVING)
 
 
 def superseded(what: str) -> Refused:
     """Return the error that ends a submission when a newer one takes its place; `what` names the newer one."""
-    return Refused(what, reason=SUPERSEDED, hint="submit the model again if it is to be served")
+    return Refused(what, reason=Reason.SUPERSEDED, hint="submit the model again if it is to be served")
 
 
 def expect_newest(records: Records, submission: SubmissionId, endpoint: Endpoint) -> None:

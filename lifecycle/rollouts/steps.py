@@ -9,6 +9,8 @@ from core.ids import Epoch
 from core.settings import RolloutPolicy, shares
 from core.versions import Decision
 
+_FIRST = "first version of the endpoint"
+
 
 def needed_conversations(rollout: Rollout, policy: RolloutPolicy) -> int:
     """Return how many conversations the candidate must have had, over all steps so far, for the present step to pass."""
@@ -23,7 +25,7 @@ def begin(rollout: Rollout, now: Epoch, policy: RolloutPolicy) -> Rollout:
     if rollout.state is not RolloutState.DARK:
         return rollout
     if rollout.stable is None:
-        return replace(rollout, state=RolloutState.PROMOTED, share=1.0, ended_at=now, reason="first version of the endpoint")
+        return replace(rollout, state=RolloutState.PROMOTED, share=1.0, ended_at=now, reason=_FIRST)
     return _enter(replace(rollout, deadline=now + policy.deadline_s), 1, now, policy)
 
 

@@ -6,6 +6,7 @@ from core.endpoints import Rollout, RolloutState, Withdrawal
 from core.errors import Refused
 from core.ids import RolloutId
 from core.ports import Records
+from core.reasons import Reason
 from lifecycle.rollouts.precedence import superseded
 
 _WITHDRAWN = frozenset({RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK, RolloutState.CANCELLED})
@@ -23,5 +24,5 @@ def withdrawn(row: Rollout) -> Refused:
     if row.withdrawal is Withdrawal.SUPERSEDED:
         return superseded(row.reason)
     if row.step == 0:
-        return Refused(f"the rollout was withdrawn: {row.reason}", reason="withdrawn", hint="submit again when it is still wanted")
-    return Refused(f"rolled back: {row.reason}", reason="rolled_back", hint="see `seatrial rollouts` for the numbers")
+        return Refused(f"the rollout was withdrawn: {row.reason}", reason=Reason.WITHDRAWN, hint="submit again when it is still wanted")
+    return Refused(f"rolled back: {row.reason}", reason=Reason.ROLLED_BACK, hint="see `seatrial rollouts` for the numbers")

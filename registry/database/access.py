@@ -9,6 +9,7 @@ from sqlalchemy import Select, insert, select, update
 from core.access import Key, Principal, Role
 from core.errors import NotFound
 from core.ids import Epoch, KeyId, PrincipalId, new_id
+from core.reasons import Reason
 from registry.codec import plain, restore
 from registry.database.connection import Connections
 from registry.database.generation import bump
@@ -35,7 +36,7 @@ class AccessTable:
         del row["principal_name"]
         with self._connections.write() as connection:
             if connection.execute(select(principals.c.id).where(principals.c.id == key.principal)).one_or_none() is None:
-                raise NotFound(f"there is no principal {key.principal}", reason="no_principal", hint="make the principal first")
+                raise NotFound(f"there is no principal {key.principal}", reason=Reason.NO_PRINCIPAL, hint="make the principal first")
             connection.execute(insert(keys).values(**row))
             bump(connection)
 
@@ -47,7 +48,7 @@ class AccessTable:
                 bump(connection)
             row = connection.execute(keys_with_names().where(keys.c.id == key)).mappings().one_or_none()
         if row is None:
-            raise NotFound(f"there is no key {key}", reason="no_key", hint="`seatrial keys list` shows them")
+            raise NotFound(f"there is no key {key}", reason=Reason.NO_KEY, hint="`seatrial keys list` shows them")
         return restore(Key, row)
 
     def keys(self, *, principal: PrincipalId | None = None, role: Role | None = None) -> tuple[Key, ...]:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, RowMapping, delete, or_, select, update
 from core.benchmarks import Benchmark, BenchmarkState, Plan, Trigger
 from core.errors import Conflict, NotFound, Stale
 from core.ids import BenchmarkId, Digest, EndpointName, Epoch, SubmissionId, VersionId
+from core.reasons import Reason
 from registry.codec import plain, restore
 from registry.database.connection import Connections
 from registry.database.tables import benchmarks
@@ -90,7 +91,7 @@ def _planned(plan: Plan) -> dict[str, Any]:
 def _get(connection: Connection, benchmark: BenchmarkId) -> Benchmark:
     row = connection.execute(select(benchmarks).where(benchmarks.c.id == benchmark)).mappings().one_or_none()
     if row is None:
-        raise NotFound(f"there is no benchmark {benchmark[:64]}", reason="no_benchmark", hint="`seatrial bench list` lists them")
+        raise NotFound(f"there is no benchmark {benchmark[:64]}", reason=Reason.NO_BENCHMARK, hint="`seatrial bench list` lists them")
     return _benchmark(row)
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
 from core.errors import Fault, Refused, Transient
+from core.reasons import Reason
 from registry.database.errors import translated
 
 BUSY_TIMEOUT_S = 20.0
@@ -82,7 +83,9 @@ def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise Refused("the database URL cannot be read", reason="bad_setting", hint="write sqlite:////file or postgresql://...") from error
+        raise Refused(
+            "the database URL cannot be read", reason=Reason.BAD_SETTING, hint="write sqlite:////file or postgresql://..."
+        ) from error
     if parsed.drivername in {"postgres", "postgresql"}:
         return parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername == "postgresql+psycopg":
@@ -90,7 +93,7 @@ def _parse(url: str) -> URL:
     if parsed.get_backend_name() == "sqlite" and parsed.database not in {None, "", ":memory:"}:
         return parsed
     shown = parsed.render_as_string(hide_password=True)
-    raise Refused(f"{shown} names no database that we know", reason="bad_setting", hint="write sqlite:////file or postgresql://...")
+    raise Refused(f"{shown} names no database that we know", reason=Reason.BAD_SETTING, hint="write sqlite:////file or postgresql://...")
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

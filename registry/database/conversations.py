@@ -11,6 +11,7 @@ from core.conversations import Assignment, Completion, Feedback, Outcome, Usage
 from core.errors import NotFound
 from core.ids import CompletionId, EndpointName, Epoch, VersionId
 from core.ports.records import LeaderboardRow, Recent
+from core.reasons import Reason
 from registry.codec import plain, restore
 from registry.database.connection import Connections
 from registry.database.leaderboard import read_leaderboard, read_recent
@@ -40,7 +41,7 @@ class ConversationsTable:
         with self._connections.read() as connection:
             row = connection.execute(select(completions).where(completions.c.id == completion)).mappings().one_or_none()
         if row is None:
-            raise NotFound(f"there is no completion {completion}", reason="no_completion", hint="give the id that the answer carried")
+            raise NotFound(f"there is no completion {completion}", reason=Reason.NO_COMPLETION, hint="give the id that the answer carried")
         return restore(Completion, dict(row) | {"usage": _usage(row)})
 
     def assignments(self, since: Epoch, limit: int) -> tuple[Assignment, ...]:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, RowMapping, select, update
 from core.endpoints import Endpoint, EndpointPolicy
 from core.errors import Conflict, NotFound
 from core.ids import EndpointName, Epoch
+from core.reasons import Reason
 from registry.codec import plain, restore
 from registry.database.connection import Connections
 from registry.database.generation import bump
@@ -94,7 +95,7 @@ def to_endpoint(row: RowMapping) -> Endpoint:
 
 def _busy(name: EndpointName, what: str, command: str) -> Conflict:
     hint = f"wait for its end, or stop it: {command}"
-    return Conflict(f"endpoint {name} is about to change: {what} has not ended", reason="endpoint_busy", hint=hint)
+    return Conflict(f"endpoint {name} is about to change: {what} has not ended", reason=Reason.ENDPOINT_BUSY, hint=hint)
 
 
 def _columns(policy: EndpointPolicy) -> dict[str, Any]:
@@ -115,4 +116,4 @@ def _get(connection: Connection, name: EndpointName) -> Endpoint:
 
 
 def _unknown(name: EndpointName) -> NotFound:
-    return NotFound(f"there is no endpoint {name}", reason="no_endpoint", hint="`seatrial endpoints` lists them")
+    return NotFound(f"there is no endpoint {name}", reason=Reason.NO_ENDPOINT, hint="`seatrial endpoints` lists them")

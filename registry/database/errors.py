@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from sqlalchemy import exc
 
 from core.errors import Conflict, Fault, Refused, SeatrialError, Transient
+from core.reasons import Reason
 
 _BUSY_SQLITE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _AWAY = "look whether the database runs and is reachable; it is tried again"
@@ -25,7 +26,9 @@ def translated() -> Iterator[None]:
     except exc.IntegrityError as error:
         raise Conflict(f"the database holds this already: {_cause(error)}", hint="read again, then decide") from error
     except (exc.DataError, OverflowError, UnicodeEncodeError) as error:
-        raise Refused(f"a value that the database cannot hold: {_cause(error)}", reason="bad_value", hint="send a smaller one") from error
+        raise Refused(
+            f"a value that the database cannot hold: {_cause(error)}", reason=Reason.BAD_VALUE, hint="send a smaller one"
+        ) from error
     except exc.TimeoutError as error:
         raise Transient("every connection to the database is in use", hint=_AWAY) from error
     except exc.DBAPIError as error:

@@ -11,6 +11,7 @@ from core.endpoints import OPEN_ROLLOUTS, Rollout, RolloutState
 from core.errors import Conflict, NotFound, Stale
 from core.ids import EndpointName, RolloutId
 from core.ports.records import Cohorts
+from core.reasons import Reason
 from registry.codec import plain, restore
 from registry.database.cohorts import read_cohorts
 from registry.database.connection import Connections
@@ -98,14 +99,14 @@ def _set_endpoint(connection: Connection, name: EndpointName, **values: Any) -> 
 def _get(connection: Connection, rollout: RolloutId) -> Rollout:
     row = connection.execute(select(rollouts).where(rollouts.c.id == rollout)).mappings().one_or_none()
     if row is None:
-        raise NotFound(f"there is no rollout {rollout}", reason="no_rollout", hint="`seatrial rollouts` lists them")
+        raise NotFound(f"there is no rollout {rollout}", reason=Reason.NO_ROLLOUT, hint="`seatrial rollouts` lists them")
     return restore(Rollout, row)
 
 
 def _moved_on(stored: Rollout, mine: Rollout) -> Stale:
     return Stale(
         f"rollout {mine.id} is at revision {stored.revision} ({stored.state}), not {mine.revision}",
-        reason="rollout_moved_on",
+        reason=Reason.ROLLOUT_MOVED_ON,
         hint="read it again, then decide",
     )
 
@@ -113,7 +114,7 @@ def _moved_on(stored: Rollout, mine: Rollout) -> Stale:
 def _served_changed(rollout: Rollout, stable: str | None) -> Stale:
     return Stale(
         f"{rollout.endpoint} serves {_short(stable)}, expected {_short(rollout.stable)}",
-        reason="endpoint_moved_on",
+        reason=Reason.ENDPOINT_MOVED_ON,
         hint="read the endpoint again, then decide",
     )
 
@@ -125,6 +126,6 @@ def _short(version: str | None) -> str:
 def _taken(endpoint: EndpointName, submission: str) -> Conflict:
     return Conflict(
         f"{endpoint} has an open rollout of {submission}",
-        reason="rollout_open",
+        reason=Reason.ROLLOUT_OPEN,
         hint="wait for its end or cancel that submission",
     )

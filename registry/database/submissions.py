@@ -10,6 +10,7 @@ from sqlalchemy import Connection, RowMapping, Update, or_, select, update
 from core.errors import NotFound, Stale
 from core.ids import EndpointName, Epoch, PrincipalId, SubmissionId, new_id
 from core.ports.records import AuditEntry
+from core.reasons import Reason, read_reason
 from core.submissions import Step, StepName, StepState, Submission, SubmissionRequest, SubmissionState
 from core.versions import ModelRef
 from registry.codec import plain
@@ -18,7 +19,7 @@ from registry.database.connection import Connections
 from registry.database.tables import steps, submissions
 from registry.database.upsert import insert_new, replacing, upsert
 
-_CHANGE = ("state", "version", "rollout", "reason", "message", "hint", "flow_run", "runs", "driver", "lease_until")
+_CHANGE = ("state", "version", "rollout", "message", "hint", "flow_run", "runs", "driver", "lease_until")
 ENDS = [state for state in SubmissionState if state.ended]
 """States that are never left."""
 _CUT_SHORT = frozenset(ENDS) - {SubmissionState.SERVING}
@@ -79,7 +80,8 @@ class SubmissionsTable:
     def store(self, submission: Submission, now: Epoch, entry: AuditEntry | None = None) -> Submission:
         """Store the row, and the entry with it, if the row's revision is still the one that was read."""
         mine = submissions.c
-        values = {name: getattr(submission, name) for name in _CHANGE} | {"updated_at": now, "row_revision": submission.revision + 1}
+        own = {name: getattr(submission, name) for name in _CHANGE}
+        values = own | {"reason": submission.reason or "", "updated_at": now, "row_revision": submission.revision + 1}
         stays = or_(mine.state.not_in(ENDS), mine.state == submission.state)
         query = update(submissions).where(mine.id == submission.id, mine.row_revision == submission.revision, stays).values(**values)
         with self._connections.write() as connection:
@@ -140,7 +142,7 @@ def _new_row(request: SubmissionRequest, submitter: PrincipalId, now: Epoch) -> 
 
 _OWN = (
     *("id", "submitter", "created_at", "updated_at", "version", "rollout"),
-    *("reason", "message", "hint", "flow_run", "runs", "driver", "lease_until"),
+    *("message", "hint", "flow_run", "runs", "driver", "lease_until"),
 )
 
 
@@ -149,8 +151,10 @@ def _submission(row: RowMapping, done: tuple[Step, ...]) -> Submission:
         model=ModelRef(row["source"], row["revision"]), endpoint=row["endpoint"], idempotency_key=row["idempotency_key"], note=row["note"]
     )
     own = {name: row[name] for name in _OWN}
-    return Submission(request=request, state=SubmissionState(row["state"]), steps=done, revision=row["row_revision"], **own)
+    reason = read_reason(row["reason"]) if row["reason"] else None
+    state = SubmissionState(row["state"])
+    return Submission(request=request, state=state, steps=done, revision=row["row_revision"], reason=reason, **own)
 
 
 def _unknown(submission: SubmissionId) -> NotFound:
-    return NotFound(f"there is no submission {submission}", reason="no_submission", hint="`seatrial status` lists yours")
+    return NotFound(f"there is no submission {submission}", reason=Reason.NO_SUBMISSION, hint="`seatrial status` lists yours")

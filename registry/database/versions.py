@@ -7,6 +7,7 @@ from sqlalchemy import Connection, RowMapping, select
 from core.errors import NotFound
 from core.fidelity import Reference
 from core.ids import VersionId
+from core.reasons import Reason
 from core.versions import ModelVersion, TrialKind, TrialReport
 from registry.codec import plain, restore
 from registry.database.connection import Connections
@@ -43,8 +44,8 @@ class VersionsTable:
         if len(found) == 1:
             return _version(found[0])
         if found:
-            raise NotFound(f"several versions begin with {version[:64]}", reason="ambiguous_version", hint="write more of the id")
-        raise NotFound(f"there is no model version {version[:64]}", reason="no_version", hint="`seatrial models` lists them")
+            raise NotFound(f"several versions begin with {version[:64]}", reason=Reason.AMBIGUOUS_VERSION, hint="write more of the id")
+        raise NotFound(f"there is no model version {version[:64]}", reason=Reason.NO_VERSION, hint="`seatrial models` lists them")
 
     def find(self, *, source: str | None = None, commit: str | None = None, limit: int = 100) -> tuple[ModelVersion, ...]:
         """Return versions, newest first."""

@@ -22,6 +22,7 @@ from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-d
 
 from core.errors import Fault, Forbidden, NotFound, Refused, SeatrialError, Transient
 from core.ids import Epoch
+from core.reasons import Reason
 
 _AGAIN = "The step is retried automatically"
 _UNAUTHORISED = 401
@@ -86,21 +87,21 @@ def _refusal(model: str, page: str, error: Exception) -> Refused:
         case GatedRepoError():
             return Refused(
                 f"{model} is gated",
-                reason="gated",
+                reason=Reason.GATED,
                 hint=f"Accept its terms at {page}, give a token of that account (SEATRIAL_HUB_TOKEN or HF_TOKEN), and submit again",
             )
         case RevisionNotFoundError():
-            return NotFound(f"{model}: the hub has no such revision", reason="not_found", hint=f"Choose a branch or tag from {page}")
+            return NotFound(f"{model}: the hub has no such revision", reason=Reason.NOT_FOUND, hint=f"Choose a branch or tag from {page}")
         case EntryNotFoundError():
-            return NotFound(f"{model}: a file was removed from the hub meanwhile", reason="not_found", hint="Submit again")
+            return NotFound(f"{model}: a file was removed from the hub meanwhile", reason=Reason.NOT_FOUND, hint="Submit again")
         case DisabledRepoError():
-            return Refused(f"{model} is disabled on the hub", reason="disabled", hint=f"Read the notice at {page}")
+            return Refused(f"{model} is disabled on the hub", reason=Reason.DISABLED, hint=f"Read the notice at {page}")
         case HFValidationError():
-            return Refused(f"{model} is not a model id", reason="bad_model_id", hint="Write ORG/MODEL or ORG/MODEL@REVISION")
+            return Refused(f"{model} is not a model id", reason=Reason.BAD_MODEL_ID, hint="Write ORG/MODEL or ORG/MODEL@REVISION")
         case _:
             return NotFound(
                 f"{model} is not on the hub, or is private",
-                reason="not_found",
+                reason=Reason.NOT_FOUND,
                 hint=f"Check that {page} opens; set SEATRIAL_HUB_TOKEN or HF_TOKEN for a private model",
             )
 
@@ -114,7 +115,7 @@ def _of_status(model: str, error: HfHubHTTPError, now: Epoch) -> SeatrialError:
         return Fault(f"{model}: the hub rejects the platform's token", hint="Renew SEATRIAL_HUB_TOKEN (or HF_TOKEN)")
     if status == _FORBIDDEN:
         return Forbidden(
-            f"{model}: the platform's token may not read it", reason="forbidden", hint="Give the token the right to read this model"
+            f"{model}: the platform's token may not read it", reason=Reason.FORBIDDEN, hint="Give the token the right to read this model"
         )
     return Fault(
         f"{model}: the hub answers {status}", hint="Check SEATRIAL_HUB_ENDPOINT: the server there may not speak the hub's protocol"

@@ -13,6 +13,7 @@ from core.errors import NotFound, Refused
 from core.ids import Digest
 from core.model_card import base_models, licence
 from core.ports.hub import Progress
+from core.reasons import Reason
 from core.versions import FileDigest, HubFile, ModelRef, ResolvedModel
 from registry.files import chunks, disk_errors, inside, require_room, scratch_beside
 from registry.hub.card import front_matter
@@ -25,7 +26,9 @@ class FolderHub:
         """List the folder. Its commit changes with any path, size or time of change, so nothing is read but names."""
         root = Path(ref.source)
         if not root.is_dir():
-            raise NotFound(f"{root} is not a folder on this machine", reason="not_found", hint="Give the folder that contains config.json")
+            raise NotFound(
+                f"{root} is not a folder on this machine", reason=Reason.NOT_FOUND, hint="Give the folder that contains config.json"
+            )
         with disk_errors(f"listing {root}"):
             found = sorted(_walk(root))
             card = front_matter(root / "README.md")
@@ -63,7 +66,7 @@ class FolderHub:
 
 
 def _changed(model: ResolvedModel) -> Refused:
-    return Refused(f"{model}: the folder was changed since it was submitted", reason="source_changed", hint="Submit it again")
+    return Refused(f"{model}: the folder was changed since it was submitted", reason=Reason.SOURCE_CHANGED, hint="Submit it again")
 
 
 def _walk(root: Path) -> Iterator[tuple[str, int, int]]:
@@ -77,7 +80,7 @@ def _walk(root: Path) -> Iterator[tuple[str, int, int]]:
             _refuse_leaving(path, real, path.relative_to(root))
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):
-                raise Refused(f"{path} is not a regular file", reason="unsafe_file", hint="Remove it or replace it by a regular file")
+                raise Refused(f"{path} is not a regular file", reason=Reason.UNSAFE_FILE, hint="Remove it or replace it by a regular file")
             yield path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns
 
 
@@ -87,13 +90,13 @@ def _refuse_leaving(path: Path, root: Path, name: Path) -> None:
     if not Path(os.path.realpath(path)).is_relative_to(root):  # not Path.resolve: it raises for a link to itself
         raise Refused(
             f"{name} is a symbolic link to a place outside of {root}",
-            reason="symlink_outside",
+            reason=Reason.SYMLINK_OUTSIDE,
             hint="Replace it by the file itself (`cp -rL FOLDER COPY`) and submit the copy",
         )
     if not path.exists():
         raise Refused(
             f"{name} is a symbolic link that leads to no file",
-            reason="symlink_broken",
+            reason=Reason.SYMLINK_BROKEN,
             hint="Replace it by the file itself, or remove it, and submit again",
         )
 

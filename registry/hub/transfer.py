@@ -19,6 +19,7 @@ from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defin
 from core.errors import Fault, Refused, Transient
 from core.ids import Digest
 from core.ports.clock import Clock
+from core.reasons import Reason
 from core.versions import FileDigest, HubFile
 from registry.files import chunks
 
@@ -100,7 +101,7 @@ def bring(link: Link, url: str, file: HubFile, part: Path, target: Path) -> File
         link.report(-read.size)
     raise Refused(
         f"{file.path}: twice {read.size} bytes came whose digest is not the one that the hub lists ({file.size} bytes)",
-        reason="wrong_bytes",
+        reason=Reason.WRONG_BYTES,
         hint="upload the file again, or use another mirror, and submit again",
     )
 

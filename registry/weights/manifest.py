@@ -12,6 +12,7 @@ from typing import Any
 from core.errors import Fault, NotFound, Refused
 from core.ids import Digest, Epoch
 from core.ports.weights import Bundle
+from core.reasons import Reason
 from core.versions import FileDigest
 from registry.files import inside
 
@@ -109,7 +110,7 @@ def decode(raw: bytes, where: str) -> Manifest:
 def checked_digest(digest: str) -> str:
     """Return `digest`, or raise Refused when it is not a hex sha256 (it becomes the name of a folder)."""
     if not is_digest(digest):
-        raise Refused(f"{digest[:100]!r} is not a sha256", reason="bad_digest", hint="give 64 lower-case hexadecimal digits")
+        raise Refused(f"{digest[:100]!r} is not a sha256", reason=Reason.BAD_DIGEST, hint="give 64 lower-case hexadecimal digits")
     return digest
 
 
@@ -123,9 +124,9 @@ def checked_files(files: Sequence[FileDigest]) -> tuple[FileDigest, ...]:
     for file in files:
         inside(Path(), file.path)
         if file.path in RESERVED:
-            raise Refused(f"{file.path}: a bundle's manifest has this name", reason="reserved_name", hint="rename the file")
+            raise Refused(f"{file.path}: a bundle's manifest has this name", reason=Reason.RESERVED_NAME, hint="rename the file")
     if len({file.path for file in files}) != len(files):
-        raise Refused("a path stands twice in the listing of a bundle", reason="unsafe_path", hint="list each file once")
+        raise Refused("a path stands twice in the listing of a bundle", reason=Reason.UNSAFE_PATH, hint="list each file once")
     return tuple(sorted(files, key=lambda file: file.path))
 
 
@@ -139,12 +140,12 @@ def mismatch(digest: str, path: str, problem: str) -> Mismatch:
 def missing(digest: str) -> NotFound:
     """Return the error for a bundle that has no manifest."""
     return NotFound(
-        f"weights {digest[:12]} are not stored", reason="not_found", hint="submit the model again, so that they are stored again"
+        f"weights {digest[:12]} are not stored", reason=Reason.NOT_FOUND, hint="submit the model again, so that they are stored again"
     )
 
 
 def incomplete(digest: str, path: str) -> Incomplete:
     """Return the error for a bundle that lost a file."""
     return Incomplete(
-        f"weights {digest[:12]}: {path} is gone", reason="not_found", hint="submit the model again, so that it is stored again"
+        f"weights {digest[:12]}: {path} is gone", reason=Reason.NOT_FOUND, hint="submit the model again, so that it is stored again"
     )

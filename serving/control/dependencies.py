@@ -11,6 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from core.access import Caller, Role, secret_digest
 from core.errors import Forbidden, NotFound
 from core.ids import SubmissionId
+from core.reasons import Reason
 from core.submissions import Submission
 from serving.control.context import ControlContext
 from serving.control.errors import Unauthenticated
@@ -29,13 +30,13 @@ Context = Annotated[ControlContext, Depends(_context)]
 def caller_of(context: Context, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> Caller:
     """Return the sender of the request. Raises Unauthenticated."""
     if given is None:
-        raise Unauthenticated("no key was sent", reason="no_key", hint="send `Authorization: Bearer KEY`; an operator makes keys")
+        raise Unauthenticated("no key was sent", reason=Reason.NO_KEY, hint="send `Authorization: Bearer KEY`; an operator makes keys")
     key = context.records.access.by_secret(secret_digest(given.credentials))
     if key is None:
-        raise Unauthenticated("this key is not known here", reason="unknown_key", hint="check it, or ask an operator for one")
+        raise Unauthenticated("this key is not known here", reason=Reason.UNKNOWN_KEY, hint="check it, or ask an operator for one")
     if not key.live(context.clock.now()):
         state = "was revoked" if key.revoked_at is not None else "has expired"
-        raise Unauthenticated(f"key {key.id} {state}", reason="dead_key", hint="ask an operator for a new one")
+        raise Unauthenticated(f"key {key.id} {state}", reason=Reason.DEAD_KEY, hint="ask an operator for a new one")
     return Caller(key.id, key.principal, key.principal_name, key.role, frozenset(key.endpoints), key.expires_at)
 
 
@@ -45,7 +46,7 @@ def _allow(*roles: Role) -> Callable[[Caller], Caller]:
             needed = " or ".join(role.value for role in roles)
             raise Forbidden(
                 f"key {caller.key} has the role {caller.role.value}, this needs {needed}",
-                reason="role",
+                reason=Reason.ROLE,
                 hint="use another key (--key or SEATRIAL_KEY), or ask an operator for one",
             )
         return caller
@@ -62,5 +63,5 @@ def visible_submission(context: ControlContext, caller: Caller, submission_id: s
     """Return a submission that the caller may see. NotFound, also for another submitter's: its existence is not disclosed."""
     found = context.records.submissions.get(SubmissionId(submission_id))
     if not caller.is_operator and found.submitter != caller.principal:
-        raise NotFound(f"there is no submission {submission_id}", reason="unknown_submission", hint="`seatrial status` lists yours")
+        raise NotFound(f"there is no submission {submission_id}", reason=Reason.UNKNOWN_SUBMISSION, hint="`seatrial status` lists yours")
     return found

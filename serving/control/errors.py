@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from core.errors import Conflict, Fault, Forbidden, NotFound, Refused, SeatrialError, Transient
+from core.reasons import Reason
 from serving.control.plain_text import plain
 
 _LOG = logging.getLogger("seatrial.control")
@@ -22,7 +23,7 @@ _RETRY_AFTER_S = 5.0
 class Unauthenticated(Refused):
     """No key, or one that opens nothing (any more)."""
 
-    code = "unauthenticated"
+    code = Reason.UNAUTHENTICATED
 
 
 class ErrorDetail(BaseModel):
@@ -82,7 +83,7 @@ def _ours(_request: Request, error: Exception) -> JSONResponse:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, Fault):
         _LOG.error("fault: %s", error)
-    reason = error.reason if isinstance(error, Refused) and error.reason != "refused" else error.code
+    reason = error.reason if isinstance(error, Refused) and error.reason is not Reason.REFUSED else error.code
     return _answer(status, ErrorDetail(code=error.code, reason=reason, message=error.what, hint=error.hint), headers)
 
 
@@ -92,13 +93,13 @@ def _invalid(_request: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
     message, hint = f"{where}: {first['msg']}", "see /openapi.json for what this call takes"
-    return _answer(422, ErrorDetail(code="refused", reason="invalid_request", message=message, hint=hint), {})
+    return _answer(422, ErrorDetail(code=Reason.REFUSED, reason=Reason.INVALID_REQUEST, message=message, hint=hint), {})
 
 
 def _http(_request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise TypeError(f"{error!r} came to the handler of HTTP errors") from error
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
+    code = {404: Reason.NOT_FOUND, 405: Reason.METHOD_NOT_ALLOWED}.get(error.status_code, Reason.REFUSED)
     headers = dict(error.headers or {})
     hint = "see /openapi.json for the calls that there are"
     return _answer(error.status_code, ErrorDetail(code=code, reason=code, message=str(error.detail), hint=hint), headers)
@@ -107,7 +108,7 @@ def _http(_request: Request, error: Exception) -> JSONResponse:
 def _bug(_request: Request, error: Exception) -> JSONResponse:
     _LOG.error("unexpected %s in the control API", type(error).__name__, exc_info=error)
     message, hint = "the control API failed on this request", "an operator finds the cause in the control log"
-    return _answer(500, ErrorDetail(code="fault", reason="fault", message=message, hint=hint), {})
+    return _answer(500, ErrorDetail(code=Reason.FAULT, reason=Reason.FAULT, message=message, hint=hint), {})
 
 
 def _answer(status: int, detail: ErrorDetail, headers: dict[str, str]) -> JSONResponse:

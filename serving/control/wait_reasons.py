@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from core.errors import NotFound, Transient
-from core.flow_runs import WAITS_FOR_A_SLOT, Deployment, RunState
+from core.flow_runs import WAITS_FOR_A_SLOT, Deployment, RunState, RunType
 from core.ids import Epoch
 from core.ports.clock import Clock
 from core.services import RunnerBeat
@@ -100,7 +100,7 @@ def _unregistered(beat: RunnerBeat | None, queue: Queue) -> Waiting | None:
 
 
 def _of_run(flow_run: str, state: RunState | None, beat: RunnerBeat | None, queue: Queue, now: Epoch) -> Waiting | None:
-    if state is None or state.type == "PENDING":  # it has a slot; its process has not begun the run
+    if state is None or state.type is RunType.PENDING:  # it has a slot; its process has not begun the run
         return _STARTING
     if state.waiting:
         return _of_scheduled(flow_run, state, beat, queue, now)

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 from core.engine_memory import cache_by_weights
 from core.engines import EngineSpec
 from core.errors import Refused
+from core.reasons import Reason
 
 _PASSED_ON = (
     *("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE"),
@@ -115,7 +116,7 @@ def _path_or_uri(uri: str) -> str:
         return unquote(parts.path)
     if parts.scheme in {"s3", ""}:
         return uri
-    raise Refused(f"{uri}: engines read file:// and s3:// only", reason="bad_uri", hint="check SEATRIAL_WEIGHTS_URL")
+    raise Refused(f"{uri}: engines read file:// and s3:// only", reason=Reason.BAD_URI, hint="check SEATRIAL_WEIGHTS_URL")
 
 
 def _weights_on_disk(spec: EngineSpec) -> int:

@@ -11,6 +11,7 @@ from core.endpoints import Snapshot
 from core.errors import Fault, Transient
 from core.ids import EndpointName, new_id
 from core.ports import Assignments, Clock, Ledger, Routes
+from core.reasons import Reason
 from serving.gateway.auth import find_caller, header, permitted_endpoints, permitted_route
 from serving.gateway.feedback import parse_vote, store_feedback
 from serving.gateway.metrics import Metrics
@@ -112,21 +113,21 @@ class Gateway:
         except Rejected as rejected:
             await self._refuse(rejected, send, request_id)
         except Transient as error:
-            await self._refuse(unavailable(error.what, reason="database_away"), send, request_id)
+            await self._refuse(unavailable(error.what, reason=Reason.DATABASE_AWAY), send, request_id)
         except Fault as error:
             _log.exception("request refused: the ledger failed", extra={"request": request_id})
-            await self._refuse(unavailable(error.what, reason="ledger_fault", retry_after_s=10), send, request_id)
+            await self._refuse(unavailable(error.what, reason=Reason.LEDGER_FAULT, retry_after_s=10), send, request_id)
 
     def _handler(self, scope: Scope) -> Handler:
         if sum(len(name) + len(value) for name, value in scope["headers"]) > _MAX_HEADERS:
-            raise Rejected(431, f"the headers are larger than {_MAX_HEADERS} bytes", reason="headers_too_large")
+            raise Rejected(431, f"the headers are larger than {_MAX_HEADERS} bytes", reason=Reason.HEADERS_TOO_LARGE)
         path = scope["path"]
         found = self._paths.get(path) or (("GET", self._model) if path.startswith(_MODELS + "/") else None)
         if found is None:
-            raise Rejected(404, "there is nothing at this path", reason="unknown_url", hint="the paths are in docs/gateway")
+            raise Rejected(404, "there is nothing at this path", reason=Reason.UNKNOWN_URL, hint="the paths are in docs/gateway")
         method, handler = found
         if scope["method"] != method:
-            raise Rejected(405, f"{scope['method'][:16]} is not for this path", reason="method_not_allowed", hint=f"use {method}")
+            raise Rejected(405, f"{scope['method'][:16]} is not for this path", reason=Reason.METHOD_NOT_ALLOWED, hint=f"use {method}")
         return handler
 
     async def _refuse(self, rejected: Rejected, send: Send, request_id: str) -> None:
@@ -161,14 +162,14 @@ class Gateway:
     async def _health(self, _scope: Scope, _receive: Receive, send: Send, request_id: str) -> None:
         snapshot = self._sync.snapshot
         if snapshot is None or not self._sync.alive:
-            raise unavailable("the gateway does not follow any routes", reason="starting", hint="is the database there?")
+            raise unavailable("the gateway does not follow any routes", reason=Reason.STARTING, hint="is the database there?")
         await send_response(send, json_response({"generation": snapshot.generation}), _request_header(request_id))
 
     async def _metrics_page(self, scope: Scope, _receive: Receive, send: Send, request_id: str) -> None:
         """Return the metrics to clients on this machine and to operators only: the labels contain every endpoint's name."""
         local = (scope.get("client") or ("",))[0] in _LOOPBACK and header(scope["headers"], b"x-forwarded-for") is None
         if not local and self._caller(scope)[1].role is not Role.OPERATOR:
-            raise Rejected(403, "metrics are for operators", reason="forbidden", hint="use an operator's key")
+            raise Rejected(403, "metrics are for operators", reason=Reason.FORBIDDEN, hint="use an operator's key")
         if (snapshot := self._sync.snapshot) is not None:
             self._metrics.show_routes(snapshot, self._clock.now())
         page = Response(200, self._metrics.page(), content_type=b"text/plain; version=0.0.4; charset=utf-8")

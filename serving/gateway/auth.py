@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from core.access import Caller, secret_digest
 from core.endpoints import Route, Snapshot
 from core.ids import EndpointName, Epoch
+from core.reasons import Reason
 from serving.gateway.responses import Rejected
 
 _SCHEME = b"bearer "
@@ -32,9 +33,9 @@ def find_caller(headers: Iterable[tuple[bytes, bytes]], snapshot: Snapshot, now:
     caller = snapshot.callers.get(secret_digest(secret.decode("latin-1")))
     if caller is None or not secret:
         what = "this key is not known or was revoked" if given else "no key was sent"
-        raise Rejected(401, what, reason="invalid_api_key", hint="send `Authorization: Bearer st-...` with a live key")
+        raise Rejected(401, what, reason=Reason.INVALID_API_KEY, hint="send `Authorization: Bearer st-...` with a live key")
     if caller.expires_at is not None and now >= caller.expires_at:
-        raise Rejected(401, f"key {caller.key} has expired", reason="invalid_api_key", hint="ask an operator for a new one")
+        raise Rejected(401, f"key {caller.key} has expired", reason=Reason.INVALID_API_KEY, hint="ask an operator for a new one")
     return caller
 
 
@@ -50,4 +51,4 @@ def permitted_route(snapshot: Snapshot, caller: Caller, model: str) -> Route:
         return route
     names = permitted_endpoints(snapshot, caller)
     hint = f"this key may use: {', '.join(names[:_LISTED])}" if names else "there is no model for this key yet"
-    raise Rejected(404, f"the model `{model[:64]}` does not exist", reason="model_not_found", param="model", hint=hint)
+    raise Rejected(404, f"the model `{model[:64]}` does not exist", reason=Reason.MODEL_NOT_FOUND, param="model", hint=hint)

@@ -11,6 +11,7 @@ from core.access import Caller
 from core.conversations import Assignment, Completion, Feedback, Thumb
 from core.ids import CompletionId
 from core.ports import Assignments, Clock, Ledger
+from core.reasons import Reason
 from serving.gateway.metrics import short
 from serving.gateway.requests import parse_json
 from serving.gateway.responses import Rejected, Response, json_response
@@ -62,7 +63,7 @@ def _comment(given: Any) -> str:
 
 
 def _invalid(field: str, what: str, hint: str) -> Rejected:
-    return Rejected(400, f"`{field}` {what}", reason="invalid_value", param=field, hint=hint)
+    return Rejected(400, f"`{field}` {what}", reason=Reason.INVALID_VALUE, param=field, hint=hint)
 
 
 async def store_feedback(vote: Vote, caller: Caller, ledger: Ledger, assignments: Assignments, clock: Clock) -> Response:
@@ -72,7 +73,7 @@ async def store_feedback(vote: Vote, caller: Caller, ledger: Ledger, assignments
         raise Rejected(
             404,
             f"completion {vote.completion} is not known",
-            reason="completion_not_found",
+            reason=Reason.COMPLETION_NOT_FOUND,
             param="completion_id",
             hint="send the `id` of an answer that a key of yours received",
         )

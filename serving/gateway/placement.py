@@ -10,6 +10,7 @@ from core.conversations import Assignment
 from core.endpoints import Route, Target
 from core.ids import ConversationId, EndpointName, Epoch, PrincipalId
 from core.ports import Assignments
+from core.reasons import Reason
 from serving.gateway.responses import unavailable
 
 SYNTHETIC_SHARE = 0.5
@@ -96,4 +97,4 @@ def _target(route: Route, current: Assignment, now: Epoch) -> Target | None:
 
 
 def _no_version(route: Route) -> Exception:
-    return unavailable(f"{route.endpoint}: no version serves yet", reason="model_not_ready", retry_after_s=5)
+    return unavailable(f"{route.endpoint}: no version serves yet", reason=Reason.MODEL_NOT_READY, retry_after_s=5)

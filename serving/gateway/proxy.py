@@ -10,6 +10,7 @@ from http import HTTPStatus
 from core.conversations import Outcome
 from core.endpoints import Target
 from core.errors import Fault, SeatrialError
+from core.reasons import Reason
 from serving.gateway.chunks import Chunk, parse_chunk, rename
 from serving.gateway.metering import CLIENT_GONE_STATUS, UsageRecorder
 from serving.gateway.requests import CompletionRequest
@@ -169,7 +170,7 @@ class CompletionProxy:
             return Outcome.CLIENT_GONE, CLIENT_GONE_STATUS
         self._ignore_disconnect()
         if self._started:
-            await self._send_part(encode_event(error_body(str(error), kind=ENGINE, param=None, code="engine_error")), last=True)
+            await self._send_part(encode_event(error_body(str(error), kind=ENGINE, param=None, code=Reason.ENGINE_ERROR)), last=True)
             return Outcome.ENGINE_ERROR, int(HTTPStatus.OK)
         return await self._respond(_unavailable(str(error)) if isinstance(error, ConnectFailed) else _engine_failed(str(error)))
 
@@ -207,11 +208,11 @@ def _document(body: bytes) -> Mapping[str, object]:
 
 
 def _unavailable(what: str) -> Response:
-    return unavailable(what, reason="model_not_ready").response()
+    return unavailable(what, reason=Reason.MODEL_NOT_READY).response()
 
 
 def _engine_failed(what: str) -> Response:
-    return Rejected(502, what, reason="engine_error", kind=ENGINE, hint="try again; the engine's log has the cause").response()
+    return Rejected(502, what, reason=Reason.ENGINE_ERROR, kind=ENGINE, hint="try again; the engine's log has the cause").response()
 
 
 def _outcome(status: int) -> Outcome:

@@ -11,6 +11,7 @@ from hashlib import blake2b
 from typing import Any, NoReturn
 
 from core.ids import new_id
+from core.reasons import Reason
 from serving.gateway.responses import Receive, Rejected
 
 MAX_BODY = 4 * 1024 * 1024
@@ -73,7 +74,7 @@ async def read_body(receive: Receive, content_length: bytes | None, limit_s: flo
         async with asyncio.timeout(limit_s):
             return await _read_rest(receive, message)
     except TimeoutError as error:
-        raise Rejected(408, f"the body did not arrive within {limit_s:g} s", reason="body_too_slow", hint="send it again") from error
+        raise Rejected(408, f"the body did not arrive within {limit_s:g} s", reason=Reason.BODY_TOO_SLOW, hint="send it again") from error
 
 
 async def _read_rest(receive: Receive, message: Any) -> bytes:
@@ -92,7 +93,7 @@ async def _read_rest(receive: Receive, message: Any) -> bytes:
 
 
 def _too_large() -> Rejected:
-    return Rejected(413, f"the body is larger than {MAX_BODY} bytes", reason="body_too_large", hint="send less text")
+    return Rejected(413, f"the body is larger than {MAX_BODY} bytes", reason=Reason.BODY_TOO_LARGE, hint="send less text")
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def _reject_constant(name: str) -> NoReturn:
 
 
 def _bad_json(what: str) -> Rejected:
-    return Rejected(400, what, reason="invalid_json", hint="send one JSON object in UTF-8")
+    return Rejected(400, what, reason=Reason.INVALID_JSON, hint="send one JSON object in UTF-8")
 
 
 def _json_name(value: object) -> str:
@@ -158,7 +159,7 @@ def parse_completion_request(kind: Kind, body: bytes) -> CompletionRequest:
 
 def _invalid(field: str, expected: str, given: object) -> Rejected:
     was = "is missing" if given is None else f"is {_json_name(given)}"
-    return Rejected(400, f"`{field}` {was}", reason="invalid_value", param=field, hint=f"it must be {expected}")
+    return Rejected(400, f"`{field}` {was}", reason=Reason.INVALID_VALUE, param=field, hint=f"it must be {expected}")
 
 
 def _chat_digest(document: dict[str, Any]) -> bytes:
@@ -208,7 +209,7 @@ def conversation_key(header: bytes | None, request: CompletionRequest) -> str:
             raise Rejected(
                 400,
                 "`X-Seatrial-Conversation` is not a valid conversation name",
-                reason="invalid_value",
+                reason=Reason.INVALID_VALUE,
                 param="X-Seatrial-Conversation",
                 hint="use 1 to 128 letters, digits, dots, colons, dashes or underscores",
             )

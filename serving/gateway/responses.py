@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import Refused
+from core.reasons import AnyReason, Reason
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,14 +25,14 @@ UNAVAILABLE = "service_unavailable_error"
 class Rejected(Refused):
     """The gateway responds with this HTTP status and an error document of OpenAI's shape."""
 
-    code = "rejected"
+    code = Reason.REJECTED
 
     def __init__(
         self,
         status: int,
         what: str,
         *,
-        reason: str,
+        reason: AnyReason,
         kind: str = BAD_REQUEST,
         param: str | None = None,
         retry_after_s: int | None = None,
@@ -71,7 +72,7 @@ def error_body(message: str, *, kind: str, param: str | None, code: str | int | 
     return json.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}}).encode()
 
 
-def unavailable(what: str, *, reason: str, retry_after_s: int = 2, hint: str = "try again in a moment") -> Rejected:
+def unavailable(what: str, *, reason: AnyReason, retry_after_s: int = 2, hint: str = "try again in a moment") -> Rejected:
     """Return a 503 with `Retry-After`."""
     return Rejected(503, what, reason=reason, kind=UNAVAILABLE, retry_after_s=retry_after_s, hint=hint)
 

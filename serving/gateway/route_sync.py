@@ -14,6 +14,7 @@ from core.conversations import Assignment
 from core.endpoints import Snapshot
 from core.errors import Fault, Transient
 from core.ports import Assignments, Clock, Ledger, Routes
+from core.reasons import Reason
 from serving.gateway.metrics import Metrics
 from serving.gateway.responses import unavailable
 from serving.gateway.upstream import Upstream
@@ -58,7 +59,9 @@ class RouteSync:
     def current(self) -> Snapshot:
         """Return the snapshot in use. Rejected (503) before the first one."""
         if self.snapshot is None:
-            raise unavailable("the gateway has no routes yet", reason="starting", hint="the database may be away; try again in a moment")
+            raise unavailable(
+                "the gateway has no routes yet", reason=Reason.STARTING, hint="the database may be away; try again in a moment"
+            )
         return self.snapshot
 
     @property

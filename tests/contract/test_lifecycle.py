@@ -15,6 +15,7 @@ from core.endpoints import RolloutState
 from core.errors import Conflict, Fault, Refused, SeatrialError, Stale
 from core.ids import PrincipalId
 from core.ports.clock import VirtualClock
+from core.reasons import Reason, UnknownReason
 from core.submissions import Submission, SubmissionState
 from lifecycle import benchmarks, submissions
 from lifecycle.leases import await_free
@@ -28,7 +29,7 @@ from tests.equipment.samples import CANDIDATE, CHAT, NOW, a_benchmark, a_request
 
 ANN = PrincipalId("prn-ann")
 LEASE_S = 10.0
-REFUSED = Refused("3 tensors hold NaN", reason="nan_in_weights", hint="train it again")
+REFUSED = Refused("3 tensors hold NaN", reason=Reason.NAN_IN_WEIGHTS, hint="train it again")
 
 
 @dataclass
@@ -101,6 +102,16 @@ def test_nobody_ends_a_submission_that_a_living_run_drives(records: Database, cl
     assert submissions.end(records, clock, row.id, Fault("no run ended it"), None).state is SubmissionState.FAILED
 
 
+def test_the_reason_of_a_newer_release_stays_in_the_row_through_the_end(records: Database, clock: VirtualClock, row: Submission) -> None:
+    theirs = UnknownReason("found_by_the_next_release")
+    put_submission(records, row.id, NOW, state=SubmissionState.RUNNING, reason=theirs, message="as they wrote it")
+    why = submissions.ending(submissions.begin_end(records, clock, row.id, REFUSED, None))
+    assert why is not None
+    ended = submissions.end(records, clock, row.id, why, None)
+    assert (ended.state, ended.reason, ended.message) == (SubmissionState.REFUSED, theirs, "as they wrote it")
+    assert type(records.submissions.get(row.id).reason) is UnknownReason
+
+
 def test_a_run_that_claims_before_its_start_is_noted_keeps_its_lease(records: Database, clock: VirtualClock, row: Submission) -> None:
     runs = Runs()
     submissions.claim(records, clock, row.id, "run-0", "first", LEASE_S)
@@ -151,7 +162,7 @@ def test_a_promoted_submission_ends_as_serving(records: Database, clock: Virtual
             submissions.request_cancel(records, clock, row.id)
         assert late.value.reason == "already_promoted"
     served = submissions.serve(records, clock, row.id, "chat serves it", "first")
-    assert (served.state, served.reason, served.message) == (SubmissionState.SERVING, "", "chat serves it")
+    assert (served.state, served.reason, served.message) == (SubmissionState.SERVING, None, "chat serves it")
 
 
 def test_the_end_of_a_submission_is_in_the_audit_trail_once(records: Database, clock: VirtualClock, row: Submission) -> None:

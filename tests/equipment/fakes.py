@@ -18,6 +18,7 @@ from core.ports.benchmark_runner import Progress
 from core.ports.clock import Clock
 from core.ports.history import Recorded
 from core.ports.models import RegisteredModel
+from core.reasons import Reason
 from core.versions import ModelVersion, TrialReport
 from tests.equipment.samples import a_sample
 
@@ -180,7 +181,7 @@ class FakeHistory:
         self._answer()
         path = self._folder / f"{uri.removeprefix('fake:')}.rows.jsonl.gz"
         if not path.exists():
-            raise NotFound(f"there are no rows at {uri}", reason="no_answers")
+            raise NotFound(f"there are no rows at {uri}", reason=Reason.NO_ANSWERS)
         shutil.copy(path, into)
 
     def forget(self, benchmark: Benchmark) -> None:

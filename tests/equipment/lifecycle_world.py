@@ -11,11 +11,12 @@ from core.access import Actor
 from core.endpoints import OPEN_ROLLOUTS, Rollout, RolloutState, Withdrawal
 from core.engines import EngineSpec
 from core.errors import Conflict, NotFound, Refused, SeatrialError, Transient
-from core.flow_runs import DEPLOY, Deployment, LogLine, RunState
+from core.flow_runs import DEPLOY, Deployment, LogLine, RunState, RunType
 from core.ids import BenchmarkId, Digest, EndpointName, Epoch, PrincipalId, RolloutId, SubmissionId, VersionId
 from core.ports import Records
 from core.ports.clock import VirtualClock
 from core.ports.null import NullEventRecorder
+from core.reasons import Reason
 from core.settings import RolloutPolicy
 from core.submissions import Submission
 from lifecycle import submissions
@@ -33,7 +34,7 @@ from tests.equipment.samples import a_request, a_version
 ANN = Actor(PrincipalId("prn-ann"), "ann", "ann (key-ann)")
 LEASE_S = 45.0
 PICKUP_S = 45.0
-WORSE = Refused("pass@1 0.21 is below the stable version's 0.90", reason="benchmark_below_stable")
+WORSE = Refused("pass@1 0.21 is below the stable version's 0.90", reason=Reason.BENCHMARK_BELOW_STABLE)
 _POLICY = RolloutPolicy(min_conversations=0, step_s=0.0, soak_s=0.0, deadline_s=3600.0)
 
 Steps = Generator[None, None, None]
@@ -101,7 +102,7 @@ class Prefect:
         self.runs[run] = self._now(kind)
 
     def _now(self, kind: str) -> RunState:
-        return RunState(kind, kind.title(), at=self._clock.now())
+        return RunState(RunType(kind), kind.title(), at=self._clock.now())
 
     def _answer(self) -> None:
         if self.away:

@@ -17,8 +17,9 @@ from core.benchmarks import Benchmark, BenchmarkState, Trigger
 from core.endpoints import OnRegression
 from core.engines import EnginePhase
 from core.errors import Refused, Transient
-from core.flow_runs import RunState
+from core.flow_runs import RunState, RunType
 from core.ids import BenchmarkId, Digest, EndpointName, SubmissionId, VersionId
+from core.reasons import Reason
 from core.submissions import SubmissionState
 from core.versions import Decision
 from flows.benchmark import benchmark
@@ -319,11 +320,11 @@ def test_a_benchmark_that_is_driven_or_waits_for_a_runner_is_left_alone(env: Ben
     assert recovery(env.here).abandoned_benchmarks() == ()
     env.clock.wait(11)
     waiting = put_benchmark(env.records, row.id, env.clock.now(), flow_run="run-1")
-    env.prefect.states["run-1"] = RunState("SCHEDULED", "Scheduled")
+    env.prefect.states["run-1"] = RunState(RunType.SCHEDULED, "Scheduled")
     assert not recovery(env.here).resume_benchmark(waiting)
-    env.prefect.states["run-1"] = RunState("RUNNING", "Running")
+    env.prefect.states["run-1"] = RunState(RunType.RUNNING, "Running")
     assert not recovery(env.here).resume_benchmark(waiting), "it has begun and has not claimed the row yet"
-    env.prefect.states["run-1"] = RunState("CANCELLED", "Cancelled")
+    env.prefect.states["run-1"] = RunState(RunType.CANCELLED, "Cancelled")
     recovery(env.here).resume_benchmark(waiting)
     assert "cancelled on Prefect's page" in env.records.benchmarks.get(row.id).reason
 
@@ -379,7 +380,7 @@ class SamplingStudyDouble:
         return {"rows": [{"policy": name, "best_of": best_of[-1], "answers": len(samples)} for name in policies], "advice": f"{ranker}"}
 
 
-@pytest.mark.parametrize("fault", [None, Refused("too few answers", reason="too_few_samples")], ids=["done", "failed"])
+@pytest.mark.parametrize("fault", [None, Refused("too few answers", reason=Reason.TOO_FEW_SAMPLES)], ids=["done", "failed"])
 def test_a_study_stands_with_its_benchmark_whether_it_could_be_done_or_not(env: BenchEnv, fault: Refused | None):
     env.serve(STABLE)
     row = scheduled(env)
@@ -413,7 +414,7 @@ def test_a_submission_that_ends_takes_its_running_gate_along(env: BenchEnv):
     env.serve(STABLE)
     (submission,) = env.records.submissions.find()
     row = gate_row(env.records, env.clock, submission.id, CHAT, STABLE, a_plan())
-    close_gates(env.records, env.clock, submission, Refused("the benchmark was cancelled", reason="cancelled"))
+    close_gates(env.records, env.clock, submission, Refused("the benchmark was cancelled", reason=Reason.CANCELLED))
     assert (ended := env.records.benchmarks.get(row.id)).state is BenchmarkState.FAILED
     assert ended.reason == "the benchmark was cancelled"
 

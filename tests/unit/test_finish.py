@@ -13,6 +13,7 @@ import pytest
 from core.endpoints import RolloutState, Withdrawal
 from core.errors import Conflict, DiskFull, Exhausted, Fault, Refused, SeatrialError, Transient
 from core.ids import RolloutId
+from core.reasons import Reason
 from core.submissions import StepName, Submission, SubmissionState
 from lifecycle.opening import Opening
 from lifecycle.submissions import ending, event_of
@@ -28,9 +29,9 @@ from tests.equipment.bench_env import BenchEnv, in_bench_env
 from tests.equipment.rows import put_submission
 from tests.equipment.samples import CANDIDATE, CHAT, a_request, a_rollout, a_version
 
-WORSE = Refused("pass@1 0.21 is below the stable version's 0.90", reason="benchmark_below_stable", hint="submit a better one")
-CANCELLED = Refused("the submission was cancelled", reason="cancelled", hint="submit the model again when it is wanted")
-LATER = Refused("the rollout was withdrawn: pass@1 0.21 is below", reason="withdrawn", hint="submit again")
+WORSE = Refused("pass@1 0.21 is below the stable version's 0.90", reason=Reason.BENCHMARK_BELOW_STABLE, hint="submit a better one")
+CANCELLED = Refused("the submission was cancelled", reason=Reason.CANCELLED, hint="submit the model again when it is wanted")
+LATER = Refused("the rollout was withdrawn: pass@1 0.21 is below", reason=Reason.WITHDRAWN, hint="submit again")
 
 
 class Killed(BaseException):
@@ -148,7 +149,7 @@ def test_a_submission_that_is_cancelled_as_it_is_promoted_is_not_called_cancelle
     assert finish.fn(running.id, CANCELLED) is end
     row = env.records.submissions.get(running.id)
     assert ("cancelled too late" in row.message) is (end is SubmissionState.SERVING)
-    assert row.reason == ("" if end is SubmissionState.SERVING else "cancelled")
+    assert row.reason == (None if end is SubmissionState.SERVING else "cancelled")
 
 
 def test_no_step_begins_of_a_submission_that_is_being_cancelled(env: BenchEnv, running: Submission) -> None:

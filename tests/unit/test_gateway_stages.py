@@ -13,6 +13,7 @@ import pytest
 
 from core.conversations import Outcome
 from core.ports.clock import SystemClock
+from core.reasons import Reason
 from serving.gateway.assignments import InProcessAssignments
 from serving.gateway.metrics import Metrics
 from serving.gateway.requests import Kind
@@ -89,7 +90,7 @@ def name_of(stage: Callable[..., Awaitable[None]]) -> str:
 async def limit(most_tokens: int, context: RequestContext) -> None:
     """The example of the how-to page."""
     if context.request.document.get("max_tokens", 0) > most_tokens:
-        raise Rejected(400, f"`max_tokens` exceeds {most_tokens}", reason="too_many_tokens", param="max_tokens")
+        raise Rejected(400, f"`max_tokens` exceeds {most_tokens}", reason=Reason.INVALID_VALUE, param="max_tokens")
 
 
 def test_the_how_to_page_lists_the_stages_in_their_order() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from core.benchmarks import BenchmarkState
 from core.errors import Conflict, DiskFull, Exhausted, Fault, Refused, SeatrialError, Transient
+from core.reasons import Reason
 from core.submissions import SubmissionState
 from lifecycle import benchmarks, submissions
 from lifecycle.submissions import Event
@@ -43,10 +44,10 @@ def test_what_is_being_cancelled_is_driven_by_nobody_new_and_ends_cancelled_or_s
 @pytest.mark.parametrize(
     ("error", "event"),
     [
-        (Refused("no", reason="nan_in_weights"), Event.REFUSED),
-        (Refused("no", reason="rolled_back"), Event.ROLLED_BACK),
-        (Refused("no", reason="withdrawn"), Event.WITHDRAWN),
-        (Refused("no", reason="cancelled"), Event.WITHDRAWN),
+        (Refused("no", reason=Reason.NAN_IN_WEIGHTS), Event.REFUSED),
+        (Refused("no", reason=Reason.ROLLED_BACK), Event.ROLLED_BACK),
+        (Refused("no", reason=Reason.WITHDRAWN), Event.WITHDRAWN),
+        (Refused("no", reason=Reason.CANCELLED), Event.WITHDRAWN),
         (DiskFull("no"), Event.REFUSED),
         (Fault("no"), Event.FAILED),
         (Exhausted("no"), Event.FAILED),

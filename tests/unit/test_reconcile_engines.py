@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from core.engines import ANOTHERS, EnginePhase, EngineSpec, Role
+from core.engines import EnginePhase, EngineSpec, Role
 from core.errors import Conflict, Fault, Refused, SeatrialError, Transient
 from core.ids import EndpointName, VersionId
 from core.ports.clock import Clock
+from core.reasons import Reason
 from core.submissions import SubmissionState
 from tasks.reconcile import keep_engines
 from tests.equipment.bench_env import BenchEnv, in_bench_env
@@ -110,7 +111,7 @@ def test_a_removed_endpoint_leaves_no_mark_on_an_engine_that_another_keeps(env: 
 
 
 def test_an_engine_of_another_installation_is_reported(env: BenchEnv, engines: Troubled) -> None:
-    engines.troubles = {VERSIONS[0]: Conflict("it belongs to the installation 'blue'", reason=ANOTHERS)}
+    engines.troubles = {VERSIONS[0]: Conflict("it belongs to the installation 'blue'", reason=Reason.ENGINE_OF_ANOTHER)}
     with pytest.raises(Fault, match="'blue'"):
         keep_engines(env.here, unfenced)
 

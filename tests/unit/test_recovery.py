@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from core.errors import Conflict
-from core.flow_runs import RunState
+from core.flow_runs import RunState, RunType
 from core.ids import SubmissionId
 from core.services import RunnerBeat
 from core.submissions import SubmissionState
@@ -34,7 +34,7 @@ def submitted(env: BenchEnv, run: str, state: SubmissionState = SubmissionState.
     """Enter a submission whose run in Prefect is in state `run` since now."""
     row = env.records.submissions.create(a_request(), env.records.access.principal("ann", 1.0).id, env.clock.now())
     put_submission(env.records, row.id, env.clock.now(), state=state, flow_run=RUN, runs=1)
-    env.prefect.states[RUN] = RunState(run, run.title(), at=env.clock.now())
+    env.prefect.states[RUN] = RunState(RunType(run), run.title(), at=env.clock.now())
     return row.id
 
 
@@ -74,7 +74,7 @@ def test_a_run_that_continues_a_submission_is_not_called_crashed_before_it_claim
     assert resumed(env, identity)
     (continued,) = env.prefect.submitted
     run = str(env.records.submissions.get(identity).flow_run)
-    env.prefect.states[run] = RunState("RUNNING", "Running", at=env.clock.now())
+    env.prefect.states[run] = RunState(RunType.RUNNING, "Running", at=env.clock.now())
     env.clock.wait(10)
     assert not recovery(env.here).left_alone(env.clock.now())
     assert not resumed(env, identity)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from core.endpoints import RolloutState
 from core.errors import Conflict
-from core.flow_runs import RunState
+from core.flow_runs import RunState, RunType
 from core.ids import SubmissionId
 from core.leases import LONGEST_S, Lease, LeaseWatch
 from core.submissions import SubmissionState
@@ -111,7 +111,7 @@ def a_submission_that_runs(env: BenchEnv, lease_until: float) -> SubmissionId:
     row = env.records.submissions.create(a_request(), env.records.access.principal("ann", 1.0).id, env.clock.now())
     state = SubmissionState.RUNNING
     put_submission(env.records, row.id, env.clock.now(), state=state, flow_run=RUN, driver="process", runs=1, lease_until=lease_until)
-    env.prefect.states[RUN] = RunState("RUNNING", "Running")
+    env.prefect.states[RUN] = RunState(RunType.RUNNING, "Running")
     return row.id
 
 
@@ -123,7 +123,7 @@ def test_a_submission_whose_run_died_with_a_lease_of_a_day_is_resumed_within_min
 
 def test_a_benchmark_whose_run_died_with_a_lease_of_a_day_is_resumed_within_minutes(env: BenchEnv) -> None:
     row = env.records.benchmarks.create(a_benchmark(7, flow_run=RUN, runs=1, lease_until=env.clock.now() + DAY))
-    env.prefect.states[RUN] = RunState("RUNNING", "Running")
+    env.prefect.states[RUN] = RunState(RunType.RUNNING, "Running")
     reconciled(env, 2)
     assert {benchmark for benchmark, _attempt in env.prefect.started} == {row.id}
 

@@ -8,7 +8,7 @@ import pytest
 
 from core.access import Role
 from core.errors import NotFound, Transient
-from core.flow_runs import DEPLOY, POOL_LOST_S, STUDY, WAITS_FOR_A_SLOT, Deployment, Obstacle, RunState
+from core.flow_runs import DEPLOY, POOL_LOST_S, STUDY, WAITS_FOR_A_SLOT, Deployment, Obstacle, RunState, RunType
 from core.ports.clock import SystemClock, VirtualClock
 from core.services import RUNNER_LOST_S, RunnerBeat
 from seatrial.errors import Unavailable
@@ -51,8 +51,8 @@ def beat(clock: VirtualClock, age_s: float = 1.0, *, full: bool = False) -> Runn
     return RunnerBeat("here", 17, 100.0, clock.now() - age_s, 10, full)
 
 
-SCHEDULED = RunState("SCHEDULED", "Scheduled", began=False)
-UNSTARTED = RunState("CRASHED", "Crashed", "Flow run could not start: [Errno 13] Permission denied", began=False, at=200.0)
+SCHEDULED = RunState(RunType.SCHEDULED, "Scheduled", began=False)
+UNSTARTED = RunState(RunType.CRASHED, "Crashed", "Flow run could not start: [Errno 13] Permission denied", began=False, at=200.0)
 
 
 @pytest.mark.parametrize(
@@ -61,13 +61,13 @@ UNSTARTED = RunState("CRASHED", "Crashed", "Flow run could not start: [Errno 13]
         (Prefect(SCHEDULED), 1.0, False, WaitReason.STARTING),
         (Prefect(SCHEDULED, ahead=10), 1.0, True, WaitReason.BUSY),
         (Prefect(SCHEDULED, ahead=9), 1.0, True, WaitReason.STARTING),
-        (Prefect(RunState("PENDING", "Pending", began=False), ahead=9), 1.0, True, WaitReason.STARTING),
+        (Prefect(RunState(RunType.PENDING, "Pending", began=False), ahead=9), 1.0, True, WaitReason.STARTING),
         (Prefect(SCHEDULED), RUNNER_LOST_S + 1, False, WaitReason.RUNNER_DOWN),
         (Prefect(UNSTARTED), 1.0, False, WaitReason.CANNOT_START),
-        (Prefect(RunState("CRASHED", "Crashed", "SIGTERM", began=False, at=50.0)), 1.0, False, None),
+        (Prefect(RunState(RunType.CRASHED, "Crashed", "SIGTERM", began=False, at=50.0)), 1.0, False, None),
         (Prefect(Transient("Prefect answered 503", hint="try again")), 1.0, False, WaitReason.PREFECT_UNAVAILABLE),
-        (Prefect(RunState("RUNNING", "Running")), 1.0, False, None),
-        (Prefect(RunState("CRASHED", "Crashed", "killed", began=True)), 1.0, False, None),
+        (Prefect(RunState(RunType.RUNNING, "Running")), 1.0, False, None),
+        (Prefect(RunState(RunType.CRASHED, "Crashed", "killed", began=True)), 1.0, False, None),
     ],
 )
 def test_the_reason_follows_from_the_run_and_the_heartbeat(prefect: Prefect, age_s: float, full: bool, reason: WaitReason | None) -> None:
@@ -100,7 +100,7 @@ PAUSED = Obstacle("the work pool seatrial is paused", "resume it on Prefect's pa
 @pytest.mark.parametrize("full", [True, False])
 def test_a_setting_of_prefect_that_holds_a_run_back_is_reported_at_once(obstacle: Obstacle, name: str, full: bool) -> None:
     clock = VirtualClock()
-    scheduled = RunState("SCHEDULED", name, began=False, due=NOW)
+    scheduled = RunState(RunType.SCHEDULED, name, began=False, due=NOW)
     found = waiting(RUN, beat(clock, full=full), Prefect(scheduled, 99, Deployment(DEPLOY, polled=NOW, obstacle=obstacle)), clock)
     assert found is not None
     assert (found.reason, found.reason.stuck, found.hint) == (WaitReason.BLOCKED, True, obstacle.hint)
@@ -110,7 +110,7 @@ def test_a_setting_of_prefect_that_holds_a_run_back_is_reported_at_once(obstacle
 @pytest.mark.parametrize("age_s", [RUNNER_LOST_S + 1, 100 * RUNNER_LOST_S])
 def test_a_run_that_is_late_is_not_stuck_while_the_runner_asks_for_work(age_s: float) -> None:
     clock = VirtualClock()
-    found = waiting(RUN, beat(clock), Prefect(RunState("SCHEDULED", "Late", began=False, due=NOW - age_s)), clock)
+    found = waiting(RUN, beat(clock), Prefect(RunState(RunType.SCHEDULED, "Late", began=False, due=NOW - age_s)), clock)
     assert found is not None
     assert (found.reason, found.message) == (WaitReason.STARTING, "its flow run is about to start")
 
@@ -130,7 +130,7 @@ def test_a_runner_that_does_not_ask_for_work_is_down_after_the_limit_of_a_heartb
     deployment: Deployment, with_beat: bool, message: str, name: str
 ) -> None:
     clock = VirtualClock()
-    queue = Prefect(RunState("SCHEDULED", name, began=False, at=NOW, due=NOW), deployment=deployment)
+    queue = Prefect(RunState(RunType.SCHEDULED, name, began=False, at=NOW, due=NOW), deployment=deployment)
     limit_s = POOL_LOST_S if deployment.pool else RUNNER_LOST_S
     clock.wait(limit_s)
     early = waiting(RUN, beat(clock) if with_beat else None, queue, clock)
@@ -145,7 +145,9 @@ def test_a_runner_that_does_not_ask_for_work_is_down_after_the_limit_of_a_heartb
 
 def test_a_run_that_waits_for_a_slot_of_its_deployment_waits_in_a_queue() -> None:
     clock = VirtualClock()
-    queue = Prefect(RunState("SCHEDULED", WAITS_FOR_A_SLOT, began=False, due=NOW + 30), deployment=Deployment(DEPLOY, polled=NOW, limit=2))
+    queue = Prefect(
+        RunState(RunType.SCHEDULED, WAITS_FOR_A_SLOT, began=False, due=NOW + 30), deployment=Deployment(DEPLOY, polled=NOW, limit=2)
+    )
     found = waiting(RUN, beat(clock), queue, clock)
     assert found is not None
     assert found.reason is WaitReason.BUSY
@@ -183,7 +185,7 @@ def test_a_run_that_was_removed_is_started_again() -> None:
 def test_a_submission_shows_the_setting_that_holds_it_back(tmp_path: Path) -> None:
     with control_env(tmp_path) as env, env.client(Role.SUBMITTER) as submitter, env.client(Role.OPERATOR) as operator:
         made = submitter.post("/v1/submissions", json={"model": "org/model", "endpoint": "chat"}).json()
-        env.runs.states[made["run"]] = RunState("SCHEDULED", "Late", began=False)
+        env.runs.states[made["run"]] = RunState(RunType.SCHEDULED, "Late", began=False)
         env.runs.deployment = Deployment(DEPLOY, obstacle=LIMIT_0)
         shown, whole = (client.get(f"/v1/submissions/{made['id']}").json()["waiting"] for client in (submitter, operator))
     assert (shown["reason"], shown["stuck"], whole["hint"]) == ("blocked", True, LIMIT_0.hint)
@@ -205,7 +207,9 @@ def test_a_queued_submission_shows_why_it_waits(tmp_path: Path) -> None:
 HOST, PID, URL = "node-7.internal", 4711, "http://10.0.0.3:4200/api"
 INTERNAL = (HOST, str(PID), URL, "/srv/seatrial")
 UNREACHABLE = Prefect(Transient(f"Prefect at {URL} does not answer: refused", hint=f"open {URL}"))
-NEVER_BEGAN = Prefect(RunState("CRASHED", "Crashed", f"OSError on {HOST}: /srv/seatrial/runner, process {PID}", began=False, at=200.0))
+NEVER_BEGAN = Prefect(
+    RunState(RunType.CRASHED, "Crashed", f"OSError on {HOST}: /srv/seatrial/runner, process {PID}", began=False, at=200.0)
+)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +285,7 @@ def test_work_that_moved_or_waits_for_its_turn_is_waited_for_without_a_limit(bet
 
 def test_a_runner_that_has_just_started_is_not_down_although_its_deployment_was_not_asked_for_overnight() -> None:
     clock = VirtualClock()
-    late = RunState("SCHEDULED", "Late", began=False, due=clock.now() - 36_000)
+    late = RunState(RunType.SCHEDULED, "Late", began=False, due=clock.now() - 36_000)
     fresh = RunnerBeat("here", 17, clock.now() - 1.0, clock.now(), 10, full=False)
     found = waiting(RUN, fresh, Prefect(late, deployment=Deployment(DEPLOY, polled=clock.now() - 36_000)), clock)
     assert found is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from core.flow_runs import RunState
+from core.flow_runs import RunState, RunType
 from core.ids import SubmissionId
 from core.submissions import SubmissionState
 from tasks.reconcile import reconcile_duty
@@ -48,7 +48,7 @@ def submitted(env: BenchEnv, state: SubmissionState, run: str, lease_until: floa
     row = env.records.submissions.create(a_request(), env.records.access.principal("ann", 1.0).id, env.clock.now())
     driver = "process" if lease_until else None
     put_submission(env.records, row.id, env.clock.now(), state=state, flow_run=RUN, driver=driver, runs=1, lease_until=lease_until)
-    env.prefect.states[RUN] = RunState(run, run.title())
+    env.prefect.states[RUN] = RunState(RunType(run), run.title())
     return row.id
 
 

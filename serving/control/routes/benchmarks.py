@@ -16,6 +16,7 @@ from core.errors import Conflict, Fault, Forbidden, NotFound, Refused
 from core.ids import BenchmarkId, Digest, VersionId, new_id
 from core.ports.benchmark_results import BenchmarkResults
 from core.problem_scores import by_problem
+from core.reasons import Reason
 from core.submissions import endpoint_name
 from lifecycle import benchmarks as lifecycle
 from lifecycle.benchmark_targets import Target, target_of
@@ -100,7 +101,7 @@ def power(
 ) -> PowerView:
     """Say how many points of a drop so many samples a problem catch, or how many samples it takes to catch so many points."""
     if (samples is None) == (points is None):
-        raise Refused("give either samples or points", reason="invalid_request", hint="samples=20 or points=3")
+        raise Refused("give either samples or points", reason=Reason.INVALID_REQUEST, hint="samples=20 or points=3")
     results = _results(context)
     if samples is None:
         samples = results.samples(problems, points or 0.0, pass_rate=pass_rate, power=power)
@@ -124,14 +125,16 @@ def compare(
         asked = [f"{row.id} ({row.plan.suite}, {row.plan.form})" for row in (ours, theirs)]
         raise Conflict(
             f"{asked[0]} and {asked[1]} asked different problems",
-            reason="not_comparable",
+            reason=Reason.NOT_COMPARABLE,
             hint="benchmark both with the same suite and form",
         )
     results = _results(context)
     try:
         found = results.compare(results.answers(ours), results.answers(theirs), margin)
     except Fault as error:
-        raise Conflict(f"{ours.id} and {theirs.id} cannot be compared: {error.what}", reason="not_comparable", hint=error.hint) from error
+        raise Conflict(
+            f"{ours.id} and {theirs.id} cannot be compared: {error.what}", reason=Reason.NOT_COMPARABLE, hint=error.hint
+        ) from error
     return ComparisonView(candidate=ours.id, baseline=theirs.id, found=found)
 
 
@@ -163,7 +166,9 @@ def answers(
     row = context.records.benchmarks.get(BenchmarkId(benchmark_id))
     chosen = [sample for sample in _results(context).answers(row) if problem is None or sample.task_id == problem]
     if problem is not None and not chosen:
-        raise NotFound(f"{row.id} has no problem {problem[:100]!r}", reason="no_problem", hint=f"`seatrial bench show {row.id}` lists them")
+        raise NotFound(
+            f"{row.id} has no problem {problem[:100]!r}", reason=Reason.NO_PROBLEM, hint=f"`seatrial bench show {row.id}` lists them"
+        )
     return [AnswerView.of(sample) for sample in chosen[:limit]]
 
 
@@ -172,7 +177,7 @@ def cancel(benchmark_id: IdPart, context: Context, caller: Submitter) -> Benchma
     """End a benchmark that runs. Its asker or an operator may; a gate ends with its submission."""
     row = context.records.benchmarks.get(BenchmarkId(benchmark_id))
     if not caller.is_operator and row.asked_by != caller.principal:
-        raise Forbidden(f"{row.id} is not yours", reason="not_yours", hint="ask an operator to cancel it")
+        raise Forbidden(f"{row.id} is not yours", reason=Reason.NOT_YOURS, hint="ask an operator to cancel it")
     changed = lifecycle.cancel(context.records, context.clock, row.id, caller.actor)
     context.reconcile_soon()
     return view(context, caller, changed)
@@ -199,7 +204,9 @@ def _allowed(context: ControlContext, caller: Caller, target: Target) -> Target:
     if caller.is_operator or version in context.versions_of(caller.principal):
         return target
     named = f"endpoint {endpoint}" if endpoint else f"version {version[:12]}"
-    raise Forbidden(f"{named} is not from a submission of yours", reason="not_yours", hint="benchmark your own model, or ask an operator")
+    raise Forbidden(
+        f"{named} is not from a submission of yours", reason=Reason.NOT_YOURS, hint="benchmark your own model, or ask an operator"
+    )
 
 
 def _check_suite(suite: str) -> None:
@@ -210,7 +217,7 @@ def _check_suite(suite: str) -> None:
     if plain(suite) != suite or not suite.endswith(_SUITE_FILES) or not path.is_file():
         raise Refused(
             f"{plain(suite[:200])} is not a suite on the platform's machine",
-            reason="suite_not_found",
+            reason=Reason.SUITE_NOT_FOUND,
             hint="give a name, or a file that ends in .jsonl or .jsonl.gz",
         )
 
@@ -219,7 +226,9 @@ def _check_room(context: ControlContext, caller: Caller) -> None:
     running = context.records.benchmarks.find(states=[BenchmarkState.RUNNING], trigger=Trigger.HAND, limit=1000)
     mine = sum(row.asked_by == caller.principal for row in running)
     if mine >= _MOST_RUNNING:
-        raise Conflict(f"{mine} benchmarks of yours are running", reason="too_many", hint="wait for one, or `seatrial bench cancel ID`")
+        raise Conflict(
+            f"{mine} benchmarks of yours are running", reason=Reason.TOO_MANY, hint="wait for one, or `seatrial bench cancel ID`"
+        )
 
 
 def _results(context: ControlContext) -> BenchmarkResults:

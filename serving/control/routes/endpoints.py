@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from core.endpoints import Endpoint, Rollout
 from core.errors import NotFound
 from core.ids import EndpointName, VersionId
+from core.reasons import Reason
 from core.submissions import endpoint_name
 from lifecycle.endpoints import change_policy, remove_endpoint
 from lifecycle.rollback import roll_back
@@ -31,7 +32,7 @@ def find(context: Context, caller: AnyCaller) -> list[EndpointView]:
 def get(name: NamePart, context: Context, caller: AnyCaller) -> EndpointView:
     """Return one endpoint, its versions and their engines."""
     if not caller.may_call(EndpointName(name)):
-        raise NotFound(f"there is no endpoint {name}", reason="unknown_endpoint", hint="`seatrial endpoints` lists those you may call")
+        raise NotFound(f"there is no endpoint {name}", reason=Reason.UNKNOWN_ENDPOINT, hint="`seatrial endpoints` lists those you may call")
     return _view(context, context.records.endpoints.get(endpoint_name(name)))
 
 

@@ -10,6 +10,7 @@ from core.access import Caller, Role
 from core.conversations import Feedback
 from core.errors import Forbidden
 from core.ids import EndpointName, VersionId
+from core.reasons import Reason
 from core.submissions import endpoint_name
 from serving.control.context import ControlContext
 from serving.control.dependencies import AnyCaller, Context, visible_submission
@@ -52,7 +53,7 @@ def _versions(context: ControlContext, caller: Caller, submission: str | None) -
     if submission is not None:
         if caller.role is Role.APPLICATION:
             raise Forbidden(
-                "an application's key sees no submissions", reason="role", hint="leave `submission` out to see your own feedback"
+                "an application's key sees no submissions", reason=Reason.ROLE, hint="leave `submission` out to see your own feedback"
             )
         version = visible_submission(context, caller, submission).version
         return frozenset({version} if version else ())

@@ -8,9 +8,10 @@ from typing import Any
 from fastapi import APIRouter
 
 from core.access import Caller
-from core.benchmarks import Benchmark
+from core.benchmarks import Benchmark, BenchmarkState
 from core.errors import Forbidden, NotFound, Refused, Transient
 from core.ids import BenchmarkId, new_id
+from core.reasons import Reason
 from lifecycle import studies
 from serving.control.context import ControlContext
 from serving.control.dependencies import Context, Submitter
@@ -30,9 +31,9 @@ def study(benchmark_id: IdPart, body: NewStudy, context: Context, caller: Submit
     """
     row = context.records.benchmarks.get(BenchmarkId(benchmark_id))
     if body.ranker_url and not caller.is_operator:
-        raise Forbidden("only an operator may name a ranker", reason="role", hint="leave the ranker out, or ask an operator")
+        raise Forbidden("only an operator may name a ranker", reason=Reason.ROLE, hint="leave the ranker out, or ask an operator")
     if "ranker" in body.policies and not (body.ranker_url and body.ranker_model):
-        raise Refused("the policy ranker needs a model that ranks", reason="no_ranker", hint="give --ranker URL --ranker-model NAME")
+        raise Refused("the policy ranker needs a model that ranks", reason=Reason.NO_RANKER, hint="give --ranker URL --ranker-model NAME")
     name = new_id("st")
     run = studies.start(context.records, context.runs, context.clock, row.id, name, body.model_dump(), caller.actor)
     return StudyView(benchmark=row.id, study=name, run=context.links.run(run))
@@ -57,6 +58,6 @@ def _study_now(context: ControlContext, caller: Caller, document: dict[str, Any]
     except (Transient, NotFound):
         state = None
     if state is not None and state.ended:
-        return {**document, "state": "failed", "reason": f"its flow run ended without a result: {state.message or state.name}"}
+        return {**document, "state": BenchmarkState.FAILED, "reason": f"its flow run ended without a result: {state.message or state.name}"}
     waits = WaitingView.of(context.waiting(run, 0.0), caller)
     return {**document, "waiting": waits.model_dump(mode="json")} if waits else document

@@ -11,6 +11,7 @@ from core.access import Caller
 from core.errors import NotFound, Refused
 from core.flow_runs import LogLine
 from core.ids import VersionId
+from core.reasons import Reason
 from core.submissions import Submission, SubmissionRequest, SubmissionState, endpoint_name
 from core.versions import ModelRef, TrialReport
 from lifecycle import submissions as lifecycle
@@ -105,7 +106,7 @@ def _model(text: str) -> ModelRef:
     if reference.is_folder and not _is_folder(reference.source):
         raise Refused(
             f"{plain(reference.source[:200])} is not a folder on the platform's machine",
-            reason="folder_not_found",
+            reason=Reason.FOLDER_NOT_FOUND,
             hint="give the folder that holds config.json and the safetensors files, or a model id of the hub",
         )
     return reference

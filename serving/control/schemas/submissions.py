@@ -106,7 +106,7 @@ class SubmissionView(View):
             updated_at=moment(submission.updated_at),
             version=submission.version,
             rollout=submission.rollout,
-            reason=submission.reason,
+            reason=submission.reason or "",
             message=submission.message,
             hint=submission.hint,
             run=submission.flow_run,

@@ -9,10 +9,11 @@ from typing import Any
 
 import structlog
 
-from core.engines import ANOTHERS, EnginePhase, EngineSpec, EngineState, Fit, Role
+from core.engines import EnginePhase, EngineSpec, EngineState, Fit, Role
 from core.errors import Conflict, Refused, SeatrialError
 from core.ids import EndpointName, VersionId
 from core.ports.clock import Clock
+from core.reasons import Reason
 from serving.engines.causes import START
 from serving.engines.kubernetes import kinds, names
 from serving.engines.kubernetes.api import Api
@@ -179,7 +180,7 @@ class KubernetesEngines:
                 whose = names.installation_of(entry["metadata"]["labels"])
                 raise Conflict(
                     f"the engine of {version[:12]} in the namespace {self._settings.namespace} belongs to the installation {whose!r}",
-                    reason=ANOTHERS,
+                    reason=Reason.ENGINE_OF_ANOTHER,
                     hint="give each installation a namespace of its own",
                 )
 

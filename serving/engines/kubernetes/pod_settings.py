@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from core.engines import EngineSpec
 from core.errors import Refused
+from core.reasons import Reason
 from core.settings import KubernetesPolicy
 
 _PINNED = re.compile(r"@sha256:[0-9a-f]{64}$")
@@ -72,13 +73,13 @@ class PodSettings:
         if count > self.policy.most_gpus:
             raise Refused(
                 f"{spec.version[:12]} has {spec.weights_bytes / 2**30:.0f} GiB of weights, which {self.policy.most_gpus} GPUs do not hold",
-                reason="model_too_large",
+                reason=Reason.MODEL_TOO_LARGE,
                 hint="submit a quantised model, or raise SEATRIAL_KUBERNETES_MOST_GPUS",
             )
         if spec.attention_heads % count:
             raise Refused(
                 f"{spec.version[:12]} needs {count} GPUs, and its {spec.attention_heads} attention heads do not divide among them",
-                reason="model_too_large",
+                reason=Reason.MODEL_TOO_LARGE,
                 hint="submit a quantised model that fewer GPUs hold, or use GPUs with more memory (SEATRIAL_KUBERNETES_GPU_MEMORY_BYTES)",
             )
         return count
@@ -96,26 +97,28 @@ def pod_settings(
     """Read the policy's lists. Raises Refused and names the setting that cannot be read."""
     if not policy.image:
         raise Refused(
-            "SEATRIAL_KUBERNETES_IMAGE is not set", reason="bad_setting", hint="give the engine's image, pinned by digest (NAME@sha256:...)"
+            "SEATRIAL_KUBERNETES_IMAGE is not set",
+            reason=Reason.BAD_SETTING,
+            hint="give the engine's image, pinned by digest (NAME@sha256:...)",
         )
     if not policy.allow_tags and _PINNED.search(policy.image) is None:
         raise Refused(
             f"SEATRIAL_KUBERNETES_IMAGE is {policy.image!r}: a tag may become another image under a version that was tried",
-            reason="bad_setting",
+            reason=Reason.BAD_SETTING,
             hint="pin it by digest (NAME@sha256:...); on a cluster without a registry set SEATRIAL_KUBERNETES_ALLOW_TAGS=1",
         )
     if policy.address not in {"service", "ip"}:
-        raise Refused(f"SEATRIAL_KUBERNETES_ADDRESS is {policy.address!r}", reason="bad_setting", hint="write service or ip")
+        raise Refused(f"SEATRIAL_KUBERNETES_ADDRESS is {policy.address!r}", reason=Reason.BAD_SETTING, hint="write service or ip")
     if not 0 <= policy.min_engines <= max(1, policy.max_engines):
         raise Refused(
             f"SEATRIAL_KUBERNETES_MIN_ENGINES is {policy.min_engines}, MAX_ENGINES {policy.max_engines}",
-            reason="bad_setting",
+            reason=Reason.BAD_SETTING,
             hint="write 0 <= min <= max",
         )
     if policy.min_engines == 0 and not policy.prometheus_url:
         raise Refused(
             "SEATRIAL_KUBERNETES_MIN_ENGINES is 0 without SEATRIAL_KUBERNETES_PROMETHEUS_URL: nothing could wake an engine that sleeps",
-            reason="bad_setting",
+            reason=Reason.BAD_SETTING,
             hint="give the URL of the Prometheus that scrapes gateways and engines, or set MIN_ENGINES to 1",
         )
     return PodSettings(
@@ -141,7 +144,7 @@ def _items(text: str) -> tuple[str, ...]:
 def _pairs(name: str, text: str) -> dict[str, str]:
     pairs = [part.partition("=") for part in _items(text)]
     if any(not key or not equals for key, equals, _value in pairs):
-        raise Refused(f"SEATRIAL_KUBERNETES_{name} is {text!r}", reason="bad_setting", hint="write key=value, separated by commas")
+        raise Refused(f"SEATRIAL_KUBERNETES_{name} is {text!r}", reason=Reason.BAD_SETTING, hint="write key=value, separated by commas")
     return {key: value for key, _equals, value in pairs}
 
 
