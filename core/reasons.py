@@ -102,6 +102,7 @@ class Reason(StrEnum):
     NO_COMPLETION = "no_completion"
     NO_DEFAULT_CHAT = "no_default_chat"
     DEFAULT_ANSWERS_CUT = "default_answers_cut"
+    ENGINE_DIFFERS = "engine_differs"
     SLOW_FIRST_TOKEN = "slow_first_token"  # noqa: S105 - the name of a trial's finding
     BENCHMARK_BELOW_STABLE = "benchmark_below_stable"
     BENCHMARK_BELOW_MINIMUM = "benchmark_below_minimum"

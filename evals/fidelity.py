@@ -16,6 +16,7 @@ from statistics import fmean
 from core.errors import Refused
 from core.fidelity import Likely, Reference, ReferencePrompt
 from core.ports.clock import Clock, SystemClock
+from core.reasons import Reason
 from core.versions import Decision, EngineNeeds, Finding, ModelVersion, TrialKind, TrialReport
 from evals.engine_client import Continued, EngineClient
 
@@ -119,8 +120,9 @@ def _finding(found: Divergence, limit: float, needs: EngineNeeds, why_not: str) 
         return Finding("fidelity_skipped", passed=True, reason=f"not compared with a reference: {why_not}")
     kind = f"{needs.dtype}, quantised" if needs.quantized else needs.dtype
     said = f"the engine's probabilities differ from the weights' by {found.mean:.2g} nats a token; the limit is {limit:g} ({kind})"
-    failed = found.mean > limit
-    return Finding("engine_differs" if failed else "fidelity", passed=not failed, reason=said, hint=_HINT if failed else "")
+    if found.mean > limit:
+        return Finding.failed(Reason.ENGINE_DIFFERS, said, _HINT)
+    return Finding("fidelity", passed=True, reason=said)
 
 
 def _numbers(found: Divergence, limit: float) -> dict[str, float]:

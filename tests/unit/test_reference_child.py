@@ -25,7 +25,7 @@ def test_an_unavailable_reference_keeps_its_cause() -> None:
 
 
 def test_the_document_of_the_process_becomes_a_reference(tmp_path: Path) -> None:
-    script = f"cat > $4 <<'EOF'\n{json.dumps(written(KNOWN))}\nEOF"
+    script = f"cat > $6 <<'EOF'\n{json.dumps(written(KNOWN))}\nEOF"
     assert compute_reference(tmp_path, programs(tmp_path, script), 1000) == KNOWN
 
 
@@ -34,7 +34,7 @@ def test_the_document_of_the_process_becomes_a_reference(tmp_path: Path) -> None
     [
         ("echo 'Traceback' >&2; echo 'KeyError: llama9' >&2; exit 1", "KeyError: llama9"),
         ("kill -9 $$", "SIGKILL"),
-        ("""echo '{"unavailable": "too_large", "what": "140 GB"}' > $4""", "140 GB"),
+        ("""echo '{"unavailable": "too_large", "what": "140 GB"}' > $6""", "140 GB"),
     ],
 )
 def test_a_model_without_a_reference_is_no_error(tmp_path: Path, script: str, why: str) -> None:

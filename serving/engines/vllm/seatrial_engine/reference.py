@@ -38,8 +38,8 @@ _PROSE: Final = (
     "channel. When the bell rang at noon, the fishermen put down their nets and went up the hill to eat. In the market they sold bread, "
     "apples and cheese; the price of bread had risen again. A child asked her mother why the sea is salty. Rivers carry salt from the "
     "rocks, her mother said, and the sun takes the water away but leaves the salt behind. In the evening the wind turned to the north, "
-    "the ships left one after the other, and the lamps along the quay were lit. Nobody knew yet that the storm, which had been announced "
-    "for the end of the week, would come that very night. "
+    "the ships left one after the other, and the lamps along the quay were lit. The storm, which had been announced for the end of "
+    "the week, came that very night. "
 )
 ANSWERED: Final = ("The capital of France is", 'def add(a, b):\n    """Return the sum of a and b."""\n    return')
 READ: Final = (
