@@ -116,4 +116,4 @@ def _get(connection: Connection, name: EndpointName) -> Endpoint:
 
 
 def _unknown(name: EndpointName) -> NotFound:
-    return NotFound(f"there is no endpoint {name}", reason=Reason.NO_ENDPOINT, hint="`seatrial endpoints` lists them")
+    return NotFound(f"there is no endpoint {name}", reason=Reason.NO_ENDPOINT, hint="`seatrial endpoints` lists those that you may call")

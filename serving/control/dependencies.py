@@ -63,5 +63,5 @@ def visible_submission(context: ControlContext, caller: Caller, submission_id: s
     """Return a submission that the caller may see. NotFound, also for another submitter's: its existence is not disclosed."""
     found = context.records.submissions.get(SubmissionId(submission_id))
     if not caller.is_operator and found.submitter != caller.principal:
-        raise NotFound(f"there is no submission {submission_id}", reason=Reason.UNKNOWN_SUBMISSION, hint="`seatrial status` lists yours")
+        raise NotFound(f"there is no submission {submission_id}", reason=Reason.NO_SUBMISSION, hint="`seatrial status` lists yours")
     return found

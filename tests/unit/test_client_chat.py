@@ -36,7 +36,7 @@ class Gateway:
         ask = await request.json()
         self.asked.append(ask)
         if ask["model"] == "none":
-            return JSONResponse({"error": {"message": "there is no endpoint none", "code": "unknown_endpoint"}}, 404)
+            return JSONResponse({"error": {"message": "there is no endpoint none", "code": "no_endpoint"}}, 404)
         if not ask["stream"]:
             message = {"message": {"content": "whole"}, "finish_reason": "stop"}
             return JSONResponse({"id": "chatcmpl-1", "choices": [message]})

@@ -112,4 +112,6 @@ def test_an_application_sees_only_the_endpoints_that_its_key_may_call(env: Contr
         env.records.endpoints.ensure(name, 1.0)  # type: ignore[arg-type]
     client = env.client(APP, "app", ("first",))
     assert [endpoint["name"] for endpoint in client.get("/v1/endpoints").json()] == ["first"]
-    assert client.get("/v1/endpoints/second").status_code == 404
+    hidden, missing = (client.get(f"/v1/endpoints/{name}") for name in ("second", "none"))
+    assert hidden.status_code == 404
+    assert hidden.text.replace("second", "ID") == missing.text.replace("none", "ID")

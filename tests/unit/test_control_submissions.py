@@ -93,6 +93,13 @@ def test_a_submitter_does_not_see_another_ones_submission(env: ControlEnv) -> No
     assert len(env.client(Role.OPERATOR).get("/v1/submissions").json()) == 1
 
 
+def test_the_answer_about_another_ones_submission_is_that_about_a_missing_one(env: ControlEnv) -> None:
+    made = env.client(Role.SUBMITTER, "ann").post("/v1/submissions", json=ASK).json()["id"]
+    bob = env.client(Role.SUBMITTER, "bob")
+    seen, missing = (bob.get(f"/v1/submissions/{submission}").text.replace(submission, "ID") for submission in (made, "sub-none"))
+    assert seen == missing
+
+
 def test_a_refused_submission_tells_why_with_its_trials_numbers(env: ControlEnv) -> None:
     client = env.client(Role.SUBMITTER, "ann")
     made = client.post("/v1/submissions", json=ASK).json()

@@ -32,7 +32,7 @@ def find(context: Context, caller: AnyCaller) -> list[EndpointView]:
 def get(name: NamePart, context: Context, caller: AnyCaller) -> EndpointView:
     """Return one endpoint, its versions and their engines."""
     if not caller.may_call(EndpointName(name)):
-        raise NotFound(f"there is no endpoint {name}", reason=Reason.UNKNOWN_ENDPOINT, hint="`seatrial endpoints` lists those you may call")
+        raise NotFound(f"there is no endpoint {name}", reason=Reason.NO_ENDPOINT, hint="`seatrial endpoints` lists those that you may call")
     return _view(context, context.records.endpoints.get(endpoint_name(name)))
 
 
