@@ -18,9 +18,12 @@ from core.ports import EnginePrograms, WeightsStore
 from core.ports.records import Versions
 from core.ports.weights import Bundle
 from core.versions import EngineNeeds, FileDigest, ModelVersion, ResolvedModel
-from registry.reference import compute_reference
+from registry.reference import compute_reference, stored_reference
 from registry.tensorize import MANIFEST, tensorize, tensors_digest, version_digest
 from registry.work import Work
+
+
+_REFERENCE = ".reference.json"
 
 
 class Examined(Protocol):
@@ -90,13 +93,18 @@ class ModelImport:
         files: Sequence[FileDigest],
         examined: Examined,
         *,
+        reference_bytes: int,
         now: Epoch,
         progress: Callable[[float, str], None],
     ) -> tuple[ModelVersion, bool]:
-        """Tensorize and stage the missing bundles. Return the version, and whether this call stored any weights."""
+        """Tensorize and stage the missing bundles. Return the version, and whether this call stored any weights.
+
+        Also computes the reference of the version's probabilities, for weights of up to `reference_bytes` in float32.
+        """
         tensors, stored = self._stage_tensors(folder, files, progress)
         small = [file for file in files if not file.path.endswith((".safetensors", ".safetensors.index.json"))]
         identity = version_digest(files)
+        reference = self._reference(VersionId(identity), folder, reference_bytes)  # staging takes files out of the folder
         self._weights.stage(identity, folder, small)
         if examined.needs is None or examined.licence is None:
             raise Fault(
@@ -114,16 +122,9 @@ class ModelImport:
             needs=examined.needs,
             created_at=now,
         )
-        return self._versions.put(version), stored
-
-    def keep_reference(self, version: ModelVersion, folder: Path, max_bytes: int) -> Reference:
-        """Compute and store the reference of a version's probabilities, unless it has one. Returns it."""
-        known = self._versions.reference(version.id)
-        if known is not None:
-            return known
-        made = compute_reference(folder, self._programs, max_bytes) if max_bytes else Reference("", unavailable="switched off by a setting")
-        self._versions.keep_reference(version.id, made)
-        return made
+        kept = self._versions.put(version)
+        self._versions.keep_reference(kept.id, reference)
+        return kept, stored
 
     def discard(self, version: ModelVersion, in_use: Callable[[], Collection[Digest] | None]) -> None:
         """Remove the staged bundles of a refused version. Published bundles and bundles in use stay: other versions need them.
@@ -155,6 +156,18 @@ class ModelImport:
         work = Work(self._downloads, self._scratch)
         for item in work.items():
             work.remove(item.name, before=math.inf)
+
+    def _reference(self, version: VersionId, folder: Path, max_bytes: int) -> Reference:
+        """Return a version's reference: the stored one, one that a killed process left in the download's folder, or a new one."""
+        known = self._versions.reference(version)
+        if known is not None:
+            return known
+        if not max_bytes:
+            return Reference("", unavailable="references are switched off by a setting")
+        made = folder / _REFERENCE
+        if not made.exists():
+            compute_reference(folder, made, self._programs, max_bytes)
+        return stored_reference(made)
 
     def _remove(self, digest: Digest, in_use: Callable[[], Collection[Digest] | None]) -> bool:
         used = in_use()

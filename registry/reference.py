@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,21 +15,24 @@ from core.ports import EnginePrograms
 _SAID_CHARS = 300
 
 
-def compute_reference(source: Path, programs: EnginePrograms, max_bytes: int) -> Reference:
-    """Return the reference of the model in `source`. One without prompts states why it is unavailable.
+def compute_reference(source: Path, out: Path, programs: EnginePrograms, max_bytes: int) -> None:
+    """Write the reference of the model in `source` to the file `out`, whole or not at all. Where there is none, the file states why.
 
     That a model has no reference is never an error: transformers may lack its architecture, and this machine the memory. Raises Fault where
     the program cannot be started.
     """
-    with tempfile.TemporaryDirectory(prefix="seatrial-reference-") as folder:
-        out = Path(folder).absolute() / "reference.json"
-        with programs.start(EngineProgram.REFERENCE, [str(source.absolute()), str(out), "--max-bytes", str(max_bytes)]) as running:
-            for _line in running.lines():  # a library's own output would fill the pipe
-                continue
-            code, errors = running.wait(), running.errors()
-        if code != 0:
-            return Reference("", unavailable=_why(code, errors))
-        return read_reference(json.loads(out.read_bytes()))
+    arguments = [str(source.absolute()), str(out.absolute()), "--max-bytes", str(max_bytes)]
+    with programs.start(EngineProgram.REFERENCE, arguments) as running:
+        for _line in running.lines():  # a library's own output would fill the pipe
+            continue
+        code, errors = running.wait(), running.errors()
+    if code != 0:
+        _write(out, written(Reference("", unavailable=_why(code, errors))))
+
+
+def stored_reference(file: Path) -> Reference:
+    """Return the reference in a file that `compute_reference` wrote."""
+    return read_reference(json.loads(file.read_bytes()))
 
 
 def read_reference(document: Mapping[str, Any]) -> Reference:
@@ -49,6 +51,12 @@ def written(reference: Reference) -> dict[str, Any]:
         for one in reference.prompts
     ]
     return {"made_by": reference.made_by, "prompts": prompts}
+
+
+def _write(file: Path, document: Mapping[str, Any]) -> None:
+    new = file.with_name(f"{file.name}.new")
+    new.write_text(json.dumps(document), encoding="utf-8")
+    new.replace(file)
 
 
 def _prompt(document: Mapping[str, Any]) -> ReferencePrompt:

@@ -106,7 +106,6 @@ def tensorize(submission: SubmissionId, downloaded: Downloaded, examination: Exa
             downloaded.model, downloaded.folder, downloaded.files, examination, now=here.clock.now(), progress=report.progress
         )
         set_version(here.records, here.clock, submission, version.id, this_driver())
-        model_import().keep_reference(version, downloaded.folder, int(here.settings.trials.reference_gb * 1e9))
         report.say(f"version {version.short}, {size(version.needs.weights_bytes)} staged", version=version.id)
         if not stored:
             report.reuse(f"version {version.short}: these weights are stored")

@@ -19,11 +19,13 @@ from core.engines import EngineProgram
 from core.errors import Fault
 from core.ports import EnginePrograms, RunningProgram
 from core.ports.clock import SystemClock
+from core.settings import read_settings
 from serving.engines.fork_connection import ForkConnection
 from serving.engines.fork_server import ForkServer
 from serving.engines.processes import identify
 from serving.engines.programs import ForkedPrograms, SpawnedPrograms
 from tests.e2e.harness import within
+from wiring import Platform
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE = ROOT / "serving/engines/vllm"
@@ -259,9 +261,20 @@ def test_a_program_whose_fork_server_does_not_answer_is_spawned_and_runs_once(wa
 
 def test_the_platform_and_the_engines_environment_name_the_same_programs() -> None:
     tree = ast.parse((ENGINE / "seatrial_engine/programs.py").read_text())
-    (table,) = (node.value for node in tree.body if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "PROGRAMS")
-    assert table is not None
-    assert set(ast.literal_eval(table)) == set(EngineProgram)
+    assigned = {ast.unparse(node.target): node.value for node in tree.body if isinstance(node, ast.AnnAssign) and node.value}
+    assert set(ast.literal_eval(assigned["PROGRAMS"])) == set(EngineProgram)
+
+
+@pytest.mark.parametrize(
+    ("setting", "adapter"),
+    [({}, ForkedPrograms), ({"engines_url": "kubernetes://models"}, SpawnedPrograms), ({"tensorize_python": "/other"}, SpawnedPrograms)],
+    ids=["one machine", "cluster", "another interpreter"],
+)
+def test_programs_are_forked_where_the_fork_server_has_their_interpreter(
+    tmp_path: Path, setting: dict[str, str], adapter: type[EnginePrograms]
+) -> None:
+    settings = read_settings({}, home=tmp_path, **setting)
+    assert type(Platform(settings).engine_programs) is adapter
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 
 from core.errors import Fault
 from core.fidelity import Likely, Reference, ReferencePrompt
-from registry.reference import compute_reference, read_reference, written
+from registry.reference import compute_reference, read_reference, stored_reference, written
 from serving.engines.programs import SpawnedPrograms
 from tests.unit.test_tensorize_child import programs
 
@@ -26,7 +26,8 @@ def test_an_unavailable_reference_keeps_its_cause() -> None:
 
 def test_the_document_of_the_process_becomes_a_reference(tmp_path: Path) -> None:
     script = f"cat > $6 <<'EOF'\n{json.dumps(written(KNOWN))}\nEOF"
-    assert compute_reference(tmp_path, programs(tmp_path, script), 1000) == KNOWN
+    compute_reference(tmp_path, tmp_path / "out.json", programs(tmp_path, script), 1000)
+    assert stored_reference(tmp_path / "out.json") == KNOWN
 
 
 @pytest.mark.parametrize(
@@ -38,11 +39,12 @@ def test_the_document_of_the_process_becomes_a_reference(tmp_path: Path) -> None
     ],
 )
 def test_a_model_without_a_reference_is_no_error(tmp_path: Path, script: str, why: str) -> None:
-    made = compute_reference(tmp_path, programs(tmp_path, script), 1000)
+    compute_reference(tmp_path, tmp_path / "out.json", programs(tmp_path, script), 1000)
+    made = stored_reference(tmp_path / "out.json")
     assert made.prompts == ()
     assert why in made.unavailable
 
 
 def test_a_missing_interpreter_is_a_fault(tmp_path: Path) -> None:
     with pytest.raises(Fault, match="does not exist"):
-        compute_reference(tmp_path, SpawnedPrograms(str(tmp_path / "none")), 1000)
+        compute_reference(tmp_path, tmp_path / "out.json", SpawnedPrograms(str(tmp_path / "none")), 1000)
