@@ -22,7 +22,6 @@ from registry.reference import compute_reference, stored_reference
 from registry.tensorize import MANIFEST, tensorize, tensors_digest, version_digest
 from registry.work import Work
 
-
 _REFERENCE = ".reference.json"
 
 

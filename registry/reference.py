@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,9 @@ def compute_reference(source: Path, out: Path, programs: EnginePrograms, max_byt
     the program cannot be started.
     """
     arguments = [str(source.absolute()), str(out.absolute()), "--max-bytes", str(max_bytes)]
-    with programs.start(EngineProgram.REFERENCE, arguments) as running:
-        for _line in running.lines():  # a library's own output would fill the pipe
-            continue
-        code, errors = running.wait(), running.errors()
+    code, errors = _run(programs, arguments)
+    if code < 0:  # also where the engine supervisor was restarted, which ends the programs of its fork server
+        code, errors = _run(programs, arguments)
     if code != 0:
         _write(out, written(Reference("", unavailable=_why(code, errors))))
 
@@ -57,6 +56,13 @@ def _write(file: Path, document: Mapping[str, Any]) -> None:
     new = file.with_name(f"{file.name}.new")
     new.write_text(json.dumps(document), encoding="utf-8")
     new.replace(file)
+
+
+def _run(programs: EnginePrograms, arguments: Sequence[str]) -> tuple[int, str]:
+    with programs.start(EngineProgram.REFERENCE, arguments) as running:
+        for _line in running.lines():  # a library's own output would fill the pipe
+            continue
+        return running.wait(), running.errors()
 
 
 def _prompt(document: Mapping[str, Any]) -> ReferencePrompt:

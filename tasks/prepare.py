@@ -103,7 +103,13 @@ def tensorize(submission: SubmissionId, downloaded: Downloaded, examination: Exa
     with recorded(submission, StepName.TENSORIZE) as report:
         here = platform()
         version, stored = model_import().stage(
-            downloaded.model, downloaded.folder, downloaded.files, examination, now=here.clock.now(), progress=report.progress
+            downloaded.model,
+            downloaded.folder,
+            downloaded.files,
+            examination,
+            reference_bytes=int(here.settings.trials.reference_gb * 1e9),
+            now=here.clock.now(),
+            progress=report.progress,
         )
         set_version(here.records, here.clock, submission, version.id, this_driver())
         report.say(f"version {version.short}, {size(version.needs.weights_bytes)} staged", version=version.id)

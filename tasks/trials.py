@@ -133,12 +133,18 @@ def scored(here: Platform, row: Benchmark, samples: tuple[Sample, ...]) -> Trial
     return score_benchmark(row.version, row.plan, samples, end - row.started_at, end)
 
 
+def said_of(trial: TrialReport) -> str:
+    """Return what people read of a trial that passed: its measurements, or how many checks passed."""
+    if trial.kind is TrialKind.FIDELITY:
+        return trial.findings[0].reason
+    return headline(trial.numbers) or f"{sum(finding.passed for finding in trial.findings)} of {len(trial.findings)} checks passed"
+
+
 def settle(report: StepReport, trial: TrialReport) -> TrialReport:
     """Store a trial's report, show it, and raise Refused with its first failure."""
     platform().records.versions.report(trial)
     failed = trial.first_failure()
-    passed = f"{sum(finding.passed for finding in trial.findings)} of {len(trial.findings)} checks passed"
-    report.say(failed.reason if failed else headline(trial.numbers) or passed, decision=trial.decision, numbers=trial.numbers)
+    report.say(failed.reason if failed else said_of(trial), decision=trial.decision, numbers=trial.numbers)
     if trial.decision is Decision.FAIL and failed is not None:
         raise failed.refused()
     return trial

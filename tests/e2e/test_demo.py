@@ -26,6 +26,7 @@ def test_the_demo_takes_the_models_through_the_main_job(capsys: pytest.CaptureFi
     with capsys.disabled():
         print(f"\n  submission to first feedback: {told['submission_to_first_feedback_s']} s, whole demo {told['total_s']} s")  # noqa: T201
     assert (told["first"]["state"], told["feedback"]["thumb"]) == ("serving", "up")
+    assert told["first"]["numbers"]["fidelity"]["positions"] > 100, "the engine was not compared with the reference"
     assert (told["second"]["state"], told["second"]["reason"]) == ("refused", "benchmark_below_stable")
     assert (told["third"]["state"], told["rollout"]["state"]) == ("rolled_back", "rolled_back")
     assert told["rollout"]["verdict"]["e_value"] > 20
@@ -36,4 +37,5 @@ def test_the_demo_takes_the_models_through_the_main_job(capsys: pytest.CaptureFi
         absent(real["message"])
     assert real["answers"][0]["answer"] == "The capital of France is Paris."
     assert real["answers"][0]["tokens_per_s"] > 0
+    assert real["numbers"]["fidelity"]["positions"] > 100
     assert "The capital of France is Paris." in ran.stderr

@@ -48,3 +48,12 @@ def test_a_model_without_a_reference_is_no_error(tmp_path: Path, script: str, wh
 def test_a_missing_interpreter_is_a_fault(tmp_path: Path) -> None:
     with pytest.raises(Fault, match="does not exist"):
         compute_reference(tmp_path, tmp_path / "out.json", SpawnedPrograms(str(tmp_path / "none")), 1000)
+
+
+def test_a_process_that_was_killed_is_started_once_more(tmp_path: Path) -> None:
+    script = f"""if [ -e {tmp_path}/tried ]; then cat > $6 <<'EOF'
+{json.dumps(written(KNOWN))}
+EOF
+else touch {tmp_path}/tried; kill -9 $$; fi"""
+    compute_reference(tmp_path, tmp_path / "out.json", programs(tmp_path, script), 1000)
+    assert stored_reference(tmp_path / "out.json") == KNOWN
