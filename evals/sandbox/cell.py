@@ -87,7 +87,7 @@ def rehearse() -> None:
 
 def _depth() -> int:
     """Return the number of frames above a candidate's in a cell."""
-    frame, depth = sys._getframe(), 2  # `_serve` and `_answer`
+    frame, depth = sys._getframe(), 2  # noqa: SLF001 - 2 are `_serve` and `_answer`
     while frame.f_back is not None:
         frame, depth = frame.f_back, depth + 1
     return depth

@@ -76,9 +76,7 @@ def _pack_other(value: Any, kind: type, lend: Lend | None) -> Any:
 
 
 def _pack_items(values: Any, lend: Lend | None) -> list[Any]:
-    return [
-        item if (kind := type(item)) in _AS_IT_IS or (kind is int and -_LONG < item < _LONG) else _pack(item, lend) for item in values
-    ]
+    return [item if (kind := type(item)) in _AS_IT_IS or (kind is int and -_LONG < item < _LONG) else _pack(item, lend) for item in values]
 
 
 def _pack_pairs(pairs: Any, lend: Lend | None) -> list[Any]:
@@ -117,7 +115,7 @@ _PLAIN: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (frozenset, lambda value: frozenset(frozenset.__iter__(value))),
     (bytes, lambda value: bytes(memoryview(value))),
     (bytearray, lambda value: bytearray(memoryview(value))),
-    (complex, lambda value: complex.__pos__(value)),
+    (complex, complex.__pos__),
 )
 """The content of an instance of a subclass, independent of the methods that the subclass defines."""
 _FACTORIES = {kind.__name__: kind for kind in (bool, bytes, dict, float, frozenset, int, list, set, str, tuple)}

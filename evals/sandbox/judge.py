@@ -6,7 +6,6 @@ after a line with `last`.
 """
 
 from __future__ import annotations
-
 import __future__
 
 import builtins

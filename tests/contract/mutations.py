@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import functools
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -14,20 +15,68 @@ from tests.contract.humaneval import mutants
 _LIMIT_S = 3.0
 _ANNOTATIONS = ("Nope", "List[Nope]", "Optional[int]", "List[int]", "Dict[str, Any]", "'Nope'", "int | None", "list[int]", "1 / 0")
 _DECORATORS = (
-    *("nope", "functools.cache", "staticmethod", "property", "print", "list", "(lambda f: f)", "(lambda f: None)", "dataclass", "classmethod"),
+    *(
+        "nope",
+        "functools.cache",
+        "staticmethod",
+        "property",
+        "print",
+        "list",
+        "(lambda f: f)",
+        "(lambda f: None)",
+        "dataclass",
+        "classmethod",
+    ),
     *("(lambda f: lambda *a: f(*a))", "__import__('functools').cache", "__import__('functools').lru_cache(None)"),
 )
 _IMPORTS = (
-    *("from typing import *", "import typing", "from __future__ import annotations", "import numpy as np", "from math import *", "import math"),
-    *("from typing import List", "from typing import Nope", "import collections.abc", "from collections import *", "from itertools import *"),
+    *(
+        "from typing import *",
+        "import typing",
+        "from __future__ import annotations",
+        "import numpy as np",
+        "from math import *",
+        "import math",
+    ),
+    *(
+        "from typing import List",
+        "from typing import Nope",
+        "import collections.abc",
+        "from collections import *",
+        "from itertools import *",
+    ),
 )
 _WRAPS = (
     *("iter({})", "map(lambda item: item, {})", "(item for item in {})", "list({})", "tuple({})", "set({})", "sorted({})", "dict({})"),
     *("__import__('fractions').Fraction({})", "__import__('decimal').Decimal({})", "float({})", "int({})", "str({})", "bool({})", "[{}]"),
-    *("-({})", "({}) or None", "{{1: {}}}[1]", "({}, {})", "{{item: 1 for item in {}}}.keys()", "{{item: 1 for item in {}}}", "complex({})"),
-    *("dict(enumerate({})).values()", "__import__('collections').Counter({})", "__import__('collections').deque({})", "bytes({})", "10**5000*({})"),
+    *(
+        "-({})",
+        "({}) or None",
+        "{{1: {}}}[1]",
+        "({}, {})",
+        "{{item: 1 for item in {}}}.keys()",
+        "{{item: 1 for item in {}}}",
+        "complex({})",
+    ),
+    *(
+        "dict(enumerate({})).values()",
+        "__import__('collections').Counter({})",
+        "__import__('collections').deque({})",
+        "bytes({})",
+        "10**5000*({})",
+    ),
 )
-_STATEMENTS = ("yield 1", "raise ValueError('x')", "nope", "import nope", "global found", "return None", "print('passed')", "x: Nope = 1", "del nope")
+_STATEMENTS = (
+    "yield 1",
+    "raise ValueError('x')",
+    "nope",
+    "import nope",
+    "global found",
+    "return None",
+    "print('passed')",
+    "x: Nope = 1",
+    "del nope",
+)
 
 Change = Callable[[ast.Module, ast.FunctionDef, Random], bool]
 
@@ -41,13 +90,17 @@ def surface_mutants(problems: Sequence[Problem], count: int, seed: int) -> tuple
 
 
 def _mutant(problem: Problem, name: str, chance: Random) -> Program:
-    source = problem.prompt + problem.canonical_solution
+    source = ast.unparse(ast.parse(problem.prompt + problem.canonical_solution)) + "\n"
     code = source
     while code == source:
-        inner = mutants(problem, 8)
-        base = chance.choice(inner).code if inner and chance.random() < _SHARE_OF_INNER else source
+        base = chance.choice(_inner(problem)) if chance.random() < _SHARE_OF_INNER else source
         code = _changed(base, problem.entry_point, chance)
     return Program(f"{problem.task_id} {name}", code, problem.test, problem.entry_point, cpu_s=_LIMIT_S, given=problem.prompt)
+
+
+@functools.cache
+def _inner(problem: Problem) -> tuple[str, ...]:
+    return tuple(mutant.code for mutant in mutants(problem, 8)) or (problem.prompt + problem.canonical_solution,)
 
 
 _SHARE_OF_INNER = 0.2
@@ -133,7 +186,7 @@ def _wrap_value(_tree: ast.Module, function: ast.FunctionDef, chance: Random) ->
     if not returns:
         return False
     wrap = chance.choice(_WRAPS)
-    for node in returns if chance.random() < 0.7 else [chance.choice(returns)]:  # noqa: PLR2004 - most often all of them
+    for node in returns if chance.random() < 0.7 else [chance.choice(returns)]:
         text = ast.unparse(copy.deepcopy(node.value)) if node.value else ""
         node.value = ast.parse(wrap.format(*[f"({text})"] * wrap.count("{}")), mode="eval").body
     return True
@@ -160,7 +213,19 @@ def _hide(tree: ast.Module, function: ast.FunctionDef, chance: Random) -> bool:
 
 
 _CHANGES: tuple[Change, ...] = (
-    *(_drop_import, _drop_import, _drop_import, _add_import, _annotate, _annotate, _drop_annotations, _decorate, _decorate, _rename, _rename),
+    *(
+        _drop_import,
+        _drop_import,
+        _drop_import,
+        _add_import,
+        _annotate,
+        _annotate,
+        _drop_annotations,
+        _decorate,
+        _decorate,
+        _rename,
+        _rename,
+    ),
     *(_rename_definition, _rename_argument, _default, _wrap_value, _wrap_value, _wrap_value, _add_statement, _hide),
 )
 """Every change as often as it is to be chosen. One that finds nothing to change returns False."""

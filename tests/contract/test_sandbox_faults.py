@@ -38,16 +38,16 @@ def run(sandbox: ProcessSandbox, code: str, check: str = CHECK, given: str = "",
 def names(*pairs: str) -> str:
     return FORGE + (
         "def forge(line):\n    token = json.loads(line)[1][0]\n"
-        f"    return ('[\"tuple\", [\"' + token + '\", \"loaded\", [\"dict\", [{', '.join(pairs)}]]]]\\n').encode()\n"
+        f'    return (\'["tuple", ["\' + token + \'", "loaded", ["dict", [{", ".join(pairs)}]]]]\\n\').encode()\n'
     )
 
 
 DEEP = "[\"list\", [' + '[\"list\", [' * 150 + ']]' * 150 + ']]"
 SENT = {
-    "fault_at_load": SAY + "say(b'[\"tuple\", [\"fault\", \"out of processes\"]]\\n')\n" + SQUARE,
+    "fault_at_load": SAY + 'say(b\'["tuple", ["fault", "out of processes"]]\\n\')\n' + SQUARE,
     "reason_at_load": SAY + "say(b'out of processes (fork)\\n')\n" + SQUARE,
     "ready_again": SAY + "say(b'ready\\n')\n" + SQUARE,
-    "fault_when_called": SAY + "def f(x):\n    say(b'[\"tuple\", [\"fault\", \"x\"]]\\n')\n    return x * x\n",
+    "fault_when_called": SAY + 'def f(x):\n    say(b\'["tuple", ["fault", "x"]]\\n\')\n    return x * x\n',
     "empty_line": SAY + "say(b'\\n')\n" + SQUARE,
     "verdict": SAY + 'say(b\'{"judge": "it ended with 1"}\\n\')\n' + SQUARE,
     "number_too_large_for_a_float": FORGE
@@ -58,7 +58,7 @@ SENT = {
     "lent_text": FORGE + "def forge(line): return line.replace(b' 4]]', b' [\"lent\", \"0\"]]]')\n",
     "lent_that_is_none": FORGE + "def forge(line): return line.replace(b' 4]]', b' [\"lent\", 7]]]')\n",
     "other_token": FORGE + "def forge(line): return line.replace(json.loads(line)[1][0].encode(), b'0' * 16)\n",
-    "no_token": FORGE + "def forge(line): return b'[\"tuple\", [\"value\", 4]]\\n'\n",
+    "no_token": FORGE + 'def forge(line): return b\'["tuple", ["value", 4]]\\n\'\n',
     "list_for_a_tuple": FORGE + "def forge(line): return line.replace(b'\"tuple\"', b'\"set\"', 1)\n",
     "json_of_two_values": FORGE + "def forge(line): return line[:-1] + line\n",
     "names_that_are_lists": names('["f", "function"], ["check", ["list", []]]'),
@@ -149,10 +149,10 @@ def test_check_that_suppresses_its_alarm_does_not_pass(sandbox: ProcessSandbox) 
 
 
 AHEAD = {
-    "at_load": SAY + "say(b'[\"tuple\", [\"value\", 4]]\\n')\n" + SQUARE,
-    "before_the_answer": SAY + "def f(x):\n    say(b'[\"tuple\", [\"value\", 4]]\\n')\n    return x * x\n",
+    "at_load": SAY + 'say(b\'["tuple", ["value", 4]]\\n\')\n' + SQUARE,
+    "before_the_answer": SAY + 'def f(x):\n    say(b\'["tuple", ["value", 4]]\\n\')\n    return x * x\n',
     "after_the_answer": FORGE + "def forge(line): return line + line.replace(b' 4]]', b' 9]]')\n",
-    "after_the_names": FORGE + "def forge(line): return line + b'[\"tuple\", [\"value\", 4]]\\n'\n",
+    "after_the_names": FORGE + 'def forge(line): return line + b\'["tuple", ["value", 4]]\\n\'\n',
 }
 
 

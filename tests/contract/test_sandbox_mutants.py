@@ -36,9 +36,7 @@ def without_imports() -> list[Program]:
     """Return the canonical solutions without the lines of their prompt that import names for annotations."""
     whole = [canonical(problem) for problem in problems() if "from typing" in problem.prompt]
     codes = ["".join(line for line in one.code.splitlines(keepends=True) if not line.startswith("from typing")) for one in whole]
-    return [
-        Program(one.id, code, one.check, one.entry_point, cpu_s=3.0, given=one.given) for one, code in zip(whole, codes, strict=True)
-    ]
+    return [Program(one.id, code, one.check, one.entry_point, cpu_s=3.0, given=one.given) for one, code in zip(whole, codes, strict=True)]
 
 
 def test_mutants_are_the_same_for_the_same_seed_and_differ_from_one_another() -> None:

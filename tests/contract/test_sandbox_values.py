@@ -57,7 +57,16 @@ VALUES = (
     *("{'a': 1}.keys()", "{'a': 1, 'b': 2}.values()", "{'a': [1]}.items()", "OrderedDict(a=1).keys()", "OrderedDict(b=1, a=2)"),
     *("Counter('aab')", "defaultdict(list, a=[1])", "deque([1, 2], 3)", "deque()", "Point(1, 2)"),
     *("map(str, [1, 2])", "zip('ab', [1, 2])", "(n for n in range(3))", "iter([])", "reversed([1, 2])", "[map(abs, [-1])]"),
-    *("itertools.islice(itertools.count(5), 2)", "count(1, 2000)", "{(1, 2), (3,)}", "{frozenset({1})}", "b'\\xff'", "bytearray(b'a')", "''", "None"),
+    *(
+        "itertools.islice(itertools.count(5), 2)",
+        "count(1, 2000)",
+        "{(1, 2), (3,)}",
+        "{frozenset({1})}",
+        "b'\\xff'",
+        "bytearray(b'a')",
+        "''",
+        "None",
+    ),
     *("'\\ud800'", "[[[[[]]]]]", "{1: {2: {3: ()}}}", "[1, 'a', None, 2.5]", "[True, 1, 1.0]"),
 )
 QUESTIONS = (
@@ -66,7 +75,15 @@ QUESTIONS = (
     *("value[0] == 1", "next(value) == 5", "list(zip(range(3), value)) == [(0, 5), (1, 6), (2, 7)]", "value['z'] == 0", "value['z'] == []"),
     *("value * 3 == 1", "abs(value - Fraction(1, 3)) < 1e-9", "str(value) == '0.10'", "str(value) == '-0.0'", "str(value) == '-0'"),
     *("value == 10 ** 5000", "value % 7 == 10 ** 5000 % 7", "value is True", "value is None", "isinstance(value, bool)"),
-    *("isinstance(value, dict)", "isinstance(value, list)", "hasattr(value, '__next__')", "value", "not value", "sum(value) == 6", "5 in value"),
+    *(
+        "isinstance(value, dict)",
+        "isinstance(value, list)",
+        "hasattr(value, '__next__')",
+        "value",
+        "not value",
+        "sum(value) == 6",
+        "5 in value",
+    ),
     *("value == {(1, 2), (3,)}", "value == {1: {2: {3: ()}}}", "value == (1, 2)", "value == deque([1, 2])", "value == Counter('aba')"),
     *("sum(value) == sum(range(1, 2001))", "[list(part) for part in value] == [[1]]", "value == b'\\xff'", "value != value", "{value: 1}"),
     *("('a', [1]) in value", "list(value) == list(value)", "value == OrderedDict(a=2, b=1)", "value == Decimal(1) / 10", "value > 0"),
@@ -74,7 +91,15 @@ QUESTIONS = (
 RAISED = (
     *("tell(ValueError, 'a')", "tell(Own, 'a')", "tell(Both, 'a')", "tell(KeyError, 'a')", "tell(KeyError, 1, 2)", "tell(OSError, 2, 'a')"),
     *("tell(ZeroDivisionError)", "1 / 0", "tell(SystemExit, 0)", "tell(Outside)", "tell(KeyboardInterrupt)", "json.loads('{')", "[][1]"),
-    *("Decimal(1) / 0", "list(broken())", "broken()", "tell(StopIteration, 4)", "b'\\xff'.decode()", "int('a')", "tell(AssertionError, 'a')"),
+    *(
+        "Decimal(1) / 0",
+        "list(broken())",
+        "broken()",
+        "tell(StopIteration, 4)",
+        "b'\\xff'.decode()",
+        "int('a')",
+        "tell(AssertionError, 'a')",
+    ),
     *("tell(RecursionError)", "tell(MemoryError)", "None.a", "undefined", "f('f')('1 / 0')", "tell(NotImplementedError)", "7"),
     *("tell(ExceptionGroup, 'a', [ValueError()])", "tell(UnicodeDecodeError, 'a', b'', 0, 1, 'b')", "tell(Exception, ['a'])"),
 )
@@ -84,7 +109,11 @@ HANDLERS = (
     *("except Exception as e: assert e.args == ('a',)", "except Exception as e: assert type(e).__name__ == 'Own'", "except OSError: pass"),
     *("except ZeroDivisionError: pass", "except BaseException as e: assert not isinstance(e, Exception)", "except AssertionError: pass"),
     *("except json.JSONDecodeError: pass", "except decimal.DivisionByZero: pass", "except UnicodeError: pass", "finally: pass"),
-    *("except Exception as e: assert type(e) is ValueError", "except Exception as e: assert e.args == (['a'],)", "except RuntimeError: pass"),
+    *(
+        "except Exception as e: assert type(e) is ValueError",
+        "except Exception as e: assert e.args == (['a'],)",
+        "except RuntimeError: pass",
+    ),
 )
 LOOK = """
 import decimal, json
