@@ -25,7 +25,7 @@ class Program:
 
 
 class RunOutcome(StrEnum):
-    """What became of a program. `sandbox_fault` is ours and never counts against a model."""
+    """What became of a program. `sandbox_fault` is ours and never counts against a model; no program can cause it."""
 
     PASSED = "passed"
     FAILED = "failed"

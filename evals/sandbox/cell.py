@@ -6,15 +6,17 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, NoReturn
 
 from evals.sandbox import landlock, linux, seccomp
 from evals.sandbox.codec import NotData, decode, encode
-from evals.sandbox.messages import Confinement, Limits
+from evals.sandbox.messages import READY, Confinement, Limits
+from evals.sandbox.raised import describe
 
-_MAX_NAMES = 500
-_SET_UP_FAILED = 200  # an exit status: setting the cell up failed
+_MAX_NAMES = 10_000
+_PLAIN_DEPTH = 2  # in a plain program, its last line and the check are above the candidate
 _LITTLE, _MUCH = 1 << 12, 1 << 16
 _REHEARSALS = 20
 _SAMPLE = '''
@@ -37,14 +39,20 @@ def f(numbers: List[int], text: str) -> Tuple[List[int], Dict[str, int]]:
 
 
 def run_cell(confinement: Confinement, limits: Limits, channel: int) -> NoReturn:
-    """Run as a cell. The code and the calls arrive on the descriptor `channel`, and the answers leave on it. Never returns."""
+    """Run as a cell. The code and the questions arrive on the descriptor `channel`, and the answers leave on it. Never returns.
+
+    The first line is written before the code is read: READY, or the reason why the cell cannot be set up. Nothing that the program
+    writes can be taken for it.
+    """
     try:
-        linux.die_with_parent()
-        _enter(confinement, limits, channel)
-    except OSError as error:
-        os.write(channel, encode(("fault", f"{error.strerror} ({error.filename or 'set-up'})")))
-        os._exit(_SET_UP_FAILED)
-    try:
+        try:
+            linux.die_with_parent()
+            _enter(confinement, limits, channel)
+        except OSError as error:
+            os.write(channel, f"{error.strerror} ({error.filename or 'set-up'})\n".encode())
+            return  # to the last line
+        os.write(channel, READY + b"\n")
+        sys.setrecursionlimit(sys.getrecursionlimit() + _depth() - _PLAIN_DEPTH)
         _serve(channel)
     finally:  # nothing may return into the zygote's loop
         os._exit(0)
@@ -69,38 +77,72 @@ def rehearse() -> None:
     for _time in range(_REHEARSALS):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # a message at a time
         with ours, theirs:
-            ours.send(encode(_SAMPLE))
+            ours.send(encode(("0" * 16, _SAMPLE)))
             for arguments in (([3, 1, 2], "a b"), ([], "")):
-                ours.send(encode(("f", arguments, {})))
+                ours.send(encode(("0" * 16, "call", "f", arguments, {})))
             ours.shutdown(socket.SHUT_WR)
             _serve(theirs.fileno())
     del sys.modules["program"]
 
 
-def _serve(channel: int) -> None:
-    """Load the code, send its names, then answer one call after the other until the judge closes the connection."""
+def _depth() -> int:
+    """Return the number of frames above a candidate's in a cell."""
+    frame, depth = sys._getframe(), 2  # noqa: SLF001 - 2 are `_serve` and `_answer`
+    while frame.f_back is not None:
+        frame, depth = frame.f_back, depth + 1
+    return depth
 
-    def send(answer: Any) -> None:
-        line = encode(answer)
+
+def _serve(channel: int) -> None:
+    """Load the code, send its names, then answer one question after the other until the judge closes the connection.
+
+    Each question carries a token, which its answer repeats: an answer that was written before its question has no such token.
+    """
+    lent: list[Iterator[Any]] = []
+
+    def lend(values: Iterator[Any]) -> int:
+        lent.append(values)
+        return len(lent) - 1
+
+    def send(*answer: Any) -> None:
+        line = encode(answer, lend)
         while line:
             line = line[os.write(channel, line) :]
 
     module = ModuleType("program")
     sys.modules["program"] = module
+    token, code = decode(_line(channel))
     try:
-        exec(compile(decode(_line(channel)), "program.py", "exec"), module.__dict__)  # noqa: S102 - what a cell is for
-        send(("loaded", _names(module)))
+        exec(compile(code, "program.py", "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - what a cell is for
+        send(token, "loaded", _names(module))
     except BaseException as error:  # noqa: BLE001 - generated code may raise anything; the judge receives it
-        send(("raised", type(error).__name__, _text(error)))
+        send(token, *describe(error))
         return
     while line := _line(channel):
-        name, arguments, keywords = decode(line)
+        token, *question = decode(line)
         try:
-            send(("value", vars(module)[name](*arguments, **keywords)))
+            send(token, *_answer(module, lent, question))
         except NotData as error:
-            send(("raised", "TypeError", f"returned {error}"))
+            send(token, "raised", ["builtins.TypeError"], f"returned {error}", None)
         except BaseException as error:  # noqa: BLE001 - as above
-            send(("raised", type(error).__name__, _text(error)))
+            send(token, *describe(error))
+
+
+def _answer(module: ModuleType, lent: list[Iterator[Any]], question: list[Any]) -> tuple[Any, ...]:
+    """Answer ("call", name, arguments, keywords) or ("next", number of a lent iterator, most items)."""
+    if question[0] == "call":
+        _call, name, arguments, keywords = question
+        return "value", vars(module)[name](*arguments, **keywords)
+    _next, number, most = question
+    items: list[Any] = []
+    try:
+        while len(items) < most:
+            items.append(next(lent[number]))
+    except StopIteration:
+        return "items", items, ("end",)
+    except BaseException as error:  # noqa: BLE001 - the items before it count
+        return "items", items, describe(error)
+    return "items", items, ()
 
 
 def _line(channel: int) -> bytes:
@@ -118,15 +160,10 @@ def _names(module: ModuleType) -> dict[str, str]:
     """Return the program's functions and modules by name: a check may use them besides its candidate."""
     found: dict[str, str] = {}
     for name, value in list(vars(module).items())[:_MAX_NAMES]:
+        if type(name) is not str:
+            continue
         if isinstance(value, ModuleType):
             found[name] = f"module {value.__name__}"
         elif callable(value):
             found[name] = "function"
     return found
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)[:300]
-    except BaseException:  # noqa: BLE001 - its own __str__ may raise
-        return ""

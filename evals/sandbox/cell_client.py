@@ -7,14 +7,18 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from evals.sandbox import linux
 from evals.sandbox.codec import MAX_LINE_BYTES, NotData, decode, encode
-from evals.sandbox.messages import END, EXITED, LIMITS, STARTED, Limits
+from evals.sandbox.messages import END, EXITED, KILL, LIMITS, READY, STARTED, Limits
+from evals.sandbox.raised import restore
 
 _END_MS = 250  # between the end of a process's socket and the end of the process
 _LITTLE, _MUCH = 1 << 12, 1 << 16
+_SET_UP_SHARE = 0.8  # of the grace: less than the zygote grants to the whole job
+_MOST_ITEMS = 256  # of an iterator, in one answer
 
 
 class Ended(BaseException):
@@ -42,26 +46,99 @@ class CellClient:
         self._buffer = bytearray()
         self._cpu_s = limits.cpu_s
         self._clock = linux.cpu_clock(number)  # the zygote reaps the process only after END, so the pid is not reused
+        self._token = ""
         self._gone = False
+        self._status = 0
         self.cpu_s = 0.0
+        self.untouched = True
+        """Whether what the check sends cannot depend on the program: it has received no answer, and none of the program's names."""
         self.over: Ended | None = None
-        self.deadline = time.monotonic() + limits.wall_s
+        self.wall_s = limits.wall_s
+        self.deadline = time.monotonic() + _SET_UP_SHARE * limits.grace_s
 
-    def ask(self, question: Any) -> Any:
-        """Send a question and return the answer. Raises Ended; every later call raises it again."""
-        self.send(question)
-        return self.receive()
-
-    def send(self, question: Any) -> None:
-        """Send a question. Output of the cell is read meanwhile, so that the two do not deadlock."""
+    def load(self, code: str) -> None:
+        """Send the program. Raises Ended."""
+        self._token = os.urandom(8).hex()
         try:
-            data = memoryview(encode(question))
-        except NotData as error:
-            raise self._over(Ended("sandbox_fault", f"the suite's check gives its candidate {error}")) from None
+            line = encode((self._token, code))
+        except (NotData, MemoryError) as error:
+            raise self._over(Ended("failed", f"the program cannot be loaded: {error}")) from None
+        try:
+            self._send(line)
+        except Ended as end:  # no program runs before it has arrived whole
+            raise self._not_set_up(end.detail) from None
+
+    def await_ready(self) -> None:
+        """Wait until the cell is set up, which it reports before it reads the program. The program's time begins now. Raises Ended."""
+        try:
+            line = self._line()
+        except Ended as end:
+            raise self._not_set_up(end.detail) from None
+        if line != READY:
+            raise self._not_set_up(line.decode("utf-8", "replace"))
+        self.deadline = time.monotonic() + self.wall_s
+
+    def names(self) -> dict[str, str]:
+        """Return the program's functions and modules by name. Raises Ended, also when the program raises an exception."""
+        match self._receive():
+            case ["loaded", dict(names)]:
+                return {name: kind for name, kind in names.items() if isinstance(name, str) and isinstance(kind, str)}
+            case ["raised", list([str(kind), *_]), str(text), _]:
+                raise self._over(Ended("failed", f"{kind.rpartition('.')[2]}: {text}".rstrip(": ")))
+            case _:
+                raise self._out_of_turn()
+
+    def call(self, name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """Call a function of the program and return its value or raise its exception. Raises Ended; every later call raises it again."""
+        match self._ask("call", name, arguments, keywords):
+            case ["value", value]:
+                return value
+            case ["raised", list(kinds), str(text), given]:
+                raise restore(kinds, text, given)
+            case _:
+                raise self._out_of_turn()
+
+    def end(self) -> int:
+        """Have the cell killed and return its wait status. Sets `cpu_s` to the CPU seconds that it used. The job is over."""
+        self._kill(END)
+        return self._status
+
+    def _items(self, number: int) -> Iterator[Any]:
+        """Yield the items of an iterator that the program has returned, as the check takes them: one, then two, then four, ..."""
+        most = 1
+        while True:
+            match self._ask("next", number, most):
+                case ["items", list(items), ()] if items:
+                    yield from items
+                case ["items", list(items), ("end",)]:
+                    yield from items
+                    return
+                case ["items", list(items), ("raised", list(kinds), str(text), given)]:
+                    yield from items
+                    raise restore(kinds, text, given)
+                case ["raised", list(kinds), str(text), given]:
+                    raise restore(kinds, text, given)
+                case _:
+                    raise self._out_of_turn()
+            most = min(2 * most, _MOST_ITEMS)
+
+    def _ask(self, *question: Any) -> list[Any]:
+        """Send a question and return the answer."""
         if self.over is not None:
             raise self.over
-        if self._buffer:
-            raise self._over(Ended("failed", "the program answers out of turn"))
+        self._token = os.urandom(8).hex()
+        try:
+            line = encode((self._token, *question))
+        except (NotData, MemoryError) as error:
+            whose = "sandbox_fault" if self.untouched else "failed"
+            raise self._over(Ended(whose, f"the suite's check gives its candidate {error}")) from None
+        self._send(line)
+        self.untouched = False
+        return self._receive()
+
+    def _send(self, line: bytes) -> None:
+        """Send a line. Output of the cell is read meanwhile, so that the two do not deadlock."""
+        data = memoryview(line)
         while data:
             try:
                 data = data[os.write(self._channel, data) :]
@@ -72,29 +149,38 @@ class CellClient:
                 self._await()
                 self._poll.modify(self._channel, select.POLLIN)
 
-    def receive(self) -> Any:
-        """Return the answer to the last question."""
-        while (end := self._buffer.find(b"\n")) < 0:
-            self._await()
-        line = bytes(self._buffer[:end])
-        del self._buffer[: end + 1]
+    def _receive(self) -> list[Any]:
+        """Return the answer to the last question, without its token."""
+        line = self._line()
         try:
-            return decode(line)
+            answer = decode(line, self._items)
         except NotData as error:
             raise self._over(Ended("failed", f"the program's answer is not plain data: {error}")) from None
         except MemoryError:
             raise self._over(Ended("failed", "the program's answer is too large")) from None
+        match answer:
+            case (token, *rest) if token == self._token:
+                return rest
+            case _:
+                raise self._out_of_turn()
 
-    def end(self) -> int:
-        """Have the cell killed and return its wait status. Sets `cpu_s` to the CPU seconds that it used."""
-        if self._gone:
-            return 0
+    def _line(self) -> bytes:
+        while (end := self._buffer.find(b"\n")) < 0:
+            self._await()
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return line
+
+    def _kill(self, word: bytes) -> None:
+        """Have the cell killed. With END a second time, to report the end of the job."""
+        if not self._gone:
+            os.close(self._channel)
+            os.close(self._alive)
+        self._zygote.send(word)
+        status, cpu_s = EXITED.unpack(self._zygote.recv(EXITED.size))
+        if not self._gone:
+            self._status, self.cpu_s = status, cpu_s
         self._gone = True
-        os.close(self._channel)
-        os.close(self._alive)
-        self._zygote.send(END)
-        status, self.cpu_s = EXITED.unpack(self._zygote.recv(EXITED.size))
-        return int(status)
 
     def _await(self) -> None:
         """Wait for an event and read the data that has arrived. Raises Ended when a limit is reached or the cell has ended."""
@@ -123,6 +209,13 @@ class CellClient:
         self.over = self.over or end
         return self.over
 
+    def _not_set_up(self, why: str) -> Ended:
+        self.over = Ended("sandbox_fault", f"the cell could not be set up: {why}")
+        return self.over
+
+    def _out_of_turn(self) -> Ended:
+        return self._over(Ended("failed", "the program answers out of turn"))
+
     def _used_up(self) -> str:
         return f"it used up its CPU time of {self._cpu_s:.3g} s"
 
@@ -131,7 +224,8 @@ class CellClient:
         life = select.poll()
         life.register(self._alive, select.POLLIN)
         by_itself = bool(life.poll(_END_MS))
-        code = os.waitstatus_to_exitcode(self.end())
+        self._kill(KILL)
+        code = os.waitstatus_to_exitcode(self._status)
         if not by_itself:
             return Ended("failed", "it closed its pipes")
         if code == -signal.SIGXCPU or (code == -signal.SIGKILL and self.cpu_s >= self._cpu_s):

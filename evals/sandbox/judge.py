@@ -6,6 +6,7 @@ after a line with `last`.
 """
 
 from __future__ import annotations
+import __future__
 
 import builtins
 import functools
@@ -17,30 +18,27 @@ import resource
 import signal
 import socket
 import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
 from types import CodeType
-from typing import Any
+from typing import Any, cast
 
 from evals.sandbox import linux, seccomp
 from evals.sandbox.cell_client import CellClient, Ended
 from evals.sandbox.messages import Confinement, Limits
+from evals.sandbox.raised import MODULES
 
 _CHECK_GRACE_S = 0.5
 _MEMORY_BYTES = 512 * 1024**2  # a check may expand a small answer (`list(candidate())` of a huge range)
 _LARGE_KIB = 64 * 1024
+_MOST_CUTS = 100  # of a suite's text, to find its longest beginning that is valid Python
+_TOO_LATE = "the check did not end in time"
+_CAUSED_BY_DATA = (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
+"""The exceptions that hostile data can cause in the judge's own code. They count against the program."""
 _JOBS = 1000
 """A judge is replaced after this number of jobs, which frees the memory that checks leave behind."""
-_MODULES = {
-    *("bisect", "cmath", "collections", "copy", "datetime", "decimal", "fractions", "functools", "hashlib", "heapq"),
-    *("itertools", "json", "math", "operator", "random", "re", "statistics", "string", "textwrap", "typing"),
-}
-"""Modules that a check may use because its program imported them: harmless ones of the standard library."""
-
-
 _BUILTINS = frozenset(dir(builtins))
-
-
-class Raised(Exception):
-    """The program raised an exception that is not a builtin one."""
 
 
 def judge_all(confinement: Confinement, channel: int, zygote: socket.socket) -> None:
@@ -76,7 +74,7 @@ def _verdict(job: dict[str, Any], zygote: socket.socket) -> dict[str, Any]:
     except Ended as end:
         return {"nonce": job["nonce"], "outcome": end.outcome, "detail": end.detail, "cpu_s": 0.0}
     try:
-        signal.setitimer(signal.ITIMER_REAL, limits.wall_s + _CHECK_GRACE_S)
+        signal.setitimer(signal.ITIMER_REAL, limits.wall_s + limits.grace_s)
         outcome, detail = _outcome(cell, job)
         signal.setitimer(signal.ITIMER_REAL, 0)
     except Ended as end:  # the alarm, at the last moment
@@ -90,6 +88,8 @@ def _outcome(cell: CellClient, job: dict[str, Any]) -> tuple[str, str]:
         return _judge(cell, job)
     except Ended as end:
         return end.outcome, end.detail
+    except _CAUSED_BY_DATA as error:  # outside of the check
+        return "failed", f"the judge cannot read the program's data: {type(error).__name__}"
 
 
 def _line(channel: int) -> bytes:
@@ -102,24 +102,20 @@ def _line(channel: int) -> bytes:
 
 
 def _stop(_signal: int, _frame: object) -> None:
-    raise Ended("timed_out", "the check did not end in time")
+    raise Ended("timed_out", _TOO_LATE)
 
 
 def _judge(cell: CellClient, job: dict[str, Any]) -> tuple[str, str]:
-    cell.send(job["code"])
+    cell.load(job["code"])
     try:
         code, free = _compiled(job["check"])  # while the cell loads the program
     except SyntaxError as error:
         return "sandbox_fault", f"the suite's check is not valid Python: {error}"
-    match cell.receive():
-        case ("fault", why):
-            return "sandbox_fault", f"the cell could not be made: {why}"
-        case ("raised", str(kind), str(text)):
-            return "failed", f"{kind}: {text}"
-        case ("loaded", dict(names)):
-            pass
-        case _:
-            return "failed", "the program answers out of turn"
+    if "check" not in code.co_names:
+        return "sandbox_fault", "the suite's test must define check(candidate)"
+    cell.await_ready()
+    signal.setitimer(signal.ITIMER_REAL, cell.wall_s + _CHECK_GRACE_S)
+    names = cell.names()
     if names.get(job["entry_point"]) != "function":
         return "failed", f"NameError: the code defines no function {job['entry_point']}"
     return _run_check(cell, job, code, _namespace(cell, job, free, names))
@@ -128,8 +124,8 @@ def _judge(cell: CellClient, job: dict[str, Any]) -> tuple[str, str]:
 @functools.lru_cache(256)
 def _compiled(check: str) -> tuple[CodeType, frozenset[str]]:
     """Return a check's code and its free names. Cached by text."""
-    code = compile(check, "check.py", "exec")
-    return code, frozenset(_mentioned(code)) - _BUILTINS
+    code = compile(check, "check.py", "exec", dont_inherit=True)
+    return code, frozenset(_mentioned(code)) - _BUILTINS - {"check"}
 
 
 def _run_check(cell: CellClient, job: dict[str, Any], code: CodeType, space: dict[str, Any]) -> tuple[str, str]:
@@ -138,40 +134,85 @@ def _run_check(cell: CellClient, job: dict[str, Any], code: CodeType, space: dic
     try:
         exec(code, space)  # noqa: S102 - the suite's own check
         space["check"](_proxy(cell, job["entry_point"]))
-    except Exception as error:  # noqa: BLE001 - a check fails with any exception, its own or its candidate's
+    except Ended:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a check fails with any exception, its own or its candidate's, SystemExit included
         return "failed", _first_line(error, job["check"])
     if cell.over is not None:
         raise cell.over
+    if time.monotonic() > cell.deadline + _CHECK_GRACE_S:  # the check has suppressed the alarm's exception
+        raise Ended("timed_out", _TOO_LATE)
     return "passed", ""
 
 
-def _namespace(cell: CellClient, job: dict[str, Any], free: frozenset[str], names: dict[Any, Any]) -> dict[str, Any]:
+def _namespace(cell: CellClient, job: dict[str, Any], free: frozenset[str], names: dict[str, str]) -> dict[str, Any]:
     """Return the values of the check's free names.
 
     Names that the suite defines come first (a helper in a prompt: the program may have replaced it with one in its favour), then the
-    program's functions as proxies, and harmless modules that it imported.
+    program's functions as proxies, and harmless modules that it imported. The suite's own text sees the program in the same way.
     """
     space: dict[str, Any] = {"__name__": "check"}
-    given = _given(job["given"]) if any(name in job["given"] for name in free) else {}
-    for name in free:
-        kind = str(names.get(name, ""))
-        if name in given and name != job["entry_point"]:
+    given: dict[str, Any] = {}
+    if any(name in job["given"] for name in free):
+        text, mentioned = _beginning(job["given"])
+        given = _defined(text)
+        given[job["entry_point"]] = _proxy(cell, job["entry_point"])
+        _add(cell, given, mentioned - given.keys(), names)
+    for name in free - {job["entry_point"]}:
+        if name in given:
             space[name] = given[name]
-        elif kind == "function":
+    _add(cell, space, free - space.keys(), names)
+    return space
+
+
+def _add(cell: CellClient, space: dict[str, Any], wanted: Iterable[str], names: dict[str, str]) -> None:
+    """Add the program's functions, as proxies, and the harmless modules that it imported."""
+    for name in wanted:
+        kind, _space, module = names.get(name, "").partition(" ")
+        if kind == "function":
             space[name] = _proxy(cell, name)
-        elif kind.startswith("module ") and kind.split()[1] in _MODULES:
-            space[name] = importlib.import_module(kind.split()[1])
-    return space
+        elif kind == "module" and module in MODULES:
+            space[name] = importlib.import_module(module)
+        else:
+            continue
+        cell.untouched = False
 
 
-def _given(text: str) -> dict[str, Any]:
-    """Return the names that the suite's text defines, {} when the text is not a complete program (a prompt that ends early)."""
-    space: dict[str, Any] = {}
+@functools.lru_cache(256)
+def _beginning(text: str) -> tuple[str, frozenset[str]]:
+    """Return the longest beginning of a suite's text that is valid Python, and the names that it mentions. Cached by text.
+
+    A prompt without a docstring ends with the line `def f(x):`; what precedes that line is complete.
+    """
+    lines = text.splitlines(keepends=True)
+    starts = [number for number, line in enumerate(lines) if line[:1] not in (" ", "\t", "\n", "\r", "#", ")", "]", "}")]
+    for end in [len(lines), *reversed(starts)][:_MOST_CUTS]:
+        part = "".join(lines[:end])
+        try:
+            return part, frozenset(_mentioned(_lenient(part))) - _BUILTINS
+        except (SyntaxError, ValueError):
+            continue
+    return "", frozenset()
+
+
+def _defined(text: str) -> dict[str, Any]:
+    """Return the names that the suite's text defines. A statement that fails here (a package is missing) does not hide the others."""
+    space: dict[str, Any] = {"__name__": "given"}
     try:
-        exec(compile(text, "given.py", "exec"), space)  # noqa: S102 - the suite's own
-    except Exception:  # noqa: BLE001 - the missing part may be in the program
-        return {}
+        exec(_lenient(text), space)  # noqa: S102 - the suite's own
+    except Exception:  # noqa: BLE001 - as in any program
+        import ast  # noqa: PLC0415 - not in the zygote: every cell copies its page tables
+
+        for statement in ast.parse(text).body:
+            with suppress(Exception):
+                exec(_lenient(ast.Module([statement], [])), space)  # noqa: S102 - the suite's own
     return space
+
+
+@functools.lru_cache(256)
+def _lenient(source: Any) -> CodeType:
+    """Compile the suite's own text. Its annotations are not evaluated: the program may have the imports that they need."""
+    return cast("CodeType", compile(source, "given.py", "exec", flags=__future__.annotations.compiler_flag, dont_inherit=True))
 
 
 def _mentioned(code: CodeType) -> set[str]:
@@ -181,35 +222,22 @@ def _mentioned(code: CodeType) -> set[str]:
 
 def _proxy(cell: CellClient, name: str) -> Any:
     def candidate(*arguments: Any, **keywords: Any) -> Any:
-        match cell.ask((name, arguments, keywords)):
-            case ("value", value):
-                return value
-            case ("raised", str(kind), str(text)):
-                raise _exception(kind, text)
-            case _:
-                raise Ended("failed", "the program answers out of turn")
+        return cell.call(name, arguments, keywords)
 
     return candidate
 
 
-def _exception(name: str, text: str) -> Exception:
-    """Return the builtin exception of this name, because a check may expect it; otherwise a Raised with the name."""
-    kind: Any = getattr(builtins, name, None)
-    plain = isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, UnicodeError | ExceptionGroup)
-    return kind(text) if plain else Raised(f"{name}: {text}")
-
-
-def _first_line(error: Exception, check: str) -> str:
+def _first_line(error: BaseException, check: str) -> str:
     lines = check.splitlines()
     import traceback  # noqa: PLC0415 - not in the zygote: every cell copies its page tables
 
     at = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "check.py" and frame.lineno]
     where = lines[at[-1] - 1].strip() if at and at[-1] <= len(lines) else ""
-    what = (_text(error) if isinstance(error, Raised) else f"{type(error).__name__}: {_text(error)}").rstrip(": ")
+    what = f"{type(error).__name__}: {_text(error)}".rstrip(": ")
     return f"{where} ({what})"[:500] if where else what[:500]
 
 
-def _text(error: Exception) -> str:
+def _text(error: BaseException) -> str:
     try:
         return str(error)
     except (ValueError, RecursionError, MemoryError):  # a number of more digits than Python writes

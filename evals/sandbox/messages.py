@@ -27,9 +27,13 @@ class Limits(NamedTuple):
 
 LIMITS = struct.Struct("=ddqd")
 """From a judge to the zygote: start a cell with these limits."""
+KILL = b"kill"
+"""From a judge to the zygote: end the cell. The judge's time limit stays, because its check may go on."""
 END = b"end"
-"""From a judge to the zygote: end the cell."""
+"""From a judge to the zygote: end the cell; its check is over."""
 STARTED = struct.Struct("=i")
 """From the zygote: the cell's pid, with its socket and its pidfd; or, without either, the error number."""
 EXITED = struct.Struct("=id")
 """From the zygote: the cell's wait status and the CPU seconds that it used."""
+READY = b"ready"
+"""A cell's first line, before it reads the program: it is set up. Any other first line states why it is not."""

@@ -32,7 +32,7 @@ sys.path.insert(0, os.path.realpath(__file__).rsplit("/", 3)[0])
 from evals.sandbox import landlock, linux, seccomp
 from evals.sandbox.cell import rehearse, run_cell
 from evals.sandbox.judge import judge_all
-from evals.sandbox.messages import END, EXITED, LIMITS, STARTED, Confinement, Limits
+from evals.sandbox.messages import END, EXITED, KILL, LIMITS, STARTED, Confinement, Limits
 
 sys.path.pop(0)
 
@@ -167,7 +167,7 @@ class _Here(FileFinder):
 
 
 class _Judge:
-    """A judge: its socket to the platform, its socket to the zygote, the pid of its cell (0 without one), and the cell's deadline."""
+    """A judge: its socket to the platform, its socket to the zygote, the pid of its cell (0 without one), and the deadline of its job."""
 
     def __init__(self, pid: int, channel: socket.socket, requests: socket.socket) -> None:
         self.pid = pid
@@ -231,8 +231,10 @@ class _ForkServer:
         """Serve one request of a judge, or remove the judge when it has ended."""
         try:
             word = judge.requests.recv(LIMITS.size)
-            if word == END:
+            if word in (END, KILL):
                 judge.requests.send(EXITED.pack(*self._end_cell(judge)))
+                if word == END:
+                    judge.due = math.inf
             elif word:
                 self._start_cell(judge, Limits(*LIMITS.unpack(word)))
             else:
@@ -265,7 +267,7 @@ class _ForkServer:
             return 0, 0.0
         os.kill(judge.cell, signal.SIGKILL)
         _pid, status, usage = os.wait4(judge.cell, 0)
-        judge.cell, judge.due = 0, math.inf
+        judge.cell = 0
         return status, usage.ru_utime + usage.ru_stime
 
     def _end_late_ones(self) -> None:

@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 IMPORT = "import json, sys; sys.path.insert(0, {root!r}); import evals.sandbox.zygote; print(json.dumps(sorted(sys.modules)))"
 OURS = {
     *("evals", "evals.sandbox", "evals.sandbox.cell", "evals.sandbox.cell_client", "evals.sandbox.codec", "evals.sandbox.judge"),
-    *("evals.sandbox.landlock", "evals.sandbox.linux", "evals.sandbox.messages", "evals.sandbox.seccomp", "evals.sandbox.zygote"),
+    *("evals.sandbox.landlock", "evals.sandbox.linux", "evals.sandbox.messages", "evals.sandbox.raised", "evals.sandbox.seccomp"),
+    "evals.sandbox.zygote",
 }
 NEEDLESS = {"pathlib", "platform", "urllib.parse", "ipaddress", "traceback", "subprocess", "threading", "dataclasses", "inspect"}
 
