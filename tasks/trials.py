@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import structlog
 
-from core.benchmarks import Benchmark, Plan, Sample
+from core.benchmarks import Benchmark, Form, Plan, Sample, aligned, form_of
 from core.endpoints import Rollout
 from core.errors import Fault, Refused, Transient
 from core.ids import SubmissionId, VersionId
@@ -12,7 +14,7 @@ from core.ports.benchmark_runner import Progress
 from core.shown import headline
 from core.submissions import StepName
 from core.versions import Decision, TrialKind, TrialReport
-from evals.benchmark import benchmark_key, gate_benchmark, gate_plan, score_benchmark, wider_plan
+from evals.benchmark import UNSOLVED, benchmark_key, gate_benchmark, gate_plan, key_in_form, score_benchmark, wider_plan
 from evals.engine_client import EngineClient
 from evals.suite_loader import load_suite
 from evals.trials import degeneration as judge_degeneration
@@ -48,8 +50,9 @@ def benchmark(submission: SubmissionId, rollout: Rollout) -> TrialReport:
     """Ask the suite of the dark candidate and hold its answers against the stable version's; ask for more while that cannot tell."""
     with recorded(submission, StepName.BENCHMARK) as report:
         here = platform()
-        enter_prompt(here)
-        plan: Plan | None = gate_plan(here.settings.trials)
+        first = gate_plan(here.settings.trials, own_form(here, rollout.candidate))
+        enter_prompt(here, first)
+        plan: Plan | None = first
         while plan is not None:
             expect_wanted(here.records, rollout.id)
             judged = gated(here, submission, rollout, plan, report.progress)
@@ -61,9 +64,21 @@ def benchmark(submission: SubmissionId, rollout: Rollout) -> TrialReport:
 def degeneration(submission: SubmissionId, rollout: Rollout, benchmarked: TrialReport) -> TrialReport:
     """Count the benchmark's answers that end in a loop."""
     with recorded(submission, StepName.DEGENERATION) as report:
-        found = platform().records.versions.reports(rollout.stable, TrialKind.BENCHMARK, benchmarked.key) if rollout.stable else ()
-        stable = next(iter(found), None)
-        return settle(report, judge_degeneration(benchmarked, stable, platform().settings.trials))
+        return settle(report, judge_degeneration(benchmarked, stable_report(platform(), rollout, benchmarked), platform().settings.trials))
+
+
+def stable_report(here: Platform, rollout: Rollout, benchmarked: TrialReport) -> TrialReport | None:
+    """Return the stable version's score to which the candidate's was compared, None where the endpoint has no stable version."""
+    if rollout.stable is None:
+        return None
+    forms = own_form(here, rollout.candidate), own_form(here, rollout.stable)
+    key = key_in_form(benchmarked.key, here.settings.trials, *forms)
+    return next(iter(here.records.versions.reports(rollout.stable, TrialKind.BENCHMARK, key)), None)
+
+
+def own_form(here: Platform, version: VersionId) -> Form:
+    """Return the form for which a version was trained."""
+    return form_of(here.records.versions.get(version))
 
 
 def engine_of(version: VersionId) -> EngineClient:
@@ -71,21 +86,35 @@ def engine_of(version: VersionId) -> EngineClient:
     return EngineClient(await_ready(platform(), version), version)
 
 
-def enter_prompt(here: Platform) -> None:
+def enter_prompt(here: Platform, plan: Plan) -> None:
     """Enter the gate's prompt in the prompt registry. The registry is only a mirror: a submission never waits for it."""
-    suite = load_suite(here.settings.trials.suite, here.settings.trials)
+    prompt = load_suite(here.settings.trials.suite, here.settings.trials).way(plan.form).prompt
     try:
-        here.pinned(suite.prompt)
+        here.pinned(prompt)
     except Transient as error:
-        log.warning("prompt.not_entered", prompt=suite.prompt.pinned, cause=error.what)
+        log.warning("prompt.not_entered", prompt=prompt.pinned, cause=error.what)
+
+
+def plan_of_stable(here: Platform, rollout: Rollout, stable: VersionId, plan: Plan) -> Plan:
+    """Return the candidate's plan for the stable version: the same questions, in the form for which that one was trained."""
+    form = own_form(here, stable)
+    if form is own_form(here, rollout.candidate):
+        return plan
+    return replace(gate_plan(here.settings.trials, form), samples=plan.samples)
 
 
 def gated(here: Platform, submission: SubmissionId, rollout: Rollout, plan: Plan, progress: Progress) -> TrialReport:
-    """Return the candidate's report by one plan, decided, and write it down as a benchmark of its own."""
+    """Return the candidate's report by one plan, decided, and write it down as a benchmark of its own.
+
+    Each version is asked in its own form (docs/decisions/models-are-asked-in-their-own-form.md).
+    """
     row, ours = answered(here, submission, rollout, rollout.candidate, plan, progress)
-    known = answered(here, submission, rollout, rollout.stable, plan, progress) if rollout.stable else None
+    known = None
+    if rollout.stable:
+        known = answered(here, submission, rollout, rollout.stable, plan_of_stable(here, rollout, rollout.stable, plan), progress)
     report = scored(here, row, ours)
-    judged = gate_benchmark(report, ours, known[1] if known else None, here.settings.trials)
+    stable = aligned(known[1], known[0].plan, row.plan) if known else None
+    judged = gate_benchmark(report, ours, stable, here.settings.trials)
     if not row.ended:
         comparison = judged.detail.get("comparison", {})
         end_gate(here, row, ours, GateEnd(judged.decision, judged.findings[0].reason, known[0].id if known else None, comparison))
@@ -121,8 +150,17 @@ def settle(report: StepReport, trial: TrialReport) -> TrialReport:
     """Store a trial's report, show it, and raise Refused with its first failure."""
     platform().records.versions.report(trial)
     failed = trial.first_failure()
-    passed = f"{sum(finding.passed for finding in trial.findings)} of {len(trial.findings)} checks passed"
-    report.say(failed.reason if failed else headline(trial.numbers) or passed, decision=trial.decision, numbers=trial.numbers)
+    report.say(said_of(trial), decision=trial.decision, numbers=trial.numbers)
     if trial.decision is Decision.FAIL and failed is not None:
         raise Refused(failed.reason, reason=failed.name, hint=failed.hint)
     return trial
+
+
+def said_of(trial: TrialReport) -> str:
+    """Return a trial's result in one line: its first failure, else its numbers and the warning of a first version that solves nothing."""
+    failed = trial.first_failure()
+    if failed:
+        return failed.reason
+    passed = f"{sum(finding.passed for finding in trial.findings)} of {len(trial.findings)} checks passed"
+    warnings = [f"warning: {found.reason}; {found.hint}" for found in trial.findings if found.name == UNSOLVED]
+    return "; ".join([headline(trial.numbers) or passed, *warnings])

@@ -10,6 +10,7 @@ from core.links import Links
 from core.settings import Settings
 from wiring.adapters import Platform
 from wiring.benchmark_results import StoredBenchmarkResults
+from wiring.suites import ReadSuites
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -55,7 +56,8 @@ def control_app(of: Platform) -> FastAPI:
     links = Links(prefect_ui=of.prefect_page, mlflow_ui=of.settings.mlflow_url, gateway_url=of.settings.shown_url)
     results, probes, thresholds = StoredBenchmarkResults(of.answers), health_probes(of.settings), problem_thresholds(of.settings)
     queue = PrefectRuns(of.settings.prefect_api_url, timeout_s=_PAGE_TIMEOUT_S, patience_s=_PAGE_PATIENCE_S)
-    return control(ControlContext(of.records, of.runs, of.engines, of.clock, links, results, probes, thresholds, queue))
+    suites = ReadSuites(of.settings)
+    return control(ControlContext(of.records, of.runs, of.engines, of.clock, links, results, probes, thresholds, suites, queue))
 
 
 def health_probes(settings: Settings) -> LocalHealthProbes:

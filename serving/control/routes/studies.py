@@ -32,6 +32,7 @@ def study(benchmark_id: IdPart, body: NewStudy, context: Context, caller: Submit
         raise Forbidden("only an operator may name a ranker", reason="role", hint="leave the ranker out, or ask an operator")
     if "ranker" in body.policies and not (body.ranker_url and body.ranker_model):
         raise Refused("the policy ranker needs a model that ranks", reason="no_ranker", hint="give --ranker URL --ranker-model NAME")
+    context.suites.check(row.plan.suite, row.plan.suite_digest)
     name = new_id("st")
     run = context.runs.start_study(name, {"benchmark": row.id, "study": name, **body.model_dump()})
     _enter_study(context, row.id, name, body, run)
