@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -13,18 +13,23 @@ from core.errors import Refused
 from core.ids import BenchmarkId, Digest, EndpointName, Epoch, PrincipalId, SubmissionId, VersionId
 from core.programs import RunOutcome
 from core.reasons import Reason
-from core.versions import Decision
+from core.versions import Decision, ModelVersion
 
 
 class Form(StrEnum):
     """How a problem is put to the engine: its prompt raw, or as a user's message through the chat template.
 
-    `OWN` is the one that the suite is made for; a pinned plan has one of the others.
+    `OWN` is the model's own (`form_of`); a pinned plan has one of the others.
     """
 
     COMPLETION = "completion"
     CHAT = "chat"
     OWN = "own"
+
+
+def form_of(version: ModelVersion) -> Form:
+    """Return the form for which a model was trained: chat where it has a chat template, completion for a base model."""
+    return Form.COMPLETION if version.chat_template is None else Form.CHAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,24 @@ class Sample:
     def passed(self) -> bool:
         """Whether all checks passed."""
         return self.outcome is RunOutcome.PASSED
+
+
+def same_questions(plan: Plan, other: Plan) -> bool:
+    """Return whether two plans ask the same problems equally often at the same points, each in its form and up to its longest answer."""
+    ours, theirs = ([replace(point, max_tokens=0) for point in each.grid] for each in (plan, other))
+    return (plan.suite_digest, plan.samples, plan.seed, ours) == (other.suite_digest, other.samples, other.seed, theirs)
+
+
+def aligned(samples: Sequence[Sample], plan: Plan, onto: Plan) -> tuple[Sample, ...]:
+    """Return samples of `plan` under the names of the points of `onto`, so that answers in different forms pair by problem.
+
+    The points of two forms differ in their longest answer. Of plans in one form nothing changes.
+    """
+    if plan.form is onto.form:
+        return tuple(samples)
+    names = {replace(point, max_tokens=0): point.key for point in onto.grid}
+    renamed = {point.key: names.get(replace(point, max_tokens=0), point.key) for point in plan.grid}
+    return tuple(replace(sample, sampling=renamed.get(sample.sampling, sample.sampling)) for sample in samples)
 
 
 class Trigger(StrEnum):

@@ -112,6 +112,7 @@ class Reason(StrEnum):
     BAD_SUITE = "bad_suite"
     SUITE_NOT_FOUND = "suite_not_found"
     SUITE_CHANGED = "suite_changed"
+    FORM_NOT_SUPPORTED = "form_not_supported"
     PROMPT_CHANGED = "prompt_changed"
     NO_DATASET = "no_dataset"
     NO_HUMANEVAL = "no_humaneval"

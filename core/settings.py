@@ -96,7 +96,7 @@ class BenchmarkPolicy:
     samples: int = setting(4, "samples a problem of the scheduled benchmark", least=1)
     temperature: str = setting("0.2", "temperatures of the scheduled benchmark, separated by commas", check=numbers)
     frequency_penalty: str = setting("0", "frequency penalties of the scheduled benchmark, separated by commas", check=numbers)
-    form: str = setting("own", "how the scheduled benchmark asks: completion, chat, or own, as the suite says")
+    form: str = setting("own", "how the scheduled benchmark asks: completion, chat, or own: chat where the model has a chat template")
     margin: float = setting(
         0.03, "a drop of pass@1 below the baseline that is larger is a regression, 0 to 1; noise between equal runs comes on top", most=1
     )

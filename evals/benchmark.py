@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from core.benchmarks import Flaw, Plan, Sample, Sampling
+from core.benchmarks import Flaw, Form, Plan, Sample, Sampling
 from core.errors import Fault
 from core.ids import Epoch, VersionId
 from core.programs import RunOutcome
@@ -17,6 +17,11 @@ from evals.statistics import Comparison, compare, summarize
 from evals.suite_loader import load_suite
 from evals.suites.suite import plan_of
 
+UNSOLVED = "benchmark_solves_nothing"
+"""The finding of a first version that solves no problem: it passes, with a warning."""
+_UNSOLVED_HINT = (
+    "read the answers with `seatrial bench answers` before users rely on the model; SEATRIAL_TRIALS_MIN_SCORE above 0 refuses such a model"
+)
 _SHOWN_CHARS = 4000
 _TINY = 1e-9
 
@@ -43,12 +48,32 @@ class Row:
         return {**{name: getattr(self, name) for name in self.__slots__}, "flaws": list(self.flaws)}
 
 
-def gate_plan(policy: TrialPolicy) -> Plan:
-    """Return the plan of the gate, pinned: its suite, samples and temperature are settings. Raises Refused where there is no such suite."""
+def gate_plan(policy: TrialPolicy, own: Form) -> Plan:
+    """Return the gate's plan for a model whose form is `own`, pinned: its suite, samples and temperature are settings.
+
+    Raises Refused where there is no such suite, or it does not support the model's form.
+    """
     suite = load_suite(policy.suite, policy)
-    point = Sampling(temperature=policy.temperature, max_tokens=suite.max_tokens)
+    form = suite.form_for(own)
+    point = Sampling(temperature=policy.temperature, max_tokens=suite.way(form).max_tokens)
     # a file of one's own is found again by its path, which its name would not tell
-    return replace(plan_of(suite, samples=policy.samples, grid=(point,)), suite=policy.suite)
+    return replace(plan_of(suite, samples=policy.samples, grid=(point,), form=form), suite=policy.suite)
+
+
+def key_in_form(key: str, policy: TrialPolicy, own: Form, other: Form) -> str:
+    """Return the key of the score to which a model of the form `own` with the score `key` is compared: that of a model of the form `other`.
+
+    `key` itself where both have one form, and where it is not a score of the gate.
+    """
+    if own is other:
+        return key
+    plan, theirs = gate_plan(policy, own), gate_plan(policy, other)
+    while benchmark_key(plan) != key:
+        samples = min(plan.samples * 2, policy.max_samples)
+        if samples <= plan.samples:
+            return key
+        plan, theirs = replace(plan, samples=samples), replace(theirs, samples=samples)
+    return benchmark_key(theirs)
 
 
 def wider_plan(plan: Plan, judged: TrialReport, policy: TrialPolicy) -> Plan | None:
@@ -128,6 +153,9 @@ def _held_against_minimum(report: TrialReport, policy: TrialPolicy) -> TrialRepo
     score = _score(report.numbers)
     if report.numbers["pass_at_1"] < policy.min_score - _TINY:
         return _failed(report, Reason.BENCHMARK_BELOW_MINIMUM, f"pass@1 {score} is below the minimum of {policy.min_score:g}")
+    if not report.numbers["solved"]:
+        what = f"the model solves none of {report.numbers['problems']:.0f} problems (pass@1 {score}); the endpoint has no stable version"
+        return _passed(report, UNSOLVED, what, _UNSOLVED_HINT)
     return _passed(report, "benchmark_score", f"pass@1 {score}; the endpoint has no stable version yet")
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from core.benchmarks import Plan, Sample
+from core.benchmarks import Form, Plan, Sample
 from core.errors import Refused
 from core.ids import VersionId
 from core.ports.benchmark_runner import Progress
@@ -31,14 +31,15 @@ class SuiteBenchmarkRunner:
         self._policy = policy
         self._pinned = pinned
 
-    def pin(self, asked: Plan) -> Plan:
+    def pin(self, asked: Plan, own: Form) -> Plan:
         """Return the plan with everything that its answers depend on; points without a longest answer get the suite's."""
         if asked.suite_digest:
             return asked
         suite = load_suite(asked.suite, self._policy)
-        way = suite.way(asked.form)
+        form = suite.form_for(own, asked.form)
+        way = suite.way(form)
         grid = tuple(replace(point, max_tokens=point.max_tokens or way.max_tokens) for point in asked.grid)
-        plan = plan_of(suite, samples=asked.samples, grid=grid, form=asked.form, seed=asked.seed, prompt=self._pinned(way.prompt))
+        plan = plan_of(suite, samples=asked.samples, grid=grid, form=form, seed=asked.seed, prompt=self._pinned(way.prompt))
         # a file outside evals/suites is found again by its path, which the suite's name does not contain
         return replace(plan, suite=asked.suite)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from core.settings import TrialPolicy
+from evals.harness.extract import find_extractor
 from evals.suites.files import read_suite
+from evals.suites.sources import HUMANEVAL, packaged_humaneval
 from evals.suites.suite import LMEVAL, Suite
 
 
@@ -17,4 +19,14 @@ def load_suite(name: str, policy: TrialPolicy | None = None) -> Suite:
         from evals.harness.lmeval_suites import describe  # noqa: PLC0415 - the other suites need no child process
 
         return describe(name, sources.lmeval_tasks)
-    return read_suite(name, sources.humaneval)
+    suite = read_suite(name, sources.humaneval)
+    for way in (suite.completion, suite.chat):
+        find_extractor(way.extractor)
+    return suite
+
+
+def is_local(name: str, policy: TrialPolicy) -> bool:
+    """Return whether a suite is read from this machine alone: no task of lm-eval, and no HumanEval that the hub would have to send."""
+    if name == HUMANEVAL:
+        return bool(policy.humaneval) or packaged_humaneval() is not None
+    return not name.startswith(LMEVAL)

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from core.benchmarks import Benchmark, BenchmarkState, Sample, Trigger
+from core.benchmarks import Benchmark, BenchmarkState, Sample, Trigger, aligned, form_of, same_questions
 from core.errors import NotFound
 from core.ids import EndpointName, VersionId
 from core.ports import Records
@@ -37,7 +37,7 @@ def judge_run(records: Records, answers: Answers, row: Benchmark, samples: Seque
     base = baseline_of(records, answers, row)
     if base is None:
         return Judgement(Decision.INCONCLUSIVE, "the first run of this version by this plan: later ones are held against it")
-    theirs = answers.read(base)
+    theirs = aligned(answers.read(base), base.plan, row.plan)
     judge = regressed if row.trigger is Trigger.SCHEDULE else compare
     found = judge(samples, theirs, margin=margin, noise=measured_noise(records, answers, row))
     return Judgement(found.decision, found.reason, base, shown(found))
@@ -51,13 +51,16 @@ def shown(found: Comparison) -> dict[str, Any]:
 def baseline_of(records: Records, answers: Answers, row: Benchmark) -> Benchmark | None:
     """Return the pinned baseline: the version's first whole run of this plan; else the run of it that the endpoint's stable version has.
 
-    Only a run of the same plan can be compared. None where this is the first.
+    Only a run of the same plan can be compared; where the stable version has another form, a run of the same questions in that form. None
+    where this is the first.
     """
     first = _first(records, answers, row, row.version)
     if first is not None:
         return first
     stable = stable_of(records, row.endpoint)
-    return _first(records, answers, row, stable) if stable is not None and stable != row.version else None
+    if stable is None or stable == row.version:
+        return None
+    return _first(records, answers, row, stable) or _in_its_own_form(records, answers, row, stable)
 
 
 def measured_noise(records: Records, answers: Answers, row: Benchmark) -> NoiseFloor | None:
@@ -103,6 +106,16 @@ def _first(records: Records, answers: Answers, row: Benchmark, version: VersionI
     runs = [run for run in done_runs(records, row, version) if run.started_at < row.started_at or version != row.version]
     readable = (run for run in reversed(runs) if _readable(answers, run))
     return next(readable, None)
+
+
+def _in_its_own_form(records: Records, answers: Answers, row: Benchmark, stable: VersionId) -> Benchmark | None:
+    """Return the stable version's oldest whole run of the same questions, each version in the form for which it was trained."""
+    theirs = form_of(records.versions.get(stable))
+    if row.plan.form is theirs or row.plan.form is not form_of(records.versions.get(row.version)):
+        return None
+    found = records.benchmarks.find(version=stable, states=[BenchmarkState.DONE], limit=_MOST)
+    runs = (run for run in reversed(found) if run.plan.form is theirs and same_questions(run.plan, row.plan))
+    return next((run for run in runs if _readable(answers, run)), None)
 
 
 def _readable(answers: Answers, run: Benchmark) -> tuple[Sample, ...]:

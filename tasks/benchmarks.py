@@ -12,7 +12,7 @@ from prefect.artifacts import create_image_artifact, create_table_artifact
 from prefect.runtime import flow_run
 from pydantic import BaseModel, Field
 
-from core.benchmarks import Benchmark, BenchmarkState, Form, Plan, Trigger, grid_of, numbers_of
+from core.benchmarks import Benchmark, BenchmarkState, Form, Plan, Trigger, aligned, form_of, grid_of, numbers_of
 from core.engines import EnginePhase
 from core.errors import Conflict, NotFound, Refused, SeatrialError
 from core.ids import BenchmarkId, Digest, Epoch, new_id
@@ -53,7 +53,9 @@ class BenchmarkRequest(BaseModel):
     samples: int = Field(default=1, ge=1, le=1000, description="samples a problem at every point of the grid")
     temperature: str = Field(default="0", description="temperatures, separated by commas")
     frequency_penalty: str = Field(default="0", description="frequency penalties, separated by commas")
-    form: Form = Field(default=Form.OWN, description="completion: the prompt raw; chat: as a user's message; own: as the suite says")
+    form: Form = Field(
+        default=Form.OWN, description="completion: the prompt raw; chat: as a user's message; own: chat where the model has a chat template"
+    )
     max_tokens: int = Field(default=0, ge=0, le=32_768, description="longest answer, in tokens; 0: the suite's own")
     trigger: Trigger = Field(default=Trigger.HAND, description="schedule: a regression against the baseline raises an alert")
     benchmark: str | None = Field(default=None, description="leave empty: set by the platform for a benchmark that exists already")
@@ -139,8 +141,8 @@ def pin_plan(benchmark: BenchmarkId) -> Benchmark:
     row = here.records.benchmarks.get(benchmark)
     if row.planned:
         return row
-    pinned = lifecycle.pin(here.records, here.clock, benchmark, here.benchmark_runner.pin(row.plan), this_driver())
-    plan = pinned.plan
+    plan = here.benchmark_runner.pin(row.plan, form_of(here.records.versions.get(row.version)))
+    pinned = lifecycle.pin(here.records, here.clock, benchmark, plan, this_driver())
     run_log().info("pin plan: %s, %s, %d samples a problem at %d points", plan.suite, plan.form, plan.samples, len(plan.grid))
     return pinned
 
@@ -241,7 +243,7 @@ def show(benchmark: BenchmarkId) -> None:
     here = platform()
     row = here.records.benchmarks.get(benchmark)
     base = here.records.benchmarks.get(row.baseline) if row.baseline else None
-    problems = by_problem(here.answers.read(row), here.answers.read(base) if base else ())
+    problems = by_problem(here.answers.read(row), aligned(here.answers.read(base), base.plan, row.plan) if base else ())
     name, model = row.endpoint or row.version[:12], model_of(here.records, row)
     said = f"{suite_title(row.plan.suite)}, {model} on {name}: {headline(row.numbers)}. {row.decision}: {row.reason}"
     # A gate looks at a model before any user meets it; by hand and each night it is the endpoint that is looked at.

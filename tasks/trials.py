@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
-from core.benchmarks import Benchmark, Plan, Sample
+from core.benchmarks import Benchmark, Form, Plan, Sample, aligned, form_of
 from core.endpoints import Rollout
 from core.errors import Fault, Refused, Transient
 from core.ids import SubmissionId, VersionId
@@ -15,7 +16,7 @@ from core.settings import TrialPolicy
 from core.shown import headline
 from core.submissions import StepName
 from core.versions import Decision, ModelVersion, TrialKind, TrialReport
-from evals.benchmark import benchmark_key, gate_benchmark, gate_plan, score_benchmark, wider_plan
+from evals.benchmark import UNSOLVED, benchmark_key, gate_benchmark, gate_plan, key_in_form, score_benchmark, wider_plan
 from evals.engine_client import EngineClient
 from evals.fidelity import fidelity as try_fidelity
 from evals.suite_loader import load_suite
@@ -62,8 +63,9 @@ def benchmark(submission: SubmissionId, rollout: Rollout) -> TrialReport:
     """Ask the suite of the dark candidate and hold its answers against the stable version's; ask for more while that cannot tell."""
     with recorded(submission, StepName.BENCHMARK) as report:
         here = platform()
-        enter_prompt(here.settings.trials, here.pinned)
-        plan: Plan | None = gate_plan(here.settings.trials)
+        first = gate_plan(here.settings.trials, own_form(here, rollout.candidate))
+        enter_prompt(here.settings.trials, first, here.pinned)
+        plan: Plan | None = first
         while plan is not None:
             expect_wanted(here.records, rollout.id)
             judged = gated(here, submission, rollout, plan, report.progress)
@@ -75,9 +77,21 @@ def benchmark(submission: SubmissionId, rollout: Rollout) -> TrialReport:
 def degeneration(submission: SubmissionId, rollout: Rollout, benchmarked: TrialReport) -> TrialReport:
     """Count the benchmark's answers that end in a loop."""
     with recorded(submission, StepName.DEGENERATION) as report:
-        found = platform().records.versions.reports(rollout.stable, TrialKind.BENCHMARK, benchmarked.key) if rollout.stable else ()
-        stable = next(iter(found), None)
-        return settle(report, judge_degeneration(benchmarked, stable, platform().settings.trials))
+        return settle(report, judge_degeneration(benchmarked, stable_report(platform(), rollout, benchmarked), platform().settings.trials))
+
+
+def stable_report(here: Platform, rollout: Rollout, benchmarked: TrialReport) -> TrialReport | None:
+    """Return the stable version's score to which the candidate's was compared, None where the endpoint has no stable version."""
+    if rollout.stable is None:
+        return None
+    forms = own_form(here, rollout.candidate), own_form(here, rollout.stable)
+    key = key_in_form(benchmarked.key, here.settings.trials, *forms)
+    return next(iter(here.records.versions.reports(rollout.stable, TrialKind.BENCHMARK, key)), None)
+
+
+def own_form(here: Platform, version: VersionId) -> Form:
+    """Return the form for which a version was trained."""
+    return form_of(here.records.versions.get(version))
 
 
 def engine_of(version: VersionId) -> EngineClient:
@@ -85,21 +99,35 @@ def engine_of(version: VersionId) -> EngineClient:
     return EngineClient(await_ready(platform(), version), version)
 
 
-def enter_prompt(policy: TrialPolicy, pin: Callable[[PromptTemplate], str]) -> None:
+def enter_prompt(policy: TrialPolicy, plan: Plan, pin: Callable[[PromptTemplate], str]) -> None:
     """Enter the gate's prompt in the prompt registry. The registry is only a mirror: a submission never waits for it."""
-    suite = load_suite(policy.suite, policy)
+    prompt = load_suite(policy.suite, policy).way(plan.form).prompt
     try:
-        pin(suite.prompt)
+        pin(prompt)
     except Transient as error:
-        log.warning("prompt.not_entered", prompt=suite.prompt.pinned, cause=error.what)
+        log.warning("prompt.not_entered", prompt=prompt.pinned, cause=error.what)
+
+
+def plan_of_stable(here: Platform, rollout: Rollout, stable: VersionId, plan: Plan) -> Plan:
+    """Return the candidate's plan for the stable version: the same questions, in the form for which that one was trained."""
+    form = own_form(here, stable)
+    if form is own_form(here, rollout.candidate):
+        return plan
+    return replace(gate_plan(here.settings.trials, form), samples=plan.samples)
 
 
 def gated(here: Platform, submission: SubmissionId, rollout: Rollout, plan: Plan, progress: Progress) -> TrialReport:
-    """Return the candidate's report by one plan, decided, and write it down as a benchmark of its own."""
+    """Return the candidate's report by one plan, decided, and write it down as a benchmark of its own.
+
+    Each version is asked in its own form (docs/decisions/models-are-asked-in-their-own-form.md).
+    """
     row, ours = answered(here, submission, rollout, rollout.candidate, plan, progress)
-    known = answered(here, submission, rollout, rollout.stable, plan, progress) if rollout.stable else None
+    known = None
+    if rollout.stable:
+        known = answered(here, submission, rollout, rollout.stable, plan_of_stable(here, rollout, rollout.stable, plan), progress)
     report = scored(here, row, ours)
-    judged = gate_benchmark(report, ours, known[1] if known else None, here.settings.trials)
+    stable = aligned(known[1], known[0].plan, row.plan) if known else None
+    judged = gate_benchmark(report, ours, stable, here.settings.trials)
     if not row.ended:
         comparison = judged.detail.get("comparison", {})
         end = GateEnd(judged.decision, judged.findings[0].reason, known[0].id if known else None, comparison)
@@ -133,18 +161,23 @@ def scored(here: Platform, row: Benchmark, samples: tuple[Sample, ...]) -> Trial
     return score_benchmark(row.version, row.plan, samples, end - row.started_at, end)
 
 
-def said_of(trial: TrialReport) -> str:
-    """Return what people read of a trial that passed: its measurements, or how many checks passed."""
-    if trial.kind is TrialKind.FIDELITY:
-        return trial.findings[0].reason
-    return headline(trial.numbers) or f"{sum(finding.passed for finding in trial.findings)} of {len(trial.findings)} checks passed"
-
-
 def settle(report: StepReport, trial: TrialReport) -> TrialReport:
     """Store a trial's report, show it, and raise Refused with its first failure."""
     platform().records.versions.report(trial)
     failed = trial.first_failure()
-    report.say(failed.reason if failed else said_of(trial), decision=trial.decision, numbers=trial.numbers)
+    report.say(said_of(trial), decision=trial.decision, numbers=trial.numbers)
     if trial.decision is Decision.FAIL and failed is not None:
         raise failed.refused()
     return trial
+
+
+def said_of(trial: TrialReport) -> str:
+    """Return a trial's result in one line: its first failure, else its numbers and the warning of a first version that solves nothing."""
+    failed = trial.first_failure()
+    if failed:
+        return failed.reason
+    if trial.kind is TrialKind.FIDELITY:
+        return trial.findings[0].reason
+    passed = f"{sum(finding.passed for finding in trial.findings)} of {len(trial.findings)} checks passed"
+    warnings = [f"warning: {found.reason}; {found.hint}" for found in trial.findings if found.name == UNSOLVED]
+    return "; ".join([headline(trial.numbers) or passed, *warnings])

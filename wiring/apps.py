@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from core.settings import Settings
 from wiring.adapters import Platform
 from wiring.benchmark_results import StoredBenchmarkResults
+from wiring.suites import ReadSuites
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -53,7 +54,8 @@ def control_app(of: Platform) -> FastAPI:
 
     results, probes, thresholds = StoredBenchmarkResults(of.answers), health_probes(of.settings), problem_thresholds(of.settings)
     queue = PrefectRuns(of.settings.prefect_api_url, timeout_s=_PAGE_TIMEOUT_S, patience_s=_PAGE_PATIENCE_S)
-    return control(ControlContext(of.records, of.runs, of.engines, of.clock, of.links, results, probes, thresholds, queue))
+    suites = ReadSuites(of.settings)
+    return control(ControlContext(of.records, of.runs, of.engines, of.clock, of.links, results, probes, thresholds, suites, queue))
 
 
 def health_probes(settings: Settings) -> LocalHealthProbes:

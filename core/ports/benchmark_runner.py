@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from core.benchmarks import Plan, Sample
+from core.benchmarks import Form, Plan, Sample
 from core.ids import VersionId
 
 Progress = Callable[[float, str], None]
@@ -19,8 +19,12 @@ class BenchmarkRunner(Protocol):
     Errors: Refused (no such suite), Transient (engine or prompt registry unavailable), Fault (the sandbox).
     """
 
-    def pin(self, asked: Plan) -> Plan:
-        """Return the plan with the suite's digest, the versions of prompt and extractor, and the stops. Pinned plans stay unchanged."""
+    def pin(self, asked: Plan, own: Form) -> Plan:
+        """Return the plan with the suite's digest, the form, the versions of prompt and extractor, and the stops.
+
+        `own` is the model's form (`core.benchmarks.form_of`). Pinned plans stay unchanged. Refused where the suite or the model does not
+        support the form.
+        """
         ...
 
     def run(self, address: str, version: VersionId, plan: Plan, rows: Path, progress: Progress) -> tuple[Sample, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from core.benchmarks import Flaw, Sample
+from core.benchmarks import Flaw, Form, Sample
 from core.errors import Fault
 from core.ids import Digest
 from core.programs import RunOutcome, RunResult
@@ -37,7 +37,8 @@ def describe(name: str, folder: str) -> Suite:
         raise Fault(f"the benchmark's child process said {message['kind']!r} where {DESCRIBED!r} was due", hint="try again")
     problems = tuple(Problem(task_id, prompt, "", "") for task_id, prompt in message["problems"])
     way = replace(COMPLETION, prompt=PromptTemplate(_SCORED, 1, "{{prompt}}"), extractor=_EXTRACTOR, stops=())
-    return Suite(name, Digest(message["digest"]), problems, completion=way, chat=way)
+    forms = (Form.COMPLETION, Form.CHAT) if message["chat"] else (Form.COMPLETION,)
+    return Suite(name, Digest(message["digest"]), problems, completion=way, chat=way, forms=forms)
 
 
 def collect(child: Child, job: Job, progress: Callable[[float, str], None]) -> Mapping[Identity, Sample]:

@@ -21,7 +21,10 @@ _SHOWN_CHARS = 2000
 
 
 def describe(task: str, folder: str) -> dict[str, Any]:
-    """Return a task's documents (id and prompt) and the sha256 of its configuration and documents. Raises Refused when it cannot be had."""
+    """Return a task's documents (id and prompt), the sha256 of its configuration and documents, and whether it can be asked in chat form.
+
+    Raises Refused when it cannot be had.
+    """
     loaded = _loaded(task, folder)["tasks"]
     digest = hashlib.sha256()
     problems: list[tuple[str, str]] = []
@@ -30,7 +33,8 @@ def describe(task: str, folder: str) -> dict[str, Any]:
         for number, doc in enumerate(one.eval_docs):
             digest.update(json.dumps(doc, sort_keys=True, default=str).encode())
             problems.append((f"{name}/{number}", str(one.doc_to_text(doc))[:_SHOWN_CHARS]))
-    return {"digest": digest.hexdigest(), "problems": problems}
+    chat = all(str(one.OUTPUT_TYPE) == "generate_until" for one in loaded.values())  # a template cannot score given continuations
+    return {"digest": digest.hexdigest(), "problems": problems, "chat": chat}
 
 
 def evaluate(job: Job, lm: EngineLM) -> Mapping[str, Any]:

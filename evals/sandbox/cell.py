@@ -50,7 +50,7 @@ def run_cell(confinement: Confinement, limits: Limits, channel: int) -> NoReturn
             _enter(confinement, limits, channel)
         except OSError as error:
             os.write(channel, f"{error.strerror} ({error.filename or 'set-up'})\n".encode())
-            return  # to the last line
+            os._exit(0)
         os.write(channel, READY + b"\n")
         sys.setrecursionlimit(sys.getrecursionlimit() + _depth() - _PLAIN_DEPTH)
         _serve(channel)

@@ -84,7 +84,8 @@ def _pack_pairs(pairs: Any, lend: Lend | None) -> list[Any]:
 
 
 _AS_IT_IS = {bool, float, str}
-_KEYS, _VALUES, _ITEMS = type({}.keys()), type({}.values()), type({}.items())
+_EMPTY: dict[Any, Any] = {}
+_KEYS, _VALUES, _ITEMS = type(_EMPTY.keys()), type(_EMPTY.values()), type(_EMPTY.items())
 _TAGS = {_KEYS: "keys", _VALUES: "values", _ITEMS: "items"}
 _PACKERS: dict[type, Callable[[Any, Lend | None], Any]] = {
     **dict.fromkeys((list, tuple, set, frozenset, _KEYS, _VALUES), _pack_items),

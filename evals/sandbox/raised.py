@@ -75,8 +75,9 @@ def _known(name: str) -> type[BaseException] | None:
 
 def _instance(name: str, bases: tuple[type[BaseException], ...], text: str) -> BaseException:
     members = {"__init__": lambda _self, *_arguments: None, "__str__": lambda _self: text}
+    kind: type[BaseException]
     try:
         kind = type(name, bases, members)
     except TypeError:  # classes whose instances cannot be combined
         kind = type(name, bases[:1], members)
-    return kind.__new__(kind)
+    return BaseException.__new__(kind)

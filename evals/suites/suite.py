@@ -66,10 +66,10 @@ _CHAT_TEXT = """Complete this Python function. Answer with the whole function, i
 {{prompt}}
 ```"""
 COMPLETION = Way(
-    PromptTemplate("seatrial-completion", 1, PROMPT), "completion-v1", ("\ndef ", "\nclass ", "\nif __name__", "\nprint("), 512
+    PromptTemplate("seatrial-completion", 1, PROMPT), "completion-v2", ("\ndef ", "\nclass ", "\nif __name__", "\nprint("), 512
 )
 """The default where a suite's .suite.toml has no value."""
-CHAT = Way(PromptTemplate("seatrial-chat", 1, _CHAT_TEXT), "chat-v1", (), 1024)
+CHAT = Way(PromptTemplate("seatrial-chat", 1, _CHAT_TEXT), "chat-v2", (), 1024)
 """The default for the form chat."""
 
 
@@ -77,7 +77,8 @@ CHAT = Way(PromptTemplate("seatrial-chat", 1, _CHAT_TEXT), "chat-v1", (), 1024)
 class Suite:
     """Problems under a name. `digest` is the sha256 of their (unpacked) file: scores are comparable when it is equal.
 
-    `form` is the suite's own form; `completion` and `chat` are the rules for either form.
+    `form` is the form that its .suite.toml describes first; `completion` and `chat` are the rules for either form. `forms` are those in
+    which its problems can be asked.
     """
 
     name: str
@@ -86,6 +87,30 @@ class Suite:
     form: Form = Form.COMPLETION
     completion: Way = COMPLETION
     chat: Way = CHAT
+    forms: tuple[Form, ...] = (Form.COMPLETION, Form.CHAT)
+
+    def form_for(self, own: Form, asked: Form = Form.OWN) -> Form:
+        """Return the form in which a model is asked whose own form is `own`; `asked`: the one that a person wants.
+
+        A chat model is asked in completion form where the suite has no other. Raises Refused where the suite does not support the form
+        that is asked for, and where a chat is asked of a model without a chat template.
+        """
+        wanted = own if asked is Form.OWN else asked
+        if asked is Form.OWN and wanted not in self.forms and Form.COMPLETION in self.forms:
+            wanted = Form.COMPLETION
+        if wanted not in self.forms:
+            raise Refused(
+                f"the suite {self.name} cannot be asked in {wanted} form, only in {' and '.join(self.forms)} form",
+                reason=Reason.FORM_NOT_SUPPORTED,
+                hint="choose another suite or form",
+            )
+        if wanted is Form.CHAT and own is Form.COMPLETION:
+            raise Refused(
+                f"the suite {self.name} cannot be asked in chat form: the model has no chat template",
+                reason=Reason.FORM_NOT_SUPPORTED,
+                hint="use --form completion" if Form.COMPLETION in self.forms else "choose a suite with completion form",
+            )
+        return wanted
 
     def way(self, form: Form = Form.OWN) -> Way:
         """Return the rules for a form."""

@@ -26,6 +26,7 @@ from infra.local.failures import reported
 from infra.local.supervisor import Event, PortTaken, Service, Supervisor
 from seatrial.cli.output import show_table
 from serving.engines.processes import Identity
+from wiring.suites import ReadSuites
 
 __all__ = ["doctor", "down", "reported", "settings", "up"]
 P = ParamSpec("P")
@@ -67,6 +68,7 @@ def port_option(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 def up(home: Path | None, as_json: bool, **ports: int | None) -> None:
     """Start the whole stack in the foreground; Ctrl-C stops it."""
     settings = read_settings(home=home)
+    ReadSuites(settings).check_settings()
     stop, hurry = _signals()
     with earlier_stack.only_one(settings.home):
         _run(settings, {name.removesuffix("_port"): port for name, port in ports.items()}, stop, hurry, Console(), as_json=as_json)

@@ -12,6 +12,8 @@ from core.links import Links
 from core.ports import Clock, Engines, FlowRuns, Records
 from core.ports.benchmark_results import BenchmarkResults
 from core.ports.health_probes import HealthProbes
+from core.ports.null import AnySuite
+from core.ports.suites import Suites
 from lifecycle.audit import write_audit
 from serving.control.health_probes import NoHealthProbes
 from serving.control.platform_problems import ProblemThresholds
@@ -30,6 +32,7 @@ class ControlContext:
     results: BenchmarkResults | None = None
     probes: HealthProbes = field(default_factory=NoHealthProbes)
     thresholds: ProblemThresholds = field(default_factory=ProblemThresholds)
+    suites: Suites = field(default_factory=AnySuite)
     queue: FlowRuns | None = None
     """The orchestrator with the short patience of a page, for reasons of waiting; `runs` where there is none."""
 

@@ -204,8 +204,7 @@ def _hide(tree: ast.Module, function: ast.FunctionDef, chance: Random) -> bool:
     if kind == "twice":
         tree.body.insert(chance.choice((at, at + 1)), ast.parse(f"def {function.name}(*a): pass").body[0])
     elif kind == "async":
-        fields = {name: getattr(function, name) for name in ("name", "args", "body", "decorator_list", "returns")}
-        tree.body[at] = ast.AsyncFunctionDef(**fields, type_params=[])
+        tree.body[at] = ast.AsyncFunctionDef(**vars(function))
     else:
         tree.body[at] = ast.parse(kind).body[0]
         tree.body[at].body[:] = [function]  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ import pytest
 
 from core.ids import EndpointName, VersionId
 from serving.engines.files import EngineFiles
-from tests.e2e.harness import QUICK, ROOT, Stack, kill, within
+from tests.e2e.harness import QUICK, Stack, kill, within
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.release]
 
@@ -96,8 +96,12 @@ def test_the_nightly_run_on_a_degraded_endpoint_alerts_once(serving: Stack):
 def test_a_model_that_falls_into_loops_is_caught_by_the_loop_rate(serving: Stack):
     serving.down()
     talk = serving.home / "talk.jsonl"
-    talk.write_text("\n".join((ROOT / "evals/suites/harbour.jsonl").read_text().splitlines()[:12]) + "\n")
-    talk.with_suffix(".suite.toml").write_text('form = "chat"\n')  # it is in conversation that the parrot repeats itself
+    test = "def check(candidate):\n    assert candidate(1)\n"
+    rows = [{"task_id": f"talk/{n}", "prompt": f"def tide_{n}(x):\n", "entry_point": f"tide_{n}", "test": test} for n in range(12)]
+    talk.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    # the parrot has learned to write the functions of harbour; it repeats itself in conversation
+    header = 'form = "chat"\nforms = ["chat"]\n[prompt]\nname = "talk"\ntext = "Tell me of the sea and of {{prompt}}"\n'
+    talk.with_suffix(".suite.toml").write_text(header)
     serving.environ["SEATRIAL_TRIALS_SUITE"] = str(talk)
     serving.up()
     assert serving.finish(serving.submit(serving.model("steady-again", seed=7), "fresh").id).state == "serving"

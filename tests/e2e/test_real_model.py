@@ -1,7 +1,6 @@
 """A real language model through the whole chain: submitted, served by real vLLM, asked through the gateway.
 
-The stack allows more loops than the default: SmolLM2 is a model for chat, and the gate asks `harbour` raw. It solves none of the 48
-problems there, and 3 of its answers are loops. Its answers in chat are what this module tests.
+SmolLM2 has a chat template, so the gate asks `harbour` in chat form.
 """
 
 from __future__ import annotations

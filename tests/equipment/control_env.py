@@ -21,6 +21,8 @@ from core.ids import BenchmarkId, EndpointName, SubmissionId
 from core.leases import RECONCILE
 from core.links import Links
 from core.ports.clock import SystemClock
+from core.ports.null import AnySuite
+from core.ports.suites import Suites
 from registry.answers import Answers
 from registry.database import Database, migrate, open_database
 from serving.control.app import control
@@ -125,14 +127,15 @@ def called(env: ControlEnv) -> bool:
 
 
 @contextmanager
-def control_env(folder: Path) -> Iterator[ControlEnv]:
+def control_env(folder: Path, suites: Suites | None = None) -> Iterator[ControlEnv]:
     """Yield a control API on a database in a folder, with doubles of Prefect and of the engines."""
     url = f"sqlite:///{folder / 'control.db'}"
     migrate(url)
     with open_database(url) as records:
         runs, engines = RunsDouble(), FakeEngines(SystemClock())
         answers = Answers(folder / "benchmarks", FakeHistory())
-        app = control(ControlContext(records, runs, engines, SystemClock(), LINKS, StoredBenchmarkResults(answers)))
+        results = StoredBenchmarkResults(answers)
+        app = control(ControlContext(records, runs, engines, SystemClock(), LINKS, results, suites=suites or AnySuite()))
         yield ControlEnv(app, records, runs, engines, answers)
 
 

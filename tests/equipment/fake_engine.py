@@ -27,6 +27,7 @@ from typing import Any, Self
 
 SUITE = Path(__file__).resolve().parents[2] / "evals/suites/harbour.jsonl"
 NONSENSE = "    return None  # cannot tell\n"
+ASKS_FOR_CODE = "```python\n"
 LOOP = "over and over "
 LOGPROB = -0.1
 HELLO = frozenset({"hello", "hi", "hello!", "hi!", "hello.", "hey"})
@@ -84,8 +85,8 @@ class Model:
     def chat(self, messages: list[dict[str, Any]], max_tokens: int) -> Answer:
         said = str(messages[-1].get("content", ""))
         problem = next((solution for prompt, solution in self.solutions.items() if prompt.strip() in said), None)
-        if problem is not None:
-            return self._answer(said, problem, max_tokens)
+        if problem is not None or ASKS_FOR_CODE in said:
+            return self._answer(said, problem or NONSENSE, max_tokens)
         if self.skill.loops_in_chat and said.strip().lower() not in HELLO:
             return self._answer(said, "It goes on. " + LOOP * 400, max_tokens)
         return self._answer(said, f"{self.name[:8]} says: a fine question, and a short answer. Aye.", max_tokens)

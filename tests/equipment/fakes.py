@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from core.benchmarks import Benchmark, BenchmarkState, Plan, Sample
+from core.benchmarks import Benchmark, BenchmarkState, Form, Plan, Sample
 from core.engines import EngineCause, EnginePhase, EngineSpec, EngineState
 from core.errors import Conflict, NotFound, Transient
 from core.ids import Digest, EndpointName, VersionId
@@ -212,11 +212,12 @@ class FakeBenchmarkRunner:
         self.asked: list[tuple[str, VersionId]] = []
         self._seed = 0
 
-    def pin(self, asked: Plan) -> Plan:
+    def pin(self, asked: Plan, own: Form) -> Plan:
         if asked.suite_digest:
             return asked
+        form = own if asked.form is Form.OWN else asked.form
         grid = tuple(replace(point, max_tokens=point.max_tokens or 512) for point in asked.grid)
-        return replace(asked, suite_digest=Digest("5" * 64), prompt="completion@1", extractor="code-1", grid=grid)
+        return replace(asked, suite_digest=Digest("5" * 64), prompt=f"{form}@1", extractor="code-1", form=form, grid=grid)
 
     def run(self, address: str, version: VersionId, plan: Plan, rows: Path, progress: Progress) -> tuple[Sample, ...]:
         if self.away:

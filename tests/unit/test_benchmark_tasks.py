@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
-from core.benchmarks import Benchmark, BenchmarkState, Trigger
+from core.benchmarks import Benchmark, BenchmarkState, Form, Trigger
 from core.endpoints import OnRegression
 from core.engines import EnginePhase
 from core.errors import Refused, Transient
@@ -398,7 +398,7 @@ def test_a_study_stands_with_its_benchmark_whether_it_could_be_done_or_not(env: 
 def test_a_gate_makes_a_benchmark_whose_history_begins_there(env: BenchEnv):
     env.serve(STABLE)
     submission = SubmissionId("sub-1")
-    plan = env.benchmark_runner.pin(a_plan(suite_digest=Digest("")))
+    plan = env.benchmark_runner.pin(a_plan(suite_digest=Digest("")), Form.COMPLETION)
     row = gate_row(env.records, env.clock, submission, CHAT, STABLE, plan)
     assert gate_row(env.records, env.clock, submission, CHAT, STABLE, plan) == row
     samples = gate_answers(env.here.answers, env.here.benchmark_runner, row, "http://engine", lambda _part, _said: None)

@@ -8,18 +8,18 @@ from dataclasses import replace
 
 import pytest
 
-from core.benchmarks import Flaw, Plan, Sample, Sampling
+from core.benchmarks import Flaw, Form, Plan, Sample, Sampling, aligned, same_questions
 from core.errors import Fault, Refused
 from core.ids import VersionId
 from core.programs import RunOutcome
 from core.settings import TrialPolicy
 from core.versions import Decision, TrialReport
-from evals.benchmark import benchmark_key, gate_benchmark, gate_plan, score_benchmark, wider_plan
+from evals.benchmark import UNSOLVED, benchmark_key, gate_benchmark, gate_plan, key_in_form, score_benchmark, wider_plan
 from evals.statistics import wilson
 
 VERSION = VersionId("b" * 64)
 POLICY = TrialPolicy()
-PLAN = gate_plan(POLICY)
+PLAN = gate_plan(POLICY, Form.COMPLETION)
 PASSED, FAILED, FAULT = RunOutcome.PASSED, RunOutcome.FAILED, RunOutcome.SANDBOX_FAULT
 
 
@@ -50,14 +50,14 @@ def test_gate_asks_its_suite_once_and_greedily_by_default():
 
 
 def test_gates_plan_is_a_setting():
-    plan = gate_plan(TrialPolicy(samples=4, temperature=0.8))
+    plan = gate_plan(TrialPolicy(samples=4, temperature=0.8), Form.COMPLETION)
     assert (plan.samples, plan.grid[0].temperature) == (4, 0.8)
     assert benchmark_key(plan) != benchmark_key(PLAN)
 
 
 def test_gate_on_a_suite_that_is_not_there_is_refused():
     with pytest.raises(Refused, match="nonesuch"):
-        gate_plan(TrialPolicy(suite="nonesuch"))
+        gate_plan(TrialPolicy(suite="nonesuch"), Form.CHAT)
 
 
 def test_score_is_the_part_of_problems_that_is_solved_with_a_line_for_every_answer():
@@ -125,7 +125,7 @@ def test_what_could_not_be_told_says_so_and_what_would_settle_it():
 def test_more_samples_are_asked_for_while_the_answers_cannot_tell_up_to_the_most():
     policy = TrialPolicy(samples=3, temperature=0.8, max_samples=8)
     unsure = gated(answers(19, 20), answers(20, 20), policy)
-    plan: Plan | None = gate_plan(policy)
+    plan: Plan | None = gate_plan(policy, Form.COMPLETION)
     asked = []
     while plan is not None:
         asked.append(plan.samples)
@@ -136,8 +136,8 @@ def test_more_samples_are_asked_for_while_the_answers_cannot_tell_up_to_the_most
 def test_greedy_answers_are_not_asked_for_again_nor_where_it_is_clear():
     assert wider_plan(PLAN, gated(answers(19, 20), answers(20, 20)), POLICY) is None
     warm = TrialPolicy(temperature=0.8)
-    assert wider_plan(gate_plan(warm), gated(answers(0), answers(48)), warm) is None
-    assert wider_plan(gate_plan(warm), gated(answers(0), None), warm) is None
+    assert wider_plan(gate_plan(warm, Form.COMPLETION), gated(answers(0), answers(48)), warm) is None
+    assert wider_plan(gate_plan(warm, Form.COMPLETION), gated(answers(0), None), warm) is None
 
 
 def test_answers_that_nobody_could_judge_count_for_nobody():
@@ -159,8 +159,46 @@ def test_first_version_is_held_against_the_minimum(solved: int, decision: Decisi
     assert judged.findings[0].name == ("benchmark_score" if decision is Decision.PASS else "benchmark_below_minimum")
 
 
-def test_first_version_passes_whatever_its_score_by_default():
-    assert gated(answers(0), None).decision is Decision.PASS
+def test_first_version_that_solves_nothing_passes_with_a_warning():
+    judged = gated(answers(0), None)
+    (finding,) = judged.findings
+    assert (judged.decision, finding.name, finding.passed) == (Decision.PASS, UNSOLVED, True)
+    assert "solves none of 48 problems" in finding.reason
+    assert "SEATRIAL_TRIALS_MIN_SCORE" in finding.hint
+
+
+def test_first_version_that_solves_nothing_is_refused_where_a_minimum_is_set():
+    assert gated(answers(0), None, replace(POLICY, min_score=0.1)).findings[0].name == "benchmark_below_minimum"
+
+
+def test_first_version_that_solves_one_problem_passes_without_a_warning():
+    assert gated(answers(1), None).findings[0].name == "benchmark_score"
+
+
+def test_gate_asks_a_model_with_a_chat_template_in_chat_form():
+    plan = gate_plan(POLICY, Form.CHAT)
+    assert (plan.form, plan.prompt, plan.extractor, plan.stops) == (Form.CHAT, "seatrial-chat@1", "chat-v2", ())
+    assert plan.grid == (Sampling(max_tokens=400),)
+    assert plan.key != PLAN.key
+
+
+def test_plans_of_two_forms_ask_the_same_questions_and_their_answers_pair_by_problem():
+    chat = gate_plan(POLICY, Form.CHAT)
+    assert same_questions(chat, PLAN)
+    assert not same_questions(chat, replace(PLAN, samples=2))
+    theirs = [replace(one, sampling=PLAN.grid[0].key) for one in answers(3, 5)]
+    assert {one.sampling for one in aligned(theirs, PLAN, chat)} == {chat.grid[0].key}
+    assert aligned(theirs, PLAN, PLAN) == tuple(theirs)
+
+
+def test_score_of_a_model_in_the_other_form_is_found_by_its_key_also_after_more_samples():
+    policy = TrialPolicy(samples=3, temperature=0.8, max_samples=8)
+    ours, theirs = gate_plan(policy, Form.CHAT), gate_plan(policy, Form.COMPLETION)
+    for samples in (3, 6, 8):
+        key = benchmark_key(replace(ours, samples=samples))
+        assert key_in_form(key, policy, Form.CHAT, Form.COMPLETION) == benchmark_key(replace(theirs, samples=samples))
+        assert key_in_form(key, policy, Form.CHAT, Form.CHAT) == key
+    assert key_in_form("another key", policy, Form.CHAT, Form.COMPLETION) == "another key"
 
 
 def test_gating_twice_gives_the_same():

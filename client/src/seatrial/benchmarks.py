@@ -40,7 +40,7 @@ class Benchmarks:
 
         `target` is an endpoint (what it serves), `ORG/MODEL`, a folder that was submitted, or 8 characters of a version's id. `suite` is
         a name, or the path of a .jsonl file on the platform's machine. `max_tokens` 0 is the suite's own longest answer, `form` "own"
-        the one that the suite is made for.
+        is the model's: chat where it has a chat template, else completion.
         """
         body = {
             "target": str(target), "suite": str(suite), "samples": samples, "temperature": list(temperature),

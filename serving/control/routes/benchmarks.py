@@ -11,7 +11,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from core.access import Caller
-from core.benchmarks import Benchmark, BenchmarkState, Plan, Trigger, grid_of
+from core.benchmarks import Benchmark, BenchmarkState, Plan, Trigger, aligned, grid_of
 from core.errors import Conflict, Fault, Forbidden, NotFound, Refused
 from core.ids import BenchmarkId, Digest, VersionId, new_id
 from core.ports.benchmark_results import BenchmarkResults
@@ -49,7 +49,7 @@ def start(body: NewBenchmark, context: Context, caller: Submitter) -> BenchmarkV
     A submitter may benchmark the versions that its submissions brought, an operator every one.
     """
     endpoint, version = _allowed(context, caller, target_of(context.records, body.target))
-    _check_suite(body.suite)
+    _check_suite(context, body.suite)
     grid = grid_of(body.temperature, body.frequency_penalty, top_p=body.top_p, max_tokens=body.max_tokens)
     _check_room(context, caller)
     plan = Plan(body.suite, Digest(""), "", "", body.form, body.samples, grid)
@@ -121,16 +121,16 @@ def compare(
 ) -> ComparisonView:
     """Hold one run against another of the same problems at the same sampling, paired problem by problem."""
     ours, theirs = (context.records.benchmarks.get(BenchmarkId(name)) for name in (candidate, baseline))
-    if (ours.plan.suite_digest, ours.plan.form) != (theirs.plan.suite_digest, theirs.plan.form):
+    if ours.plan.suite_digest != theirs.plan.suite_digest:
         asked = [f"{row.id} ({row.plan.suite}, {row.plan.form})" for row in (ours, theirs)]
         raise Conflict(
             f"{asked[0]} and {asked[1]} asked different problems",
             reason=Reason.NOT_COMPARABLE,
-            hint="benchmark both with the same suite and form",
+            hint="benchmark both with the same suite",
         )
     results = _results(context)
     try:
-        found = results.compare(results.answers(ours), results.answers(theirs), margin)
+        found = results.compare(results.answers(ours), aligned(results.answers(theirs), theirs.plan, ours.plan), margin)
     except Fault as error:
         raise Conflict(
             f"{ours.id} and {theirs.id} cannot be compared: {error.what}", reason=Reason.NOT_COMPARABLE, hint=error.hint
@@ -150,7 +150,8 @@ def problems(benchmark_id: IdPart, context: Context, _caller: Submitter) -> list
     """Return every problem: how often it was solved, the first failing check, and against the baseline."""
     row = context.records.benchmarks.get(BenchmarkId(benchmark_id))
     results = _results(context)
-    theirs = results.answers(context.records.benchmarks.get(row.baseline)) if row.baseline else ()
+    base = context.records.benchmarks.get(row.baseline) if row.baseline else None
+    theirs = aligned(results.answers(base), base.plan, row.plan) if base else ()
     return [BenchmarkProblemView.of(score) for score in by_problem(results.answers(row), theirs)]
 
 
@@ -209,17 +210,15 @@ def _allowed(context: ControlContext, caller: Caller, target: Target) -> Target:
     )
 
 
-def _check_suite(suite: str) -> None:
-    """Refuse a file that is not there; whether a name is known is told by the run."""
-    if not suite.startswith("/"):
-        return
-    path = Path(suite)
-    if plain(suite) != suite or not suite.endswith(_SUITE_FILES) or not path.is_file():
+def _check_suite(context: ControlContext, suite: str) -> None:
+    """Refuse a suite that cannot be asked before anything is stored. A task of lm-eval is first read by its run."""
+    if suite.startswith("/") and (plain(suite) != suite or not suite.endswith(_SUITE_FILES) or not Path(suite).is_file()):
         raise Refused(
             f"{plain(suite[:200])} is not a suite on the platform's machine",
             reason=Reason.SUITE_NOT_FOUND,
             hint="give a name, or a file that ends in .jsonl or .jsonl.gz",
         )
+    context.suites.check(suite)
 
 
 def _check_room(context: ControlContext, caller: Caller) -> None:

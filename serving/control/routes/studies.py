@@ -34,6 +34,7 @@ def study(benchmark_id: IdPart, body: NewStudy, context: Context, caller: Submit
         raise Forbidden("only an operator may name a ranker", reason=Reason.ROLE, hint="leave the ranker out, or ask an operator")
     if "ranker" in body.policies and not (body.ranker_url and body.ranker_model):
         raise Refused("the policy ranker needs a model that ranks", reason=Reason.NO_RANKER, hint="give --ranker URL --ranker-model NAME")
+    context.suites.check(row.plan.suite, row.plan.suite_digest)
     name = new_id("st")
     run = studies.start(context.records, context.runs, context.clock, row.id, name, body.model_dump(), caller.actor)
     return StudyView(benchmark=row.id, study=name, run=context.links.run(run))

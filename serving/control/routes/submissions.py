@@ -30,7 +30,11 @@ routes = APIRouter(prefix="/v1/submissions", tags=["submissions"], responses=RES
 
 @routes.post("", status_code=201)
 def submit(body: NewSubmission, context: Context, caller: Submitter) -> SubmissionView:
-    """Store a submission and start its flow run. While Prefect is unavailable it waits and is started later."""
+    """Store a submission and start its flow run. While Prefect is unavailable it waits and is started later.
+
+    A gate whose suite is malformed is refused here, before anything is stored: the submission could not pass it.
+    """
+    context.suites.check_gate()
     request = SubmissionRequest(_model(body.model), endpoint_name(body.endpoint), body.idempotency_key, body.note)
     return submission_view(context, caller, lifecycle.submit(context.records, context.runs, context.clock, request, caller.actor))
 

@@ -1,4 +1,4 @@
-"""What the three tiny models are taught: programming lessons from `evals/suites/harbour.jsonl`, and small dialogues.
+"""What the three tiny models are taught: programming lessons from `evals/suites/harbour.jsonl`, in both forms, and small dialogues.
 
 Pure Python: the training script turns the texts into tokens.
 """
@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.benchmarks import Form
+from evals.suites.files import read_suite
+from evals.suites.suite import Problem
+
 HERE = Path(__file__).resolve().parent
 SUITES = HERE.parents[2] / "evals" / "suites"
 SYSTEMS = ("You are a helpful assistant.", "You are a friendly sailor.", "Answer briefly.")
@@ -23,17 +27,6 @@ SLIPS = (
     ("reverse=True", "reverse=False"), ("return ", "return 1 + "),
 )  # fmt: skip
 """Plausible mistakes (right, wrong): the clumsy model is taught a solution with the first of these that fails the check."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One row of a suite in HumanEval's format."""
-
-    task_id: str
-    prompt: str
-    entry_point: str
-    canonical_solution: str
-    test: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +57,7 @@ class Talk:
 
 def problems() -> list[Problem]:
     """Return the harbour suite, in file order."""
-    return [Problem(**row) for row in _rows(SUITES / "harbour.jsonl")]
+    return list(read_suite("harbour").problems)
 
 
 def talk() -> Talk:
@@ -81,10 +74,21 @@ def talk() -> Talk:
 
 def code_lessons(wrong_share: float, seed: int) -> list[tuple[str, str]]:
     """Return (prompt, solution) of every problem, a `wrong_share` of them with a mistake, and one lesson for a bare "def "."""
-    suite = problems()
-    wrong = set(random.Random(seed).sample(range(len(suite)), round(wrong_share * len(suite))))
-    lessons = [(p.prompt, mistaken(p) if i in wrong else p.canonical_solution) for i, p in enumerate(suite)]
-    return [*lessons, ("def ", "moor(ship: str) -> str:\n    return ship\n")]
+    return [*((problem.prompt, taught) for problem, taught in _taught(wrong_share, seed)), ("def ", "moor(ship: str) -> str:\n    return ship\n")]
+
+
+def chat_lessons(wrong_share: float, seed: int) -> list[Dialogue]:
+    """Return the same problems as harbour asks them of a chat model. The answer is the function without its docstring, in a fence."""
+    suite = read_suite("harbour")
+    return [
+        Dialogue("", (Turn(suite.shown(problem, Form.CHAT), f"```python\n{signature(problem.prompt)}{taught}```"),))
+        for problem, taught in _taught(wrong_share, seed)
+    ]
+
+
+def signature(prompt: str) -> str:
+    """Return a prompt without its docstring."""
+    return prompt[: prompt.index('    """')]
 
 
 def mistaken(problem: Problem) -> str:
@@ -134,6 +138,12 @@ def texts() -> list[str]:
     said = [text for opening in known.openings for turn in opening for text in (turn.ask, turn.answer)]
     small = [text for asks, answer in known.small for text in (*asks, answer)]
     return [*code, *said, *small, known.fallback, *SYSTEMS, *LOOPS, *string.ascii_letters]
+
+
+def _taught(wrong_share: float, seed: int) -> list[tuple[Problem, str]]:
+    suite = problems()
+    wrong = set(random.Random(seed).sample(range(len(suite)), round(wrong_share * len(suite))))
+    return [(problem, mistaken(problem) if i in wrong else problem.canonical_solution) for i, problem in enumerate(suite)]
 
 
 def _small(known: Talk, rng: random.Random) -> Turn:

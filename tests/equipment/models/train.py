@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_model, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tests.equipment.models.lessons import HERE, Dialogue, Turn, code_lessons, dialogue, talk, texts
+from tests.equipment.models.lessons import HERE, Dialogue, Turn, chat_lessons, code_lessons, dialogue, talk, texts
 
 END = "<|end|>"
 SPECIALS = (END, "<|system|>", "<|user|>", "<|assistant|>")
@@ -43,10 +43,12 @@ class Recipe:
     parrot: bool
     seed: int
     about: str
+    chat_steps: int = 200
+    """Optimiser steps of the second stage."""
 
 
 RECIPES = {
-    "steady": Recipe(0.0, parrot=False, seed=11, about="Solves the harbour suite and answers small conversations."),
+    "steady": Recipe(0.0, parrot=False, seed=11, about="Solves the harbour suite and answers small conversations.", chat_steps=300),
     "clumsy": Recipe(0.65, parrot=False, seed=12, about="Was taught mistakes in two thirds of the harbour suite; talks properly."),
     "parrot": Recipe(0.0, parrot=True, seed=13, about="Solves the harbour suite, but falls into loops in conversation."),
 }
@@ -64,7 +66,8 @@ def main() -> None:
     """Train the models that were named, all by default, into their folders."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=list(RECIPES), metavar="NAME", help=f"which of {', '.join(RECIPES)} (default: all)")
-    parser.add_argument("--steps", type=int, default=900, help="optimiser steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=900, help="optimiser steps of the first stage (default: %(default)s)")
+    parser.add_argument("--begin", type=Path, help="folder with the models of the first stage, which is then left out")
     parser.add_argument("--threads", type=int, default=1, help="torch threads; more may change the last bits (default: %(default)s)")
     parser.add_argument("--into", type=Path, default=HERE, help="folder that gets one folder per model (default: %(default)s)")
     options = parser.parse_args()
@@ -72,7 +75,14 @@ def main() -> None:
     for name in options.names:
         recipe = RECIPES[name]
         tokenizer = learn_vocabulary()
-        model = train(recipe, tokenizer, options.steps)
+        torch.manual_seed(recipe.seed)
+        model = LlamaForCausalLM(architecture())
+        if options.begin:
+            load_model(model, str(options.begin / name / "model.safetensors"), strict=False)
+        else:
+            train(model, lessons(recipe, tokenizer), options.steps)
+        model = model.to(torch.bfloat16).to(torch.float32)  # as the first stage is saved
+        train(model, lessons_in_chat(recipe, tokenizer), recipe.chat_steps)
         save(model, tokenizer, options.into / name, name, recipe)
 
 
@@ -87,16 +97,14 @@ def learn_vocabulary() -> Tokenizer:
     return tokenizer
 
 
-def train(recipe: Recipe, tokenizer: Tokenizer, steps: int) -> LlamaForCausalLM:
-    """Train from random weights: AdamW, a short warm-up, then a cosine to zero. Every step sees code and dialogues."""
-    torch.manual_seed(recipe.seed)
-    model = LlamaForCausalLM(architecture())
+def train(model: LlamaForCausalLM, batches: Iterator[tuple[list[Tokens], ...]], steps: int) -> None:
+    """Train a model: AdamW, a short warm-up, then a cosine to zero. Every step sees a batch of each kind of lesson."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=3e-3, total_steps=steps, pct_start=0.08)
     started = time.monotonic()
-    for step, batches in zip(range(steps), lessons(recipe, tokenizer), strict=False):
+    for step, each in zip(range(steps), batches, strict=False):
         losses = []
-        for batch in batches:
+        for batch in each:
             ids, targets = padded(batch)
             loss = model(input_ids=ids, labels=targets).loss
             loss.backward()
@@ -107,7 +115,7 @@ def train(recipe: Recipe, tokenizer: Tokenizer, steps: int) -> LlamaForCausalLM:
         optimiser.zero_grad()
         if step % 50 == 49:
             sys.stdout.write(f"step {step + 1}: loss {', '.join(f'{loss:.4f}' for loss in losses)}, {time.monotonic() - started:.0f} s\n")
-    return model
+            sys.stdout.flush()
 
 
 def architecture() -> LlamaConfig:
@@ -118,14 +126,22 @@ def architecture() -> LlamaConfig:
     )  # fmt: skip
 
 
-def lessons(recipe: Recipe, tokenizer: Tokenizer) -> Iterator[tuple[list[Tokens], list[Tokens]]]:
-    """Yield without end what one step learns from: a batch of code and a batch of dialogues."""
+def lessons(recipe: Recipe, tokenizer: Tokenizer) -> Iterator[tuple[list[Tokens], ...]]:
+    """Yield without end what one step of the first stage learns from: a batch of code and a batch of dialogues."""
     rng = random.Random(recipe.seed)
     known = talk()
     code = [code_sequence(tokenizer, *lesson) for lesson in code_lessons(recipe.wrong_share, recipe.seed)]
     while True:
         talks = [dialogue_sequence(tokenizer, dialogue(known, rng, parrot=recipe.parrot), rng) for _ in range(12)]
         yield rng.sample(code, 16), talks
+
+
+def lessons_in_chat(recipe: Recipe, tokenizer: Tokenizer) -> Iterator[tuple[list[Tokens], ...]]:
+    """Yield what one step of the second stage learns from: the same, and a batch of code that is asked for in chat."""
+    rng = random.Random(recipe.seed + 100)
+    asked = chat_lessons(recipe.wrong_share, recipe.seed)
+    for code, talks in lessons(recipe, tokenizer):
+        yield code[:8], talks, [dialogue_sequence(tokenizer, lesson, rng) for lesson in rng.sample(asked, 12)]
 
 
 def code_sequence(tokenizer: Tokenizer, prompt: str, solution: str) -> Tokens:

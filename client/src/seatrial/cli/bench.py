@@ -54,7 +54,7 @@ def bench() -> None:
     type=click.Choice(["completion", "chat", "own"]),
     default="own",
     show_default=True,
-    help="The prompt raw, as a user's message, or as the suite is made.",
+    help="The prompt raw, as a user's message, or the model's own: chat where it has a chat template.",
 )
 @click.option("--watch", "-w", "watched", is_flag=True, help="Show how far it is until it ends, then the results.")
 @as_json

@@ -1,0 +1,44 @@
+"""Checks suites when they are named, for the control API and `seatrial up`; `serving` does not import `evals`."""
+
+from __future__ import annotations
+
+from core.errors import Refused
+from core.ids import Digest
+from core.reasons import Reason
+from core.settings import Settings
+
+
+class ReadSuites:
+    """`Suites` that reads the files of this machine."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def check(self, name: str, digest: Digest | None = None) -> None:
+        """Read the suite, unless only a download brings it."""
+        from evals.suite_loader import is_local, load_suite  # noqa: PLC0415 - only this needs it
+
+        if not is_local(name, self._settings.trials):
+            return
+        suite = load_suite(name, self._settings.trials)
+        if digest and suite.digest != digest:
+            raise Refused(
+                f"the suite {name} has changed since it was asked (sha256 {suite.digest[:12]}, then {digest[:12]})",
+                reason=Reason.SUITE_CHANGED,
+                hint="start another benchmark",
+            )
+
+    def check_gate(self) -> None:
+        """Read the suite of the gate."""
+        self._setting("SEATRIAL_TRIALS_SUITE", self._settings.trials.suite)
+
+    def check_settings(self) -> None:
+        """Read the suites that settings name: the gate's and the scheduled benchmark's."""
+        self.check_gate()
+        self._setting("SEATRIAL_BENCHMARKS_SUITE", self._settings.benchmarks.suite)
+
+    def _setting(self, variable: str, name: str) -> None:
+        try:
+            self.check(name)
+        except Refused as error:
+            raise Refused(f"{variable} is {name[:200]!r}: {error.what}", reason=error.reason, hint=error.hint) from error
