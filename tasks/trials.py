@@ -118,11 +118,12 @@ def scored(here: Platform, row: Benchmark, samples: tuple[Sample, ...]) -> Trial
 
 
 def settle(report: StepReport, trial: TrialReport) -> TrialReport:
-    """Store a trial's report, show it, and raise Refused with its first failure."""
+    """Store a trial's report, show it, and raise Refused with its first failure. A passed finding with a hint is a warning."""
     platform().records.versions.report(trial)
     failed = trial.first_failure()
-    passed = f"{sum(finding.passed for finding in trial.findings)} of {len(trial.findings)} checks passed"
-    report.say(failed.reason if failed else headline(trial.numbers) or passed, decision=trial.decision, numbers=trial.numbers)
+    warnings = [finding.reason for finding in trial.findings if finding.passed and finding.hint]
+    passed = headline(trial.numbers) or f"{sum(finding.passed for finding in trial.findings)} of {len(trial.findings)} checks passed"
+    report.say(failed.reason if failed else "; ".join([passed, *warnings]), decision=trial.decision, numbers=trial.numbers)
     if trial.decision is Decision.FAIL and failed is not None:
         raise Refused(failed.reason, reason=failed.name, hint=failed.hint)
     return trial
