@@ -10,6 +10,7 @@ otherwise says nothing of a model.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -29,46 +30,46 @@ _COLUMNS: Final[Mapping[BadEvent, str]] = {BadEvent.ERROR: "errors", BadEvent.SL
 def read_cohorts(connection: Connection, rollout: RolloutId, slow_ttft_s: float, window_s: float) -> Cohorts:
     """Return both cohorts and their conversations in order of their start."""
     rows = connection.execute(_per_conversation(rollout, slow_ttft_s, window_s)).mappings().all()
-    thumbs = {
-        (row["endpoint"], row["conversation"]): row for row in connection.execute(_per_vote(rollout, slow_ttft_s, window_s)).mappings()
-    }
-    outcomes = tuple(_outcome(row, thumbs.get((row["endpoint"], row["id"]))) for row in rows)
+    votes = defaultdict(list)
+    for vote in connection.execute(_per_vote(rollout, window_s)).mappings():
+        votes[vote["endpoint"], vote["conversation"]].append(vote)
+    outcomes = tuple(_outcome(row, votes.get((row["endpoint"], row["id"]), ())) for row in rows)
     cohorts = []
     for candidate in (False, True):
         mine = [row for row in rows if bool(row["candidate"]) is candidate and row["completions"]]
-        votes = [thumbs[key] for row in mine if (key := (row["endpoint"], row["id"])) in thumbs]
+        cast_here = [vote for row in mine for vote in votes.get((row["endpoint"], row["id"]), ())]
         those = and_(_in_cohort(rollout), conversations.c.candidate.is_(candidate), _counts(slow_ttft_s))
-        cohorts.append(_cohort(mine, votes, _p95(connection, those)))
+        cohorts.append(_cohort(mine, cast_here, _p95(connection, those)))
     return Cohorts(stable=cohorts[0], candidate=cohorts[1], outcomes=outcomes)
 
 
 def _per_conversation(rollout: RolloutId, slow_ttft_s: float, window_s: float) -> Select[Any]:
-    own, answers = conversations.c, _answers(rollout, slow_ttft_s)
-    facts = (own.endpoint, own.id, own.candidate, own.share, own.synthetic, own.assigned_at)
-    counts = answers.c.counts == 1
-    first = and_(counts, answers.c.place == 1)
-    early = and_(counts, answers.c.place <= EARLY_ANSWERS, answers.c.ended_at <= own.assigned_at + window_s)
-    columns = [
-        _times(answers.c.place.is_not(None)).label("answers"),
-        _times(counts).label("completions"),
-        *(_times(and_(counts, answers.c[name] == 1)).label(name) for name in _COLUMNS.values()),
-        *(_times(and_(first, answers.c[name] == 1)).label(f"first_{name}") for name in _COLUMNS.values()),
-        *(_times(and_(early, answers.c[name] == 1)).label(f"early_{name}") for name in _COLUMNS.values()),
-    ]
-    joined = conversations.outerjoin(answers, and_(answers.c.endpoint == own.endpoint, answers.c.conversation == own.id))
+    answers = _answers(rollout, slow_ttft_s).c
+    facts = (answers.endpoint, answers.id, answers.candidate, answers.share, answers.synthetic, answers.assigned_at)
+    counts = answers.counts == 1
+    first = and_(counts, answers.place == 1)
+    early = and_(counts, answers.place <= EARLY_ANSWERS, answers.ended_at <= answers.assigned_at + window_s)
     return (
-        select(*facts, *columns)
-        .select_from(joined)
-        .where(_in_cohort(rollout))
+        select(
+            *facts,
+            func.max(case((answers.place == 1, answers.completion))).label("first_answer"),
+            _times(counts).label("completions"),
+            *(_times(and_(counts, answers[name] == 1)).label(name) for name in _COLUMNS.values()),
+            *(_times(and_(first, answers[name] == 1)).label(f"first_{name}") for name in _COLUMNS.values()),
+            *(_times(and_(early, answers[name] == 1)).label(f"early_{name}") for name in _COLUMNS.values()),
+        )
         .group_by(*facts)
-        .order_by(own.assigned_at, own.endpoint, own.id)
+        .order_by(answers.assigned_at, answers.endpoint, answers.id)
     )
 
 
 def _answers(rollout: RolloutId, slow_ttft_s: float) -> Subquery:
-    """Select every ended answer of the rollout's conversations: its place in its conversation, and whether it was bad, as 0 or 1."""
+    """Select every ended answer of the rollout's conversations: its place in its conversation, and whether it was bad, as 0 or 1.
+
+    A conversation without one has a row whose `completion` is NULL. One join, so that SQLite does not read the answers once for each.
+    """
+    own = conversations.c
     ended_at = completions.c.started_at + completions.c.seconds
-    conversation = (completions.c.endpoint, completions.c.conversation)
     conditions = {
         BadEvent.ERROR: completions.c.outcome == Outcome.ENGINE_ERROR,
         BadEvent.SLOW: _slow(slow_ttft_s),
@@ -76,52 +77,43 @@ def _answers(rollout: RolloutId, slow_ttft_s: float) -> Subquery:
     }
     return (
         select(
+            *(own.endpoint, own.id, own.candidate, own.share, own.synthetic, own.assigned_at),
             completions.c.id.label("completion"),
-            *conversation,
             ended_at.label("ended_at"),
-            func.row_number().over(partition_by=conversation, order_by=(ended_at, completions.c.id)).label("place"),
+            func.row_number().over(partition_by=(own.endpoint, own.id), order_by=(ended_at, completions.c.id)).label("place"),
             cast(_counts(slow_ttft_s), Integer).label("counts"),
             *(cast(conditions[event], Integer).label(name) for event, name in _COLUMNS.items()),
         )
-        .join(conversations, _its_answers())
-        .where(_in_cohort(rollout), completions.c.outcome != Outcome.LOST)
+        .select_from(conversations.outerjoin(completions, and_(_its_answers(), completions.c.outcome != Outcome.LOST)))
+        .where(_in_cohort(rollout))
         .subquery("answers")
     )
 
 
-def _per_vote(rollout: RolloutId, slow_ttft_s: float, window_s: float) -> Select[Any]:
-    """Count votes per conversation, in `first_down` those on its first answer within the window.
-
-    A vote on another version's answer is not this cohort's.
-    """
-    answers = _answers(rollout, slow_ttft_s)
+def _per_vote(rollout: RolloutId, window_s: float) -> Select[Any]:
+    """Count votes per answer, in `early` those against it within the window. A vote on another version's answer is not this cohort's."""
     its_votes = and_(
         feedback.c.endpoint == conversations.c.endpoint,
         feedback.c.conversation == conversations.c.id,
         feedback.c.version == conversations.c.version,
     )
+    its = (feedback.c.endpoint, feedback.c.conversation, feedback.c.completion)
     is_down = feedback.c.thumb == Thumb.DOWN
-    in_time = and_(is_down, answers.c.place == 1, feedback.c.at <= conversations.c.assigned_at + window_s)
     up, down = _times(feedback.c.thumb == Thumb.UP).label("up"), _times(is_down).label("down")
-    return (
-        select(feedback.c.endpoint, feedback.c.conversation, up, down, _times(in_time).label("first_down"))
-        .join(conversations, its_votes)
-        .outerjoin(answers, answers.c.completion == feedback.c.completion)
-        .where(_in_cohort(rollout), feedback.c.counted)
-        .group_by(feedback.c.endpoint, feedback.c.conversation)
-    )
+    early = _times(and_(is_down, feedback.c.at <= conversations.c.assigned_at + window_s)).label("early")
+    return select(*its, up, down, early).join(conversations, its_votes).where(_in_cohort(rollout), feedback.c.counted).group_by(*its)
 
 
-def _outcome(row: RowMapping, votes: RowMapping | None) -> ConversationOutcome:
+def _outcome(row: RowMapping, votes: Sequence[RowMapping]) -> ConversationOutcome:
     return ConversationOutcome(
         conversation=row["id"],
         candidate=bool(row["candidate"]),
         share=row["share"],
         started_at=row["assigned_at"],
-        answered=row["answers"] > 0,
+        answered=row["first_answer"] is not None,
         first=_events(row, "first_"),
         early=_events(row, "early_"),
-        thumbs_down=votes is not None and votes["first_down"] > 0,
+        thumbs_down=any(vote["early"] > 0 and vote["completion"] == row["first_answer"] for vote in votes),
         synthetic=bool(row["synthetic"]),
     )
 
