@@ -151,18 +151,38 @@ class Cohort:
     ttft_p95_s: float | None = None
 
 
+class BadEvent(StrEnum):
+    """The kinds of bad answers. A new kind is one line here and one in `registry/database/cohorts.py`; `lifecycle` and the bench follow."""
+
+    ERROR = "error"
+    SLOW = "slow"
+    LOOP = "loop"
+    NONSENSE = "nonsense"
+
+
+EARLY_ANSWERS: Final = 3
+"""The number of a conversation's answers, from its first, that the verdict reads."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConversationOutcome:
-    """One conversation as the sequential test reads it, in order of its start.
+    """One conversation as the verdict reads it, in order of its start. Answers are in the order of their ends.
 
-    `share` is the probability with which it could have become the candidate's when it was assigned (0 < share < 1).
+    `share` is the probability with which it could have become the candidate's when it was assigned (0 < share <= 1).
     """
 
     conversation: ConversationId
     candidate: bool
     share: float
-    bad: bool
+    started_at: Epoch
+    answered: bool
+    """Whether its first answer has ended, in whatever way."""
+    first: frozenset[BadEvent] = frozenset()
+    """What was wrong with its first answer."""
+    early: frozenset[BadEvent] = frozenset()
+    """What was wrong with any of its first `EARLY_ANSWERS` answers that ended within the verdict's window after its start."""
     thumbs_down: bool = False
+    """Whether its first answer was voted down within that window."""
     synthetic: bool = False
 
 
@@ -175,8 +195,9 @@ class Verdict:
     stable: Cohort = field(default_factory=Cohort)
     candidate: Cohort = field(default_factory=Cohort)
     e_value: float = 1.0
-    """Evidence that the candidate is worse (bad events); above 1/alpha it fails, at any time it is looked at."""
+    """Evidence that the candidate is worse (bad answers); above 1/alpha it fails, at any time it is looked at."""
     thumbs_e_value: float = 1.0
+    """The same of votes."""
     at: Epoch = 0.0
 
 

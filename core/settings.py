@@ -118,7 +118,18 @@ class RolloutPolicy:
         3600.0, "longest time from a candidate's first share to the verdict; past it the candidate is rolled back, in seconds"
     )
     alpha: float = setting(0.05, "chance, over a whole rollout, to roll back a candidate that is as good as the stable version", most=0.5)
-    max_error_rate: float = setting(0.1, "hard limit: part of the candidate's completions that may fail (after 10 of them)", most=1)
+    max_error_rate: float = setting(
+        0.1,
+        "part of the candidate's first answers that may be bad, whatever the stable version's, at a share above one half; "
+        "a version with a larger part of failed answers is listed as a problem",
+        most=1,
+    )
+    window_s: float = setting(
+        120.0,
+        "time after its start at which a conversation without an ended answer no longer holds the verdict, and up to which "
+        "its later answers and votes count, in seconds",
+        least=1,
+    )
     slow_ttft_s: float = setting(10.0, "an answer whose first token takes longer is a bad event, in seconds")
     margin: float = setting(0.05, "how much larger than stable's a candidate's part of bad conversations may be for a step to pass", most=1)
     synthetic_after_s: float = setting(

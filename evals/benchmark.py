@@ -122,8 +122,10 @@ def gate_benchmark(report: TrialReport, ours: Sequence[Sample], stable: Sequence
 
     A paired test of non-inferiority decides (`evals.statistics.compare`, margin and alpha from the settings): it fails when the candidate
     is significantly worse by more than the margin, and passes when that is ruled out. When the answers are inconclusive (`wider_plan` asks
-    for more first), the point estimate decides: it fails when pass@1 is below stable's by more than the margin. Without a stable version
-    `min_score` decides. Answers that could not be judged are left out on both sides. Raises Fault when the two answered different suites.
+    for more first), it fails when the measured difference exceeds the margin and is significantly below zero (`p_worse` at most alpha),
+    and passes otherwise, with the finding `benchmark_inconclusive`: an equal version fails with probability at most alpha. Without a stable
+    version `min_score` decides. Answers that could not be judged are left out on both sides. Raises Fault when the two answered different
+    suites.
     """
     if stable is None:
         return _held_against_minimum(report, policy)
@@ -136,16 +138,17 @@ def gate_benchmark(report: TrialReport, ours: Sequence[Sample], stable: Sequence
     )
     own = summarize(theirs)
     judged = replace(report, numbers={**report.numbers, **_numbers(found, own)}, detail=_detail(report, theirs, found))
-    worse = found.decision is Decision.FAIL or (found.decision is Decision.INCONCLUSIVE and found.difference < -policy.margin - _TINY)
+    significant = found.difference < -policy.margin - _TINY and found.p_worse <= policy.alpha
+    worse = found.decision is Decision.FAIL or (found.decision is Decision.INCONCLUSIVE and significant)
     said = f"pass@1 {_score(report.numbers)}; the stable version's is {_score(own)}: difference {_difference(found)}"
     if worse:
         reason = (
             f"pass@1 {_score(report.numbers)} is below the stable version's {_score(own)} by more than {policy.margin:g}: "
             f"difference {_difference(found)}, {len(found.lost)} problems lost, {len(found.won)} won"
         )
-        return _failed(judged, Reason.BENCHMARK_BELOW_STABLE, reason + _unsure(found))
+        return _failed(judged, Reason.BENCHMARK_BELOW_STABLE, reason + _chance(found))
     if found.decision is Decision.INCONCLUSIVE:
-        return _passed(judged, "benchmark_inconclusive", said + _unsure(found), _settles(policy))
+        return _passed(judged, "benchmark_inconclusive", f"inconclusive: {said}; {_open(found, policy)}", _settles(policy))
     return _passed(judged, "benchmark_score", said)
 
 
@@ -168,8 +171,13 @@ def _failed(report: TrialReport, reason: Reason, what: str) -> TrialReport:
     return replace(report, decision=Decision.FAIL, findings=(finding,))
 
 
-def _unsure(found: Comparison) -> str:
-    return f"; inconclusive ({found.reason}), so the measured difference decides" if found.decision is Decision.INCONCLUSIVE else ""
+def _chance(found: Comparison) -> str:
+    """Return why an inconclusive comparison failed."""
+    return f"; an equal version has so low a score with probability {found.p_worse:.2g}" if found.decision is Decision.INCONCLUSIVE else ""
+
+
+def _open(found: Comparison, policy: TrialPolicy) -> str:
+    return f"{found.answers} answers neither show nor rule out a loss of {policy.margin:g}"
 
 
 def _settles(policy: TrialPolicy) -> str:

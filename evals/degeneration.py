@@ -12,6 +12,7 @@ from core.benchmarks import Flaw, Sample
 from core.degeneration import repeating_tail
 from core.versions import Decision
 from evals.statistics.bounds import tango_bounds
+from evals.statistics.intervals import paired_p
 from evals.statistics.tally import judged
 
 LOW_LOGPROB = -2.5
@@ -58,7 +59,8 @@ def judge_loops(candidate: Sequence[Sample], baseline: Sequence[Sample], policy_
 
     Answers of both to the same problem, sampling and index are pairs; with a baseline the difference of loop rates has Tango's bounds
     at 95 % each (`evals.statistics.bounds.tango_bounds`). FAIL when the measured rate exceeds the baseline's by more than the limit and
-    the difference is significantly above zero: a few chance loops never refuse a model. PASS when the rate does not exceed it;
+    the difference is significantly above zero, by these bounds and by the exact sign test (`paired_p`), since the bounds are too narrow
+    where few pairs differ: a few chance loops never refuse a model. PASS when the rate does not exceed it;
     INCONCLUSIVE in between, and when there are no answers. Without a baseline only the limit applies, and the rate's own lower bound (that
     of a proportion, as a difference from an answer that never loops) must be above zero.
     """
@@ -77,7 +79,7 @@ def judge_loops(candidate: Sequence[Sample], baseline: Sequence[Sample], policy_
     said = f"{100 * rate:.1f} % of {len(paired)} answers end in a loop{against} ({100 * low:+.1f} to {100 * high:+.1f} points)"
     if rate - own <= policy_limit + 1e-9:
         return Decision.PASS, f"{said}; {100 * policy_limit:.4g} points more are allowed"
-    if low > 0:
+    if low > 0 and paired_p(more, fewer) <= _ALPHA:
         return Decision.FAIL, f"{said}; more than the {100 * policy_limit:.4g} points that are allowed"
     return Decision.INCONCLUSIVE, f"{said}; too few answers to tell it from chance"
 

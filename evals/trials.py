@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import comb
 from statistics import median
 
+from core.benchmarks import Flaw, Sample
 from core.errors import Refused
 from core.ids import VersionId
 from core.ports.clock import Clock, SystemClock
+from core.programs import RunOutcome
 from core.reasons import Reason
 from core.settings import TrialPolicy
 from core.versions import Decision, Finding, TrialKind, TrialReport
+from evals.degeneration import judge_loops
 from evals.engine_client import EngineClient, Generated
+from evals.statistics import wilson
+from evals.statistics.tally import judged
 
 _Messages = tuple[dict[str, str], ...]
 _HELLO: _Messages = ({"role": "user", "content": "Hello"},)
@@ -69,22 +75,63 @@ def latency(engine: EngineClient, version: VersionId, policy: TrialPolicy, clock
 
 
 def degeneration(benchmark: TrialReport, stable: TrialReport | None, policy: TrialPolicy, clock: Clock | None = None) -> TrialReport:
-    """Judge the part of benchmark answers that end in an exact loop: at most `max_loop_rate` above the stable version's own."""
+    """Judge the part of benchmark answers that end in an exact loop: at most `max_loop_rate` above the stable version's own.
+
+    Against a stable version the answers to the same problems are pairs (`judge_loops`). A first version fails when so many loops have a
+    probability of at most 5 % at a rate equal to the limit (exact binomial). A rate above the limit that may be chance passes, with the
+    finding `loops_inconclusive`.
+    """
     time = clock or SystemClock()
-    rate = benchmark.numbers["loop_rate"]
-    own = stable.numbers["loop_rate"] if stable is not None else 0.0
-    allowed = min(1.0, own + policy.max_loop_rate)
-    answers = benchmark.numbers.get("samples", benchmark.numbers["problems"])
-    said = f"{rate * answers:.0f} of {answers:.0f} benchmark answers end in a loop (rate {rate:.2f})"
-    finding = Finding("no_degeneration", passed=True, reason=said)
-    if rate > allowed + _TINY:
-        hint = (
-            "Read the looping answers in the benchmark's report, train the model further or change its sampling defaults, and submit again"
-        )
-        finding = Finding.failed(Reason.DEGENERATE_ANSWERS, f"{said}; at most {allowed:.2f} is allowed here", hint)
-    numbers = {"loop_rate": rate, "allowed": allowed, "stable_loop_rate": own}
     timing = _Timing(time, time.monotonic())
+    ours = _answered(benchmark)
+    theirs = _answered(stable) if stable is not None else ()
+    decision, reason = judge_loops(ours, theirs, policy.max_loop_rate) if theirs else _first_loops(ours, policy.max_loop_rate)
+    name, hint = _LOOPS[decision]
+    failed = decision is Decision.FAIL
+    finding = Finding.failed(Reason.DEGENERATE_ANSWERS, reason, hint) if failed else Finding(name, passed=True, reason=reason, hint=hint)
+    rate, own = benchmark.numbers["loop_rate"], stable.numbers["loop_rate"] if stable is not None else 0.0
+    numbers = {"loop_rate": rate, "allowed": min(1.0, own + policy.max_loop_rate), "stable_loop_rate": own}
     return _report(benchmark.version, TrialKind.DEGENERATION, benchmark.key, (finding,), timing, numbers)
+
+
+_LOOPS = {
+    Decision.PASS: ("no_degeneration", ""),
+    Decision.INCONCLUSIVE: ("loops_inconclusive", "Read the looping answers in the benchmark's report; a larger suite would settle it"),
+    Decision.FAIL: (
+        "degenerate_answers",
+        "Read the looping answers in the benchmark's report, train the model further or change its sampling defaults, and submit again",
+    ),
+}
+_ALPHA = 0.05
+
+
+def _first_loops(answers: Sequence[Sample], limit: float) -> tuple[Decision, str]:
+    """Return whether the loop rate of a first version is above the limit, with the numbers."""
+    looped = sum(Flaw.LOOP in answer.flaws for answer in answers)
+    low, high = wilson(looped, len(answers))
+    said = f"{looped} of {len(answers)} benchmark answers end in a loop ({100 * low:.1f} to {100 * high:.1f} %)"
+    if not answers or looped / len(answers) <= limit + 1e-9:
+        return Decision.PASS, f"{said}; {100 * limit:.4g} % are allowed"
+    if _at_least(looped, len(answers), limit) <= _ALPHA:
+        return Decision.FAIL, f"{said}; more than the {100 * limit:.4g} % that are allowed"
+    return Decision.INCONCLUSIVE, f"inconclusive: {said}; too few answers to tell whether more than {100 * limit:.4g} % do"
+
+
+def _at_least(count: int, trials: int, rate: float) -> float:
+    """Return the probability of `count` or more of `trials` at `rate` each (binomial)."""
+    return 1.0 - sum(comb(trials, fewer) * rate**fewer * (1.0 - rate) ** (trials - fewer) for fewer in range(count))
+
+
+def _answered(report: TrialReport) -> tuple[Sample, ...]:
+    """Return the answers that a benchmark's report lists, as far as loops are concerned; those that could not be judged are left out."""
+    samples = (
+        Sample(
+            row["task_id"], row["sampling"], row["index"], 0, "", "", row["finish_reason"], 0, row["completion_tokens"], None,
+            row["seconds"], RunOutcome(row["outcome"]), flaws=tuple(map(Flaw, row["flaws"])),
+        )
+        for row in report.detail.get("rows", ())
+    )  # fmt: skip
+    return judged(samples)
 
 
 @dataclass(frozen=True, slots=True)

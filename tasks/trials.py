@@ -16,7 +16,7 @@ from core.settings import TrialPolicy
 from core.shown import headline
 from core.submissions import StepName
 from core.versions import Decision, ModelVersion, TrialKind, TrialReport
-from evals.benchmark import UNSOLVED, benchmark_key, gate_benchmark, gate_plan, key_in_form, score_benchmark, wider_plan
+from evals.benchmark import benchmark_key, gate_benchmark, gate_plan, key_in_form, score_benchmark, wider_plan
 from evals.engine_client import EngineClient
 from evals.fidelity import fidelity as try_fidelity
 from evals.suite_loader import load_suite
@@ -162,7 +162,7 @@ def scored(here: Platform, row: Benchmark, samples: tuple[Sample, ...]) -> Trial
 
 
 def settle(report: StepReport, trial: TrialReport) -> TrialReport:
-    """Store a trial's report, show it, and raise Refused with its first failure."""
+    """Store a trial's report, show it, and raise Refused with its first failure. A passed finding with a hint is a warning."""
     platform().records.versions.report(trial)
     failed = trial.first_failure()
     report.say(said_of(trial), decision=trial.decision, numbers=trial.numbers)
@@ -172,12 +172,12 @@ def settle(report: StepReport, trial: TrialReport) -> TrialReport:
 
 
 def said_of(trial: TrialReport) -> str:
-    """Return a trial's result in one line: its first failure, else its numbers and the warning of a first version that solves nothing."""
+    """Return a trial's result in one line: its first failure, else its numbers and its warnings (passed findings with a hint)."""
     failed = trial.first_failure()
     if failed:
         return failed.reason
     if trial.kind is TrialKind.FIDELITY:
         return trial.findings[0].reason
     passed = f"{sum(finding.passed for finding in trial.findings)} of {len(trial.findings)} checks passed"
-    warnings = [f"warning: {found.reason}; {found.hint}" for found in trial.findings if found.name == UNSOLVED]
+    warnings = [f"warning: {found.reason}; {found.hint}" for found in trial.findings if found.passed and found.hint]
     return "; ".join([headline(trial.numbers) or passed, *warnings])

@@ -89,7 +89,8 @@ class Driver:
         if row.state is RolloutState.ROLLING_BACK:
             return self._finish_rollback(row if row.lease_owner else self._adopt(row))
         now = self._clock.now()
-        verdict = judge(self._records.rollouts.cohorts(row.id), self._policy, needed=needed_conversations(row, self._policy), now=now)
+        cohorts = self._records.rollouts.cohorts(row.id, self._policy.window_s)
+        verdict = judge(cohorts, self._policy, needed=needed_conversations(row, self._policy), now=now)
         return self._change(row, decide(row, verdict, now, self._policy))
 
     def _adopt(self, row: Rollout) -> Rollout:

@@ -75,11 +75,11 @@ class RolloutsTable:
             bump(connection)
             return _get(connection, rollout.id)
 
-    def cohorts(self, rollout: RolloutId) -> Cohorts:
+    def cohorts(self, rollout: RolloutId, window_s: float) -> Cohorts:
         """Return what both versions did in the conversations that began during this rollout."""
         with self._connections.read() as connection:
             _get(connection, rollout)
-            return read_cohorts(connection, rollout, self._slow_ttft_s)
+            return read_cohorts(connection, rollout, self._slow_ttft_s, window_s)
 
 
 def _end(connection: Connection, rollout: Rollout) -> None:

@@ -1,5 +1,6 @@
 """`make bench`: what the main job, an idle platform, the gateway, an engine's start, the sandbox and a fleet on Kubernetes cost here.
 
+It also simulates how often the verdict errs.
 Prints tables and writes `.bench/results.json` (ignored by git). Figures are medians with their smallest and largest; the machine is stated,
 because absolute figures belong to it. Comparisons (engine asked directly, engine started cold) are made in the same run, in turn.
 """
@@ -28,6 +29,8 @@ from tests.bench.bench_gateway import bench as gateway_alone
 from tests.bench.bench_kubernetes import bench as fleet
 from tests.bench.bench_kubernetes import table as fleet_table
 from tests.bench.bench_sandbox import bench as sandbox
+from tests.bench.bench_verdict import bench as verdict
+from tests.bench.bench_verdict import tables as verdict_tables
 from tests.bench.resources import idle_cost
 from tests.e2e.harness import perturb
 
@@ -51,6 +54,7 @@ def main() -> None:
     results["gateway_alone"] = gateway_alone()
     results["sandbox"] = sandbox()
     results["fleet"] = fleet()
+    results["verdict"] = verdict()
     show(results, console)
     out = ROOT / ".bench" / "results.json"
     out.parent.mkdir(exist_ok=True)
@@ -147,6 +151,7 @@ def show(results: dict[str, Any], console: Console) -> None:
     for name in next(iter(counts.values())):
         alone.add_row(name, *(f"{row[name]:.3g}" for row in counts.values()))
     console.print(whole, steps, starts, idle, asked, alone, _sandbox_table(results["sandbox"]), fleet_table(results["fleet"]))
+    console.print(*verdict_tables(results["verdict"]))
 
 
 def _sandbox_table(found: dict[str, Any]) -> Table:

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from core.conversations import Assignment, Outcome, Thumb, Usage
-from core.endpoints import Rollout
+from core.endpoints import EARLY_ANSWERS, BadEvent, Rollout
 from core.errors import NotFound, Refused
 from core.ids import CompletionId, EndpointName, PrincipalId, RolloutId
 from registry.database import Database
 from tests.equipment.samples import CANDIDATE, CHAT, NOW, STABLE, a_completion, a_rollout, a_vote, an_assignment
+
+WINDOW_S = 120.0
+NOTHING: frozenset[BadEvent] = frozenset()
 
 
 def on_candidate(conversation: str, **fields: Any) -> Assignment:
@@ -127,22 +130,90 @@ def test_cohorts_count_conversations_once_and_leave_neutral_ends_out(records: Da
         ],
         [a_vote(1, "good", **here), a_vote(3, "loops", thumb=Thumb.DOWN, **here), a_vote(5, "slow", counted=False, **here)],
     )
-    cohorts = records.rollouts.cohorts(rollout.id)
+    cohorts = records.rollouts.cohorts(rollout.id, WINDOW_S)
     candidate = cohorts.candidate
-    assert [outcome.conversation for outcome in cohorts.outcomes] == ["good", "loops", "slow", "breaks", "stable"]
-    assert [outcome.bad for outcome in cohorts.outcomes] == [False, True, True, True, False]
-    assert [outcome.thumbs_down for outcome in cohorts.outcomes] == [False, True, False, False, False]
+    assert [outcome.conversation for outcome in cohorts.outcomes] == [*chats, "stable"]
+    assert [outcome.first for outcome in cohorts.outcomes] == [NOTHING, {BadEvent.LOOP}, {BadEvent.SLOW}, {BadEvent.ERROR}, *3 * [NOTHING]]
+    assert [outcome.answered for outcome in cohorts.outcomes] == [True, True, True, True, True, False, True]
+    assert [outcome.thumbs_down for outcome in cohorts.outcomes] == [False, True, *5 * [False]]
     assert (candidate.conversations, candidate.bad, candidate.completions) == (4, 3, 5)
     assert (candidate.errors, candidate.slow, candidate.loops) == (1, 1, 2)
     assert (candidate.thumbs_up, candidate.thumbs_down, candidate.ttft_p95_s) == (1, 1, 6.0)
     assert (cohorts.stable.conversations, cohorts.stable.bad, cohorts.stable.ttft_p95_s) == (1, 0, 0.25)
 
 
+def test_an_outcome_has_the_first_answer_whenever_it_ended_and_later_ones_within_the_window(records: Database, rollout: Rollout) -> None:
+    late = {"outcome": Outcome.ENGINE_ERROR, "seconds": WINDOW_S}
+    records.conversations.record(
+        [
+            an_assignment("late first", assigned_at=NOW),
+            an_assignment("late second", assigned_at=NOW),
+            an_assignment("second", assigned_at=NOW),
+        ],
+        [
+            a_completion(1, "late first", **late),
+            a_completion(2, "late second"),
+            a_completion(3, "late second", **late),
+            a_completion(4, "second"),
+            a_completion(5, "second", looped=True),
+        ],
+        [],
+    )
+    outcomes = records.rollouts.cohorts(rollout.id, WINDOW_S).outcomes
+    assert [outcome.first for outcome in outcomes] == [{BadEvent.ERROR}, NOTHING, NOTHING]
+    assert [outcome.early for outcome in outcomes] == [NOTHING, NOTHING, {BadEvent.LOOP}]
+
+
+def test_a_vote_counts_for_the_verdict_when_it_is_on_the_first_answer_and_within_the_window(records: Database, rollout: Rollout) -> None:
+    chats = ("in time", "late", "second")
+    answers = [a_completion(10 * place + turn, chat) for place, chat in enumerate(chats) for turn in (1, 2)]
+    down = {"thumb": Thumb.DOWN, "at": NOW + WINDOW_S}
+    votes = [a_vote(1, "in time", **down), a_vote(11, "late", thumb=Thumb.DOWN, at=NOW + 200), a_vote(22, "second", **down)]
+    records.conversations.record([an_assignment(chat) for chat in chats], answers, votes)
+    cohorts = records.rollouts.cohorts(rollout.id, WINDOW_S)
+    assert {outcome.conversation: outcome.thumbs_down for outcome in cohorts.outcomes} == {"in time": True, "late": False, "second": False}
+    assert cohorts.stable.thumbs_down == 3
+
+
+def test_of_answers_at_once_the_first_to_end_is_the_first_and_those_after_the_third_are_not_early(
+    records: Database, rollout: Rollout
+) -> None:
+    records.conversations.record([an_assignment("at once"), an_assignment("long", assigned_at=NOW + 1)], [], [])
+    answers = [a_completion(1, "at once", looped=True, seconds=9.0), a_completion(2, "at once", seconds=1.0)]
+    talk = [a_completion(10 + turn, "long", looped=turn >= EARLY_ANSWERS) for turn in range(EARLY_ANSWERS + 1)]
+    records.conversations.record([], answers + talk, [])
+    at_once, long = records.rollouts.cohorts(rollout.id, WINDOW_S).outcomes
+    assert (at_once.first, at_once.early) == (NOTHING, frozenset({BadEvent.LOOP}))
+    assert (long.first, long.early) == (NOTHING, NOTHING)
+
+
+def test_a_client_that_gave_up_waiting_for_a_first_token_met_a_slow_answer(records: Database, rollout: Rollout) -> None:
+    gone = {"outcome": Outcome.CLIENT_GONE, "ttft_s": None}
+    chats = [an_assignment("patient"), an_assignment("hasty", assigned_at=NOW + 1)]
+    records.conversations.record(
+        chats, [a_completion(1, "patient", seconds=6.0, **gone), a_completion(2, "hasty", seconds=4.0, **gone)], []
+    )
+    cohorts = records.rollouts.cohorts(rollout.id, WINDOW_S)
+    assert [outcome.first for outcome in cohorts.outcomes] == [{BadEvent.SLOW}, NOTHING]
+    assert (cohorts.stable.conversations, cohorts.stable.slow) == (1, 1)
+
+
+def test_a_conversation_that_waits_for_its_first_answer_is_in_the_outcomes_and_not_in_the_totals(
+    records: Database, rollout: Rollout
+) -> None:
+    records.conversations.record(
+        [an_assignment("waits"), an_assignment("answered", assigned_at=NOW + 1)], [a_completion(1, "answered")], []
+    )
+    cohorts = records.rollouts.cohorts(rollout.id, WINDOW_S)
+    assert [(outcome.started_at, outcome.answered) for outcome in cohorts.outcomes] == [(NOW, False), (NOW + 1, True)]
+    assert cohorts.stable.conversations == 1
+
+
 def test_cohorts_leave_moved_and_earlier_conversations_out(records: Database, rollout: Rollout) -> None:
     earlier = an_assignment("earlier", rollout=None)
     records.conversations.record([on_candidate("conv-1"), earlier], [a_completion(version=CANDIDATE), a_completion(2, "earlier")], [])
     records.conversations.record([an_assignment(assigned_at=NOW + 50, moved=True)], [a_completion(3)], [])
-    cohorts = records.rollouts.cohorts(rollout.id)
+    cohorts = records.rollouts.cohorts(rollout.id, WINDOW_S)
     assert cohorts.outcomes == ()
     assert (cohorts.candidate.conversations, cohorts.stable.conversations, cohorts.candidate.ttft_p95_s) == (0, 0, None)
 

@@ -54,7 +54,7 @@ def test_a_rollout_on_no_endpoint_and_an_unknown_one_are_not_found(records: Data
     with pytest.raises(NotFound):
         records.rollouts.get(RolloutId("ro-0"))
     with pytest.raises(NotFound):
-        records.rollouts.cohorts(RolloutId("ro-0"))
+        records.rollouts.cohorts(RolloutId("ro-0"), 120.0)
 
 
 def test_a_change_stores_all_and_returns_the_next_revision(records: Database, rollout: Rollout) -> None:

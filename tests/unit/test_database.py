@@ -20,6 +20,8 @@ from registry.database.errors import translated
 from registry.database.tables import metadata
 from tests.equipment.samples import CANDIDATE, CHAT, NOW, a_completion, a_rollout, an_assignment
 
+WINDOW_S = 120.0
+
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
@@ -115,6 +117,6 @@ def test_cohorts_of_a_hundred_thousand_conversations_take_seconds_at_most(record
         assigned = [an_assignment(f"c{n}", candidate=bool(n % 2), assigned_at=NOW + n, **sides[n]) for n in numbers]
         records.conversations.record(assigned, [a_completion(n, f"c{n}", **sides[n]) for n in numbers], [])
     started = time.monotonic()
-    cohorts = records.rollouts.cohorts(rollout.id)
+    cohorts = records.rollouts.cohorts(rollout.id, WINDOW_S)
     assert time.monotonic() - started < 10
     assert (cohorts.stable.conversations, cohorts.candidate.conversations, len(cohorts.outcomes)) == (50_000, 50_000, 100_000)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from core.benchmarks import Flaw, Form, Plan, Sample, Sampling, aligned, same_questions
@@ -108,18 +109,35 @@ def test_report_shows_what_the_stable_version_did_at_each_problem():
     assert judged.detail["comparison"]["difference"] == pytest.approx(0.25)
 
 
-@pytest.mark.parametrize(("ours", "decision"), [(20, Decision.PASS), (19, Decision.PASS), (18, Decision.FAIL), (0, Decision.FAIL)])
-def test_margin_is_exact_where_the_answers_cannot_tell(ours: int, decision: Decision):
-    assert gated(answers(ours, 20), answers(20, 20)).decision is decision
+@pytest.mark.parametrize(("ours", "decision"), [(48, Decision.PASS), (44, Decision.PASS), (42, Decision.FAIL), (0, Decision.FAIL)])
+def test_a_difference_that_may_be_chance_refuses_nobody(ours: int, decision: Decision):
+    assert gated(answers(ours), answers(48)).decision is decision
+
+
+def test_an_inconclusive_comparison_fails_only_where_an_equal_version_seldom_scores_so_low():
+    lost = gated(answers(43), answers(48)).first_failure()
+    assert lost is not None
+    assert lost.reason.endswith("5 problems lost, 0 won; an equal version has so low a score with probability 0.031")
 
 
 def test_what_could_not_be_told_says_so_and_what_would_settle_it():
     finding = gated(answers(19, 20), answers(20, 20)).findings[0]
     assert (finding.name, finding.passed) == ("benchmark_inconclusive", True)
-    assert "inconclusive" in finding.reason
+    assert finding.reason.startswith("inconclusive: pass@1 0.95 ")
+    assert finding.reason.endswith("; 40 answers neither show nor rule out a loss of 0.05")
     assert "SEATRIAL_TRIALS_SAMPLES" in finding.hint
     warm = gated(answers(19, 20), answers(20, 20), TrialPolicy(temperature=0.8)).findings[0]
     assert "SEATRIAL_TRIALS_MAX_SAMPLES is 8" in warm.hint
+
+
+@pytest.mark.parametrize("rate", [0.9, 0.6, 0.3])
+def test_an_equal_version_is_refused_in_at_most_one_of_twenty_gates(rate: float):
+    random = np.random.default_rng(7)
+    refused = 0
+    for _ in range(100):
+        ours, theirs = ([sample(task, PASSED if random.random() < rate else FAILED) for task in range(48)] for _side in range(2))
+        refused += gated(ours, theirs).decision is Decision.FAIL
+    assert refused <= 9  # 100 gates at 5 %: two standard errors are 4
 
 
 def test_more_samples_are_asked_for_while_the_answers_cannot_tell_up_to_the_most():

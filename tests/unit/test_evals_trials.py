@@ -127,32 +127,57 @@ def test_latency_is_the_median_time_to_first_token_held_against_the_limit(step: 
     assert report.findings[0].name == ("first_token" if decision is Decision.PASS else "slow_first_token")
 
 
-def benchmarked(loop_rate: float, **fields: Any) -> TrialReport:
-    numbers = {"loop_rate": loop_rate, "problems": 40.0, "pass_at_1": 0.5}
-    return TrialReport(VERSION, TrialKind.BENCHMARK, "s:1:greedy-v1", Decision.PASS, (), numbers, **fields)
+def benchmarked(looped: int, answers: int = 48, first: int = 0) -> TrialReport:
+    """Return a report of so many answers, of which those from `first` on loop."""
+    loops = range(first, first + looped)
+    rows = [
+        {
+            "task_id": f"t/{place}", "sampling": "t0", "index": 0, "finish_reason": "length", "completion_tokens": 200, "seconds": 0.1,
+            "outcome": "failed", "flaws": ["loop"] if place in loops else [],
+        }
+        for place in range(answers)
+    ]  # fmt: skip
+    numbers = {"loop_rate": looped / answers, "problems": float(answers), "pass_at_1": 0.5}
+    return TrialReport(VERSION, TrialKind.BENCHMARK, "s:1:greedy-v1", Decision.PASS, (), numbers, {"rows": rows})
 
 
 @pytest.mark.parametrize(
-    ("ours", "stable", "decision"),
+    ("ours", "stable", "name"),
     [
-        (0.0, None, Decision.PASS),
-        (0.05, None, Decision.PASS),
-        (0.075, None, Decision.FAIL),
-        (0.15, 0.1, Decision.PASS),
-        (0.175, 0.1, Decision.FAIL),
-        (1.0, 1.0, Decision.PASS),
+        (0, None, "no_degeneration"),
+        (2, None, "no_degeneration"),
+        (3, None, "loops_inconclusive"),
+        (7, None, "degenerate_answers"),
+        (5, 5, "no_degeneration"),
+        (2, 0, "no_degeneration"),
+        (12, 8, "loops_inconclusive"),
+        (12, 1, "degenerate_answers"),
+        (48, 48, "no_degeneration"),
     ],
 )
-def test_loops_may_be_as_many_as_the_stable_versions_and_a_little_more(ours: float, stable: float | None, decision: Decision) -> None:
-    report = degeneration(benchmarked(ours), None if stable is None else benchmarked(stable), POLICY)
-    assert report.decision is decision
-    assert report.kind is TrialKind.DEGENERATION
-    assert report.key == "s:1:greedy-v1"
-    assert report.findings[0].name == ("no_degeneration" if decision is Decision.PASS else "degenerate_answers")
+def test_loops_may_be_as_many_as_the_stable_versions_and_as_chance_makes(ours: int, stable: int | None, name: str) -> None:
+    known = None if stable is None else benchmarked(stable, first=48 - stable)
+    report = degeneration(benchmarked(ours), known, POLICY)
+    assert report.findings[0].name == name
+    assert report.decision is (Decision.FAIL if name == "degenerate_answers" else Decision.PASS)
+    assert (report.kind, report.key) == (TrialKind.DEGENERATION, "s:1:greedy-v1")
 
 
 def test_degeneration_says_how_many_answers_loop() -> None:
-    failure = degeneration(benchmarked(0.25), None, POLICY).first_failure()
+    failure = degeneration(benchmarked(12), None, POLICY).first_failure()
     assert failure is not None
-    assert failure.reason == "10 of 40 benchmark answers end in a loop (rate 0.25); at most 0.05 is allowed here"
+    assert failure.reason == "12 of 48 benchmark answers end in a loop (14.9 to 38.8 %); more than the 5 % that are allowed"
     assert failure.hint
+
+
+def test_loops_that_may_be_chance_pass_with_what_would_settle_it() -> None:
+    finding = degeneration(benchmarked(3), None, POLICY).findings[0]
+    assert finding.reason.startswith("inconclusive: 3 of 48 benchmark answers end in a loop (")
+    assert finding.hint
+
+
+def test_answers_that_could_not_be_judged_are_no_loops_and_no_answers() -> None:
+    report = benchmarked(20)
+    for row in report.detail["rows"][:20]:
+        row["outcome"] = "sandbox_fault"
+    assert degeneration(report, None, POLICY).findings[0].reason.startswith("0 of 28 benchmark answers end in a loop")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.endpoints import Cohort, ConversationOutcome, Rollout, RolloutState, Verdict, Withdrawal
+from core.endpoints import BadEvent, Cohort, ConversationOutcome, Rollout, RolloutState, Verdict, Withdrawal
 from core.ids import ConversationId, EndpointName, RolloutId, SubmissionId, VersionId
 from core.ports.records import Cohorts
 from core.settings import RolloutPolicy, shares
@@ -111,35 +112,36 @@ def test_a_list_of_shares_that_makes_no_sense_is_refused(text: str):
         shares(text)
 
 
-def cohorts(stable: Cohort, candidate: Cohort, bad: int = 0) -> Cohorts:
-    outcomes = tuple(ConversationOutcome(ConversationId(str(i)), candidate=True, share=0.05, bad=True) for i in range(bad))
+def cohorts(stable: Cohort, candidate: Cohort, bad: int = 0, share: float = 0.05, **fields: bool) -> Cohorts:
+    """Return cohorts with so many bad conversations of the candidate; `fields` replace what was bad in them."""
+    found: dict[str, Any] = dict(fields) or {"first": frozenset({BadEvent.LOOP})}
+    outcomes = tuple(ConversationOutcome(ConversationId(str(i)), True, share, float(i), answered=True, **found) for i in range(bad))
     return Cohorts(stable, candidate, outcomes)
 
 
-def test_canary_fails_when_candidate_errors_exceed_the_hard_limit():
+def test_bad_first_answers_fail_the_candidate_with_the_numbers():
+    verdict = judge(cohorts(Cohort(60, 0, 120), Cohort(4, 4, 8, loops=8), bad=4), POLICY, needed=10, now=NOW)
+    assert verdict.decision is Decision.FAIL
+    assert verdict.reason.startswith("bad conversations: candidate 4 of 4, stable 0 of 60; evidence ")
+    assert verdict.reason.endswith(" exceeds 20")
+    assert verdict.e_value > 1 / POLICY.alpha
+
+
+def test_totals_alone_do_not_fail_a_candidate():
     verdict = judge(cohorts(Cohort(90, 0, 180), Cohort(10, 4, 20, errors=4)), POLICY, needed=10, now=NOW)
-    assert (verdict.decision, "4 of 20" in verdict.reason) == (Decision.FAIL, True)
-
-
-def test_errors_that_both_versions_have_are_not_the_candidates_fault():
-    verdict = judge(cohorts(Cohort(90, 40, 180, errors=80), Cohort(10, 5, 20, errors=8)), POLICY, needed=20, now=NOW)
     assert verdict.decision is Decision.INCONCLUSIVE
 
 
-def test_a_slow_first_token_is_a_hard_limit():
-    verdict = judge(cohorts(Cohort(9, 0, 18, ttft_p95_s=0.2), Cohort(9, 0, 18, ttft_p95_s=30.0)), POLICY, needed=5, now=NOW)
-    assert (verdict.decision, "30.0 s" in verdict.reason) == (Decision.FAIL, True)
-
-
-def test_three_looping_conversations_fail_the_candidate():
-    verdict = judge(cohorts(Cohort(60, 0, 120), Cohort(3, 3, 6, loops=6), bad=3), POLICY, needed=10, now=NOW)
-    assert (verdict.decision, "3 of 3" in verdict.reason) == (Decision.FAIL, True)
+def test_a_candidate_that_nothing_is_left_to_compare_with_fails_at_its_limit():
+    verdict = judge(cohorts(Cohort(), Cohort(20, 20, 20, errors=20), bad=20, share=1.0), POLICY, needed=10, now=NOW)
+    assert verdict.decision is Decision.FAIL
+    assert verdict.reason.startswith("20 of 20 conversations with the candidate began with a bad answer; the limit is 50%; evidence ")
 
 
 def test_thumbs_down_veto():
-    outcomes = tuple(ConversationOutcome(ConversationId(str(i)), candidate=True, share=0.05, bad=False, thumbs_down=True) for i in range(3))
-    verdict = judge(Cohorts(Cohort(60), Cohort(12, thumbs_down=3), outcomes), POLICY, needed=10, now=NOW)
+    verdict = judge(cohorts(Cohort(60), Cohort(12, thumbs_down=5), bad=5, thumbs_down=True), POLICY, needed=10, now=NOW)
     assert (verdict.decision, "voted" in verdict.reason) == (Decision.FAIL, True)
+    assert verdict.thumbs_e_value > 1 / POLICY.alpha
 
 
 def test_too_few_conversations_are_inconclusive():

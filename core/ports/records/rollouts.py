@@ -37,14 +37,22 @@ class Rollouts(Protocol):
         """
         ...
 
-    def cohorts(self, rollout: RolloutId) -> Cohorts:
-        """Return what both versions did in the conversations that began while the candidate had a share, moved ones left out."""
+    def cohorts(self, rollout: RolloutId, window_s: float) -> Cohorts:
+        """Return what both versions did in the conversations that began while the candidate had a share, moved ones left out.
+
+        Of a conversation's answers and votes, an outcome has those up to `window_s` after its start (`early`, `thumbs_down`), and its
+        first answer whenever that ended. Errors: NotFound.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Cohorts:
-    """The data of a verdict: totals per cohort, and conversations that have at least one ended answer in order of their start."""
+    """The data of a verdict: totals per cohort, and all its conversations in order of their start.
+
+    The outcomes include conversations without an ended answer: the verdict reads none that started after the oldest undecided one. The
+    totals count conversations with at least one answer that counts.
+    """
 
     stable: Cohort
     candidate: Cohort
