@@ -12,6 +12,7 @@ import pytest
 
 from core.errors import Refused, Transient
 from core.hosts import EngineHost
+from core.reasons import Reason
 from core.settings import ModelPolicy
 from core.versions import Finding, HubFile, ModelRef
 from evals.checks import CHECKS, model_files, screen, template
@@ -955,15 +956,12 @@ def test_reasons_of_the_checks_are_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "trials.md").read_text(encoding="utf-8")
     source = Path(__file__).parents[2] / "evals"
     reasons = {
-        reason
-        for path in (*source.glob("checks/*.py"), source / "trials.py")
-        for reason in re.findall(r'(?:fail|Finding)\(\s*"([a-z_]+)"|reason="([a-z_]+)"', path.read_text(encoding="utf-8"))
-        for reason in reason
-        if reason
+        Reason[name]
+        for path in (*source.glob("checks/*.py"), source / "trials.py", source / "fidelity.py")
+        for name in re.findall(r"Reason\.([A-Z_]+)", path.read_text(encoding="utf-8"))
     }
-    passes = {"chat_answers", "completion_answers", "default_chat_answers"}
-    assert {"token_id_beyond_embedding", "no_safetensors", "no_default_chat"} <= reasons
-    assert sorted(reason for reason in reasons - passes if f"`{reason}`" not in page) == []
+    assert {Reason.TOKEN_ID_BEYOND_EMBEDDING, Reason.NO_SAFETENSORS, Reason.NO_DEFAULT_CHAT, Reason.ENGINE_DIFFERS} <= reasons
+    assert sorted(reason for reason in reasons if f"`{reason}`" not in page) == []
 
 
 def test_tokenizer_classes_are_those_of_the_engine() -> None:
