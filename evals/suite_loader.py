@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from core.errors import Refused
+from core.ids import Digest
 from core.settings import TrialPolicy
 from evals.harness.extract import find_extractor
 from evals.suites.files import read_suite
@@ -9,20 +11,30 @@ from evals.suites.sources import HUMANEVAL, packaged_humaneval
 from evals.suites.suite import LMEVAL, Suite
 
 
-def load_suite(name: str, policy: TrialPolicy | None = None) -> Suite:
+def load_suite(name: str, policy: TrialPolicy | None = None, digest: Digest | None = None) -> Suite:
     """Load a suite: by its name in evals/suites, `humaneval`, `lmeval:TASK`, or the path of a .jsonl or .jsonl.gz file.
 
-    Raises Refused with the file, the line and the fault, or with the places where the suite was not found.
+    Raises Refused with the file, the line and the fault, or with the places where the suite was not found; with `digest` also where its
+    problems are no longer those of that sha256.
     """
-    sources = policy or TrialPolicy()
+    suite = _loaded(name, policy or TrialPolicy())
+    for way in (suite.completion, suite.chat) if not suite.lmeval else ():
+        find_extractor(way.extractor)
+    if digest and suite.digest != digest:
+        raise Refused(
+            f"the suite {name} has changed since it was asked (sha256 {suite.digest[:12]}, then {digest[:12]})",
+            reason=Reason.SUITE_CHANGED,
+            hint="start another benchmark",
+        )
+    return suite
+
+
+def _loaded(name: str, sources: TrialPolicy) -> Suite:
     if name.startswith(LMEVAL):
         from evals.harness.lmeval_suites import describe  # noqa: PLC0415 - the other suites need no child process
 
         return describe(name, sources.lmeval_tasks)
-    suite = read_suite(name, sources.humaneval)
-    for way in (suite.completion, suite.chat):
-        find_extractor(way.extractor)
-    return suite
+    return read_suite(name, sources.humaneval)
 
 
 def is_local(name: str, policy: TrialPolicy) -> bool:

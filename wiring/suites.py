@@ -20,13 +20,7 @@ class ReadSuites:
 
         if not is_local(name, self._settings.trials):
             return
-        suite = load_suite(name, self._settings.trials)
-        if digest and suite.digest != digest:
-            raise Refused(
-                f"the suite {name} has changed since it was asked (sha256 {suite.digest[:12]}, then {digest[:12]})",
-                reason=Reason.SUITE_CHANGED,
-                hint="start another benchmark",
-            )
+        load_suite(name, self._settings.trials, digest)
 
     def check_gate(self) -> None:
         """Read the suite of the gate."""

@@ -26,7 +26,6 @@ from infra.local.failures import reported
 from infra.local.supervisor import Event, PortTaken, Service, Supervisor
 from seatrial.cli.output import show_table
 from serving.engines.processes import Identity
-from wiring.suites import ReadSuites
 
 __all__ = ["doctor", "down", "reported", "settings", "up"]
 P = ParamSpec("P")
@@ -68,6 +67,8 @@ def port_option(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 def up(home: Path | None, as_json: bool, **ports: int | None) -> None:
     """Start the whole stack in the foreground; Ctrl-C stops it."""
     settings = read_settings(home=home)
+    from wiring.suites import ReadSuites  # noqa: PLC0415 - brings in the adapters, which the other commands do not need
+
     ReadSuites(settings).check_settings()
     stop, hurry = _signals()
     with earlier_stack.only_one(settings.home):
