@@ -1,4 +1,4 @@
-"""The short trials on the dark candidate: does it answer, how fast, and does it fall into loops."""
+"""The short trials on the dark candidate: does it answer, how fast, and does it fall into loops or write nonsense."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from core.ids import VersionId
 from core.ports.clock import Clock, SystemClock
 from core.settings import TrialPolicy
 from core.versions import Decision, Finding, TrialKind, TrialReport
+from evals.degeneration import judge_nonsense
 from evals.engine_client import EngineClient, Generated
 
 _Messages = tuple[dict[str, str], ...]
@@ -69,7 +70,10 @@ def latency(engine: EngineClient, version: VersionId, policy: TrialPolicy, clock
 
 
 def degeneration(benchmark: TrialReport, stable: TrialReport | None, policy: TrialPolicy, clock: Clock | None = None) -> TrialReport:
-    """Judge the part of benchmark answers that end in an exact loop: at most `max_loop_rate` above the stable version's own."""
+    """Judge the part of benchmark answers that end in a loop, and the part that are nonsense.
+
+    Each may exceed the stable version's own by `max_loop_rate` and `max_nonsense_rate`.
+    """
     time = clock or SystemClock()
     rate = benchmark.numbers["loop_rate"]
     own = stable.numbers["loop_rate"] if stable is not None else 0.0
@@ -85,9 +89,10 @@ def degeneration(benchmark: TrialReport, stable: TrialReport | None, policy: Tri
         if degenerate
         else "",
     )
-    numbers = {"loop_rate": rate, "allowed": allowed, "stable_loop_rate": own}
+    nonsense, rates = judge_nonsense(benchmark, stable, policy.max_nonsense_rate)
+    numbers = {"loop_rate": rate, "allowed": allowed, "stable_loop_rate": own, **rates}
     timing = _Timing(time, time.monotonic())
-    return _report(benchmark.version, TrialKind.DEGENERATION, benchmark.key, (finding,), timing, numbers)
+    return _report(benchmark.version, TrialKind.DEGENERATION, benchmark.key, (finding, nonsense), timing, numbers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """The data of a verdict: what both versions did in the conversations of one rollout.
 
 A conversation is in a cohort when it was assigned while the candidate had a share, was not moved, and has at least one answer that counts.
-An answer counts when it ended on its own (`ok`, `engine_error`) or was bad whatever its end: a loop, or a first token that took
-longer than the limit. What the client broke off or got wrong, and what a dead gateway lost, says nothing of a model.
+An answer counts when it ended on its own (`ok`, `engine_error`) or was bad whatever its end: a loop, nonsense, or a first token that
+took longer than the limit. What the client broke off or got wrong, and what a dead gateway lost, says nothing of a model.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ def _per_conversation(rollout: RolloutId, slow_ttft_s: float) -> Select[Any]:
             _times(completions.c.outcome == Outcome.ENGINE_ERROR).label("errors"),
             _times(_slow(slow_ttft_s)).label("slow"),
             _times(completions.c.looped).label("loops"),
+            _times(completions.c.nonsense).label("nonsense"),
         )
         .join(completions, _its_answers())
         .where(_in_cohort(rollout), _counts(slow_ttft_s))
@@ -90,6 +91,7 @@ def _cohort(mine: Sequence[RowMapping], votes: Sequence[RowMapping], ttft_p95_s:
         errors=sum(row["errors"] for row in mine),
         slow=sum(row["slow"] for row in mine),
         loops=sum(row["loops"] for row in mine),
+        nonsense=sum(row["nonsense"] for row in mine),
         thumbs_up=sum(row["up"] for row in votes),
         thumbs_down=sum(row["down"] for row in votes),
         ttft_p95_s=ttft_p95_s,
@@ -97,7 +99,7 @@ def _cohort(mine: Sequence[RowMapping], votes: Sequence[RowMapping], ttft_p95_s:
 
 
 def _is_bad(row: RowMapping) -> bool:
-    return bool(row["errors"] or row["slow"] or row["loops"])
+    return bool(row["errors"] or row["slow"] or row["loops"] or row["nonsense"])
 
 
 def _p95(connection: Connection, those: ColumnElement[bool]) -> float | None:
@@ -126,7 +128,7 @@ def _slow(slow_ttft_s: float) -> ColumnElement[bool]:
 
 def _counts(slow_ttft_s: float) -> ColumnElement[bool]:
     ended = completions.c.outcome.in_([Outcome.OK, Outcome.ENGINE_ERROR])
-    return or_(ended, completions.c.looped, _slow(slow_ttft_s))
+    return or_(ended, completions.c.looped, completions.c.nonsense, _slow(slow_ttft_s))
 
 
 def _times(condition: ColumnElement[bool]) -> ColumnElement[int]:
