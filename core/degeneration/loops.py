@@ -21,7 +21,7 @@ _COUNTER_COPIES = 5
 _COUNTER_WORDS = 4
 _COUNTER_LETTERS = 14
 _MIN_LETTERS = 0.6
-"""The share of letters in the visible characters of a varied loop. Tables, JSON and code repeat their keys, and are no loops."""
+"""The share of letters in the visible characters of a varied loop. Tables, JSON and code repeat their keys and do not loop."""
 _SYNTAX = frozenset("(){}[]<>=;|/\\_`#%&+@~^$")
 _MAX_SYNTAX = 0.05
 _MAX_NUMBERS = 0.2
@@ -116,8 +116,8 @@ def _by_words(text: str, start: int, tokens_per_char: float, limits: _Limits) ->
 def _counting(words: Sequence[str]) -> int | None:
     """Return where the longest tail begins whose copies differ only in numbers that grow evenly; None when there is none."""
     masked = ["#" if word.isdecimal() else word for word in words]
-    last = masked[-_GRAM:]
-    if not any(masked[at : at + _GRAM] == last for at in range(len(masked) - _GRAM - 1, max(-1, len(masked) - 400), -1)):
+    last = "\0".join(masked[-_GRAM:])
+    if "#" not in masked or "\0".join(masked[:-1]).rfind(last) < 0:
         return None
     reach = z_array(masked[::-1])
     for period in range(_GRAM, len(masked) // _COUNTER_COPIES + 1):

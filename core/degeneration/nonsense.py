@@ -40,6 +40,11 @@ _FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _UNSPACED = re.compile(r"[!-~]{28,}")
 _CONTROL = re.compile(r"[\ufffd\u0000-\u0008\u000b\u000c\u000e-\u001a\u001c-\u001f\u007f-\u009f\ue000-\uf8ff]")
 """Characters that no text has. One is free, and so are the last ones: an answer may end within a character of several tokens."""
+_CONTRACTION = re.compile(
+    r"\b(?:I|you|we|they|he|she|it|don|doesn|didn|isn|can|won|wouldn)['\u2019](?=[\s,.])"
+    r"|\bI['\u2019](?:re|s)\b|\b(?:you|we|they)['\u2019](?:s|m)\b"
+)
+_MIXED_SCRIPTS = re.compile(r"[A-Za-z\u00c0-\u024f][\u0370-\u0dff]|[\u0370-\u0dff][A-Za-z\u00c0-\u024f]")
 _PATTERNS = {
     "symbols": re.compile(r"[\u2122\u00ae\u00a9\u00a0\u00ad\u200b]"),
     "inner case": re.compile(r"[A-Z]{2}[a-z]{2}|[a-z][A-Z]"),
@@ -47,11 +52,6 @@ _PATTERNS = {
     "runs": re.compile(r"[,.;:!?]-|-[,.;:]|,\s?[,.;:]|[.;:]\s?,|\.\s?[:;]|[!?][;:,]|-\s-\s|-['_]|['_]-"),
     "spaced": re.compile(r"(?<=\w) [,.;:](?=\s)"),
     "ends": re.compile(r"[.!?]\s*[a-z\u00df-\u00ff]"),
-    "scripts": re.compile(r"[A-Za-z\u00c0-\u024f][\u0370-\u0dff]|[\u0370-\u0dff][A-Za-z\u00c0-\u024f]"),
-    "contractions": re.compile(
-        r"\b(?:I|you|we|they|he|she|it|don|doesn|didn|isn|can|won|wouldn)['\u2019](?=[\s,.])"
-        r"|\bI['\u2019](?:re|s)\b|\b(?:you|we|they)['\u2019](?:s|m)\b"
-    ),
 }
 
 
@@ -102,11 +102,13 @@ def marks(text: str) -> dict[str, float] | None:
         "control": max(0, _times(_CONTROL, tail) - 1) / count,
         **_sequence_marks(tail, found, words),
         **_common_words(spaced, count),
+        "contractions": _times(_CONTRACTION, tail) / count if "'" in tail or "\u2019" in tail else 0.0,
+        "scripts": 0.0 if tail.isascii() else _times(_MIXED_SCRIPTS, tail) / count,
         "capitals": sum(a != b for a, b in pairwise(upper)) / count,
         "long words": sum(len(word) > _LONG for word in spaced) / count,
         "length": sum(map(len, spaced)) / max(1, len(spaced)),
         "punctuation": points / count,
-        "closers": max(0, _times(_CLOSERS, tail) - opened) / count,
+        "closers": max(0, _times(_CLOSERS, tail) - opened) / count if sum(map(tail.count, ")]}")) > opened else 0.0,
         "letters": sum(map(len, words)) / max(1, visible - points),
         "syntax": _times(_SYNTAX, tail) / max(1, visible),
         "structured": _times(_STRUCTURED, tail) / max(5, tail.count("\n")),
