@@ -106,7 +106,7 @@ class Plan:
 
 
 class Flaw(StrEnum):
-    """What is wrong with an answer, whether it passes or not. `loop` is degeneration; the others are kinds of nonsense."""
+    """What is wrong with an answer, whether it passes or not. `loop` and `nonsense` are degeneration (`core.degeneration`)."""
 
     LOOP = "loop"
     EMPTY = "empty"
@@ -114,6 +114,11 @@ class Flaw(StrEnum):
     UNPARSABLE = "unparsable"
     NO_ENTRY_POINT = "no_entry_point"
     LOW_LOGPROB = "low_logprob"
+    NONSENSE = "nonsense"
+
+
+NONSENSE = frozenset({Flaw.NONSENSE, Flaw.LOW_LOGPROB})
+"""The flaws of an answer that counts as nonsense: its text has the marks of it, or the model that wrote it held it for improbable."""
 
 
 @dataclass(frozen=True, slots=True)

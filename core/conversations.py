@@ -59,10 +59,13 @@ class Completion:
     usage: Usage | None
     finish_reason: str | None
     looped: bool
+    """It ends in a loop (`core.degeneration`)."""
     started_at: Epoch
     ttft_s: float | None
     seconds: float
     streamed: bool
+    nonsense: bool = False
+    """The text has the marks of nonsense (`core.degeneration`). False where no text was seen, and in records of earlier releases."""
 
 
 class Thumb(StrEnum):

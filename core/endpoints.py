@@ -146,6 +146,7 @@ class Cohort:
     errors: int = 0
     slow: int = 0
     loops: int = 0
+    nonsense: int = 0
     thumbs_up: int = 0
     thumbs_down: int = 0
     ttft_p95_s: float | None = None

@@ -107,6 +107,7 @@ class Reason(StrEnum):
     BENCHMARK_BELOW_STABLE = "benchmark_below_stable"
     BENCHMARK_BELOW_MINIMUM = "benchmark_below_minimum"
     DEGENERATE_ANSWERS = "degenerate_answers"
+    NONSENSE_ANSWERS = "nonsense_answers"
 
     # Suites, benchmarks and sampling studies.
     BAD_SUITE = "bad_suite"

@@ -70,6 +70,9 @@ class TrialPolicy:
     margin: float = setting(0.05, "how much lower than the stable version's pass@1 a candidate may score, 0 to 1", most=1)
     min_score: float = setting(0.0, "lowest pass@1 for an endpoint's first version, 0 to 1", most=1)
     max_loop_rate: float = setting(0.05, "largest part of benchmark completions that end in a loop, above the stable version's own", most=1)
+    max_nonsense_rate: float = setting(
+        0.1, "largest part of benchmark completions that are nonsense, above the stable version's own", most=1
+    )
     max_ttft_s: float = setting(5.0, "largest median time to first token of an idle engine, in seconds")
     concurrency: int = setting(8, "requests in flight during the benchmark", least=1)
     samples: int = setting(1, "answers to each problem of the benchmark gate; at temperature 0 all are alike", least=1)

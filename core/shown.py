@@ -33,11 +33,14 @@ _LABELS = {
     "median_seconds": "median time",
     "stable_loop_rate": "loops of the stable version",
     "nonsense_rate": "nonsense",
+    "stable_nonsense_rate": "nonsense of the stable version",
+    "flawed_rate": "other flaws",
     "allowed": "allowed loops",
     "sandbox_cpu_s": "sandbox CPU time",
 }
 _PARTS = frozenset({"low", "high", "allowed", "share", "difference", "baseline", "candidate"})
-_HEADLINE = ("pass_at_1", "loop_rate", "nonsense_rate", "median_seconds", "mean_tokens", "problems", "samples")
+_HEADLINE = ("pass_at_1", "loop_rate", "nonsense_rate", "flawed_rate", "median_seconds", "mean_tokens", "problems", "samples")
+_SHOWN_ABOVE_ZERO = frozenset({"nonsense_rate", "flawed_rate"})
 _MOST = 6
 _PASS_AT = re.compile(r"pass_at_(\d+)")
 _KEY = re.compile(r"[^a-z0-9]+")
@@ -134,7 +137,7 @@ def headline(numbers: Mapping[str, float]) -> str:
     """Return at most six measurements in one line: the score with its interval first, of the rest those that people ask for."""
     known = [name for name in _HEADLINE if name in numbers]
     named = known or [name for name in numbers if "/" not in name]
-    named = [name for name in named if name != "nonsense_rate" or numbers[name] > _NOISE]  # none of it needs no word
+    named = [name for name in named if name not in _SHOWN_ABOVE_ZERO or numbers[name] > _NOISE]  # none of it needs no word
     return ", ".join(_measured(name, numbers) for name in named[:_MOST])
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with an answer besides failing: loops and the kinds of nonsense, and the gate on loops."""
+"""What is wrong with an answer besides failing: loops and the kinds of nonsense, and the gates on both."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import ast
 import warnings
 from collections.abc import Sequence
 from math import isfinite
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 
-from core.benchmarks import Flaw, Sample
-from core.degeneration import repeating_tail
-from core.versions import Decision
+from core.benchmarks import NONSENSE, Flaw, Sample
+from core.degeneration import judge_text
+from core.programs import RunOutcome
+from core.reasons import Reason
+from core.versions import Decision, Finding, TrialReport
 from evals.statistics.bounds import tango_bounds
 from evals.statistics.intervals import paired_p
 from evals.statistics.tally import judged
@@ -21,6 +23,8 @@ about the perplexity (12) of guessing among a dozen words at every token. Code t
 
 _MAX_CHARS = 200_000  # an answer of any plan's length; what is longer is not parsed and counts as unparsable
 _ALPHA = 0.05
+_LOOPS = frozenset({Flaw.LOOP})
+_Found = dict[tuple[str, str, int], bool]
 
 
 def flaws(
@@ -36,20 +40,22 @@ def flaws(
     """Return the flaws of one answer, in `Flaw`'s order; () for a sound answer, whether it passes its checks or not.
 
     `text` is the answer as the engine gave it. `code` is the judged program (the extractor's; with `prompt` where the prompt precedes
-    it). LOOP: an exactly repeating tail (`core.degeneration.repeating_tail`: 4 copies and 24 tokens or more), the detector of
-    live conversations. EMPTY: no visible character. CUT: ended by its length. UNPARSABLE: the whole program is not valid Python.
-    NO_ENTRY_POINT: it parses and binds no such name at its top level. Without an entry point the task does not ask for a program, and
-    these two flaws are not checked. LOW_LOGPROB: `mean_logprob` (nats) below `LOW_LOGPROB`.
+    it). LOOP and NONSENSE: `core.degeneration.judge_text`, the measure of live conversations. EMPTY: no visible character. CUT: ended
+    by its length. UNPARSABLE: the whole program is not valid Python. NO_ENTRY_POINT: it parses and binds no such name at its top level.
+    Without an entry point the task does not ask for a program, and these two flaws are not checked. LOW_LOGPROB: `mean_logprob` (nats)
+    below `LOW_LOGPROB`.
     Nothing is executed; an answer that breaks the parser (depth, NUL, size) is unparsable.
     """
     tree = _parsed(prompt + code) if entry_point else None
+    judged = judge_text(text, completion_tokens, finish_reason)
     found = {
-        Flaw.LOOP: repeating_tail(text, completion_tokens) is not None,
+        Flaw.LOOP: judged.looped,
         Flaw.EMPTY: not text.strip(),
         Flaw.CUT: finish_reason == "length",
         Flaw.UNPARSABLE: bool(entry_point) and tree is None,
         Flaw.NO_ENTRY_POINT: tree is not None and entry_point not in _bound(tree.body),
         Flaw.LOW_LOGPROB: mean_logprob is not None and isfinite(mean_logprob) and mean_logprob < LOW_LOGPROB,
+        Flaw.NONSENSE: judged.nonsense.found,
     }
     return tuple(flaw for flaw in Flaw if found[flaw])
 
@@ -64,10 +70,29 @@ def judge_loops(candidate: Sequence[Sample], baseline: Sequence[Sample], policy_
     INCONCLUSIVE in between, and when there are no answers. Without a baseline only the limit applies, and the rate's own lower bound (that
     of a proportion, as a difference from an answer that never loops) must be above zero.
     """
-    ours = _loops(candidate)
+    return _compared(_with(candidate, _LOOPS), _with(baseline, _LOOPS), policy_limit, "end in a loop")
+
+
+def judge_nonsense(candidate: TrialReport, baseline: TrialReport | None, policy_limit: float) -> tuple[Finding, dict[str, float]]:
+    """Return the finding whether the candidate's benchmark answers are nonsense more often than its baseline's, and its numbers.
+
+    Reads the rows of both reports (`evals.benchmark.Row`). An answer counts when its text has the marks of nonsense (`Flaw.NONSENSE`), or
+    when the model that wrote it held it for improbable (`Flaw.LOW_LOGPROB`): the first does not depend on the model, the second not on the
+    language. Decides as `judge_loops` does. Without a baseline (a first version) `policy_limit` is absolute. Inconclusive passes.
+    """
+    ours = _flawed(candidate)
+    theirs = _flawed(baseline) if baseline is not None else {}
+    decision, reason = _compared(ours, theirs, policy_limit, "are nonsense")
+    failed = decision is Decision.FAIL
+    hint = "Read the answers in the benchmark's report; check the weights' conversion, rope theta, tokenizer and dtype, and submit again"
+    finding = Finding.failed(Reason.NONSENSE_ANSWERS, reason, hint) if failed else Finding("no_nonsense", passed=True, reason=reason)
+    rates = {"nonsense_rate": ours.values(), "stable_nonsense_rate": theirs.values()}
+    return finding, {name: fmean(values) for name, values in rates.items() if values}
+
+
+def _compared(ours: _Found, theirs: _Found, policy_limit: float, what: str) -> tuple[Decision, str]:
     if not ours:
-        return Decision.INCONCLUSIVE, "there are no judged answers in which to look for loops"
-    theirs = _loops(baseline)
+        return Decision.INCONCLUSIVE, f"there are no judged answers that could {what}"
     paired = sorted(ours.keys() & theirs.keys()) if theirs else sorted(ours)
     if not paired:
         return Decision.INCONCLUSIVE, "the baseline answered none of these problems"
@@ -76,7 +101,7 @@ def judge_loops(candidate: Sequence[Sample], baseline: Sequence[Sample], policy_
     rate, own = sum(ours[key] for key in paired) / len(paired), sum(theirs.get(key, False) for key in paired) / len(paired)
     low, high = tango_bounds(fewer, more, len(paired), NormalDist().inv_cdf(1 - _ALPHA))
     against = f" against the baseline's {100 * own:.1f} %" if theirs else ""
-    said = f"{100 * rate:.1f} % of {len(paired)} answers end in a loop{against} ({100 * low:+.1f} to {100 * high:+.1f} points)"
+    said = f"{100 * rate:.1f} % of {len(paired)} answers {what}{against} ({100 * low:+.1f} to {100 * high:+.1f} points)"
     if rate - own <= policy_limit + 1e-9:
         return Decision.PASS, f"{said}; {100 * policy_limit:.4g} points more are allowed"
     if low > 0 and paired_p(more, fewer) <= _ALPHA:
@@ -84,8 +109,16 @@ def judge_loops(candidate: Sequence[Sample], baseline: Sequence[Sample], policy_
     return Decision.INCONCLUSIVE, f"{said}; too few answers to tell it from chance"
 
 
-def _loops(samples: Sequence[Sample]) -> dict[tuple[str, str, int], bool]:
-    return {(one.task_id, one.sampling, one.index): Flaw.LOOP in one.flaws for one in judged(samples)}
+def _with(samples: Sequence[Sample], flaws: frozenset[Flaw]) -> _Found:
+    return {(one.task_id, one.sampling, one.index): not flaws.isdisjoint(one.flaws) for one in judged(samples)}
+
+
+def _flawed(report: TrialReport) -> _Found:
+    return {
+        (row["task_id"], row["sampling"], row["index"]): not NONSENSE.isdisjoint(row["flaws"])
+        for row in report.detail.get("rows", ())
+        if row["outcome"] != RunOutcome.SANDBOX_FAULT
+    }
 
 
 def _parsed(program: str) -> ast.Module | None:

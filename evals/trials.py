@@ -1,4 +1,4 @@
-"""The short trials on the dark candidate: does it answer, how fast, and does it fall into loops."""
+"""The short trials on the dark candidate: does it answer, how fast, and does it fall into loops or write nonsense."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from core.programs import RunOutcome
 from core.reasons import Reason
 from core.settings import TrialPolicy
 from core.versions import Decision, Finding, TrialKind, TrialReport
-from evals.degeneration import judge_loops
+from evals.degeneration import judge_loops, judge_nonsense
 from evals.engine_client import EngineClient, Generated
 from evals.statistics import wilson
 from evals.statistics.tally import judged
@@ -75,9 +75,10 @@ def latency(engine: EngineClient, version: VersionId, policy: TrialPolicy, clock
 
 
 def degeneration(benchmark: TrialReport, stable: TrialReport | None, policy: TrialPolicy, clock: Clock | None = None) -> TrialReport:
-    """Judge the part of benchmark answers that end in an exact loop: at most `max_loop_rate` above the stable version's own.
+    """Judge the part of benchmark answers that end in a loop, and the part that are nonsense.
 
-    Against a stable version the answers to the same problems are pairs (`judge_loops`). A first version fails when so many loops have a
+    Each may exceed the stable version's own by `max_loop_rate` and `max_nonsense_rate`. Against a stable version the answers to the same
+    problems are pairs (`judge_loops`, `judge_nonsense`). A first version fails when so many loops have a
     probability of at most 5 % at a rate equal to the limit (exact binomial). A rate above the limit that may be chance passes, with the
     finding `loops_inconclusive`.
     """
@@ -89,9 +90,10 @@ def degeneration(benchmark: TrialReport, stable: TrialReport | None, policy: Tri
     name, hint = _LOOPS[decision]
     failed = decision is Decision.FAIL
     finding = Finding.failed(Reason.DEGENERATE_ANSWERS, reason, hint) if failed else Finding(name, passed=True, reason=reason, hint=hint)
+    nonsense, rates = judge_nonsense(benchmark, stable, policy.max_nonsense_rate)
     rate, own = benchmark.numbers["loop_rate"], stable.numbers["loop_rate"] if stable is not None else 0.0
-    numbers = {"loop_rate": rate, "allowed": min(1.0, own + policy.max_loop_rate), "stable_loop_rate": own}
-    return _report(benchmark.version, TrialKind.DEGENERATION, benchmark.key, (finding,), timing, numbers)
+    numbers = {"loop_rate": rate, "allowed": min(1.0, own + policy.max_loop_rate), "stable_loop_rate": own, **rates}
+    return _report(benchmark.version, TrialKind.DEGENERATION, benchmark.key, (finding, nonsense), timing, numbers)
 
 
 _LOOPS = {

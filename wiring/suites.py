@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from core.errors import Refused
 from core.ids import Digest
-from core.reasons import Reason
 from core.settings import Settings
 
 

@@ -8,10 +8,11 @@ from statistics import fmean, median
 
 import numpy as np
 
-from core.benchmarks import Flaw, Sample
+from core.benchmarks import NONSENSE, Flaw, Sample
 from evals.statistics.intervals import Floats, clustered_interval, wilson
 from evals.statistics.tally import judged
 
+_OTHER_FLAWS = frozenset(Flaw) - NONSENSE - {Flaw.LOOP}
 KS = (1, 2, 5, 10, 20)
 _FEW = 5  # problems away from "all alike": a bootstrap of fewer cannot reach beyond what it saw
 
@@ -36,9 +37,10 @@ def summarize(samples: Sequence[Sample], *, seed: int = 0) -> dict[str, float]:
     `pass_at_1` is the mean over problems of c/n, so that a problem asked more often weighs no more. `low`, `high` are its 95 % interval
     over problems of this kind: bootstrap clustered by problem (`clustered_interval`), or Wilson's with problems as trials where that
     is right or the bootstrap degenerates: one answer a problem, or all but a few problems solved (or failed) every time.
-    `pass_at_K` for K in 1, 2, 5, 10, 20 up to the fewest answers to any problem. Rates are parts of the judged answers;
-    `nonsense_rate` is the part with any flaw but a loop. `mean_tokens` of the answers, `median_seconds` of the engine,
-    `sandbox_cpu_s` the sum. `sandbox_faults` counts answers that could not be judged; they are in nothing else.
+    `pass_at_K` for K in 1, 2, 5, 10, 20 up to the fewest answers to any problem. Rates are parts of the judged answers; `nonsense_rate`
+    is the part with one of the flaws `NONSENSE`, `flawed_rate` the part with another one but a loop. `mean_tokens` of the answers,
+    `median_seconds` of the engine, `sandbox_cpu_s` the sum. `sandbox_faults` counts answers that could not be judged; they are in
+    nothing else.
     """
     known = judged(samples)
     if not known:
@@ -94,5 +96,6 @@ def _by_problem(samples: Sequence[Sample]) -> tuple[Floats, list[tuple[int, int]
 
 def _flaw_rates(samples: Sequence[Sample]) -> dict[str, float]:
     rates = {f"{flaw.value}_rate": fmean(flaw in sample.flaws for sample in samples) for flaw in Flaw}
-    rates["nonsense_rate"] = fmean(any(flaw is not Flaw.LOOP for flaw in sample.flaws) for sample in samples)
+    rates["nonsense_rate"] = fmean(not NONSENSE.isdisjoint(sample.flaws) for sample in samples)
+    rates["flawed_rate"] = fmean(not _OTHER_FLAWS.isdisjoint(sample.flaws) for sample in samples)
     return rates

@@ -2,9 +2,9 @@
 
 A conversation belongs to a cohort when it was assigned while the candidate had a share and was not moved. Its answers are ordered by
 their ends, so that a later look never finds another first answer; what a dead gateway lost is no answer. The totals count conversations
-with an answer that counts. An answer counts when it ended on its own (`ok`, `engine_error`) or was bad whatever its end: a loop, or a
-first token that took longer than the limit, also where the client gave up waiting for it. What the client broke off or got wrong
-otherwise says nothing of a model.
+with an answer that counts. An answer counts when it ended on its own (`ok`, `engine_error`) or was bad whatever its end: a loop,
+nonsense, or a first token that took longer than the limit, also where the client gave up waiting for it. What the client broke off or
+got wrong otherwise says nothing of a model.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ from core.ports.records import Cohorts
 from registry.database.tables import completions, conversations, feedback
 
 _P95 = 0.95
-_COLUMNS: Final[Mapping[BadEvent, str]] = {BadEvent.ERROR: "errors", BadEvent.SLOW: "slow", BadEvent.LOOP: "loops"}
+_COLUMNS: Final[Mapping[BadEvent, str]] = {
+    BadEvent.ERROR: "errors",
+    BadEvent.SLOW: "slow",
+    BadEvent.LOOP: "loops",
+    BadEvent.NONSENSE: "nonsense",
+}
 """The events that are recorded, with the column of the query (and the field of `Cohort`) that counts them."""
 
 
@@ -74,6 +79,7 @@ def _answers(rollout: RolloutId, slow_ttft_s: float) -> Subquery:
         BadEvent.ERROR: completions.c.outcome == Outcome.ENGINE_ERROR,
         BadEvent.SLOW: _slow(slow_ttft_s),
         BadEvent.LOOP: completions.c.looped,
+        BadEvent.NONSENSE: completions.c.nonsense,
     }
     return (
         select(
@@ -162,7 +168,7 @@ def _slow(slow_ttft_s: float) -> ColumnElement[bool]:
 
 def _counts(slow_ttft_s: float) -> ColumnElement[bool]:
     ended = completions.c.outcome.in_([Outcome.OK, Outcome.ENGINE_ERROR])
-    return or_(ended, completions.c.looped, _slow(slow_ttft_s))
+    return or_(ended, completions.c.looped, completions.c.nonsense, _slow(slow_ttft_s))
 
 
 def _times(condition: ColumnElement[bool]) -> ColumnElement[int]:

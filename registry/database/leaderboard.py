@@ -51,6 +51,7 @@ def _answered() -> Select[Any]:
             func.count(own.conversation.distinct()).label("conversations"),
             func.count().label("completions"),
             func.sum(cast(own.looped, Integer)).label("loops"),
+            func.sum(cast(own.nonsense, Integer)).label("nonsense"),
             func.sum(cast(own.outcome == Outcome.ENGINE_ERROR, Integer)).label("errors"),
         )
         .where(own.outcome != Outcome.LOST)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, Dialect, Double, ForeignKey, Index, Integer, MetaData, Table, Text, TypeDecorator
+from sqlalchemy import BigInteger, Boolean, Column, Dialect, Double, ForeignKey, Index, Integer, MetaData, Table, Text, TypeDecorator, false
 from sqlalchemy import text as sql
 
 
@@ -218,6 +218,7 @@ completions = Table(
     Column("ttft_s", Double),
     _needed("seconds", Double),
     _needed("streamed", Boolean),
+    _needed("nonsense", Boolean, server_default=false()),
     Index("completions_conversation", "endpoint", "conversation"),
 )
 

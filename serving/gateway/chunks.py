@@ -1,18 +1,18 @@
-"""Answers of engines, whole or in chunks: parsed for usage, loops and errors. The gateway replaces only `id` and `model` in them."""
+"""Answers of engines, whole or in chunks: parsed for usage, text and errors. The gateway replaces only `id` and `model` in them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from core.conversations import Usage
-from core.degeneration import MIN_TOKENS, repeating_tail
+from core.degeneration import TextJudgement, judge_text
 
 _KEPT_CHARS = 8192
-_SUFFIX_CHARS = 24
 _CHECKED_CHOICES = 128
-"""The number of choices of one answer that are checked for loops. Each text is bounded, so this bounds the memory of an answer."""
+"""The number of choices of one answer that are judged. Each text is bounded, so this bounds the memory of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,19 +133,11 @@ class OutputText:
                 self._parts = ["".join(self._parts)[-_KEPT_CHARS:]]
                 self._kept = len(self._parts[0])
 
-    def looped(self, completion_tokens: int) -> bool:
-        """Whether the answer ends in a loop, as `core.degeneration.repeating_tail` defines it.
-
-        That check takes a millisecond, so a cheaper one excludes most answers first. A loop of period p has at least 4 p characters
-        and at least 24 tokens. Its last characters, three quarters of that, therefore occur once more p characters earlier.
-        """
-        if completion_tokens < MIN_TOKENS or not self._total:
-            return False
+    def judge(self, completion_tokens: int, finish_reason: str | None) -> TextJudgement:
+        """Return whether the text loops or is nonsense (`core.degeneration.judge_text`); `completion_tokens` are its own."""
         text = "".join(self._parts)[-_KEPT_CHARS:]
-        suffix_chars = max(1, min(_SUFFIX_CHARS, int(0.75 * MIN_TOKENS * self._total / completion_tokens)))
-        if text.rfind(text[-suffix_chars:], 0, len(text) - 1) < 0:
-            return False
-        return repeating_tail(text, max(MIN_TOKENS, round(completion_tokens * len(text) / self._total))) is not None
+        kept = completion_tokens if len(text) == self._total else round(completion_tokens * len(text) / self._total)
+        return judge_text(text, kept, finish_reason)
 
 
 class OutputTexts:
@@ -166,10 +158,12 @@ class OutputTexts:
                 text = self._choices[index] = OutputText()
             text.add(added)
 
-    def looped(self, completion_tokens: int, only: int | None = None) -> bool:
-        """Whether a choice ends in a loop: the choice with the index `only`, or any choice where it is None."""
-        checked = [text for index, text in self._choices.items() if only is None or index == only]
-        if len(self._choices) == 1 and not self._unchecked:
-            return any(text.looped(completion_tokens) for text in checked)
+    def judge(self, completion_tokens: int, finish_reasons: Mapping[int, str], only: int | None = None) -> tuple[bool, bool]:
+        """Return whether a choice loops, and whether one is nonsense: of the choice with the index `only`, or of any where it is None."""
         total = self._unchecked + sum(text.total for text in self._choices.values())
-        return any(text.looped(round(completion_tokens * text.total / total)) for text in checked if text.total)
+        judged = [
+            text.judge(round(completion_tokens * text.total / total), finish_reasons.get(index))
+            for index, text in self._choices.items()
+            if text.total and (only is None or index == only)
+        ]
+        return any(one.looped for one in judged), any(one.nonsense.found for one in judged)

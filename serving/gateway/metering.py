@@ -82,7 +82,7 @@ class UsageRecorder:
         return self._finish_reasons.get(self._choice or 0)
 
     def select_choice(self, index: int) -> None:
-        """Record that the client gets only this choice. Loops in the others then do not count."""
+        """Record that the client gets only this choice. Loops and nonsense in the others then do not count."""
         self._choice = index
 
     def settle(self, outcome: Outcome, status: int) -> None:
@@ -96,10 +96,10 @@ class UsageRecorder:
         self._metrics.in_flight.dec()
         seconds = self._clock.monotonic() - self._started
         ttft_s = seconds if self._ttft_s is None and outcome is Outcome.OK else self._ttft_s
-        looped = self._usage is not None and self._texts.looped(self._usage.completion_tokens, self._choice)
+        looped, nonsense = self._judge()
         ended = replace(
             self._draft, outcome=outcome, status=status, usage=self._usage, finish_reason=self.finish_reason, looped=looped,
-            ttft_s=ttft_s, seconds=seconds,
+            nonsense=nonsense, ttft_s=ttft_s, seconds=seconds,
         )  # fmt: skip
         self._metrics.completed(ended)
         try:
@@ -110,3 +110,9 @@ class UsageRecorder:
             _log.exception("completion not settled", extra={"completion": ended.id})
         if outcome is Outcome.ENGINE_ERROR:
             _log.warning("engine error", extra={"completion": ended.id, "version": ended.version, "status": status})
+
+    def _judge(self) -> tuple[bool, bool]:
+        """Return whether the answer loops, and whether it is nonsense. Without the engine's count of tokens neither is known: False."""
+        if self._usage is None:
+            return False, False
+        return self._texts.judge(self._usage.completion_tokens, self._finish_reasons, self._choice)

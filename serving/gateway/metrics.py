@@ -14,6 +14,7 @@ _TTFT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 6
 _BY_VERSION = ("endpoint", "version")
 _COUNTED = tuple(outcome for outcome in Outcome if outcome is not Outcome.LOST)
 """The outcomes that a running gateway counts. A lost completion is found in the spool of an ended one and stored in the database."""
+_DEGENERATE = (_LOOP, _NONSENSE) = ("loop", "nonsense")
 SHORT = 12
 
 
@@ -32,6 +33,9 @@ class Metrics:
         self._tokens_in = Counter("seatrial_tokens_in", "Prompt tokens", _BY_VERSION, registry=registry)
         self._tokens_out = Counter("seatrial_tokens_out", "Completion tokens", _BY_VERSION, registry=registry)
         self._ttft = Histogram("seatrial_ttft_seconds", "Time to first token", _BY_VERSION, buckets=_TTFT_BUCKETS, registry=registry)
+        self._degenerate = Counter(
+            "seatrial_degenerate", "Completions that loop or are nonsense", (*_BY_VERSION, "kind"), registry=registry
+        )
         self._share = Gauge("seatrial_candidate_share", "Candidate's share of new conversations", ("endpoint",), registry=registry)
         self.rejected = Counter("seatrial_rejected", "Requests that reached no engine", ("status",), registry=registry)
         self.in_flight = Gauge("seatrial_in_flight", "Completions under way", registry=registry)
@@ -49,6 +53,10 @@ class Metrics:
         """Count one ended completion."""
         labels = (completion.endpoint, short(completion.version))
         self._counters(labels)[completion.outcome].inc()
+        if completion.looped:
+            self._degenerate.labels(*labels, _LOOP).inc()
+        if completion.nonsense:
+            self._degenerate.labels(*labels, _NONSENSE).inc()
         if completion.usage is not None:
             self._tokens_in.labels(*labels).inc(completion.usage.prompt_tokens)
             self._tokens_out.labels(*labels).inc(completion.usage.completion_tokens)
@@ -72,6 +80,8 @@ class Metrics:
     def _counters(self, labels: tuple[str, str]) -> dict[Outcome, Counter]:
         """Return a version's counters by outcome, all created at 0: Prometheus sees no increase in a series that begins at 1."""
         if labels not in self._children:
+            for kind in _DEGENERATE:
+                self._degenerate.labels(*labels, kind)
             self._children[labels] = {outcome: self._requests.labels(*labels, outcome.value) for outcome in _COUNTED}
         return self._children[labels]
 
@@ -79,6 +89,8 @@ class Metrics:
         for labels in gone:
             for outcome in self._children.pop(labels):
                 self._requests.remove(*labels, outcome.value)
+            for kind in _DEGENERATE:
+                self._degenerate.remove(*labels, kind)
             for metric in (self._tokens_in, self._tokens_out, self._ttft):
                 metric.remove(*labels)
 

@@ -114,7 +114,7 @@ def test_a_value_that_no_database_holds_is_refused_and_leaves_nothing_of_its_bat
 
 
 def test_cohorts_count_conversations_once_and_leave_neutral_ends_out(records: Database, rollout: Rollout) -> None:
-    here, chats = {"version": CANDIDATE}, ("good", "loops", "slow", "breaks", "gone", "lost")
+    here, chats = {"version": CANDIDATE}, ("good", "loops", "slow", "breaks", "gone", "lost", "salad")
     records.conversations.record(
         [on_candidate(chat, assigned_at=NOW + place) for place, chat in enumerate(chats)] + [an_assignment("stable", assigned_at=NOW + 9)],
         [
@@ -127,17 +127,19 @@ def test_cohorts_count_conversations_once_and_leave_neutral_ends_out(records: Da
             a_completion(7, "gone", outcome=Outcome.CLIENT_GONE, **here),
             a_completion(8, "lost", outcome=Outcome.LOST, **here),
             a_completion(9, "stable"),
+            a_completion(10, "salad", outcome=Outcome.CLIENT_GONE, nonsense=True, **here),
         ],
         [a_vote(1, "good", **here), a_vote(3, "loops", thumb=Thumb.DOWN, **here), a_vote(5, "slow", counted=False, **here)],
     )
     cohorts = records.rollouts.cohorts(rollout.id, WINDOW_S)
     candidate = cohorts.candidate
     assert [outcome.conversation for outcome in cohorts.outcomes] == [*chats, "stable"]
-    assert [outcome.first for outcome in cohorts.outcomes] == [NOTHING, {BadEvent.LOOP}, {BadEvent.SLOW}, {BadEvent.ERROR}, *3 * [NOTHING]]
-    assert [outcome.answered for outcome in cohorts.outcomes] == [True, True, True, True, True, False, True]
-    assert [outcome.thumbs_down for outcome in cohorts.outcomes] == [False, True, *5 * [False]]
-    assert (candidate.conversations, candidate.bad, candidate.completions) == (4, 3, 5)
-    assert (candidate.errors, candidate.slow, candidate.loops) == (1, 1, 2)
+    first = [NOTHING, {BadEvent.LOOP}, {BadEvent.SLOW}, {BadEvent.ERROR}, NOTHING, NOTHING, {BadEvent.NONSENSE}, NOTHING]
+    assert [outcome.first for outcome in cohorts.outcomes] == first
+    assert [outcome.answered for outcome in cohorts.outcomes] == [True, True, True, True, True, False, True, True]
+    assert [outcome.thumbs_down for outcome in cohorts.outcomes] == [False, True, *6 * [False]]
+    assert (candidate.conversations, candidate.bad, candidate.completions) == (5, 4, 6)
+    assert (candidate.errors, candidate.slow, candidate.loops, candidate.nonsense) == (1, 1, 2, 1)
     assert (candidate.thumbs_up, candidate.thumbs_down, candidate.ttft_p95_s) == (1, 1, 6.0)
     assert (cohorts.stable.conversations, cohorts.stable.bad, cohorts.stable.ttft_p95_s) == (1, 0, 0.25)
 
@@ -227,11 +229,22 @@ def test_a_vote_counts_no_more_once_its_conversation_was_moved(records: Database
 
 
 def test_the_leaderboard_has_a_row_per_endpoint_and_version_that_answered(records: Database) -> None:
-    answers = [a_completion(1), a_completion(2, looped=True), a_completion(3, "conv-2", version=CANDIDATE, outcome=Outcome.ENGINE_ERROR)]
+    answers = [
+        a_completion(1),
+        a_completion(2, looped=True, nonsense=True),
+        a_completion(3, "conv-2", version=CANDIDATE, outcome=Outcome.ENGINE_ERROR),
+    ]
     records.conversations.record(
         [], [*answers, a_completion(4, version=CANDIDATE, outcome=Outcome.LOST)], [a_vote(1), a_vote(2, thumb=Thumb.DOWN)]
     )
     stable, candidate = records.conversations.leaderboard()
-    assert (stable.version, stable.completions, stable.conversations, stable.loops, stable.usage) == (STABLE, 2, 1, 1, Usage(14, 22))
+    assert (stable.version, stable.completions, stable.conversations, stable.loops, stable.nonsense, stable.usage) == (
+        STABLE,
+        2,
+        1,
+        1,
+        1,
+        Usage(14, 22),
+    )
     assert (stable.thumbs_up, stable.thumbs_down) == (1, 1)
     assert (candidate.version, candidate.completions, candidate.errors) == (CANDIDATE, 1, 1)

@@ -1,4 +1,4 @@
-"""What is wrong with an answer besides failing, and the gate on loops."""
+"""What is wrong with an answer besides failing, and the gates on loops and nonsense."""
 
 import warnings
 from dataclasses import replace
@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.benchmarks import Flaw, Sample
+from core.ids import VersionId
 from core.programs import RunOutcome
-from core.versions import Decision
-from evals.degeneration import LOW_LOGPROB, flaws, judge_loops
+from core.versions import Decision, TrialKind, TrialReport
+from evals.degeneration import LOW_LOGPROB, flaws, judge_loops, judge_nonsense
 from tests.equipment.made_runs import answer
 
 SOUND = "def double(x):\n    return 2 * x\n"
@@ -146,3 +147,42 @@ def test_answers_to_other_problems_decide_nothing():
 def test_answers_that_the_sandbox_could_not_judge_decide_nothing():
     lost = [replace(one, outcome=RunOutcome.SANDBOX_FAULT) for one in run_with(50)]
     assert judge_loops(lost, [], 0.05)[0] is Decision.INCONCLUSIVE
+
+
+def report_with(nonsense: int, answers: int = 48, flaw: Flaw = Flaw.NONSENSE, outcome: str = "failed") -> TrialReport:
+    rows = [
+        {"task_id": f"p{i}", "sampling": "t0", "index": 0, "outcome": outcome, "flaws": [flaw.value] if i < nonsense else ["cut"]}
+        for i in range(answers)
+    ]
+    return TrialReport(VersionId("c" * 64), TrialKind.BENCHMARK, "k", Decision.PASS, (), {}, {"rows": rows})
+
+
+@pytest.mark.parametrize(
+    ("candidate", "stable", "passed"),
+    [(48, 0, False), (48, None, False), (20, 2, False), (48, 48, True), (4, 0, True), (4, None, True), (0, None, True), (0, 48, True)],
+)
+def test_a_candidate_may_not_write_more_nonsense_than_the_stable_version_by_the_limit(candidate: int, stable: int | None, passed: bool):
+    finding, numbers = judge_nonsense(report_with(candidate), None if stable is None else report_with(stable), 0.1)
+    assert finding.passed is passed
+    assert finding.name == ("no_nonsense" if passed else "nonsense_answers")
+    assert numbers["nonsense_rate"] == pytest.approx(candidate / 48)
+
+
+def test_an_answer_that_its_model_held_for_improbable_counts_as_nonsense_of_the_gate():
+    assert not judge_nonsense(report_with(48, flaw=Flaw.LOW_LOGPROB), None, 0.1)[0].passed
+
+
+def test_few_nonsense_answers_refuse_nobody_and_the_finding_says_so():
+    finding = judge_nonsense(report_with(2, 6), report_with(0, 6), 0.1)[0]
+    assert finding.passed
+    assert "too few answers" in finding.reason
+
+
+def test_a_report_without_judged_answers_passes_the_nonsense_gate():
+    finding, numbers = judge_nonsense(report_with(48, outcome=RunOutcome.SANDBOX_FAULT), None, 0.1)
+    assert (finding.passed, numbers) == (True, {})
+
+
+def test_word_salad_is_a_flaw():
+    salad = "threads alone revered collects statistics medical superzan twisting Bris Newfoundland conduction restaurants Cheng DATA evenly"
+    assert Flaw.NONSENSE in flaws_of(text=salad, completion_tokens=40)

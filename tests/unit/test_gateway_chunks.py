@@ -1,4 +1,4 @@
-"""Parsing engines' answers: events, usage, loops, names."""
+"""Parsing engines' answers: events, usage, text, names."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.degeneration import repeating_tail
+from core.degeneration import judge_text
 from core.errors import Fault
-from serving.gateway.chunks import OutputText, parse_chunk, rename
+from serving.gateway.chunks import OutputText, OutputTexts, parse_chunk, rename
 from serving.gateway.requests import Kind, parse_completion_request
 from serving.gateway.sse import MAX_EVENT, EventDecoder, encode_event
 
@@ -73,30 +73,34 @@ def test_renaming_changes_id_and_model_and_nothing_else(model: str, text: str, e
     assert encode_event(rename(raw, ordered, names)).count(b"\n") == 2
 
 
-@given(
-    head=st.text(max_size=60),
-    period=st.text(min_size=1, max_size=40),
-    copies=st.integers(1, 40),
-    tokens=st.integers(0, 300),
-    size=st.integers(1, 50),
-)
-def test_the_quick_check_for_loops_agrees_with_the_definition(head: str, period: str, copies: int, tokens: int, size: int) -> None:
-    text = head + period * copies
+@given(text=st.text("ab \n.", max_size=300), period=st.text("ab", min_size=1), copies=st.integers(1, 40), size=st.integers(1, 50))
+def test_an_answer_is_judged_alike_whole_and_in_parts(text: str, period: str, copies: int, size: int) -> None:
+    text += period * copies
     output = OutputText()
     for start in range(0, len(text), size):
         output.add(text[start : start + size])
-    assert output.looped(tokens) == (repeating_tail(text, tokens) is not None)
+    assert output.judge(80, "length") == judge_text(text, 80, "length")
 
 
 def test_a_long_answer_is_kept_only_at_its_end_and_its_loop_is_still_found() -> None:
     output = OutputText()
     for number in range(20_000):
-        output.add(f"word {number} ")
-    assert not output.looped(40_000)
+        output.add(f"{number * 7919 % 20_011} ")
+    assert not output.judge(40_000, "length").looped
     for _ in range(400):
         output.add("again and ")
-    assert output.looped(40_800)
+    assert output.judge(40_800, "length").looped
     assert sum(map(len, output._parts)) < 20_000
+
+
+@pytest.mark.parametrize(("only", "judged"), [(None, (True, True)), (0, (False, True)), (1, (True, False)), (2, (False, False))])
+def test_loops_and_nonsense_are_judged_by_choice(only: int | None, judged: tuple[bool, bool]) -> None:
+    salad = "threads alone revered hippocreek collects medical decverted superzan twisting laid Newfoundland LEG negotiate conduction "
+    sound = "The tide comes in twice a day, and the boats go out with it as soon as the wind allows them to leave the harbour."
+    texts = OutputTexts()
+    choices = [{"index": index, "text": text} for index, text in enumerate((salad, "round and round we go " * 9, sound))]
+    texts.add(parse_chunk(json.dumps({"choices": choices}).encode()) or pytest.fail("no chunk"))
+    assert texts.judge(150, {1: "length"}, only) == judged
 
 
 def test_usage_is_requested_by_inserting_a_field_or_by_serializing_the_body() -> None:

@@ -451,6 +451,7 @@ def test_metrics_count_ends_tokens_and_routes_and_are_for_operators_elsewhere(en
     assert 'seatrial_candidate_share{endpoint="harbour"} 0.25' in page
     assert 'outcome="ok"' in page
     assert "seatrial_tokens_out_total" in page
+    assert 'seatrial_degenerate_total{endpoint="harbour",kind="nonsense"' in page
     assert env.call("GET", "/metrics", x_forwarded_for="198.51.100.7")[0] in (401, 403)
     assert env.call("GET", "/metrics", x_forwarded_for="198.51.100.7", authorization=f"Bearer {OPERATOR}")[0] == 200
     env.follow()

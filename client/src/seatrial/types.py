@@ -215,6 +215,7 @@ class Cohort:
     errors: int = 0
     slow: int = 0
     loops: int = 0
+    nonsense: int = 0
     thumbs_up: int = 0
     thumbs_down: int = 0
     ttft_p95_s: float | None = None
@@ -315,6 +316,7 @@ class LeaderboardRow:
     loops: int
     errors: int
     pass_at_1: float | None = None
+    nonsense: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,4 +74,5 @@ class LeaderboardRow:
     thumbs_up: int
     thumbs_down: int
     loops: int
+    nonsense: int
     errors: int

@@ -58,6 +58,7 @@ def _row(context: ControlContext, counts: LeaderboardRow, submitted: dict[Versio
         prompt_tokens=counts.usage.prompt_tokens,
         completion_tokens=counts.usage.completion_tokens,
         loops=counts.loops,
+        nonsense=counts.nonsense,
         errors=counts.errors,
     )
 

@@ -20,4 +20,5 @@ class LeaderboardRowView(View):
     prompt_tokens: int
     completion_tokens: int
     loops: int
+    nonsense: int
     errors: int

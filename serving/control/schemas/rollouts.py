@@ -20,6 +20,7 @@ class CohortView(View):
     errors: int
     slow: int
     loops: int
+    nonsense: int
     thumbs_up: int
     thumbs_down: int
     ttft_p95_s: Number

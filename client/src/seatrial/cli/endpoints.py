@@ -171,11 +171,11 @@ def _show(one: Rollout) -> None:
     evidence = "beyond all numbers" if one.verdict.e_value is None else number(one.verdict.e_value)
     show_pairs((("verdict", one.verdict.decision), ("because", one.verdict.reason), ("e-value", evidence)))
     rows = (("stable", *_cohort(one.verdict.stable)), ("candidate", *_cohort(one.verdict.candidate)))
-    show_table(("COHORT", "CONVERSATIONS", "BAD", "ANSWERS", "ERRORS", "SLOW", "LOOPS", "VOTES", "TTFT P95"), rows, empty="")
+    show_table(("COHORT", "CONVERSATIONS", "BAD", "ANSWERS", "ERRORS", "SLOW", "LOOPS", "NONSENSE", "VOTES", "TTFT P95"), rows, empty="")
 
 
 def _cohort(cohort: Cohort) -> tuple[object, ...]:
     ttft = duration(cohort.ttft_p95_s)
     votes = f"+{cohort.thumbs_up} -{cohort.thumbs_down}"
-    counts = (cohort.conversations, cohort.bad, cohort.completions, cohort.errors, cohort.slow, cohort.loops)
+    counts = (cohort.conversations, cohort.bad, cohort.completions, cohort.errors, cohort.slow, cohort.loops, cohort.nonsense)
     return (*(number(count) for count in counts), votes, ttft)

@@ -42,10 +42,10 @@ def leaderboard(ctx: click.Context, endpoint: str | None, as_json: bool) -> None
         return
     rows = (
         (place, one.endpoint, one.model or short(one.version), one.submitter, part(one.pass_at_1), f"+{one.thumbs_up} -{one.thumbs_down}",
-         one.conversations, one.loops, one.errors)
+         one.conversations, one.loops, one.nonsense, one.errors)
         for place, one in enumerate(found, start=1)
     )  # fmt: skip
-    columns = ("#", "ENDPOINT", "MODEL", "SUBMITTER", "PASS@1", "VOTES", "CONVERSATIONS", "LOOPS", "ERRORS")
+    columns = ("#", "ENDPOINT", "MODEL", "SUBMITTER", "PASS@1", "VOTES", "CONVERSATIONS", "LOOPS", "NONSENSE", "ERRORS")
     show_table(columns, rows, empty="no version has answered yet")
 
 

@@ -1,15 +1,13 @@
-"""Degeneration of generated text: answers that fall into an exact loop.
-
-The same function reads benchmark completions (trial) and live answers (the canary's verdict).
-"""
+"""Exact loops: the longest periodic tail of a text."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 MIN_COPIES = 4
 MIN_TOKENS = 24
-_TAIL_CHARS = 4096  # a loop shows in its tail; bounds the work per answer
+TAIL_CHARS = 4096  # a loop shows in its tail; bounds the work per answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +29,11 @@ def repeating_tail(text: str, completion_tokens: int) -> Loop | None:
     Method: with z the Z-array of the reversed text, z[p] + p is the length of the longest tail of period p
     (Gusfield, Algorithms on Strings, Trees and Sequences, 1997, section 1.4). O(len(text)).
     """
-    tail = text[-_TAIL_CHARS:]
+    tail = text[-TAIL_CHARS:]
     if completion_tokens < MIN_TOKENS or not tail.strip():
         return None
     tokens_per_char = completion_tokens / len(text)
-    reach = _z_array(tail[::-1])
+    reach = z_array(tail[::-1])
     best: Loop | None = None
     for period in range(1, len(tail) // MIN_COPIES + 1):
         length = reach[period] + period
@@ -46,7 +44,7 @@ def repeating_tail(text: str, completion_tokens: int) -> Loop | None:
     return best
 
 
-def _z_array(text: str) -> list[int]:
+def z_array(text: Sequence[str]) -> list[int]:
     """Return z with z[i] = length of the longest common prefix of `text` and `text[i:]`; z[0] = 0."""
     size = len(text)
     z = [0] * size
