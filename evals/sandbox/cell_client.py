@@ -172,15 +172,14 @@ class CellClient:
         return line
 
     def _kill(self, word: bytes) -> None:
-        """Have the cell killed. With END a second time, to report the end of the job."""
+        """Have the cell killed. A second time, END reports the end of the job. The alarm may interrupt each line."""
         if not self._gone:
+            self._gone = True
             os.close(self._channel)
             os.close(self._alive)
         self._zygote.send(word)
         status, cpu_s = EXITED.unpack(self._zygote.recv(EXITED.size))
-        if not self._gone:
-            self._status, self.cpu_s = status, cpu_s
-        self._gone = True
+        self._status, self.cpu_s = status or self._status, cpu_s or self.cpu_s
 
     def _await(self) -> None:
         """Wait for an event and read the data that has arrived. Raises Ended when a limit is reached or the cell has ended."""
