@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from core.errors import Refused
 from core.ids import Digest
+from core.reasons import Reason
 from core.settings import TrialPolicy
 from evals.harness.extract import find_extractor
 from evals.suites.files import read_suite

@@ -1,10 +1,10 @@
 """The data of a verdict: what both versions did in the conversations of one rollout.
 
 A conversation belongs to a cohort when it was assigned while the candidate had a share and was not moved. Its answers are ordered by
-their ends, so that a later look never finds another first answer; what a dead gateway lost is no answer. The totals count conversations
-with an answer that counts. An answer counts when it ended on its own (`ok`, `engine_error`) or was bad whatever its end: a loop,
-nonsense, or a first token that took longer than the limit, also where the client gave up waiting for it. What the client broke off or
-got wrong otherwise says nothing of a model.
+their ends, so that a later look never finds another first answer; completions that a dead gateway lost are left out. The totals count
+conversations with an answer that counts. An answer counts when it ended on its own (`ok`, `engine_error`) or was bad whatever its end: a
+loop, nonsense, or a first token that took longer than the limit, also where the client gave up waiting for it. What the client broke off
+or got wrong otherwise says nothing of a model.
 """
 
 from __future__ import annotations
