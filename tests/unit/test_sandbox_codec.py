@@ -128,7 +128,8 @@ def test_what_is_no_plain_data_does_not_travel(value: Any) -> None:
     [
         *(10**5000, -(10**5000), Fraction(1, 3), Fraction(10**5000, 7), Decimal("1.10"), Decimal("-0"), range(10**30), deque([1], 2)),
         *(Counter("aab"), OrderedDict(b=1, a=2), defaultdict(list, a=[1]), {"a": 1}.keys(), {"a": [1]}.items(), {1: Fraction(1, 2)}),
-    ],    ids=lambda value: type(value).__name__,  # the digits of a long integer cannot be shown
+    ],
+    ids=lambda value: type(value).__name__,  # the digits of a long integer cannot be shown
 )
 def test_value_of_the_standard_library_comes_back_equal_and_of_the_same_type(value: Any) -> None:
     there = decode(encode(value))
