@@ -319,6 +319,7 @@ def test_a_task_of_lm_evals_is_asked_and_scored_by_lm_eval(own_task: Callable[[s
     folder = own_task("generate_until", GENERATES)
     suite = load_suite("lmeval:own_sums", TrialPolicy(lmeval_tasks=str(folder)))
     assert [problem.prompt for problem in suite.problems] == ["1+1=", "2+2="]
+    assert suite.forms == (Form.COMPLETION, Form.CHAT)
     plan = plan_of(suite, samples=2, grid=(WARM,))
     with engine_that(lambda _path, _body: Says("2")) as engine:
         samples = ran(engine, suite, plan, tmp_path, lmeval_tasks=str(folder))

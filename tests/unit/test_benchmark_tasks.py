@@ -46,7 +46,7 @@ from tasks.start import engine_spec
 from tasks.study import StudyRequest
 from tests.equipment.bench_env import BenchEnv, in_bench_env
 from tests.equipment.rows import open_rollout, put_benchmark, put_submission
-from tests.equipment.samples import CANDIDATE, CHAT, STABLE, a_benchmark, a_plan
+from tests.equipment.samples import CANDIDATE, CHAT, STABLE, a_benchmark, a_plan, a_version
 
 SCHEDULED: dict[str, Any] = {"samples": 8, "temperature": "0.8", "trigger": Trigger.SCHEDULE}
 
@@ -428,3 +428,16 @@ def test_a_gate_whose_submission_has_ended_is_closed_by_reconcile(env: BenchEnv)
     (found,) = recovery(env.here).abandoned_benchmarks()
     recovery(env.here).resume_benchmark(found)
     assert env.records.benchmarks.get(open_row.id).state is BenchmarkState.FAILED
+
+
+def test_a_chat_model_is_compared_with_the_base_model_that_serves_each_in_its_own_form(env: BenchEnv):
+    env.serve(STABLE)
+    (base,) = enter_benchmarks(BenchmarkRequest(target=CHAT))
+    stable = drive(env, base)
+    env.records.versions.put(a_version(id=CANDIDATE, commit="2" * 40, chat_template=Digest("7" * 64)))
+    (asked,) = enter_benchmarks(BenchmarkRequest(target=CANDIDATE))
+    ended = replace(drive(env, asked), endpoint=CHAT)
+    found = baseline_of(env.here, ended)
+    assert (stable.plan.form, ended.plan.form) == (Form.COMPLETION, Form.CHAT)
+    assert found is not None
+    assert found.id == stable.id

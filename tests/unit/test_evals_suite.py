@@ -252,3 +252,20 @@ def test_a_form_that_suite_or_model_does_not_support_is_refused(tmp_path: Path, 
     with pytest.raises(Refused, match=fault) as refusal:
         load_suite(with_header(tmp_path, header)).form_for(own, asked)
     assert refusal.value.reason is Reason.FORM_NOT_SUPPORTED
+
+
+@pytest.mark.parametrize(("chat", "forms"), [(True, (Form.COMPLETION, Form.CHAT)), (False, (Form.COMPLETION,))])
+def test_a_task_of_lm_eval_that_scores_given_continuations_supports_no_chat(
+    monkeypatch: pytest.MonkeyPatch, chat: bool, forms: tuple[Form, ...]
+) -> None:
+    class Child:
+        def __init__(self, **_options: object) -> None: ...
+        def say(self, *_words: object, **_fields: object) -> None: ...
+        def close(self) -> None: ...
+        def next(self, _timeout_s: float) -> dict[str, object]:
+            return {"kind": "described", "digest": "5" * 64, "problems": [("own/0", "1+1=")], "chat": chat}
+
+    monkeypatch.setattr("evals.harness.lmeval_suites.Child", Child)
+    suite = load_suite("lmeval:own")
+    assert suite.forms == forms
+    assert suite.form_for(Form.CHAT) is forms[-1]
