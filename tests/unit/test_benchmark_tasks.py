@@ -437,7 +437,7 @@ def test_a_chat_model_is_compared_with_the_base_model_that_serves_each_in_its_ow
     env.records.versions.put(a_version(id=CANDIDATE, commit="2" * 40, chat_template=Digest("7" * 64)))
     (asked,) = enter_benchmarks(BenchmarkRequest(target=CANDIDATE))
     ended = replace(drive(env, asked), endpoint=CHAT)
-    found = baseline_of(env.here, ended)
+    found = baseline_of(env.records, env.here.answers, ended)
     assert (stable.plan.form, ended.plan.form) == (Form.COMPLETION, Form.CHAT)
     assert found is not None
     assert found.id == stable.id
