@@ -218,7 +218,7 @@ def content_sent(stack: Stack) -> dict[str, int]:
 
 
 def stored_files(stack: Stack) -> dict[str, int]:
-    weights = stack.home / "weights"
+    weights = stack.home / "weights" / "bundles"
     return {
         str(path.relative_to(weights)): path.stat().st_mtime_ns for path in weights.rglob("*") if path.is_file() and path.suffix != ".lock"
     }
