@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from core.access import Actor
 from core.benchmarks import Benchmark, BenchmarkState
-from core.errors import Conflict, NotFound, Transient
+from core.errors import Conflict, Fault, NotFound, Refused, Transient
 from core.ids import BenchmarkId
 from core.ports import Clock, FlowRuns, Records
 from core.reasons import Reason
@@ -62,13 +62,23 @@ def start_run(records: Records, runs: FlowRuns, clock: Clock, benchmark: Benchma
 
 
 def start_missing(records: Records, runs: FlowRuns, clock: Clock, fence: Callable[[], None]) -> tuple[str, ...]:
-    """Start the run of every study that was noted and has none; return their ids. Errors: as `start_run`."""
+    """Start the run of every study that was noted and has none; return their ids. One whose start is refused is noted as failed.
+
+    Raises Transient and NotFound when the orchestrator is unavailable.
+    """
     started = []
     for row in records.benchmarks.find(states=[BenchmarkState.DONE], limit=1000):
         for study, document in row.studies.items():
             if awaits_run(document):
                 fence()
-                start_run(records, runs, clock, row.id, study, document["asked"])
+                try:
+                    start_run(records, runs, clock, row.id, study, document["asked"])
+                except NotFound:  # the orchestrator does not have the flow yet
+                    raise
+                except (Refused, Fault) as error:
+                    failed = {**document, "state": BenchmarkState.FAILED, "reason": error.what}
+                    note_study(records, clock, row.id, study, failed)
+                    continue
                 started.append(study)
     return tuple(started)
 

@@ -121,9 +121,7 @@ class ModelImport:
             needs=examined.needs,
             created_at=now,
         )
-        kept = self._versions.put(version)
-        self._versions.keep_reference(kept.id, reference)
-        return kept, stored
+        return self._versions.put(version, reference), stored
 
     def discard(self, version: ModelVersion, in_use: Callable[[], Collection[Digest] | None]) -> None:
         """Remove the staged bundles of a refused version. Published bundles and bundles in use stay: other versions need them.
@@ -157,16 +155,22 @@ class ModelImport:
             work.remove(item.name, before=math.inf)
 
     def _reference(self, version: VersionId, folder: Path, max_bytes: int) -> Reference:
-        """Return a version's reference: the stored one, one that a killed process left in the download's folder, or a new one."""
+        """Return a version's reference: the stored one, one that a killed process left in the download's folder, or a new one.
+
+        One is computed at a time, for each takes the memory that is free.
+        """
         known = self._versions.reference(version)
-        if known is not None:
+        if known is not None and known.prompts:
             return known
         if not max_bytes:
             return Reference("", unavailable="references are switched off by a setting")
         made = folder / _REFERENCE
-        if not made.exists():
-            compute_reference(folder, made, self._programs, max_bytes)
-        return stored_reference(made)
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        with (self._scratch / "reference.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists() or not stored_reference(made).prompts:
+                compute_reference(folder, made, self._programs, max_bytes)
+            return stored_reference(made)
 
     def _remove(self, digest: Digest, in_use: Callable[[], Collection[Digest] | None]) -> bool:
         used = in_use()

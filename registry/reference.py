@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,20 @@ from core.ports import EnginePrograms
 _SAID_CHARS = 300
 
 
-def compute_reference(source: Path, out: Path, programs: EnginePrograms, max_bytes: int) -> None:
+def compute_reference(source: Path, out: Path, programs: EnginePrograms, max_bytes: int, limit_s: float = 3600.0) -> None:
     """Write the reference of the model in `source` to the file `out`, whole or not at all. Where there is none, the file states why.
 
     That a model has no reference is never an error: transformers may lack its architecture, and this machine the memory. Raises Fault where
     the program cannot be started.
     """
     arguments = [str(source.absolute()), str(out.absolute()), "--max-bytes", str(max_bytes)]
-    code, errors = _run(programs, arguments)
-    if code < 0:  # also where the engine supervisor was restarted, which ends the programs of its fork server
-        code, errors = _run(programs, arguments)
+    late = threading.Event()
+    code, errors = _run(programs, arguments, late, limit_s)
+    if code < 0 and not late.is_set():  # also where the engine supervisor was restarted, which ends the programs of its fork server
+        code, errors = _run(programs, arguments, late, limit_s)
     if code != 0:
-        _write(out, written(Reference("", unavailable=_why(code, errors))))
+        why = f"transformers took longer than {limit_s:g} s" if late.is_set() else _why(code, errors)
+        _write(out, written(Reference("", unavailable=why)))
 
 
 def stored_reference(file: Path) -> Reference:
@@ -58,11 +61,22 @@ def _write(file: Path, document: Mapping[str, Any]) -> None:
     new.replace(file)
 
 
-def _run(programs: EnginePrograms, arguments: Sequence[str]) -> tuple[int, str]:
+def _run(programs: EnginePrograms, arguments: Sequence[str], late: threading.Event, limit_s: float) -> tuple[int, str]:
+    """Run the program to its end, or kill it after `limit_s` and set `late`."""
     with programs.start(EngineProgram.REFERENCE, arguments) as running:
-        for _line in running.lines():  # a library's own output would fill the pipe
-            continue
-        return running.wait(), running.errors()
+
+        def stop() -> None:
+            late.set()
+            running.kill()
+
+        timer = threading.Timer(limit_s, stop)
+        timer.start()
+        try:
+            for _line in running.lines():  # a library's own output would fill the pipe
+                continue
+            return running.wait(), running.errors()
+        finally:
+            timer.cancel()
 
 
 def _prompt(document: Mapping[str, Any]) -> ReferencePrompt:

@@ -120,7 +120,7 @@ def rollout_page(row: Rollout, model: str) -> str:
     ]
     if row.verdict is not None:
         lines += [f"Verdict: {row.verdict.decision}, {text(row.verdict.reason)}; e-value {number(row.verdict.e_value)}.", ""]
-        columns = ("cohort", "conversations", "bad", "answers", "errors", "slow", "loops", "votes", "first token p95")
+        columns = ("cohort", "conversations", "bad", "answers", "errors", "slow", "loops", "nonsense", "votes", "first token p95")
         cohorts = (("stable", row.verdict.stable), ("candidate", row.verdict.candidate))
         lines += [*table(columns, ((name, *_cohort(cohort)) for name, cohort in cohorts)), ""]
     took = duration((row.ended_at or row.step_started_at) - row.started_at)
@@ -192,7 +192,7 @@ def _links(of: Outcome) -> list[str]:
 
 
 def _cohort(cohort: Cohort) -> tuple[str, ...]:
-    counts = (cohort.conversations, cohort.bad, cohort.completions, cohort.errors, cohort.slow, cohort.loops)
+    counts = (cohort.conversations, cohort.bad, cohort.completions, cohort.errors, cohort.slow, cohort.loops, cohort.nonsense)
     return (*(number(count) for count in counts), f"+{cohort.thumbs_up} -{cohort.thumbs_down}", duration(cohort.ttft_p95_s))
 
 

@@ -14,10 +14,11 @@ class ReadSuites:
         self._settings = settings
 
     def check(self, name: str, digest: Digest | None = None) -> None:
-        """Read the suite, unless only a download brings it."""
+        """Read the suite, unless only a download brings it. On a cluster the image of the flow runs has the files, not this one."""
         from evals.suite_loader import is_local, load_suite  # noqa: PLC0415 - only this needs it
 
-        if not is_local(name, self._settings.trials):
+        elsewhere = bool(self._settings.engines_url) and (name.startswith("/") or bool(self._settings.trials.humaneval))
+        if elsewhere or not is_local(name, self._settings.trials):
             return
         load_suite(name, self._settings.trials, digest)
 

@@ -113,7 +113,9 @@ def _serve(channel: int) -> None:
     sys.modules["program"] = module
     token, code = decode(_line(channel))
     try:
-        exec(compile(code, "program.py", "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - what a cell is for
+        compiled = compile(code, "program.py", "exec", dont_inherit=True)
+        del code  # a program finds no text in the frames above it
+        exec(compiled, module.__dict__)  # noqa: S102 - what a cell is for
         send(token, "loaded", _names(module))
     except BaseException as error:  # noqa: BLE001 - generated code may raise anything; the judge receives it
         send(token, *describe(error))

@@ -24,7 +24,7 @@ class VersionsTable:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
 
-    def put(self, version: ModelVersion) -> ModelVersion:
+    def put(self, version: ModelVersion, reference: Reference | None = None) -> ModelVersion:
         """Enter a version; keeps what is there but fills `registered_uri`."""
         row = plain(version)
         row["commit_id"] = row.pop("commit")
@@ -35,6 +35,8 @@ class VersionsTable:
                 unset = versions.update().where(versions.c.id == version.id, versions.c.registered_uri.is_(None))
                 connection.execute(unset.values(registered_uri=version.registered_uri))
             insert_new(connection, version_sources, [came_from])
+            if reference is not None:
+                _keep_reference(connection, version.id, reference)
             return _version(connection.execute(select(versions).where(versions.c.id == version.id)).mappings().one())
 
     def get(self, version: VersionId) -> ModelVersion:
@@ -60,11 +62,6 @@ class VersionsTable:
         with self._connections.read() as connection:
             return tuple(_version(row) for row in connection.execute(query).mappings())
 
-    def keep_reference(self, version: VersionId, reference: Reference) -> None:
-        """Store a version's reference, unless it has one."""
-        with self._connections.write() as connection:
-            insert_new(connection, version_references, [{"version": version, "document": written(reference)}])
-
     def reference(self, version: VersionId) -> Reference | None:
         """Return a version's reference."""
         query = select(version_references.c.document).where(version_references.c.version == version)
@@ -87,6 +84,14 @@ class VersionsTable:
         with self._connections.read() as connection:
             rows = connection.execute(query.order_by(trial_reports.c.at.desc(), trial_reports.c.kind, trial_reports.c.key)).mappings()
             return tuple(restore(TrialReport, row) for row in rows)
+
+
+def _keep_reference(connection: Connection, version: VersionId, reference: Reference) -> None:
+    row = {"version": version, "document": written(reference)}
+    if reference.prompts:
+        upsert(connection, version_references, [row], replacing(version_references))
+    else:
+        insert_new(connection, version_references, [row])
 
 
 def _matches(connection: Connection, version: VersionId) -> list[RowMapping]:

@@ -108,10 +108,10 @@ class EngineSupervisor:
             other = files.supervisor(self._folder)
             who = f"process {other.pid}" if other else "another process"
             raise Conflict(f"{who} already supervises the engines of {self._folder}", hint="stop it, or give another --home") from error
+        files.rename_former_files(self._folder)
         me = identify(os.getpid())
         if me is not None:
             files.save_supervisor(self._folder, me)
-        files.rename_former_files(self._folder)
 
     def close(self) -> None:
         """Release the folder; engines keep running."""

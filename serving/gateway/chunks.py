@@ -11,8 +11,10 @@ from core.conversations import Usage
 from core.degeneration import TextJudgement, judge_text
 
 _KEPT_CHARS = 8192
-_CHECKED_CHOICES = 128
-"""The number of choices of one answer that are judged. Each text is bounded, so this bounds the memory of an answer."""
+_CHECKED_CHOICES = 16
+"""The number of choices of one answer whose texts are kept. Each text is bounded, so this bounds the memory of an answer."""
+_JUDGED_CHOICES = 4
+"""The number of choices that are judged, which takes some milliseconds each on the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +161,10 @@ class OutputTexts:
             text.add(added)
 
     def judge(self, completion_tokens: int, finish_reasons: Mapping[int, str], only: int | None = None) -> tuple[bool, bool]:
-        """Return whether a choice loops, and whether one is nonsense: of the choice with the index `only`, or of any where it is None."""
+        """Return whether a choice loops, and whether one is nonsense: of the choice with the index `only`, or of the first four."""
         total = self._unchecked + sum(text.total for text in self._choices.values())
+        chosen = [(index, text) for index, text in self._choices.items() if text.total and (only is None or index == only)]
         judged = [
-            text.judge(round(completion_tokens * text.total / total), finish_reasons.get(index))
-            for index, text in self._choices.items()
-            if text.total and (only is None or index == only)
+            text.judge(round(completion_tokens * text.total / total), finish_reasons.get(index)) for index, text in chosen[:_JUDGED_CHOICES]
         ]
         return any(one.looped for one in judged), any(one.nonsense.found for one in judged)

@@ -150,6 +150,10 @@ def test_a_version_is_found_by_every_source_that_it_came_from(records: Database)
     assert [version.id for version in find(source="org/model")] == [STABLE, CANDIDATE]
 
 
+KNOWN = Reference("a test", (ReferencePrompt((1, 2), (3,), ((Likely(2, -0.25), Likely(9, -4.0)), (Likely(3, -0.5),))),))
+UNKNOWN = Reference("", unavailable="too large")
+
+
 def test_a_version_is_got_by_a_unique_prefix_of_eight(records: Database) -> None:
     records.versions.put(a_version())
     records.versions.put(a_version(id=VersionId("bbbbbbbbb" + "c" * 55)))
@@ -175,16 +179,15 @@ def test_a_report_replaces_the_one_of_its_key_and_newest_come_first(records: Dat
 
 def test_a_version_keeps_its_first_reference(records: Database) -> None:
     records.versions.put(a_version())
-    first = Reference("a test", (ReferencePrompt((1, 2), (3,), ((Likely(2, -0.25), Likely(9, -4.0)), (Likely(3, -0.5),))),))
     assert records.versions.reference(CANDIDATE) is None
-    for made in (first, Reference("", unavailable="too large")):
-        records.versions.keep_reference(CANDIDATE, made)
-    assert records.versions.reference(CANDIDATE) == first
+    for made in (UNKNOWN, KNOWN, UNKNOWN):
+        records.versions.put(a_version(), made)
+    assert records.versions.reference(CANDIDATE) == KNOWN
 
 
-def test_an_unknown_version_keeps_no_reference(records: Database) -> None:
-    with pytest.raises(Conflict):
-        records.versions.keep_reference(CANDIDATE, Reference("", unavailable="too large"))
+def test_a_version_whose_reference_is_unavailable_keeps_the_cause(records: Database) -> None:
+    records.versions.put(a_version(), UNKNOWN)
+    assert records.versions.reference(CANDIDATE) == UNKNOWN
 
 
 def test_a_report_may_hold_numbers_that_are_none(records: Database) -> None:

@@ -191,16 +191,13 @@ def test_check_that_spreads_out_an_answer_breaks_the_judges_limit_and_not_the_ma
 
 
 SURVIVOR = (
-    "import ctypes, os, time\n"
+    "import ctypes\n"
     "ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\n"  # it shall not be killed with its parent
     "def f(x):\n"
-    "    for fd in range(3, 32):\n"
-    '        try: os.write(fd, b\'["tuple", ["value", ["range", [0, 1000000000000000, 1]]]]\\n\')\n'
-    "        except OSError: pass\n"
-    "    time.sleep(60)\n"
+    "    return range(10**15)\n"
 )
 STALLED = "def check(candidate):\n    assert sum(candidate(1)) == 1\n"
-"""The program answers with what keeps this check in C code, deaf to its alarm, then sleeps without a parent-death signal."""
+"""The program answers with what keeps this check in C code, deaf to its alarm, and has no parent-death signal."""
 
 
 def test_program_that_stalls_the_check_and_clears_its_death_signal_is_gone_too(

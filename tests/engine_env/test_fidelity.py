@@ -12,7 +12,7 @@ import pytest
 import torch
 from quantised_layouts import quantised
 from safetensors.torch import load_file, save_file
-from seatrial_engine.reference import main
+from seatrial_engine.reference import _group_free, main
 from test_smollm2 import engine, model  # noqa: F401 - a fixture
 
 from core.fidelity import Reference
@@ -116,3 +116,19 @@ def test_smollm2_with_a_fault_in_the_engine_fails(model: Path, fault: str, tmp_p
     folder, arguments = (model, ["--hf-overrides", rope]) if fault == "theta" else (served, [])
     report = tried(folder, reference_of(model, tmp_path / "reference.json"), "bfloat16", tmp_path / "engine.log", *arguments)
     assert report.decision is Decision.FAIL
+
+
+def test_a_control_group_leaves_its_limit_without_what_is_used_but_the_page_cache(tmp_path: Path):
+    for name, text in {
+        "memory.max": "1000\n",
+        "memory.current": "900\n",
+        "memory.stat": "anon 300\ninactive_file 450\nactive_file 150\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+    assert list(_group_free(tmp_path)) == [700]
+
+
+def test_a_control_group_without_a_limit_leaves_what_the_machine_has(tmp_path: Path):
+    for name, text in {"memory.max": "max\n", "memory.current": "900\n", "memory.stat": "inactive_file 450\n"}.items():
+        (tmp_path / name).write_text(text)
+    assert list(_group_free(tmp_path)) == []

@@ -66,7 +66,7 @@ def test_the_page_of_a_rollout_shows_both_cohorts_with_rounded_numbers() -> None
     verdict = Verdict(Decision.PASS, "no worse", Cohort(12, ttft_p95_s=0.04231), Cohort(13, ttft_p95_s=1.23456), e_value=0.123456)
     page = rollout_page(a_rollout(state=RolloutState.PROMOTED, verdict=verdict, ended_at=NOW + 90), "demo/steady")
     assert "e-value 0.123." in page
-    assert "| stable | 12 | 0 | 0 | 0 | 0 | 0 | +0 -0 | 42 ms |" in page
+    assert "| stable | 12 | 0 | 0 | 0 | 0 | 0 | 0 | +0 -0 | 42 ms |" in page
     assert "| 1.2 s |" in page
 
 

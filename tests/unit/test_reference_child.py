@@ -57,3 +57,8 @@ EOF
 else touch {tmp_path}/tried; kill -9 $$; fi"""
     compute_reference(tmp_path, tmp_path / "out.json", programs(tmp_path, script), 1000)
     assert stored_reference(tmp_path / "out.json") == KNOWN
+
+
+def test_a_process_that_goes_on_for_ever_is_ended_at_the_limit(tmp_path: Path) -> None:
+    compute_reference(tmp_path, tmp_path / "out.json", programs(tmp_path, "exec sleep 600"), 1000, limit_s=0.2)
+    assert stored_reference(tmp_path / "out.json").unavailable == "transformers took longer than 0.2 s"

@@ -12,8 +12,10 @@ from core.versions import ModelVersion, TrialKind, TrialReport
 class Versions(Protocol):
     """Model versions, with the reports of their trials."""
 
-    def put(self, version: ModelVersion) -> ModelVersion:
+    def put(self, version: ModelVersion, reference: Reference | None = None) -> ModelVersion:
         """Store a version; the same id again keeps the first row but fills `registered_uri` when that was None.
+
+        Stores the reference of its probabilities in the same transaction. One with prompts replaces one without; otherwise the first stays.
 
         Also remembers (source, commit) -> version, for `find`.
         """
@@ -25,10 +27,6 @@ class Versions(Protocol):
 
     def find(self, *, source: str | None = None, commit: str | None = None, limit: int = 100) -> tuple[ModelVersion, ...]:
         """Return versions, newest first; by source and commit also those that were entered first under another source."""
-        ...
-
-    def keep_reference(self, version: VersionId, reference: Reference) -> None:
-        """Store the reference of a version's probabilities; the first one stays. Conflict when the version is unknown."""
         ...
 
     def reference(self, version: VersionId) -> Reference | None:
