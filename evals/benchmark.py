@@ -65,15 +65,19 @@ def key_in_form(key: str, policy: TrialPolicy, own: Form, other: Form) -> str:
 
     `key` itself where both have one form, and where it is not a score of the gate.
     """
-    if own is other:
-        return key
-    plan, theirs = gate_plan(policy, own), gate_plan(policy, other)
+    plan = None if own is other else plan_with_key(key, policy, own)
+    return key if plan is None else benchmark_key(replace(gate_plan(policy, other), samples=plan.samples))
+
+
+def plan_with_key(key: str, policy: TrialPolicy, own: Form) -> Plan | None:
+    """Return the gate's plan, as often asked as it took, that gave a model of the form `own` the score `key`; None: not the gate's."""
+    plan = gate_plan(policy, own)
     while benchmark_key(plan) != key:
         samples = min(plan.samples * 2, policy.max_samples)
         if samples <= plan.samples:
-            return key
-        plan, theirs = replace(plan, samples=samples), replace(theirs, samples=samples)
-    return benchmark_key(theirs)
+            return None
+        plan = replace(plan, samples=samples)
+    return plan
 
 
 def wider_plan(plan: Plan, judged: TrialReport, policy: TrialPolicy) -> Plan | None:

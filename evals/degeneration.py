@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import isfinite
 from statistics import NormalDist, fmean
 
@@ -21,10 +22,37 @@ LOW_LOGPROB = -2.5
 """Mean log-probability (nats a token) under which an answer counts as improbable: the model gave each token 8 % on geometric average,
 about the perplexity (12) of guessing among a dozen words at every token. Code that models mean has -0.1 to -1."""
 
+WEAK_JUDGE = -3.5
+"""Mean log-probability (nats a token) of natural texts, or of its own answers, under which the stable version is not a judge."""
+_BELOW_NATURAL = 2.5
+_BELOW_OWN = 1.5
+"""Nats a token by which an improbable answer is below natural texts, and below the stable version's own answer to the problem."""
+_HIGHEST_FLOOR = -4.5
+_NONSENSE_HINT = (
+    "Read the answers in the benchmark's report; check the weights' conversion, rope theta, tokenizer and dtype, and submit again"
+)
 _MAX_CHARS = 200_000  # an answer of any plan's length; what is longer is not parsed and counts as unparsable
 _ALPHA = 0.05
 _LOOPS = frozenset({Flaw.LOOP})
-_Found = dict[tuple[str, str, int], bool]
+Key = tuple[str, str, int]
+"""(task_id, sampling, index): answers of two versions with one key are a pair."""
+_Found = dict[Key, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """Mean log-probabilities under the stable version, in nats a token: of natural texts, and of the answers of both versions.
+
+    `natural` is the mean over `evals.second_model.NATURAL`, None where the engine states too little. `sound` has the candidate's answers
+    that are not improbable whatever their mean: those that pass their checks, and those in a language other than English, for which
+    the natural texts do not hold. `unavailable` is the reason where nothing is known.
+    """
+
+    natural: float | None = None
+    candidate: Mapping[Key, float] = field(default_factory=dict)
+    stable: Mapping[Key, float] = field(default_factory=dict)
+    sound: frozenset[Key] = frozenset()
+    unavailable: str = ""
 
 
 def flaws(
@@ -84,10 +112,51 @@ def judge_nonsense(candidate: TrialReport, baseline: TrialReport | None, policy_
     theirs = _flawed(baseline) if baseline is not None else {}
     decision, reason = _compared(ours, theirs, policy_limit, "are nonsense")
     failed = decision is Decision.FAIL
-    hint = "Read the answers in the benchmark's report; check the weights' conversion, rope theta, tokenizer and dtype, and submit again"
-    finding = Finding.failed(Reason.NONSENSE_ANSWERS, reason, hint) if failed else Finding("no_nonsense", passed=True, reason=reason)
+    finding = (
+        Finding.failed(Reason.NONSENSE_ANSWERS, reason, _NONSENSE_HINT) if failed else Finding("no_nonsense", passed=True, reason=reason)
+    )
     rates = {"nonsense_rate": ours.values(), "stable_nonsense_rate": theirs.values()}
     return finding, {name: fmean(values) for name, values in rates.items() if values}
+
+
+def judge_improbable(means: Means, policy_limit: float) -> tuple[Finding, dict[str, float]]:
+    """Return the finding whether the candidate's answers are improbable to the stable version more often than its own, and its numbers.
+
+    An answer is improbable when its mean log-probability is below a floor, and more than `_BELOW_OWN` below that of the stable version's
+    own answer to the problem. The floor is `_BELOW_NATURAL` below the mean of natural texts (`evals.second_model.NATURAL`), at most
+    `_HIGHEST_FLOOR`. Answers that pass their checks are not improbable, nor are those in another language than English. Decides as
+    `judge_nonsense` does. Passes where the stable version cannot judge: natural texts or its own answers are below `WEAK_JUDGE`, or it
+    states no probabilities.
+    """
+    paired = sorted(means.candidate.keys() & means.stable.keys())
+    why_not = means.unavailable or _weakness(means.natural, [means.stable[key] for key in paired])
+    if why_not or means.natural is None:
+        return Finding("stable_cannot_judge", passed=True, reason=f"the stable version cannot judge: {why_not}"), {}
+    floor = min(means.natural - _BELOW_NATURAL, _HIGHEST_FLOOR)
+    ours = {key: key not in means.sound and means.candidate[key] < min(floor, means.stable[key] - _BELOW_OWN) for key in paired}
+    theirs = {key: means.stable[key] < floor for key in paired}
+    decision, reason = _compared(ours, theirs, policy_limit, f"are improbable to the stable version (below {floor:.1f} nats a token)")
+    numbers = {
+        "judge_mean": fmean(means.candidate[key] for key in paired),
+        "judge_stable_mean": fmean(means.stable[key] for key in paired),
+        "improbable_rate": fmean(ours.values()),
+    }
+    if decision is Decision.FAIL:
+        return Finding.failed(Reason.NONSENSE_ANSWERS, reason, _NONSENSE_HINT), numbers
+    return Finding("probable_to_stable", passed=True, reason=reason), numbers
+
+
+def _weakness(natural: float | None, own: Sequence[float]) -> str:
+    """Return why the stable version is a weak judge, by the means of natural texts and of its `own` answers; empty where it is not."""
+    if natural is None:
+        return "its engine stated too few probabilities of natural texts"
+    if natural < WEAK_JUDGE:
+        return f"plain English and Python have a mean of {natural:.1f} nats a token for it, below {WEAK_JUDGE:g}"
+    if not own:
+        return "no problem has long enough answers of both versions"
+    if fmean(own) < WEAK_JUDGE:
+        return f"its own answers have a mean of {fmean(own):.1f} nats a token, below {WEAK_JUDGE:g}"
+    return ""
 
 
 def _compared(ours: _Found, theirs: _Found, policy_limit: float, what: str) -> tuple[Decision, str]:

@@ -155,6 +155,21 @@ class EngineClient:
         body = {"prompt": text, "max_tokens": 1, "echo": True, "logprobs": 1, "temperature": 0.0}
         return _scored(self._post("/v1/completions", body), len(text))
 
+    def answer_logprobs(self, asked: str | Sequence[Mapping[str, str]], answer: str, asked_tokens: int = 0) -> tuple[float, ...]:
+        """Return the log-probability (nats) of each token of `answer` after `asked`: a text, or a conversation through the chat template.
+
+        The answer's tokens are those after the first `asked_tokens`, the length of the question alone as the engine counts it (`Answered`);
+        0: unknown, one more request asks for it. A token that spans the end of the question counts as the question's. Only one token is
+        generated. Also Refused where the template cannot leave an answer open.
+        """
+        before = asked_tokens or self._prompt_tokens(asked)
+        how = {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
+        if isinstance(asked, str):
+            return _read(self._post("/v1/completions", {"prompt": asked + answer, **how}), before)
+        messages = [*asked, {"role": "assistant", "content": answer}]
+        open_end = {"add_generation_prompt": False, "continue_final_message": True}
+        return _read(self._post("/v1/chat/completions", {"messages": messages, **open_end, **how}), before)
+
     def context(self) -> int:
         """Return how many tokens a prompt and its answer may have."""
         try:
@@ -172,6 +187,9 @@ class EngineClient:
         plain = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "ignore_eos": True}
         shown = {"prompt_logprobs": _LISTED, "logprobs": _LISTED, "return_tokens_as_token_ids": True, "return_token_ids": True}
         return _continued(self._post("/v1/completions", {"prompt": list(tokens), "max_tokens": max_tokens, **plain, **shown}))
+
+    def _prompt_tokens(self, asked: str | Sequence[Mapping[str, str]]) -> int:
+        return self.answer(asked, Sampling(max_tokens=1)).prompt_tokens
 
     def _post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
@@ -301,6 +319,19 @@ def _scored(document: Mapping[str, Any], chars: int) -> Scored:
         raise Transient(f"the engine's scores cannot be read: {type(error).__name__}: {error}") from error
     greedy = tuple(one is not None and top is not None and one >= top for one, top in zip(logprobs, best, strict=True))
     return Scored(tuple(offsets), logprobs, greedy)
+
+
+def _read(document: Mapping[str, Any], before: int) -> tuple[float, ...]:
+    """Return the log-probabilities of a prompt's tokens from `before` on: chats state them beside their choice, completions in it.
+
+    Each position lists the token itself first, and more tokens only where the engine adds some. The first token of all has none.
+    """
+    try:
+        (choice,) = document["choices"]
+        told = document.get("prompt_logprobs") or choice["prompt_logprobs"]
+        return tuple(float(next(iter(at.values()))["logprob"]) for at in told[before:] if at)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Transient(f"the engine's probabilities cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _continued(document: Mapping[str, Any]) -> Continued:

@@ -16,7 +16,7 @@ from core.programs import RunOutcome
 from core.reasons import Reason
 from core.settings import TrialPolicy
 from core.versions import Decision, Finding, TrialKind, TrialReport
-from evals.degeneration import judge_loops, judge_nonsense
+from evals.degeneration import Means, judge_improbable, judge_loops, judge_nonsense
 from evals.engine_client import EngineClient, Generated
 from evals.statistics import wilson
 from evals.statistics.tally import judged
@@ -74,13 +74,20 @@ def latency(engine: EngineClient, version: VersionId, policy: TrialPolicy, clock
     return _report(version, TrialKind.LATENCY, "idle-v1", (finding,), _Timing(time, begin), numbers)
 
 
-def degeneration(benchmark: TrialReport, stable: TrialReport | None, policy: TrialPolicy, clock: Clock | None = None) -> TrialReport:
-    """Judge the part of benchmark answers that end in a loop, and the part that are nonsense.
+def degeneration(
+    benchmark: TrialReport,
+    stable: TrialReport | None,
+    policy: TrialPolicy,
+    clock: Clock | None = None,
+    ask_stable: Callable[[], Means] | None = None,
+) -> TrialReport:
+    """Judge the part of benchmark answers that end in a loop, and the parts that are nonsense or improbable to the stable version.
 
     Each may exceed the stable version's own by `max_loop_rate` and `max_nonsense_rate`. Against a stable version the answers to the same
     problems are pairs (`judge_loops`, `judge_nonsense`). A first version fails when so many loops have a
     probability of at most 5 % at a rate equal to the limit (exact binomial). A rate above the limit that may be chance passes, with the
-    finding `loops_inconclusive`.
+    finding `loops_inconclusive`. `ask_stable` returns what `judge_improbable` reads; it is called only where the other two pass, since
+    the stable version's engine serves users.
     """
     time = clock or SystemClock()
     timing = _Timing(time, time.monotonic())
@@ -93,7 +100,11 @@ def degeneration(benchmark: TrialReport, stable: TrialReport | None, policy: Tri
     nonsense, rates = judge_nonsense(benchmark, stable, policy.max_nonsense_rate)
     rate, own = benchmark.numbers["loop_rate"], stable.numbers["loop_rate"] if stable is not None else 0.0
     numbers = {"loop_rate": rate, "allowed": min(1.0, own + policy.max_loop_rate), "stable_loop_rate": own, **rates}
-    return _report(benchmark.version, TrialKind.DEGENERATION, benchmark.key, (finding, nonsense), timing, numbers)
+    findings: tuple[Finding, ...] = (finding, nonsense)
+    if ask_stable is not None and all(found.passed for found in findings):
+        improbable, means = judge_improbable(ask_stable(), policy.max_nonsense_rate)
+        findings, numbers = (*findings, improbable), {**numbers, **means}
+    return _report(benchmark.version, TrialKind.DEGENERATION, benchmark.key, findings, timing, numbers)
 
 
 _LOOPS = {

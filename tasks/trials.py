@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
@@ -16,9 +17,12 @@ from core.settings import TrialPolicy
 from core.shown import headline
 from core.submissions import StepName
 from core.versions import Decision, ModelVersion, TrialKind, TrialReport
-from evals.benchmark import benchmark_key, gate_benchmark, gate_plan, key_in_form, score_benchmark, wider_plan
+from evals.benchmark import benchmark_key, gate_benchmark, gate_plan, key_in_form, plan_with_key, score_benchmark, wider_plan
+from evals.benchmark_runner import suite_of
+from evals.degeneration import Means
 from evals.engine_client import EngineClient
 from evals.fidelity import fidelity as try_fidelity
+from evals.second_model import ask_means, pairs_of
 from evals.suite_loader import load_suite
 from evals.suites.suite import PromptTemplate
 from evals.trials import degeneration as judge_degeneration
@@ -75,9 +79,29 @@ def benchmark(submission: SubmissionId, rollout: Rollout) -> TrialReport:
 
 @step_task
 def degeneration(submission: SubmissionId, rollout: Rollout, benchmarked: TrialReport) -> TrialReport:
-    """Count the benchmark's answers that end in a loop."""
+    """Count the benchmark's answers that end in a loop or are nonsense, by their text and by the stable version's probabilities."""
     with recorded(submission, StepName.DEGENERATION) as report:
-        return settle(report, judge_degeneration(benchmarked, stable_report(platform(), rollout, benchmarked), platform().settings.trials))
+        here = platform()
+        stable, known = rollout.stable, stable_report(here, rollout, benchmarked)
+        ask = None if stable is None else partial(ask_stable, here, rollout, stable, benchmarked)
+        return settle(report, judge_degeneration(benchmarked, known, here.settings.trials, ask_stable=ask))
+
+
+def ask_stable(here: Platform, rollout: Rollout, stable: VersionId, benchmarked: TrialReport) -> Means:
+    """Return how probable the stored answers of both versions are to the stable version."""
+    policy = here.settings.trials
+    plan = plan_with_key(benchmarked.key, policy, own_form(here, rollout.candidate))
+    if plan is None:
+        return Means(unavailable="the settings of the gate have changed since the benchmark")
+    stable_plan = plan_of_stable(here, rollout, stable, plan)
+    ours = known_run(here.records, here.answers, rollout.candidate, plan)
+    theirs = known_run(here.records, here.answers, stable, stable_plan)
+    if ours is None or theirs is None:
+        return Means(unavailable="the answers to the benchmark are not stored any more")
+    pairs = pairs_of(suite_of(plan, policy), plan, ours[1], stable_plan, theirs[1])
+    expect_wanted(here.records, rollout.id)
+    with EngineClient(await_ready(here, stable), stable) as engine:
+        return ask_means(engine, pairs, policy.concurrency)
 
 
 def stable_report(here: Platform, rollout: Rollout, benchmarked: TrialReport) -> TrialReport | None:

@@ -5,6 +5,7 @@ The same functions read benchmark answers (trials) and live answers (the verdict
 
 from core.degeneration.exact import MIN_COPIES, MIN_TOKENS, Loop, repeating_tail
 from core.degeneration.judgement import TextJudgement, judge_text
+from core.degeneration.language import in_other_language
 from core.degeneration.loops import FoundLoop, LoopKind, find_loop
 from core.degeneration.nonsense import Nonsense, find_nonsense
 
@@ -18,6 +19,7 @@ __all__ = [
     "TextJudgement",
     "find_loop",
     "find_nonsense",
+    "in_other_language",
     "judge_text",
     "repeating_tail",
 ]

@@ -11,6 +11,7 @@ from core.ids import VersionId
 from core.ports.clock import VirtualClock
 from core.settings import TrialPolicy
 from core.versions import Decision, TrialKind, TrialReport
+from evals.degeneration import Means
 from evals.engine_client import EngineClient
 from evals.trials import degeneration, latency, smoke
 from tests.equipment.openai_server import Says, Script, engine_that
@@ -181,3 +182,22 @@ def test_answers_that_could_not_be_judged_are_no_loops_and_no_answers() -> None:
     for row in report.detail["rows"][:20]:
         row["outcome"] = "sandbox_fault"
     assert degeneration(report, None, POLICY).findings[0].reason.startswith("0 of 28 benchmark answers end in a loop")
+
+
+def test_the_stable_version_is_not_asked_about_a_candidate_that_loops() -> None:
+    asked = []
+
+    def ask() -> Means:
+        asked.append(1)
+        return Means()
+
+    assert len(degeneration(benchmarked(12), benchmarked(0), POLICY, ask_stable=ask).findings) == 2
+    assert asked == []
+
+
+def test_answers_that_are_improbable_to_the_stable_version_fail_with_its_numbers() -> None:
+    keys = [(f"t/{place}", "t0", 0) for place in range(48)]
+    means = Means(-2.0, dict.fromkeys(keys, -8.0), dict.fromkeys(keys, -0.5))
+    report = degeneration(benchmarked(0), benchmarked(0), POLICY, ask_stable=lambda: means)
+    assert (report.decision, report.findings[-1].name) == (Decision.FAIL, "nonsense_answers")
+    assert (report.numbers["improbable_rate"], report.numbers["loop_rate"]) == (1.0, 0.0)

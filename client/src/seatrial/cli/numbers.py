@@ -31,13 +31,26 @@ _LABELS = {
     "stable_loop_rate": "loops of the stable version",
     "nonsense_rate": "nonsense",
     "stable_nonsense_rate": "nonsense of the stable version",
+    "improbable_rate": "improbable answers",
+    "judge_mean": "mean log-probability for the stable version",
+    "judge_stable_mean": "mean log-probability of the stable version's answers",
     "flawed_rate": "other flaws",
     "allowed": "allowed loops",
     "sandbox_cpu_s": "sandbox CPU time",
 }
 _PARTS = frozenset({"low", "high", "allowed", "share", "difference", "baseline", "candidate"})
-_HEADLINE = ("pass_at_1", "loop_rate", "nonsense_rate", "flawed_rate", "median_seconds", "mean_tokens", "problems", "samples")
-_SHOWN_ABOVE_ZERO = frozenset({"nonsense_rate", "flawed_rate"})
+_HEADLINE = (
+    "pass_at_1",
+    "loop_rate",
+    "nonsense_rate",
+    "improbable_rate",
+    "flawed_rate",
+    "median_seconds",
+    "mean_tokens",
+    "problems",
+    "samples",
+)
+_SHOWN_ABOVE_ZERO = frozenset({"nonsense_rate", "improbable_rate", "flawed_rate"})
 _MOST = 6
 _PASS_AT = re.compile(r"pass_at_(\d+)")
 
