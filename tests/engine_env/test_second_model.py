@@ -11,7 +11,7 @@ from core.ids import VersionId
 from evals.engine_client import EngineClient
 from evals.suites.files import read_suite
 
-pytestmark = [pytest.mark.slow, pytest.mark.vllm]
+pytestmark = [pytest.mark.slow, pytest.mark.vllm, pytest.mark.release]
 
 STEADY = Path(__file__).resolve().parents[1] / "equipment" / "models" / "steady"
 PLAIN_ENGLISH = "The library is open from nine to five on weekdays. Bring your card with you, because you need it to borrow books."
