@@ -18,10 +18,9 @@ from evals.suite_loader import load_suite
 from evals.suites.suite import plan_of
 
 UNSOLVED = "benchmark_solves_nothing"
-"""The finding of a first version that solves no problem: it passes, with a warning."""
-_UNSOLVED_HINT = (
-    "read the answers with `seatrial bench answers` before users rely on the model; SEATRIAL_TRIALS_MIN_SCORE above 0 refuses such a model"
-)
+"""The finding of a version that solves no problem and passes: a first version, or one whose stable version solves next to none."""
+_READ_THEM = "read the answers with `seatrial bench answers` before users rely on the model"
+_UNSOLVED_HINT = f"{_READ_THEM}; SEATRIAL_TRIALS_MIN_SCORE above 0 refuses such a model"
 _SHOWN_CHARS = 4000
 _TINY = 1e-9
 
@@ -151,6 +150,8 @@ def gate_benchmark(report: TrialReport, ours: Sequence[Sample], stable: Sequence
             f"difference {_difference(found)}, {len(found.lost)} problems lost, {len(found.won)} won"
         )
         return _failed(judged, Reason.BENCHMARK_BELOW_STABLE, reason + _chance(found))
+    if not report.numbers["solved"]:
+        return _passed(judged, UNSOLVED, f"the model solves none of {report.numbers['problems']:.0f} problems; {said}", _READ_THEM)
     if found.decision is Decision.INCONCLUSIVE:
         return _passed(judged, "benchmark_inconclusive", f"inconclusive: {said}; {_open(found, policy)}", _settles(policy))
     return _passed(judged, "benchmark_score", said)

@@ -106,11 +106,13 @@ def judge_nonsense(candidate: TrialReport, baseline: TrialReport | None, policy_
 
     Reads the rows of both reports (`evals.benchmark.Row`). An answer counts when its text has the marks of nonsense (`Flaw.NONSENSE`), or
     when the model that wrote it held it for improbable (`Flaw.LOW_LOGPROB`): the first does not depend on the model, the second not on the
-    language. Decides as `judge_loops` does. Without a baseline (a first version) `policy_limit` is absolute. Inconclusive passes.
+    language. Beside a baseline an empty answer counts too. Decides as `judge_loops` does. Without a baseline (a first version)
+    `policy_limit` is absolute. Inconclusive passes.
     """
-    ours = _flawed(candidate)
-    theirs = _flawed(baseline) if baseline is not None else {}
-    decision, reason = _compared(ours, theirs, policy_limit, "are nonsense")
+    flaws = NONSENSE if baseline is None else NONSENSE | {Flaw.EMPTY}
+    ours = _flawed(candidate, flaws)
+    theirs = _flawed(baseline, flaws) if baseline is not None else {}
+    decision, reason = _compared(ours, theirs, policy_limit, "are nonsense" if baseline is None else "are nonsense or empty")
     failed = decision is Decision.FAIL
     finding = (
         Finding.failed(Reason.NONSENSE_ANSWERS, reason, _NONSENSE_HINT) if failed else Finding("no_nonsense", passed=True, reason=reason)
@@ -161,7 +163,7 @@ def _weakness(natural: float | None, own: Sequence[float]) -> str:
 
 def _compared(ours: _Found, theirs: _Found, policy_limit: float, what: str) -> tuple[Decision, str]:
     if not ours:
-        return Decision.INCONCLUSIVE, f"there are no judged answers that could {what}"
+        return Decision.INCONCLUSIVE, f"there are no judged answers that {what}"
     paired = sorted(ours.keys() & theirs.keys()) if theirs else sorted(ours)
     if not paired:
         return Decision.INCONCLUSIVE, "the baseline answered none of these problems"
@@ -182,9 +184,9 @@ def _with(samples: Sequence[Sample], flaws: frozenset[Flaw]) -> _Found:
     return {(one.task_id, one.sampling, one.index): not flaws.isdisjoint(one.flaws) for one in judged(samples)}
 
 
-def _flawed(report: TrialReport) -> _Found:
+def _flawed(report: TrialReport, flaws: frozenset[Flaw]) -> _Found:
     return {
-        (row["task_id"], row["sampling"], row["index"]): not NONSENSE.isdisjoint(row["flaws"])
+        (row["task_id"], row["sampling"], row["index"]): not flaws.isdisjoint(row["flaws"])
         for row in report.detail.get("rows", ())
         if row["outcome"] != RunOutcome.SANDBOX_FAULT
     }

@@ -29,13 +29,16 @@ def parsed(program: str) -> ast.Module | None:
 
 
 def defines(program: str, name: str) -> bool:
-    """Return whether a program binds a name at its top level; of one that does not parse, whether a `def` of it begins a line."""
+    """Return whether a program defines a name at its top level; of one that does not parse, whether a `def` of it begins a line.
+
+    A program that imports the name uses it: a block of tests, for example.
+    """
     if name not in program:
         return False
     tree = parsed(program)
     if tree is None:
         return re.search(rf"^(?:async[ \t]+)?def[ \t]+{re.escape(name)}[ \t]*\(", program, re.MULTILINE) is not None
-    return any(name in bound(statement) for statement in tree.body)
+    return any(name in bound(statement) for statement in tree.body if not isinstance(statement, _IMPORTS))
 
 
 def bound(statement: ast.stmt) -> set[str]:
@@ -71,10 +74,11 @@ def without_tests(program: str, entry_point: str) -> str:
     if tree is None:
         return program
     trying: set[str] = {entry_point}
+    needed = set().union(*(used(one) for one in tree.body if isinstance(one, _DEFINITIONS) and not _is_test(one, entry_point)))
     unwanted: list[ast.stmt] = []
     for statement in tree.body:
         names = bound(statement)
-        if _only_tries(statement, entry_point, trying):
+        if not _prepares(statement, entry_point, needed) and _only_tries(statement, entry_point, trying):
             unwanted.append(statement)
             trying |= names
         elif isinstance(statement, _DEFINITIONS) and trying & used(statement):
@@ -169,6 +173,27 @@ def _fault(program: str) -> int | None:
     return None
 
 
+def _is_test(definition: ast.stmt, entry_point: str) -> bool:
+    """Return whether another definition calls the function: `main`, or a test."""
+    return entry_point not in bound(definition) and entry_point in used(definition)
+
+
+def _prepares(statement: ast.stmt, entry_point: str, needed: set[str]) -> bool:
+    """Return whether a statement gives the function something: an attribute, an entry, or a name that the definitions use."""
+    if isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        places = [target.value for target in targets if isinstance(target, ast.Attribute | ast.Subscript)]
+        return bool((bound(statement) & needed) - {entry_point}) or any(entry_point in used(place) for place in places)
+    call = statement.value if isinstance(statement, ast.Expr) else None
+    return (
+        isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Name)
+        and call.func.id == "setattr"
+        and bool(call.args)
+        and entry_point in used(call.args[0])
+    )
+
+
 def _only_tries(statement: ast.stmt, entry_point: str, trying: set[str]) -> bool:
     """Return whether a statement tries the function. `trying` holds the function's name and those that exist only for such statements."""
     if isinstance(statement, (*_DEFINITIONS, *_IMPORTS)) or entry_point in bound(statement):
@@ -183,7 +208,8 @@ def _only_tries(statement: ast.stmt, entry_point: str, trying: set[str]) -> bool
     call = statement.value
     if isinstance(call, ast.Call):
         return (isinstance(call.func, ast.Name) and call.func.id in _TESTS) or bool(names & {"doctest", "unittest", "pytest"})
-    return not isinstance(call, ast.Constant)  # a bare expression shows a value, as in a notebook
+    # A bare expression shows a value, as in a notebook; one that calls something may fill a table.
+    return not isinstance(call, ast.Constant) and not any(isinstance(node, ast.Call) for node in ast.walk(call))
 
 
 def _is_main(statement: ast.stmt) -> bool:

@@ -88,7 +88,8 @@ def completion_v2(prompt: str, answer: str, entry_point: str, stops: Sequence[st
     body = text[: top_level(text, begins_line=not prompt or prompt.endswith("\n"))]
     if body.strip():
         return prompt + parsable(prompt, body)
-    return _whole_function(prompt, text, entry_point) or as_body(prompt, text) or prompt + text
+    rest = max((block.text for block in blocks(plain(answer))), key=len, default=text)
+    return _whole_function(prompt, text, entry_point) or as_body(prompt, rest) or prompt + text
 
 
 def chat_v2(prompt: str, answer: str, entry_point: str, _stops: Sequence[str]) -> str:

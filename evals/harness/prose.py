@@ -8,8 +8,8 @@ from evals.harness.fences import Block
 from evals.source import MOST_CHARS, defines, parsed
 
 _WRONG = re.compile(
-    r"\b(?:wrong|incorrect|buggy|broken|flawed|faulty|naive|(?:does|do|did|will|would)(?: not|n't) work|fails|avoid|instead of)\b"
-    r"|\bnot correct\b",
+    r"\b(?:wrong|incorrect|buggy|bugs?|broken|flawed|faulty|naive|fails|avoid|instead of|mistakes?|original code)\b"
+    r"|\b(?:does|do|did|will|would)(?: not|n't) work\b|\bdo(?: not|n't) write\b|\bnot correct\b",
     re.IGNORECASE,
 )
 _RIGHT = re.compile(r"\b(?:correct(?:ed|ion|s)?|fix(?:ed|es)?|right|better|improved|final|works|use this)\b", re.IGNORECASE)

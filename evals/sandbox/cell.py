@@ -125,7 +125,7 @@ def _serve(channel: int) -> None:
         try:
             send(token, *_answer(module, lent, question))
         except NotData as error:
-            send(token, "raised", ["builtins.TypeError"], f"returned {error}", None)
+            send(token, "unreadable", f"the program returns {error}")
         except BaseException as error:  # noqa: BLE001 - as above
             send(token, *describe(error))
 

@@ -95,6 +95,8 @@ class CellClient:
                 return value
             case ["raised", list(kinds), str(text), given]:
                 raise restore(kinds, text, given)
+            case ["unreadable", str(text)]:  # no exception, which the check could expect
+                raise self._over(Ended("failed", text))
             case _:
                 raise self._out_of_turn()
 
@@ -118,6 +120,8 @@ class CellClient:
                     raise restore(kinds, text, given)
                 case ["raised", list(kinds), str(text), given]:
                     raise restore(kinds, text, given)
+                case ["unreadable", str(text)]:
+                    raise self._over(Ended("failed", text))
                 case _:
                     raise self._out_of_turn()
             most = min(2 * most, _MOST_ITEMS)

@@ -75,9 +75,10 @@ def _known(name: str) -> type[BaseException] | None:
 
 def _instance(name: str, bases: tuple[type[BaseException], ...], text: str) -> BaseException:
     members = {"__init__": lambda _self, *_arguments: None, "__str__": lambda _self: text}
-    kind: type[BaseException]
+    kind: Any
     try:
         kind = type(name, bases, members)
     except TypeError:  # classes whose instances cannot be combined
         kind = type(name, bases[:1], members)
-    return BaseException.__new__(kind)
+    made: BaseException = kind.__new__(kind)  # its own: OSError's instances are not made by BaseException
+    return made

@@ -14,7 +14,7 @@ _FIRST = "first version of the endpoint"
 
 def needed_conversations(rollout: Rollout, policy: RolloutPolicy) -> int:
     """Return how many conversations the candidate must have had, over all steps so far, for the present step to pass."""
-    return rollout.step * policy.min_conversations
+    return min(rollout.step, len(shares(policy.shares))) * policy.min_conversations
 
 
 def begin(rollout: Rollout, now: Epoch, policy: RolloutPolicy) -> Rollout:
@@ -53,7 +53,7 @@ def decide(rollout: Rollout, verdict: Verdict, now: Epoch, policy: RolloutPolicy
 def _advance(rollout: Rollout, verdict: Verdict, now: Epoch, policy: RolloutPolicy) -> Rollout:
     waited = now - rollout.step_started_at
     if rollout.state is RolloutState.SOAKING:
-        if waited < policy.soak_s:
+        if verdict.decision is not Decision.PASS or waited < policy.soak_s:
             return rollout
         return replace(rollout, state=RolloutState.PROMOTED, ended_at=now, reason=verdict.reason)
     if verdict.decision is not Decision.PASS or waited < policy.step_s:

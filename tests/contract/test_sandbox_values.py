@@ -240,3 +240,20 @@ def test_program_may_recurse_as_deep_as_in_plain_python(sandbox: ProcessSandbox)
 def test_entry_point_is_found_among_a_thousand_names(sandbox: ProcessSandbox) -> None:
     code = "".join(f"def g{number}(): pass\n" for number in range(1000)) + "globals()[5] = print\ndef f(x):\n    return 1\n"
     assert outcome(sandbox, code, "assert candidate(0) == 1") is RunOutcome.PASSED
+
+
+OPENS = "def f(x):\n    return open('/nope')\n"
+EXPECTS = "def check(candidate):\n    try:\n        candidate('a')\n    except {0}:\n        return\n    raise AssertionError('no {0}')\n"
+
+
+@pytest.mark.parametrize(("expected", "outcome"), [("OSError", RunOutcome.PASSED), ("TypeError", RunOutcome.FAILED)])
+def test_a_missing_file_is_an_error_of_the_system_for_the_check(sandbox: ProcessSandbox, expected: str, outcome: RunOutcome) -> None:
+    (result,) = sandbox.run([Program("p", OPENS, EXPECTS.format(expected), "f")])
+    assert result.outcome is outcome, result.detail
+
+
+@pytest.mark.parametrize("program", ["def f(x):\n    return lambda: x\n", "def f(x):\n    return iter([lambda: x])\n"])
+def test_a_value_that_is_not_data_is_no_exception_that_a_check_could_expect(sandbox: ProcessSandbox, program: str) -> None:
+    check = EXPECTS.format("TypeError").replace("candidate('a')", "list(candidate('a'))")
+    (result,) = sandbox.run([Program("p", program, check, "f")])
+    assert result.outcome is RunOutcome.FAILED, result.detail

@@ -196,7 +196,7 @@ def test_first_version_that_solves_one_problem_passes_without_a_warning():
 def test_gate_asks_a_model_with_a_chat_template_in_chat_form():
     plan = gate_plan(POLICY, Form.CHAT)
     assert (plan.form, plan.prompt, plan.extractor, plan.stops) == (Form.CHAT, "seatrial-chat@1", "chat-v2", ())
-    assert plan.grid == (Sampling(max_tokens=256),)
+    assert plan.grid == (Sampling(max_tokens=160),)
     assert plan.key != PLAN.key
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from evals.harness.extract import extract
+from evals.harness.extract import extract, find_extractor
 
 FENCE = "```"
 PROMPT = '''from typing import List
@@ -196,3 +196,34 @@ def test_one_quoted_line_of_end_tokens_takes_linear_time():
 def test_deep_nesting_breaks_nothing():
     for nested in ("[" * 90_000, "-" * 90_000 + "1", "lambda: " * 10_000 + "0", "f'{" * 30_000, "f(" * 90 + ")" * 90):
         assert isinstance(program("chat-v2", fenced(SIGNATURE + f"    return {nested}\n")), str)
+
+
+RIGHT = "```python\ndef double(numbers):\n    return [2 * n for n in numbers]\n```\n"
+AFTERWARDS = RIGHT + "Tests:\n```python\nfrom your_module import double\nprint(double([1]))\n```\n"
+MISTAKE = RIGHT + "A common mistake is:\n```python\ndef double(numbers):\n    return 2 * numbers\n```"
+COUNTED = """```python
+def double(numbers):
+    double.calls += 1
+    return [2 * n for n in numbers]
+
+double.calls = 0
+print(double([1]))
+```"""
+AGAIN = "```python\ndef double(numbers):\n    return [2 * numbers[0], *again(numbers[1:])] if numbers else []\n\nagain = double\n```"
+
+
+@pytest.mark.parametrize("answer", [AFTERWARDS, COUNTED, MISTAKE, AGAIN])
+def test_what_surrounds_a_right_function_neither_replaces_nor_robs_it(answer: str) -> None:
+    program = find_extractor("chat-v2")("", answer, "double", ())
+    names: dict[str, Any] = {}
+    exec(program, names)
+    assert names["double"]([1, 2]) == [2, 4]
+
+
+@pytest.mark.parametrize(
+    "answer", ["```python\n    return [2 * n for n in numbers]\n```", "```python\nreturn [2 * n for n in numbers]\n```"]
+)
+def test_a_fenced_body_completes_the_prompt(answer: str) -> None:
+    names: dict[str, Any] = {}
+    exec(find_extractor("completion-v2")("def double(numbers):\n", answer, "double", ("```",)), names)
+    assert names["double"]([1, 2]) == [2, 4]

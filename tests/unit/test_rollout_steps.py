@@ -72,8 +72,13 @@ def test_no_data_holds():
 def test_the_last_share_is_soaked_then_promoted():
     soaking = decide(rollout(step=4, share=1.0), PASS, NOW + 60, POLICY)
     assert soaking.state is RolloutState.SOAKING
-    assert decide(soaking, HOLD, NOW + 60 + 119, POLICY).state is RolloutState.SOAKING
-    assert decide(soaking, HOLD, NOW + 60 + 120, POLICY).state is RolloutState.PROMOTED
+    assert decide(soaking, PASS, NOW + 60 + 119, POLICY).state is RolloutState.SOAKING
+    assert decide(soaking, PASS, NOW + 60 + 120, POLICY).state is RolloutState.PROMOTED
+
+
+def test_a_soak_without_a_passing_verdict_goes_on():
+    soaking = decide(rollout(step=4, share=1.0), PASS, NOW + 60, POLICY)
+    assert decide(soaking, HOLD, NOW + 60 + 500, POLICY).state is RolloutState.SOAKING
 
 
 @pytest.mark.parametrize("state", [RolloutState.SHIFTING, RolloutState.SOAKING])
