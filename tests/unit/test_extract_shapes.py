@@ -198,9 +198,9 @@ def test_deep_nesting_breaks_nothing():
         assert isinstance(program("chat-v2", fenced(SIGNATURE + f"    return {nested}\n")), str)
 
 
-RIGHT = "```python\ndef double(numbers):\n    return [2 * n for n in numbers]\n```\n"
-AFTERWARDS = RIGHT + "Tests:\n```python\nfrom your_module import double\nprint(double([1]))\n```\n"
-MISTAKE = RIGHT + "A common mistake is:\n```python\ndef double(numbers):\n    return 2 * numbers\n```"
+DOUBLE = "```python\ndef double(numbers):\n    return [2 * n for n in numbers]\n```\n"
+AFTERWARDS = DOUBLE + "Tests:\n```python\nfrom your_module import double\nprint(double([1]))\n```\n"
+MISTAKE = DOUBLE + "A common mistake is:\n```python\ndef double(numbers):\n    return 2 * numbers\n```"
 COUNTED = """```python
 def double(numbers):
     double.calls += 1
