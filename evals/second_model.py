@@ -23,7 +23,7 @@ from evals.harness.job import Patience
 from evals.statistics.tally import judged
 from evals.suites.suite import Suite
 
-MOST_ANSWERS = 48
+MOST_ANSWERS = 24
 """Answers of each version that are read, spread evenly over the problems: the engine serves live traffic."""
 MOST_CHARS = 800
 """Of an answer, from its beginning. The engine holds a value of its whole vocabulary for every token of a prompt that it judges."""

@@ -7,7 +7,6 @@ The metrics of the long-lived run have a point per benchmark at its step and sta
 from __future__ import annotations
 
 import math
-import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -23,7 +22,8 @@ from core.errors import Fault, NotFound, Transient
 from core.ports.history import Recorded
 from core.reasons import Reason
 from core.settings import base_environ
-from core.shown import label, rounded, suite_title
+from core.shown import rounded, suite_title
+from registry.metric_names import metric_name, readable
 from registry.models import NOTE_TAG, experiment_named, translated
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ _STATUS = {BenchmarkState.RUNNING: "RUNNING", BenchmarkState.DONE: "FINISHED", B
 _ABOUT = "Benchmarks of {owner}: one run per benchmark, and one run `SUITE over time` per suite whose metrics have a point per benchmark."
 _BENCHMARK_TAG = "seatrial.benchmark"
 _CURVE_TAG = "seatrial.curve"
-_FORBIDDEN = re.compile(r"[^\w./ -]")
 _SCHEME = "mlflow-run:"
 _FETCH_TIMEOUT_S = 60.0
 _MOST_BYTES = 256 * 1024**2
@@ -181,16 +180,6 @@ class MlflowBenchmarks:
             named = Path(folder) / name
             named.symlink_to(path.absolute())
             self._client.log_artifact(run, str(named))
-
-
-def metric_name(name: str) -> str:
-    """Return a name that MLflow takes for a metric: letters, digits, `_`, `.`, `-`, `/` and spaces."""
-    return _FORBIDDEN.sub("_", name)[:250]
-
-
-def readable(name: str) -> str:
-    """Return a measurement's name as MLflow takes it and people read it: `pass at 1`, `time to first token`."""
-    return metric_name(label(name).replace("@", " at ").replace("%", "percent"))
 
 
 def run_title(benchmark: Benchmark, model: str) -> str:

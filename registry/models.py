@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from core.errors import Fault, NotFound, Transient
 from core.ids import EndpointName, VersionId
 from core.ports.models import RegisteredModel
-from core.shown import label, model_title, number, rounded, size
+from core.shown import model_title, number, rounded, size
 from core.versions import ModelVersion, TrialReport
+from registry.metric_names import readable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -190,7 +191,7 @@ def _metrics(reports: Sequence[TrialReport]) -> list[Any]:
     from mlflow.entities import Metric  # noqa: PLC0415
 
     return [
-        Metric(f"{report.kind}/{label(name).replace('@', ' at ').replace('%', 'percent')}", rounded(value), int(report.at * 1000), 0)
+        Metric(f"{report.kind}/{readable(name)}", rounded(value), int(report.at * 1000), 0)
         for report in reports
         for name, value in sorted(report.numbers.items())
         if math.isfinite(value)

@@ -83,7 +83,8 @@ def degeneration(submission: SubmissionId, rollout: Rollout, benchmarked: TrialR
     with recorded(submission, StepName.DEGENERATION) as report:
         here = platform()
         stable, known = rollout.stable, stable_report(here, rollout, benchmarked)
-        ask = None if stable is None else partial(ask_stable, here, rollout, stable, benchmarked)
+        asked = stable is not None and here.settings.trials.max_nonsense_rate < 1  # at 1 no answer could refuse the candidate
+        ask = None if stable is None or not asked else partial(ask_stable, here, rollout, stable, benchmarked)
         return settle(report, judge_degeneration(benchmarked, known, here.settings.trials, ask_stable=ask))
 
 

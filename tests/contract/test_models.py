@@ -12,6 +12,7 @@ import pytest
 from core.errors import NotFound, Transient
 from core.ids import Digest, EndpointName, VersionId
 from core.ports import ModelRegistry
+from core.shown import _LABELS
 from core.versions import Decision, EngineNeeds, FileDigest, ModelVersion, TrialKind, TrialReport
 from registry.models import MlflowModels
 from tests.equipment.fakes import FakeModels
@@ -99,6 +100,19 @@ def test_mlflow_shows_metrics_commit_licence_and_links(mlflow_url: str):
     assert (tags["seatrial.commit"], tags["seatrial.licence"], tags["seatrial.link.submission"]) == ("c" * 40, "mit", "http://x/sub-1")
     run = httpx.get(f"{mlflow_url}/api/2.0/mlflow/runs/get", params={"run_id": found["model_version"]["run_id"]}).json()["run"]
     assert {metric["key"]: metric["value"] for metric in run["data"]["metrics"]} == {"benchmark/pass at 1": 0.5}
+
+
+def test_mlflow_takes_every_measurement_that_has_a_name_for_people(mlflow_url: str):
+    numbers = dict.fromkeys([*_LABELS, "pass_at_1", "100 % of 3", "a's"], 0.5)
+    measured = replace(report(version("b")), numbers=numbers)
+    entry = MlflowModels(mlflow_url).register(CHAT, version("b"), [measured], {}, "seatrial:/versions/b")
+    run = httpx.get(f"{mlflow_url}/api/2.0/mlflow/runs/get", params={"run_id": run_of(mlflow_url, entry.number)}).json()["run"]
+    assert len(run["data"]["metrics"]) == len(numbers)
+
+
+def run_of(mlflow_url: str, number: int) -> str:
+    found = httpx.get(f"{mlflow_url}/api/2.0/mlflow/model-versions/get", params={"name": CHAT, "version": str(number)}).json()
+    return str(found["model_version"]["run_id"])
 
 
 def test_mlflow_shows_a_version_as_a_finished_run_that_took_as_long_as_its_trials(mlflow_url: str):
