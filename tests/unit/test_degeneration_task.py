@@ -21,6 +21,7 @@ from core.settings import TrialPolicy
 from core.submissions import Submission, SubmissionState
 from core.versions import Decision, TrialReport
 from evals.benchmark import gate_plan
+from evals.second_model import MOST_ANSWERS
 from evals.suite_loader import load_suite
 from tasks.start import engine_spec
 from tasks.trials import ask_stable, degeneration, gated
@@ -94,8 +95,8 @@ def test_answers_that_are_improbable_to_the_stable_version_refuse_the_candidate(
         degeneration.fn(submission.id, rollout, report)
     assert refusal.value.reason is Reason.NONSENSE_ANSWERS
     questions = [asked_of(body) for _path, body in engine.asked]
-    assert sum(question.endswith(TEXTS[CANDIDATE]) for question in questions) == 48
-    assert sum(question.endswith(TEXTS[STABLE]) for question in questions) == 48
+    assert sum(question.endswith(TEXTS[CANDIDATE]) for question in questions) == MOST_ANSWERS
+    assert sum(question.endswith(TEXTS[STABLE]) for question in questions) == MOST_ANSWERS
 
 
 def test_a_stable_version_that_finds_english_improbable_refuses_no_candidate(

@@ -129,7 +129,7 @@ def test_many_long_answers_are_bounded_and_spread_over_the_problems() -> None:
     plan = planned(Form.COMPLETION, samples=4)
     pairs = pairs_of(SUITE, plan, answers(plan, "word " * 1000), plan, answers(plan))
     assert len(pairs.candidate) == len(pairs.stable) == MOST_ANSWERS
-    assert len({one.key[0] for one in pairs.candidate}) == len(SUITE.problems)
+    assert len({one.key[0] for one in pairs.candidate}) == MOST_ANSWERS
     assert {len(one.answer) for one in pairs.candidate} == {MOST_CHARS}
 
 
@@ -137,7 +137,8 @@ def test_empty_answers_and_faults_of_the_sandbox_are_left_out() -> None:
     plan = planned(Form.COMPLETION)
     ours = answers(plan)
     ours[0], ours[1] = replace(ours[0], text=" \n"), replace(ours[1], outcome=RunOutcome.SANDBOX_FAULT)
-    assert len(pairs_of(SUITE, plan, ours, plan, answers(plan)).candidate) == len(SUITE.problems) - 2
+    asked = {one.key[0] for one in pairs_of(SUITE, plan, ours, plan, answers(plan)).candidate}
+    assert asked.isdisjoint({ours[0].task_id, ours[1].task_id})
 
 
 def a_pair(text: str, *, passed: bool = False) -> Pairs:
