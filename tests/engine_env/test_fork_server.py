@@ -41,7 +41,8 @@ class ForkServer:
     def __init__(self, folder: Path, program: str = PROGRAM) -> None:
         self.socket = folder / "fork_server.sock"
         command = [sys.executable, "-c", program, str(self.socket)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        environ = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # as `seatrial_engine.serve` sets it: numpy's threads start at import
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ)
         self.ready = json.loads(self.process.stdout.readline())
 
     def connect(self) -> socket.socket:
