@@ -106,7 +106,7 @@ class Plan:
 
 
 class Flaw(StrEnum):
-    """What is wrong with an answer, whether it passes or not. `loop` and `nonsense` are degeneration (`core.degeneration`)."""
+    """The defects of an answer, whether it passes or not. `loop` and `nonsense` are degeneration (`core.degeneration`)."""
 
     LOOP = "loop"
     EMPTY = "empty"
@@ -118,7 +118,7 @@ class Flaw(StrEnum):
 
 
 NONSENSE = frozenset({Flaw.NONSENSE, Flaw.LOW_LOGPROB})
-"""The flaws of an answer that counts as nonsense: its text has the marks of it, or the model that wrote it held it for improbable."""
+"""The flaws of an answer that counts as nonsense: its text has the marks of nonsense, or was improbable to the model that wrote it."""
 
 
 @dataclass(frozen=True, slots=True)

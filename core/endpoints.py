@@ -177,11 +177,11 @@ class ConversationOutcome:
     share: float
     started_at: Epoch
     answered: bool
-    """Whether its first answer has ended, in whatever way."""
+    """Whether its first answer has ended, successfully or not."""
     first: frozenset[BadEvent] = frozenset()
-    """What was wrong with its first answer."""
+    """The bad events of its first answer."""
     early: frozenset[BadEvent] = frozenset()
-    """What was wrong with any of its first `EARLY_ANSWERS` answers that ended within the verdict's window after its start."""
+    """The bad events of its first `EARLY_ANSWERS` answers that ended within the verdict's window after its start."""
     thumbs_down: bool = False
     """Whether its first answer was voted down within that window."""
     synthetic: bool = False

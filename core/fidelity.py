@@ -1,4 +1,4 @@
-"""Whether an engine computes what the weights define: its probabilities beside those of a reference.
+"""Fidelity of an engine to the weights: its probabilities compared with those of a reference.
 
 The reference is computed once per version, by transformers in float32 (`seatrial_engine.reference`), while the model's files are at hand.
 """
@@ -18,7 +18,7 @@ class Likely:
 
 @dataclass(frozen=True, slots=True)
 class ReferencePrompt:
-    """A prompt, the greedy answer to it, and what is most probable at each position but the first.
+    """A prompt, the greedy answer to it, and the most probable tokens at each position but the first.
 
     `top[i]` belongs to position i + 1 of `tokens + answer`, given all tokens before it; most probable first.
     """

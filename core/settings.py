@@ -123,7 +123,7 @@ class RolloutPolicy:
     alpha: float = setting(0.05, "chance, over a whole rollout, to roll back a candidate that is as good as the stable version", most=0.5)
     max_error_rate: float = setting(
         0.1,
-        "part of the candidate's first answers that may be bad, whatever the stable version's, at a share above one half; "
+        "part of the candidate's first answers that may be bad at a share above one half, independent of the stable version; "
         "a version with a larger part of failed answers is listed as a problem",
         most=1,
     )

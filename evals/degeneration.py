@@ -1,4 +1,4 @@
-"""What is wrong with an answer besides failing: loops and the kinds of nonsense, and the gates on both."""
+"""Defects of an answer besides failing: loops and the kinds of nonsense, and the gates on both."""
 
 from __future__ import annotations
 

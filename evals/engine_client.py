@@ -26,7 +26,7 @@ _STOPS_A_REQUEST = 4
 _WHOLE_TIMEOUT = httpx.Timeout(600.0, connect=5.0)  # a long answer of a busy engine comes in one piece
 _CONNECTIONS = 64
 _LISTED = 20
-"""Most probable tokens of a position: as many as vLLM tells by default."""
+"""Most probable tokens of a position: vLLM lists this number by default."""
 _REQUESTS_FAULT = {httpx.codes.BAD_REQUEST, httpx.codes.REQUEST_ENTITY_TOO_LARGE, httpx.codes.UNPROCESSABLE_ENTITY}
 _FOR_A_MOMENT = {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS}
 
@@ -183,7 +183,7 @@ class EngineClient:
             raise Transient(f"the engine of {self._version[:12]} does not state its context: {error}") from error
 
     def distributions(self, tokens: Sequence[int], max_tokens: int) -> Continued:
-        """Read a prompt of token ids and continue it greedily by `max_tokens`, whatever the model's own sampling defaults are."""
+        """Read a prompt of token ids and continue it greedily by `max_tokens`, without the model's own sampling defaults."""
         plain = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "ignore_eos": True}
         shown = {"prompt_logprobs": _LISTED, "logprobs": _LISTED, "return_tokens_as_token_ids": True, "return_token_ids": True}
         return _continued(self._post("/v1/completions", {"prompt": list(tokens), "max_tokens": max_tokens, **plain, **shown}))

@@ -1,4 +1,4 @@
-"""The fidelity trial: does the engine compute what the weights define? Its probabilities are compared with a reference of the version.
+"""The fidelity trial compares the probabilities of an engine with a reference of the version.
 
 The measure is the Kullback-Leibler divergence of the engine's next-token distribution q from the reference's p, in nats, over the
 reference's most probable tokens and one bucket with the rest. Merging tokens never increases the divergence (log-sum inequality; Cover

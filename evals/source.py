@@ -1,4 +1,4 @@
-"""Generated source text: whether it parses, what it defines, and which of its statements the function needs. Nothing is executed."""
+"""Generated source text: its syntax, its definitions, and the statements that the function needs. Nothing is executed."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class TextJudgement:
 
 
 def judge_text(text: str, completion_tokens: int, finish_reason: str | None) -> TextJudgement:
-    """Return what is wrong with an answer's text.
+    """Return the defects of an answer's text.
 
     `completion_tokens` are those of `text`, as the engine counted them; `finish_reason` is the engine's (None: the client left). Pure and
     deterministic. O(len(text)): the last 4,096 characters are read for exact

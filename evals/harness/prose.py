@@ -1,4 +1,4 @@
-"""The text around code: what it says of a block, and the lines of code between prose."""
+"""The text around code: its remarks about a block, and the lines of code between prose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an earlier `seatrial up` left in a home: the file with its services and ports, its processes, and how these are ended."""
+"""The remains of an earlier `seatrial up` in a home: the file with its services and ports, and its processes, which are ended here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LARGEST_PORT = 65_535
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What an `up` wrote down: its own identity, the services', and the ports."""
+    """The record of an `up`: its own identity, the services', and the ports."""
 
     supervisor: Identity | None
     services: Mapping[str, Identity]

@@ -1,4 +1,4 @@
-"""What the conversations of a rollout say against its candidate: four tests that share one alpha.
+"""The evidence of a rollout's conversations against its candidate: four tests that share one alpha.
 
 Each test is valid at any time it is looked at (`sequential_test`), and rejects an equal candidate with probability at most its part of
 alpha. Bonferroni's inequality joins them: the parts sum to 1, and each e-value is multiplied by its part, so that 1/alpha is the limit of
@@ -29,7 +29,7 @@ ALONE_PART: Final = 0.02
 """The parts of alpha; they sum to 1. First answers get most: they are there first, and are all that most conversations have."""
 
 KIND_PART: Final = 0.02
-"""The part of one kind of bad event within a test; the rest of the weight is on bad answers of whatever kind."""
+"""The part of one kind of bad event within a test; the rest of the weight is on bad answers of any kind."""
 
 ALONE_SHARE: Final = 0.5
 """Above this share, few conversations of the stable version are left to compare with."""

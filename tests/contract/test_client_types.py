@@ -7,8 +7,10 @@ from typing import Final
 
 import pytest
 
+from core import shown
 from core.submissions import StepName, SubmissionState
 from seatrial import scores, types
+from seatrial.cli import numbers
 from serving.control.schemas import (
     benchmarks,
     endpoints,
@@ -85,3 +87,8 @@ def test_every_type_of_the_client_is_compared() -> None:
 def test_the_client_knows_every_step_in_its_order_and_every_end() -> None:
     assert tuple(StepName) == types.STEPS
     assert {state for state in SubmissionState if state.ended} == types.ENDED
+
+
+@pytest.mark.parametrize("table", ["_LABELS", "_PARTS", "_HEADLINE", "_SHOWN_ABOVE_ZERO"])
+def test_the_command_line_and_the_pages_name_measurements_alike(table: str):
+    assert getattr(numbers, table) == getattr(shown, table)

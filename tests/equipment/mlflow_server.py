@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import TypeVar
 import httpx
 import pytest
 
+from infra.local import parent_death
 from infra.local.database_templates import MLFLOW
 
 T = TypeVar("T")
@@ -29,6 +31,7 @@ def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         port = probe.getsockname()[1]
     store, artifacts = f"sqlite:///{folder}/mlflow.db", str(folder / "artifacts")
     command = [
+        *("-I", "-S", parent_death.__file__, str(os.getpid()), str(signal.SIGTERM.value), sys.executable),  # also if pytest is killed
         "-m",
         "infra.entrypoints.mlflow",
         "--port",
